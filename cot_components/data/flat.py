@@ -1,0 +1,57 @@
+"""Rows of different lengths as flat arrays: the one layout every transform works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cot_components.roles import IGNORE, SUPERVISED_ROLES
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A ragged batch of `B` rows with `N` tokens in all; row `b` is `[row_start[b] : row_start[b + 1]]`. A single sample is `B = 1`.
+
+    tokens:    int64 `[N]`
+    roles:     uint8 `[N]`, values of `Role`
+    counters:  int32 `[N]`, index of a thought token inside the row's thoughts as encoded, -1 elsewhere
+    labels:    int64 `[N]`, aligned with `tokens` (not shifted): the token itself, or `IGNORE`
+    weights:   float32 `[N]`, what the token's loss is multiplied by
+    row_start: int64 `[B + 1]`
+    ids:       int64 `[B]`, the row's number in its source before any filtering
+    """
+
+    tokens: np.ndarray
+    roles: np.ndarray
+    counters: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    row_start: np.ndarray
+    ids: np.ndarray
+
+    def __post_init__(self) -> None:
+        num_tokens, num_rows = len(self.tokens), len(self.ids)
+        assert all(len(x) == num_tokens for x in (self.roles, self.counters, self.labels, self.weights))
+        assert len(self.row_start) == num_rows + 1 and self.row_start[0] == 0 and self.row_start[-1] == num_tokens
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per row, int64 `[B]`."""
+        return np.diff(self.row_start)
+
+    @property
+    def row_of_token(self) -> np.ndarray:
+        """Index of the row each token belongs to, int64 `[N]`."""
+        return np.repeat(np.arange(len(self.ids)), self.lengths)
+
+    def with_labels(self, labels: np.ndarray) -> Flat:
+        return replace(self, labels=labels)
+
+    def with_weights(self, weights: np.ndarray) -> Flat:
+        return replace(self, weights=weights)
+
+
+def initial_labels(tokens: np.ndarray, roles: np.ndarray) -> np.ndarray:
+    """Plain SFT labels: every token of a supervised role, `IGNORE` elsewhere."""
+    return np.where(np.isin(roles, SUPERVISED_ROLES), tokens, IGNORE).astype(np.int64)
