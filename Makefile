@@ -1,0 +1,44 @@
+# make quickstart   train BT-SFT on a laptop CPU and look at the result (about five minutes, set-up apart)
+# make test         lint, types and every test
+#
+# Each target makes its own environment in .venv. On Linux, pip's default torch is the CUDA build; for a CPU-only one:
+#   make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+RUNS ?= runs
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: install quickstart tiny test lint clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "Python 3.11 or 3.12 is needed, this is %d.%d; name one: make PYTHON=python3.12 ..." % v)'
+	@echo "Setting up $(VENV) (torch is a large download the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -e '.[dev]'
+	@touch $@
+
+# A tiny random checkpoint and tokenizer in hub layout: what configs/stock_torchtune points at.
+tiny: $(INSTALLED)
+	@$(BIN)/python -m cot_components.models.tiny $(RUNS)/tiny_llama
+
+quickstart: tiny
+	@rm -rf $(RUNS)/bt_sft_quickstart
+	@$(BIN)/tune run bt_sft --config bt_sft/quickstart output_dir=$(RUNS)/bt_sft_quickstart
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: lint
+	@$(BIN)/python -m pytest -q
+
+clean:
+	rm -rf $(VENV) build dist recipes/*.egg-info

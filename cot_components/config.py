@@ -1,0 +1,214 @@
+"""Configs are checked against signatures, then built: nothing is loaded, downloaded or allocated before every key is known to be right.
+
+The signature is the schema. A recipe's keyword arguments are its YAML keys; the keyword arguments of the component that a node names with
+`_component_` are the node's keys. Errors are one sentence that names the key and the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+COMPONENT = "_component_"
+
+
+class ConfigError(ValueError):
+    """A config that cannot be what its author meant; the message is one sentence naming the key."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest of `valid`, or the list of what is valid."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; valid: {', '.join(valid)}" if valid else ""
+
+
+def locate(path: str, where: str) -> Callable[..., Any]:
+    """The object a dotted path names.
+
+    Raises:
+        ConfigError: the module or the name does not exist; names the part that failed and the nearest name.
+    """
+    parts = path.split(".")
+    for size in range(len(parts), 0, -1):
+        module_name = ".".join(parts[:size])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+                continue
+            raise ConfigError(f"{where}: '{path}' needs the module '{error.name}', which is not installed") from error
+        except ValueError as error:
+            raise ConfigError(f"{where}: '{path}' is not a dotted path") from error
+        for part in parts[size:]:
+            if not hasattr(found, part):
+                raise ConfigError(f"{where}: '{module_name}' has no '{part}'{nearest(part, _public_names(found))}")
+            found = getattr(found, part)
+        if not callable(found):
+            raise ConfigError(f"{where}: '{path}' is not a component (it is a {type(found).__name__})")
+        return found
+    raise ConfigError(f"{where}: no module '{parts[0]}' for '{path}'")
+
+
+def _public_names(module: Any) -> list[str]:
+    return [name for name in dir(module) if not name.startswith("_")]
+
+
+def check(component: Callable[..., Any], given: Mapping[str, Any], where: str = "", supplied: Iterable[str] = ()) -> None:
+    """Check the keys and the types of `given` against the signature of `component`.
+
+    Args:
+        component: whose keyword arguments are the schema.
+        given: what the config says.
+        where: dotted path of the node, "" for the whole config.
+        supplied: names of arguments that the recipe itself passes.
+
+    Raises:
+        ConfigError: unknown key, missing key, wrong type.
+    """
+    prefix = f"{where}." if where else ""
+    supplied = set(supplied)
+    parameters = inspect.signature(component).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    valid = set(named) - supplied
+    for key in given:
+        if key not in valid and not takes_any:
+            raise ConfigError(f"unknown key '{prefix}{key}'{nearest(key, valid)}")
+    hints = _type_hints(component)
+    for key, parameter in named.items():
+        if key in supplied:
+            continue
+        if key not in given:
+            if parameter.default is parameter.empty:
+                raise ConfigError(f"missing key '{prefix}{key}'")
+        elif key in hints and not fits(given[key], hints[key]):
+            raise ConfigError(f"{prefix}{key} must be {_spell(hints[key])}, got {_show(given[key])}")
+
+
+def _type_hints(component: Callable[..., Any]) -> dict[str, Any]:
+    target = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(target)
+    except Exception:  # an annotation of a foreign component that cannot be resolved here checks nothing
+        return {}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a YAML value can be meant for an argument of this type; types YAML cannot spell are not checked.
+
+    A mapping with `_component_` fits everything: it will become an object.
+    """
+    if isinstance(value, Mapping) and COMPONENT in value:
+        return True
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, arg) for arg in args)
+    if origin is typing.Literal:
+        return value in args
+    if hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    container = origin or hint
+    if inspect.isclass(container) and issubclass(container, Mapping):
+        return isinstance(value, Mapping)
+    if inspect.isclass(container) and issubclass(container, (list, tuple)):
+        return isinstance(value, (list, tuple))
+    return True
+
+
+def _spell(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(arg) for arg in args)
+    if origin is typing.Literal:
+        return " or ".join(repr(arg) for arg in args)
+    container = origin or hint
+    if inspect.isclass(container) and issubclass(container, Mapping):
+        return "a mapping"
+    return "None" if hint is type(None) else getattr(container, "__name__", str(hint))
+
+
+def _show(value: Any) -> str:
+    if value == "None":
+        return "the text 'None' (write null for no value)"
+    return "None" if value is None else f"{value!r} ({type(value).__name__})"
+
+
+def walk(config: Mapping[str, Any], supplies: Mapping[str, Iterable[str]] | None = None, where: str = "") -> None:
+    """Check every node of a config that names a component, innermost keys included, before anything is built.
+
+    Args:
+        config: the config or a part of it.
+        supplies: dotted path of a node -> names of the arguments the recipe passes to it when it builds it.
+        where: dotted path of `config` inside the whole.
+
+    Raises:
+        ConfigError: see `check` and `locate`.
+    """
+    for key, value in config.items():
+        path = f"{where}.{key}" if where else str(key)
+        if not isinstance(value, Mapping):
+            continue
+        if COMPONENT in value:
+            if not isinstance(value[COMPONENT], str):
+                raise ConfigError(f"{path}.{COMPONENT} must be a dotted path, got {_show(value[COMPONENT])}")
+            component = locate(value[COMPONENT], path)
+            given = {k: v for k, v in value.items() if k != COMPONENT}
+            check(component, given, path, (supplies or {}).get(path, ()))
+        walk(value, supplies, path)
+
+
+def build(node: Any, *args: Any, **supplied: Any) -> Any:
+    """The object a node describes; inner nodes are built first. A value that names no component is returned as it is.
+
+    Args:
+        node: a mapping with `_component_`, or any other value.
+        args: positional arguments passed in front (a tokenizer, the parameters, the optimizer).
+        supplied: keyword arguments the recipe adds.
+    """
+    if isinstance(node, Mapping):
+        inner = {key: build(value) for key, value in node.items() if key != COMPONENT}
+        if COMPONENT not in node:
+            return inner
+        return locate(node[COMPONENT], COMPONENT)(*args, **inner, **supplied)
+    if isinstance(node, (list, tuple)):
+        return [build(value) for value in node]
+    return node
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name (`bt_sft/quickstart`) to path of every config that ships with the package."""
+    root = Path(str(resources.files("cot_components.configs")))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def find_config(name: str) -> Path:
+    """The file behind `--config NAME_OR_PATH`: a path if it exists, else the name of a shipped config.
+
+    Raises:
+        ConfigError: neither; names the nearest shipped config.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = shipped_configs()
+    found = shipped.get(name.removesuffix(".yaml"))
+    if found is None:
+        raise ConfigError(f"--config {name}: no such file or shipped config{nearest(name, shipped)}")
+    return found

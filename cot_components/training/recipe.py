@@ -1,0 +1,101 @@
+"""The `@recipe` decorator: from `tune run NAME --config X key=value` to `main(**checked_config)`."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cot_components.config import ConfigError, check, find_config, walk
+
+
+def recipe(main: Callable[..., None] | None = None, *, supplies: Mapping[str, Iterable[str]] | None = None) -> Callable[..., Any]:
+    """Turn `main(*, key, ...)` into a recipe: its keyword arguments are the keys of its YAML.
+
+    `--config` takes a path or a shipped name; overrides are torchtune's (`key=value`, `~key`). Every key is checked before `main` runs.
+    An error the user can mend ends in one sentence on stderr and exit code 2.
+
+    Args:
+        main: the recipe; all its parameters are keyword-only.
+        supplies: dotted path of a node -> arguments the recipe passes when it builds that node (`{"optimizer": ["params"]}`).
+    """
+    if main is None:
+        return functools.partial(recipe, supplies=supplies)
+
+    @functools.wraps(main)
+    def run() -> None:
+        quiet_imports()
+        try:
+            main(**read_config(main, sys.argv[1:], supplies or {}))
+        except (ConfigError, UserError) as error:
+            if os.environ.get("RANK", "0") == "0":
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(2) from None
+
+    return run
+
+
+class UserError(ValueError):
+    """Something other than the config that the user can mend (data, files); ends in one sentence, not in a traceback."""
+
+
+def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """Parse `argv` with torchtune's parser, resolve interpolations, check every key. Returns plain Python containers."""
+    config = _parse(_with_config_path(argv))
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"config: {str(error).splitlines()[0]}") from error
+    assert isinstance(resolved, dict)
+    values = {str(key): value for key, value in resolved.items()}
+    check(main, values)
+    walk(values, supplies)
+    return values
+
+
+def _with_config_path(argv: list[str]) -> list[str]:
+    argv = list(argv)
+    for index, argument in enumerate(argv):
+        if argument == "--config" and index + 1 < len(argv):
+            argv[index + 1] = str(find_config(argv[index + 1]))
+            return argv
+        if argument.startswith("--config="):
+            argv[index] = f"--config={find_config(argument.partition('=')[2])}"
+            return argv
+    if {"-h", "--help"} & set(argv):
+        return argv
+    raise ConfigError("--config NAME_OR_PATH is missing")
+
+
+def _parse(argv: list[str]) -> DictConfig:
+    from torchtune.config import parse
+
+    captured: list[DictConfig] = []
+    program, sys.argv = sys.argv, [sys.argv[0], *argv]
+    try:
+        parse(lambda cfg: captured.append(cfg))()
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ConfigError(f"cannot read the arguments {' '.join(argv)}") from None
+    except (ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    finally:
+        sys.argv = program
+    return captured[0]
+
+
+def quiet_imports() -> None:
+    """Silence what torchtune 0.6.1 and torchao 0.15 say about newer torch at every start; nothing a user can act on."""
+    import logging
+
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.*")
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch.*")
+    logging.getLogger("torchao").setLevel(logging.ERROR)
