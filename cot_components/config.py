@@ -16,10 +16,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from cot_components.errors import UserError
+
 COMPONENT = "_component_"
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config that cannot be what its author meant; the message is one sentence naming the key."""
 
 

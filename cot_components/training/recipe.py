@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cot_components.config import ConfigError, check, find_config, walk
+from cot_components.errors import UserError
 
 
 def recipe(main: Callable[..., None] | None = None, *, supplies: Mapping[str, Iterable[str]] | None = None) -> Callable[..., Any]:
@@ -33,16 +34,12 @@ def recipe(main: Callable[..., None] | None = None, *, supplies: Mapping[str, It
         quiet_imports()
         try:
             main(**read_config(main, sys.argv[1:], supplies or {}))
-        except (ConfigError, UserError) as error:
+        except UserError as error:
             if os.environ.get("RANK", "0") == "0":
                 print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
 
     return run
-
-
-class UserError(ValueError):
-    """Something other than the config that the user can mend (data, files); ends in one sentence, not in a traceback."""
 
 
 def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[str, Iterable[str]]) -> dict[str, Any]:
@@ -80,10 +77,11 @@ def _parse(argv: list[str]) -> DictConfig:
     program, sys.argv = sys.argv, [sys.argv[0], *argv]
     try:
         parse(lambda cfg: captured.append(cfg))()
-    except SystemExit as end:
-        if not end.code:
+    except SystemExit as end:  # parse() always ends by exiting; without a config it was --help or unreadable
+        if not captured and end.code:
+            raise ConfigError(f"cannot read the arguments {' '.join(argv)}") from None
+        if not captured:
             raise
-        raise ConfigError(f"cannot read the arguments {' '.join(argv)}") from None
     except (ValueError, OmegaConfBaseException) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     finally:

@@ -1,0 +1,144 @@
+"""From a plan to finished batches: gather, transform, shift, pad, and list the supervised rows, all on the loader's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cot_components.clock import Clock
+from cot_components.data.flat import Flat
+from cot_components.data.plans import Plan
+from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
+
+Transform = Callable[[Flat, Clock], Flat]
+"""A pure function of the batch and the time. It blurs, removes or weighs; at strength 0 it returns its input unchanged."""
+
+
+class Rows(Protocol):
+    """Encoded rows that can be gathered into a `Flat`."""
+
+    def flat(self, indices: Sequence[int] | np.ndarray) -> Flat: ...
+
+
+@dataclass
+class Batch:
+    """One micro-batch of `B` rows padded to `T` tokens. Labels, weights and roles at a position describe the token it predicts (the next one).
+
+    tokens:         int64 `[B, T]`
+    labels:         int64 `[B, T]`, `IGNORE` where nothing is supervised
+    weights:        float32 `[B, T]`
+    roles:          int64 `[B, T]`, role of the predicted token
+    rows:           int64 `[n]`, indices of the supervised positions in the flattened `[B * T]`; made here so that no device looks for them
+    blurred_rows:   int64 `[m]`, the same for positions whose label a transform took away
+    ids:            id of each row
+    num_supervised: n
+    weight_sum:     sum of the supervised weights
+    num_tokens:     tokens without padding
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    weights: Tensor
+    roles: Tensor
+    rows: Tensor
+    blurred_rows: Tensor
+    ids: list[int]
+    num_supervised: int
+    weight_sum: float
+    num_tokens: int
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy whose tensors are on `device`."""
+        return self._map(lambda x: x.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        return self._map(lambda x: x.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: function(value) if isinstance(value, Tensor) else value for name, value in values.items()})
+
+    @property
+    def next_tokens(self) -> Tensor:
+        """The token that follows each position, labelled or not, int64 `[B, T]`; meaningless at the last token of a row."""
+        return torch.roll(self.tokens, -1, dims=1)
+
+    @property
+    def sample(self) -> Tensor:
+        """Which row of the batch each position belongs to, int64 `[B, T]`."""
+        return torch.arange(len(self.tokens), device=self.tokens.device)[:, None].expand_as(self.tokens)
+
+
+class Step(NamedTuple):
+    """Everything one optimizer step of one process consumes."""
+
+    clock: Clock
+    micro_batches: list[Batch]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """`batches[plan]` is the finished `Step` of that plan: a pure function, so any worker may compute it.
+
+    Args:
+        rows: encoded rows.
+        transforms: named transforms, applied in order.
+        pad_id: token id of the padding.
+        pad_multiple: pad every micro-batch to a multiple of this many tokens (fewer shapes for a compiled model).
+    """
+
+    rows: Rows
+    transforms: Mapping[str, Transform]
+    pad_id: int
+    pad_multiple: int = 1
+
+    def __getitem__(self, plan: Plan) -> Step:
+        return Step(plan.clock, [self.batch(indices, plan.clock) for indices in plan.micro_batches])
+
+    def batch(self, indices: Sequence[int], clock: Clock) -> Batch:
+        """The micro-batch of the rows `indices` at time `clock`."""
+        flat = self.rows.flat(indices)
+        for transform in self.transforms.values():
+            flat = transform(flat, clock)
+        return pad(flat, pad_id=self.pad_id, multiple=self.pad_multiple)
+
+
+def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
+    """Shift once per row and pad on the right. A batch without rows becomes one row of padding, so that every process can run it."""
+    lengths, num_rows = flat.lengths, max(len(flat.ids), 1)
+    width = max(int(lengths.max(initial=1)), 1)
+    width += -width % multiple
+    column = np.arange(len(flat.tokens)) - np.repeat(flat.row_start[:-1], lengths)
+    here = flat.row_of_token * width + column
+    is_target = column > 0
+    before = here[is_target] - 1
+
+    def fill(values: np.ndarray, where: np.ndarray, empty: float, dtype: type) -> np.ndarray:
+        full = np.full(num_rows * width, empty, dtype=dtype)
+        full[where] = values
+        return full
+
+    tokens = fill(flat.tokens, here, pad_id, np.int64)
+    labels = fill(flat.labels[is_target], before, IGNORE, np.int64)
+    weights = fill(flat.weights[is_target], before, 0.0, np.float32)
+    roles = fill(flat.roles[is_target], before, Role.PAD, np.int64)
+    counted = (labels != IGNORE) & (weights != 0)
+    blurred = (labels == IGNORE) & np.isin(roles, SUPERVISED_ROLES)
+    shape = (num_rows, width)
+    return Batch(
+        tokens=torch.from_numpy(tokens.reshape(shape)),
+        labels=torch.from_numpy(labels.reshape(shape)),
+        weights=torch.from_numpy(weights.reshape(shape)),
+        roles=torch.from_numpy(roles.reshape(shape)),
+        rows=torch.from_numpy(np.flatnonzero(counted)),
+        blurred_rows=torch.from_numpy(np.flatnonzero(blurred)),
+        ids=flat.ids.tolist(),
+        num_supervised=int(counted.sum()),
+        weight_sum=float(weights[counted].sum()),
+        num_tokens=len(flat.tokens),
+    )

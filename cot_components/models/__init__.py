@@ -1,0 +1,1 @@
+"""The torchtune layer of models: the one adapter that knows torchtune's decoder, generation, tokenizers and conversions."""

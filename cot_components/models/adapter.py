@@ -1,0 +1,103 @@
+"""The only file that knows the inside of torchtune's `TransformerDecoder`: hidden states, the head as plain weights, the loss inside the model.
+
+`adapt(model)` leaves the state dict and the logits of the model untouched (bit for bit) and adds two ways in:
+
+- `model.loss(loss, batch)`: hidden states and the fused loss inside the root's forward. FSDP2 gathers the head's weight only there
+  (`register_fsdp_forward_method`), and on one process it is an ordinary method.
+- `model.next_logits(tokens, ...)`: logits of the last position only, for generation.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
+
+from cot_components.data.batches import Batch
+from cot_components.errors import UserError
+
+Pairs = list[tuple[Tensor, Tensor]]
+Head = Tensor | Callable[[Tensor], Pairs]
+"""The head as the loss wants it: a weight `[V, d]`, or a function from hidden rows to pairs `(x, W)` with `logits = sum x W^T`."""
+
+
+def adapt(model: nn.Module) -> nn.Module:
+    """Bind the hidden-state and loss entry points to a torchtune decoder, in place.
+
+    Args:
+        model: a `torchtune.modules.TransformerDecoder` (plain, tied or LoRA head).
+
+    Raises:
+        UserError: a head that is not a sum of linear maps (bias, soft cap).
+    """
+    head_of(model)
+    model.unembed = types.MethodType(_stop_before_head, model)
+    model.loss = types.MethodType(_loss, model)  # type: ignore[assignment]
+    model.next_logits = types.MethodType(_next_logits, model)  # type: ignore[assignment]
+    for method in ("loss", "next_logits"):
+        register_fsdp_forward_method(model, method)
+    return model
+
+
+def head_of(model: nn.Module) -> Head:
+    """The output projection of a torchtune decoder as plain weights.
+
+    Raises:
+        UserError: the head has a bias or is of an unknown kind.
+    """
+    head: Any = model.output
+    if getattr(head, "tied_module", None) is not None:
+        return head.tied_module.weight
+    if getattr(head, "bias", None) is not None:
+        raise UserError(f"the output layer ({type(head).__name__}) has a bias; the loss needs a head that is a sum of linear maps")
+    if hasattr(head, "lora_a"):
+        return _lora_pairs(head)
+    if isinstance(head, nn.Linear):
+        return head.weight
+    raise UserError(f"the output layer ({type(head).__name__}) is not a linear map; plain, tied and LoRA heads are known")
+
+
+def _lora_pairs(head: Any) -> Callable[[Tensor], Pairs]:
+    def pairs(hidden: Tensor) -> Pairs:
+        whole = [(hidden, head.weight)]
+        if head.disabled:
+            return whole
+        low_rank = head.lora_a(head.dropout(hidden)) * (head.alpha / head.rank)
+        return [*whole, (low_rank, head.lora_b.weight)]
+
+    return pairs
+
+
+def _stop_before_head(model: Any, hidden: Tensor) -> Tensor:
+    """Replaces `unembed`, the last line of torchtune's forward; module-level so that `deepcopy` rebinds it."""
+    return model.norm(hidden)
+
+
+def _loss(model: Any, loss: Callable[..., Any], batch: Batch, *, labels: Tensor | None = None, rows: Tensor | None = None) -> Any:
+    """`loss` on one micro-batch. `labels` and `rows` replace the batch's own (to measure tokens that are not trained on)."""
+    hidden = model.forward(batch.tokens)  # not model(...): the hooks of FSDP must run once
+    columns = {"roles": batch.roles.flatten(), "sample": batch.sample.flatten()}
+    return loss(
+        hidden.flatten(0, 1),
+        head_of(model),
+        (batch.labels if labels is None else labels).flatten(),
+        batch.weights.flatten() if labels is None else None,
+        rows=batch.rows if rows is None else rows,
+        columns=columns,
+    )
+
+
+def _next_logits(model: Any, tokens: Tensor, *, mask: Tensor | None = None, input_pos: Tensor | None = None) -> Tensor:
+    """Logits of the last position, fp32 `[B, V]`."""
+    hidden = model.forward(tokens, mask=mask, input_pos=input_pos)
+    return model.output(hidden[:, -1:]).float().squeeze(1)
+
+
+@torch.no_grad()
+def logits(model: nn.Module, tokens: Tensor) -> Tensor:
+    """All logits of an adapted model, fp32 `[B, T, V]`: slow, for tests and notebooks."""
+    return model.output(model(tokens)).float()  # type: ignore[operator]

@@ -1,0 +1,119 @@
+"""Batched generation from the recipe's own model, with a KV cache that exists only while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cot_components.errors import UserError
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    pad_id: int,
+    temperature: float = 0.0,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> list[list[int]]:
+    """Continue each prompt until a stop token; prompts of similar length are decoded together.
+
+    Args:
+        model: a model that went through `adapt`.
+        prompts: token ids, not empty.
+        max_new_tokens: at most this many new tokens per prompt.
+        stop_ids: ids that end a completion; the stop token is not part of the result.
+        pad_id: left padding; never attended to.
+        temperature: 0 is greedy; otherwise softmax sampling at this temperature.
+        batch_size: prompts decoded together.
+        seed: seed of the sampling.
+
+    Returns:
+        New token ids per prompt, in the order of `prompts`.
+
+    Raises:
+        UserError: an empty prompt, or a prompt that leaves no room in the model's context.
+    """
+    if any(len(prompt) == 0 for prompt in prompts):
+        raise UserError("cannot generate from an empty prompt")
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    completions: list[list[int]] = [[] for _ in prompts]
+    device = next(model.parameters()).device
+    random = torch.Generator(device=device).manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    try:
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            new = _decode(model, [prompts[i] for i in chosen], max_new_tokens, set(stop_ids), pad_id, temperature, random)
+            for index, ids in zip(chosen, new, strict=True):
+                completions[index] = ids
+    finally:
+        model.train(was_training)
+    return completions
+
+
+def _decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: set[int],
+    pad_id: int,
+    temperature: float,
+    random: torch.Generator,
+) -> list[list[int]]:
+    """One batch. Cache slots are consecutive; a shorter prompt is padded on the left and its positions start at its first real token."""
+    from torchtune.modules import local_kv_cache
+
+    parameter = next(model.parameters())
+    device = parameter.device
+    longest = max(len(prompt) for prompt in prompts)
+    slots = min(longest + max_new_tokens, model.max_seq_len)
+    if longest >= slots:
+        raise UserError(f"a prompt of {longest} tokens leaves no room in a context of {model.max_seq_len}")
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
+    tokens = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    stops = torch.tensor(sorted(stop_ids), device=device)
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    new: list[Tensor] = []
+    with local_kv_cache(model, batch_size=len(prompts), device=device, dtype=parameter.dtype, decoder_max_seq_len=slots):
+        begin, end = 0, longest
+        while end <= slots and len(new) < max_new_tokens:
+            positions = (torch.arange(begin, end, device=device) - padding[:, None]).clamp(min=0)
+            scores = model.next_logits(tokens, mask=_visible_slots(padding, begin, end, slots), input_pos=positions)
+            tokens = _choose(scores, temperature, random)[:, None]
+            new.append(tokens.squeeze(1).masked_fill(done, -1))
+            done = done | torch.isin(tokens.squeeze(1), stops)
+            begin, end = end, end + 1
+            if bool(done.all()):
+                break
+    return [_until_stop(row, stop_ids) for row in torch.stack(new, dim=1).tolist()]
+
+
+def _visible_slots(padding: Tensor, begin: int, end: int, slots: int) -> Tensor:
+    """Which cache slots the query slots `begin..end` see, bool `[B, end - begin, slots]`.
+
+    Earlier real tokens, and itself: a query in the padding would otherwise see nothing, and its softmax would be empty.
+    """
+    key, query = torch.arange(slots, device=padding.device), torch.arange(begin, end, device=padding.device)[:, None]
+    return (key <= query) & (key >= padding[:, None, None]) | (key == query)
+
+
+def _choose(scores: Tensor, temperature: float, random: torch.Generator) -> Tensor:
+    if temperature == 0.0:
+        return scores.argmax(dim=-1)
+    return torch.multinomial(torch.softmax(scores / temperature, dim=-1), 1, generator=random).squeeze(1)
+
+
+def _until_stop(ids: list[int], stop_ids: set[int]) -> list[int]:
+    for index, token in enumerate(ids):
+        if token in stop_ids or token < 0:
+            return ids[:index]
+    return ids

@@ -1,0 +1,69 @@
+"""This process among its peers: PyTorch's own process group and FSDP2, or nothing at all for one process. The loop is the same for both."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank and size of the job; every method is a no-op or the identity for one process."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes logs and files."""
+        return self.rank == 0
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Element-wise sum over all processes, in fp64 (one all-reduce)."""
+        if self.size == 1:
+            return values
+        buffer = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(buffer)
+        return buffer.tolist()
+
+    def sync_gradients(self, model: nn.Module, sync: bool) -> None:
+        """Reduce gradients across processes only with the last micro-batch of a step."""
+        if self.size > 1:
+            model.set_requires_gradient_sync(sync)  # type: ignore[operator]
+
+    def full(self, value: Tensor) -> Tensor:
+        """A sharded scalar as an ordinary tensor."""
+        return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+    def close(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def start(device: torch.device) -> World:
+    """Join the process group that torchrun announced in the environment; one process needs none."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World(device=device)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(dist.get_rank(), size, device)
+
+
+def shard(model: Any, world: World) -> None:
+    """Shard each layer and the root with FSDP2, in place; head and embedding stay with the root, where the loss runs."""
+    if world.size == 1:
+        return
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in model.layers:
+        fully_shard(layer)
+    fully_shard(model)

@@ -1,0 +1,143 @@
+"""The training loop, in full view: fetch a step, count, forward and backward each micro-batch, check, clip, update, log.
+
+It knows nothing of methods. What is present and counted was decided by the loader, what the model is pulled to by the loss.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cot_components.data.batches import Batch, Step
+from cot_components.errors import UserError
+from cot_components.training.distributed import World
+from cot_components.training.meters import StepMeter
+
+
+class NonFiniteError(UserError):
+    """The loss or the gradient of a step is not finite; raised before the update, names the rows."""
+
+
+@dataclass
+class Trainer:
+    """What a step works on. A record, not an object with behaviour.
+
+    Args:
+        model: went through `adapt` (and, with several processes, `shard`).
+        loss: callable `(hidden, head, labels, weights, *, rows, columns, reference) -> LossOutput`.
+        optimizer, lr_scheduler: stepped once per optimizer step.
+        device: where batches go.
+        world: this process among its peers.
+        normalize: `count` divides by the supervised tokens of the whole step, `weight` by the sum of their weights.
+        clip_grad_norm: largest gradient norm, None for no clipping.
+        plain_loss: negative log-likelihood through the same interface; measures blurred tokens.
+        log_blurred_every: steps between two measurements of the loss of blurred tokens; 0 is never.
+    """
+
+    model: Any
+    loss: Callable[..., Any]
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: Any
+    device: torch.device
+    world: World
+    normalize: Literal["count", "weight"] = "count"
+    clip_grad_norm: float | None = None
+    plain_loss: Callable[..., Any] | None = None
+    log_blurred_every: int = 50
+
+
+def train(
+    trainer: Trainer,
+    steps: Iterable[Step],
+    *,
+    on_step: Callable[[Step, dict[str, float]], None],
+) -> None:
+    """Train on every step of `steps`, in order.
+
+    Args:
+        trainer: model, loss, optimizer and settings.
+        steps: finished batches, one `Step` per optimizer step (a data loader).
+        on_step: called after each update with the step and what was measured: logging, evaluation, saving.
+
+    Raises:
+        NonFiniteError: see `NonFiniteError`; the weights are those before the step.
+    """
+    trainer.model.train()
+    waiting_since = time.perf_counter()
+    for step in steps:
+        started = time.perf_counter()
+        on_step(step, train_step(trainer, step, loader_seconds=started - waiting_since))
+        waiting_since = time.perf_counter()
+
+
+def train_step(trainer: Trainer, step: Step, *, loader_seconds: float = 0.0) -> dict[str, float]:
+    """One optimizer step; returns what was measured, normalised over all processes."""
+    model, world, started = trainer.model, trainer.world, time.perf_counter()
+    micro_batches = [batch.to(trainer.device) for batch in step.micro_batches]
+
+    # The denominator is known before the first backward, so 8 micro-batches of 1 row and 1 of 8 rows are the same step.
+    count, weight, tokens = world.sum([float(sum(getattr(batch, name) for batch in micro_batches)) for name in _COUNTS])
+    denominator = count if trainer.normalize == "count" else weight
+    if denominator == 0:
+        return {"skipped": 1.0, "supervised_fraction": 0.0}
+
+    meter = StepMeter(trainer.device)
+    for index, batch in enumerate(micro_batches):
+        world.sync_gradients(model, index == len(micro_batches) - 1)
+        out = model.loss(trainer.loss, batch)
+        # FSDP averages the gradients of the processes; multiplying by their number makes it the sum that the denominator belongs to.
+        (out.objective * (world.size / denominator)).backward()
+        meter.add(out, batch)
+    if trainer.plain_loss is not None and trainer.log_blurred_every and step.clock.step % trainer.log_blurred_every == 0:
+        for batch in micro_batches:
+            meter.add_blurred(blurred_nll(model, trainer.plain_loss, batch))
+
+    limit = float("inf") if trainer.clip_grad_norm is None else trainer.clip_grad_norm
+    grad_norm = world.full(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+    measured = meter.result(world, count=count, denominator=denominator)
+    stop_unless_finite(measured["objective"], float(grad_norm), step, meter)
+
+    lr = trainer.optimizer.param_groups[0]["lr"]
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    if trainer.lr_scheduler is not None:
+        trainer.lr_scheduler.step()
+
+    seconds = time.perf_counter() - started + loader_seconds
+    return measured | {
+        "lr": lr,
+        "grad_norm": float(grad_norm),
+        "supervised_fraction": count / max(tokens, 1.0),
+        "tokens_per_second": tokens / seconds,
+        "supervised_tokens_per_second": count / seconds,
+        "loader_wait_fraction": loader_seconds / seconds,
+    }
+
+
+_COUNTS = ("num_supervised", "weight_sum", "num_tokens")
+
+
+@torch.no_grad()
+def blurred_nll(model: Any, plain_loss: Callable[..., Any], batch: Batch) -> Tensor:
+    """Negative log-likelihood of the tokens whose label a transform took away, fp32 `[m]`. Costs a forward pass."""
+    return model.loss(plain_loss, batch, labels=batch.next_tokens, rows=batch.blurred_rows).nll
+
+
+def stop_unless_finite(objective: float, grad_norm: float, step: Step, meter: StepMeter) -> None:
+    """Raise before the update when the loss or the gradient norm is NaN or infinite.
+
+    Raises:
+        NonFiniteError: names the step, and the rows whose own loss is not finite (all rows of the step where none is).
+    """
+    if torch.isfinite(torch.tensor([objective, grad_norm])).all():
+        return
+    ids = meter.non_finite_ids() or [row for batch in step.micro_batches for row in batch.ids]
+    shown = ", ".join(map(str, ids[:16])) + (", ..." if len(ids) > 16 else "")
+    raise NonFiniteError(
+        f"step {step.clock.step}: loss {objective:g}, gradient norm {grad_norm:g}; stopped before the update. Row ids: {shown}"
+    )

@@ -1,0 +1,61 @@
+"""What a step measures, kept on the device until the step is over: sums by role, so that means are over tokens of all processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cot_components.data.batches import Batch
+from cot_components.roles import Role
+from cot_components.training.distributed import World
+
+LOSS_ROLES = (Role.THOUGHT, Role.ANSWER, Role.CALL)
+"""Roles whose mean loss is logged as `loss_<role>`; `loss_thought` is the thought without its tags."""
+
+
+class StepMeter:
+    """Sums over the supervised tokens of one optimizer step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._by_role = torch.zeros(2, len(Role), dtype=torch.float64, device=device)  # sum of nll, number of tokens
+        self._totals = torch.zeros(2, dtype=torch.float64, device=device)  # objective, weighted nll
+        self._blurred = torch.zeros(2, dtype=torch.float64, device=device)  # sum of nll, number of tokens
+        self._measured_blurred = False
+        self._seen: list[tuple[Tensor, Batch]] = []
+
+    def add(self, out: Any, batch: Batch) -> None:
+        """Add a `LossOutput`; no host sync."""
+        roles = batch.roles.flatten()[batch.rows]
+        nll = out.nll.double()
+        self._by_role[0].index_add_(0, roles, nll)
+        self._by_role[1].index_add_(0, roles, torch.ones_like(nll))
+        self._totals += torch.stack([out.objective.detach().double(), out.loss.double()])
+        self._seen.append((out.nll, batch))
+
+    def add_blurred(self, nll: Tensor) -> None:
+        """Add the losses of tokens that were not trained on."""
+        self._measured_blurred = True
+        self._blurred += torch.stack([nll.double().sum(), nll.new_tensor(float(nll.numel()), dtype=torch.float64)])
+
+    def result(self, world: World, *, count: float, denominator: float) -> dict[str, float]:
+        """Means over all processes: `objective`, `loss` (weighted NLL), `loss_<role>`, `loss_blurred` where measured."""
+        flat = torch.cat([self._by_role.flatten(), self._totals, self._blurred]).tolist()
+        summed = world.sum(flat)
+        num_roles = len(Role)
+        nll, tokens = summed[:num_roles], summed[num_roles : 2 * num_roles]
+        objective, loss, blurred, num_blurred = summed[2 * num_roles :]
+        measured = {"objective": objective / denominator, "loss": loss / denominator, "supervised_tokens": count}
+        measured |= {f"loss_{role.label}": nll[role] / tokens[role] for role in LOSS_ROLES if tokens[role]}
+        if self._measured_blurred and num_blurred:
+            measured["loss_blurred"] = blurred / num_blurred
+        return measured
+
+    def non_finite_ids(self) -> list[int]:
+        """Ids of this process's rows with a token whose loss is not finite."""
+        ids: list[int] = []
+        for nll, batch in self._seen:
+            bad = batch.rows[~torch.isfinite(nll)] // batch.tokens.shape[1]
+            ids += [batch.ids[row] for row in bad.unique().tolist()]
+        return ids
