@@ -1,0 +1,52 @@
+"""Toward what? Token losses as targets: one family, many presets, three ways in. Plain torch."""
+
+from cot_components.losses.checks import describe_nonfinite, supervised_rows
+from cot_components.losses.loss import Loss, preset
+from cot_components.losses.presets import (
+    asft,
+    beyond_log,
+    chord_phi,
+    dft,
+    distill,
+    eaft,
+    gem,
+    hybrid_distill,
+    label_smoothing,
+    otr,
+    profit,
+    psft,
+    sft,
+    sft_kl,
+    target_sft,
+)
+from cot_components.losses.target import Target, row_losses
+from cot_components.losses.types import Head, LossOutput, Pairs, Reference, TopK
+
+__all__ = [
+    "Head",
+    "Loss",
+    "LossOutput",
+    "Pairs",
+    "Reference",
+    "Target",
+    "TopK",
+    "asft",
+    "beyond_log",
+    "chord_phi",
+    "describe_nonfinite",
+    "dft",
+    "distill",
+    "eaft",
+    "gem",
+    "hybrid_distill",
+    "label_smoothing",
+    "otr",
+    "preset",
+    "profit",
+    "psft",
+    "row_losses",
+    "sft",
+    "sft_kl",
+    "supervised_rows",
+    "target_sft",
+]

@@ -1,0 +1,243 @@
+"""A loss as a component: one `Target` and its settings behind three ways in.
+
+1. `loss(logits, labels)`: the mean over supervised tokens, as a stock torchtune recipe calls it.
+2. `loss.fused(hidden, head, labels, weights, rows=, columns=, reference=)`: supervised rows through the head in chunks; the way of our loop.
+3. `loss.from_logits(logits, labels, weights, columns=, reference=)`: the same sums from logits that exist, for other people's trainers and notebooks.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial, wraps
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from cot_components.errors import UserError
+from cot_components.losses import checks
+from cot_components.losses.fused import Job, RowLosses, fused, rows_of_logits, token_nll
+from cot_components.losses.target import Floors, Target, asks, row_losses
+from cot_components.losses.types import Head, LossOutput, Pairs, Reference, TopK
+from cot_components.roles import IGNORE, Role
+
+CPU_CHUNK_ROWS = 256
+GPU_CHUNK_ROWS = 2048
+"""Rows, not vocabulary or width, decide the speed of a chunk: its cost is about 1 + 14 / rows on a CPU, 1 + 400 / rows on a Hopper GPU."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """A token loss built from a `Target`; made by the presets, and by anyone with two pulls of their own.
+
+    Args:
+        target: the two pulls and the alternative.
+        name: how errors call it.
+        ignore_index: label of a target that is not supervised.
+        floor: role name to the least pull of the observed token there: `{answer: 1.0}` is plain cross-entropy on the answer.
+        weight_rule: weights that depend on the current loss, `(nll, columns...) -> [n]`, on top of the batch's own; one more forward pass of the head.
+        chunk_rows: rows per chunk; None is 256 on a CPU, 2048 on a GPU.
+        per_token_grad: `objective` is `[n]` and may be weighed again by the caller; the head's forward is computed twice.
+        compile_rows: whether the row function goes through torch.compile; None is on a GPU only.
+
+    Raises:
+        UserError: a floor for an unknown role or outside [0, 1], a chunk below one row.
+    """
+
+    target: Target
+    name: str = "loss"
+    _: KW_ONLY
+    ignore_index: int = IGNORE
+    floor: Mapping[str, float] | None = None
+    weight_rule: Callable[..., Tensor] | None = None
+    chunk_rows: int | None = None
+    per_token_grad: bool = False
+    compile_rows: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk_rows is not None:
+            checks.require("chunk_rows", self.chunk_rows, 1)
+        for role, least in (self.floor or {}).items():
+            if role.upper() not in Role.__members__:
+                raise UserError(f"floor names the role '{role}'; roles are {', '.join(r.label for r in Role)}")
+            checks.require(f"floor of {role}", least, 0.0, 1.0)
+
+    @property
+    def floors(self) -> Floors:
+        return tuple((int(Role[role.upper()]), least) for role, least in (self.floor or {}).items() if least > 0)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it reads besides logits and labels: `reference`, and names of columns."""
+        read = (*self.target.needs, *asks(self.weight_rule), *(("roles",) if self.floors else ()))
+        return tuple(dict.fromkeys(name for name in read if name not in ("p", "nll", "logits")))
+
+    @property
+    def needs_reference(self) -> bool:
+        return "reference" in self.needs
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the supervised tokens, fp32 scalar; logits `[..., V]`, labels `[...]`, already shifted. No supervised token gives 0.
+
+        Raises:
+            UserError: the loss needs more than logits and labels; shapes that do not fit; a label outside the vocabulary.
+        """
+        if not isinstance(logits, Tensor):
+            raise UserError(f"{self.name} takes whole logits, got {type(logits).__name__}; leave the model's num_output_chunks at 0")
+        checks.check_needs(self.name, self.needs, None, None, ", which (logits, labels) cannot give; use loss.fused or a recipe of cot-components")
+        labels = labels.flatten()
+        objective, _, _ = self.from_logits(logits.flatten(0, -2), labels)
+        return objective.sum() / (labels != self.ignore_index).sum().clamp(min=1)
+
+    def fused(
+        self,
+        hidden: Tensor,
+        head: Head,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        *,
+        rows: Tensor | None = None,
+        columns: Mapping[str, Tensor] | None = None,
+        reference: Reference | None = None,
+    ) -> LossOutput:
+        """Sums over the supervised tokens, straight from hidden states; call it inside the FSDP root's forward.
+
+        Args:
+            hidden: `[N, d]`, after the final norm; head: weight `[V, d]` or a function from hidden rows to pairs. A weight that requires no grad gets none.
+            labels: int64 `[N]`, shifted: row i predicts `labels[i]`; weights: float `[N]`, None is ones.
+            rows: int64 `[n]`, the supervised targets; their labels and weights count as checked. None: found and checked here, which waits for the device.
+            columns: name to `[N]`, about the target token; reference: `(hidden_ref [N, d_ref], head_ref)` or `TopK`.
+
+        Raises:
+            UserError: shapes, dtypes or vocabularies that do not fit; something in `needs` is missing; labels or weights out of range.
+        """
+        checks.check_batch(hidden, labels, weights, columns)
+        checks.check_needs(self.name, self.needs, columns, reference)
+        if rows is None:
+            rows = checks.supervised_rows(labels, weights, ignore_index=self.ignore_index)
+        pairs = _pairs(head, hidden.index_select(0, rows))
+        with torch.no_grad():
+            reference_rows = _reference_of(reference, rows, len(labels), pairs[0][1].shape[0])
+        job = self._job(labels, weights, rows, columns, reference_rows, hidden.device)
+        own_weights = job.weights
+        if self.weight_rule is not None:
+            job = self._reweigh(job, token_nll(job, pairs))
+        objective, nll = fused(job, pairs, per_token=self.per_token_grad)
+        return LossOutput(objective, (own_weights * nll).sum(), nll)
+
+    def from_logits(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        *,
+        columns: Mapping[str, Tensor] | None = None,
+        reference: Tensor | TopK | None = None,
+    ) -> LossOutput:
+        """The same loss on logits `[N, V]` that exist already; `objective` is `[n]`, one value per supervised token, differentiable any number of times.
+
+        Args:
+            reference: logits `[N, V]` of the reference model, or `TopK`. The rest as in `fused`, whose errors it shares.
+        """
+        checks.check_batch(logits, labels, weights, columns)
+        checks.check_needs(self.name, self.needs, columns, reference)
+        rows = checks.supervised_rows(labels, weights, ignore_index=self.ignore_index, vocab_size=logits.shape[1])
+        reference_rows = _reference_logits_of(reference, rows, logits)
+        job = self._job(labels, weights, rows, columns, reference_rows, logits.device)
+        own_weights = job.weights
+        if self.weight_rule is not None:
+            with torch.no_grad():
+                job = self._reweigh(job, rows_of_logits(job, logits, rows)[1])
+        values, nll = rows_of_logits(job, logits, rows)
+        return LossOutput(values, (own_weights * nll).sum(), nll)
+
+    def _job(
+        self,
+        labels: Tensor,
+        weights: Tensor | None,
+        rows: Tensor,
+        columns: Mapping[str, Tensor] | None,
+        reference_rows: Pairs | TopK | Tensor | None,
+        device: torch.device,
+    ) -> Job:
+        """Everything but the head, cut to the supervised rows and detached."""
+        picked = {name: (columns or {})[name].index_select(0, rows) for name in self.needs if name != "reference"}
+        return Job(
+            row_losses=self._row_losses(device),
+            labels=labels.index_select(0, rows),
+            weights=torch.ones(len(rows), device=device) if weights is None else weights.detach().index_select(0, rows).float(),
+            columns=picked,
+            reference=reference_rows,
+            chunk_rows=self.chunk_rows or (CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS),
+        )
+
+    def _reweigh(self, job: Job, nll: Tensor) -> Job:
+        """The job with its weights multiplied by what the weight rule makes of the current loss."""
+        assert self.weight_rule is not None
+        known = {**job.columns, "nll": nll}
+        factor = self.weight_rule(**{name: known[name] for name in asks(self.weight_rule)})
+        return replace(job, weights=job.weights * factor.detach())
+
+    def _row_losses(self, device: torch.device) -> RowLosses:
+        if not (self.compile_rows if self.compile_rows is not None else device.type == "cuda"):
+            return partial(row_losses, self.target, floors=self.floors)
+        if self not in _COMPILED:
+            _COMPILED[self] = torch.compile(partial(row_losses, self.target, floors=self.floors), fullgraph=True)
+        return _COMPILED[self]
+
+
+_COMPILED: WeakKeyDictionary[Loss, RowLosses] = WeakKeyDictionary()
+"""Kept outside the component, which stays frozen and picklable."""
+
+
+def _pairs(head: Head, hidden_rows: Tensor) -> Pairs:
+    pairs = [(hidden_rows, head)] if isinstance(head, Tensor) else head(hidden_rows)
+    if not isinstance(pairs, list):
+        raise UserError(f"a head function must return a list of pairs (x, W) with logits = sum x W^T, got {type(pairs).__name__}")
+    checks.check_pairs(pairs)
+    return pairs
+
+
+def _reference_of(reference: Reference | None, rows: Tensor, num_tokens: int, vocab_size: int) -> Pairs | TopK | None:
+    """The reference's head pairs, or its top k, of the supervised rows."""
+    if reference is None:
+        return None
+    if isinstance(reference, TopK):
+        checks.check_topk(reference, num_tokens)
+        return TopK(*(column.index_select(0, rows) for column in reference))
+    hidden, head = reference
+    checks.check_tokens("the reference's hidden states", hidden, num_tokens)
+    pairs = _pairs(head, hidden.index_select(0, rows))
+    checks.check_vocabulary(vocab_size, pairs[0][1].shape[0])
+    return pairs
+
+
+def _reference_logits_of(reference: Tensor | TopK | None, rows: Tensor, logits: Tensor) -> Tensor | TopK | None:
+    if reference is None or isinstance(reference, TopK):
+        return _reference_of(reference, rows, *logits.shape)  # type: ignore[return-value]
+    checks.check_tokens("the reference's logits", reference, len(logits))
+    checks.check_vocabulary(logits.shape[1], reference.shape[1])
+    return reference.detach().index_select(0, rows)
+
+
+def preset(build: Callable[..., Target]) -> Callable[..., Loss]:
+    """Turn a function that builds a `Target` into a component that builds a `Loss`, with the settings of `Loss` added to its signature.
+
+    The signature is what a config is checked against, so it is spelled out rather than hidden behind `**settings`.
+    """
+    own = inspect.signature(build, eval_str=True)
+    of_loss = [p for p in inspect.signature(Loss, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    settings = {p.name for p in of_loss}
+
+    @wraps(build)
+    def component(**given: Any) -> Loss:
+        own_given = {key: value for key, value in given.items() if key not in settings}
+        return Loss(build(**own_given), build.__name__, **{key: given[key] for key in given if key in settings})
+
+    parameters = [*own.parameters.values(), *of_loss]
+    component.__signature__ = own.replace(parameters=parameters, return_annotation=Loss)  # type: ignore[attr-defined]
+    component.__annotations__ = {**{p.name: p.annotation for p in parameters}, "return": Loss}
+    return component

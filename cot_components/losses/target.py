@@ -1,0 +1,154 @@
+"""The target family: every token loss here is a pull toward two distributions, and the whole of its mathematics is in this file.
+
+With `p` the student's probabilities, `e` the one-hot observed token and `r` an alternative distribution, all members have the gradient
+
+    dL/dz = imitate * (p - e) + follow * (p - r)  =  s * (p - Q),    Q = a * e + (1 - a) * r
+
+so the scale is `s = imitate + follow` and the trust in the observed token `a = imitate / s`. An alternative equal to `p` (the student
+itself) pulls nowhere: it needs no `r` and has `follow = 0`. `imitate`, `follow` and `r` are read off the detached model: a target is
+something to move toward, never something to move. (Undetached, DFT pushes the observed token *down* wherever its probability is below 1/e.)
+
+Rules (`imitate`, `follow`, `alternative`, `value`) are plain functions; the names of their positional parameters say what they read:
+`p` [n] probability of the observed token, `nll` [n], `logits` [n, V] (up to a constant per row), `reference` [n, V] logits of the reference model, and
+any other name is a column of the batch, one value per target token. Settings are keyword-only, bound with `functools.partial`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cot_components.losses.types import TopK
+
+Rule = Callable[..., Tensor]
+COMPUTED = ("p", "nll", "logits", "reference")
+"""What a rule may read besides the batch's columns."""
+
+
+def asks(rule: object) -> tuple[str, ...]:
+    """Names of what a rule reads: its positional parameters; a constant reads nothing."""
+    if not callable(rule):
+        return ()
+    parameters = inspect.signature(rule).parameters.values()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Target:
+    """One member of the family.
+
+    imitate:     pull to the observed token, a number or a rule giving `[n]`
+    follow:      pull to the alternative, a number or a rule giving `[n]`
+    alternative: rule giving the distribution `r`, `[n, V]` or broadcastable to it; None is the student itself
+    divergence:  whether the alternative's published term is the cross-entropy `ce(r, p)` or `kl(r, p)`; they have one gradient
+    value:       rule giving the published value `[n]` where it is not `imitate * nll + follow * divergence`
+    """
+
+    imitate: Rule | float
+    follow: Rule | float = 0.0
+    alternative: Rule | None = None
+    divergence: Literal["ce", "kl"] = "ce"
+    value: Rule | None = None
+    reads: Mapping[str, tuple[str, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rules = {name: asks(getattr(self, name)) for name in ("imitate", "follow", "alternative", "value")}
+        object.__setattr__(self, "reads", rules)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Everything its rules read, without repetition."""
+        return tuple(dict.fromkeys(name for names in self.reads.values() for name in names))
+
+    def apply(self, rule: str, known: Mapping[str, Tensor]) -> Any:
+        """Value of one of its rules; a constant is returned as it is."""
+        function = getattr(self, rule)
+        return function(**{name: known[name] for name in self.reads[rule]}) if callable(function) else function
+
+
+Floors = tuple[tuple[int, float], ...]
+"""`(role, floor)` pairs: on tokens of that role the observed token pulls with at least `floor` and the alternative with at most `1 - floor`."""
+
+
+def row_losses(
+    target: Target,
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    columns: Mapping[str, Tensor],
+    reference: Tensor | TopK | None,
+    *,
+    floors: Floors = (),
+    want_grad: bool = True,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The one row function behind every way in: values and logit gradients of `n` supervised tokens, without autograd.
+
+    Args:
+        logits: `[n, V]`, consumed (overwritten); whatever their dtype, the work is done in fp32, or in float64 if they are.
+        labels, weights: `[n]`; columns: name to `[n]`; reference: logits `[n, V]` or `TopK` of the same rows.
+
+    Returns:
+        weight * published value `[n]`, nll `[n]`, and weight * d value / d logits `[n, V]` in the dtype of `logits` (None unless wanted).
+    """
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    z = z.sub_(z.amax(-1, keepdim=True))
+    index = labels[:, None]
+    z_observed = z.gather(1, index).squeeze(1)
+    observed_only = target.alternative is None and "logits" not in target.needs
+    exp_z = z.exp_() if observed_only else z.exp()  # the logits themselves are needed no more: one buffer instead of two
+    total = exp_z.sum(-1)
+    nll = total.log() - z_observed
+    known = {**columns, "p": torch.exp(-nll), "nll": nll, "logits": z}
+    if reference is not None:
+        known["reference"] = spread_tail(reference, z) if isinstance(reference, TopK) else reference.to(z.dtype)
+    imitate, follow, r, value = _pulls(target, known, floors)
+    if not want_grad:
+        return value * weights, nll, None
+    grad = exp_z.mul_(((imitate + follow) * weights / total)[:, None])
+    if r is not None:
+        grad = grad.sub_((follow * weights)[:, None] * r)
+    grad = grad.scatter_add_(1, index, -(imitate * weights)[:, None])
+    return value * weights, nll, grad.to(logits.dtype)
+
+
+def _pulls(target: Target, known: Mapping[str, Tensor], floors: Floors) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """`imitate [n]`, `follow [n]`, `r`, published value `[n]`, after the floors."""
+    nll = known["nll"]
+    imitate = imitate_free = _column(target.apply("imitate", known), nll)
+    follow = follow_free = _column(target.apply("follow", known), nll)
+    for role, floor in floors:
+        here = known["roles"] == role
+        imitate = torch.where(here, imitate.clamp(min=floor), imitate)
+        follow = torch.where(here, follow.clamp(floor - 1.0, 1.0 - floor), follow)
+    value = imitate * nll
+    r = target.apply("alternative", known)
+    if r is not None:
+        value = value + follow * _divergence(r, known, target.divergence)
+    if target.value is not None:
+        published = target.apply("value", known)
+        value = torch.where((imitate == imitate_free) & (follow == follow_free), published, value) if floors else published
+    return imitate, follow, r, value
+
+
+def _column(pull: Tensor | float, like: Tensor) -> Tensor:
+    return pull if isinstance(pull, Tensor) else torch.full_like(like, pull)
+
+
+def _divergence(r: Tensor, known: Mapping[str, Tensor], kind: str) -> Tensor:
+    """Cross-entropy or KL divergence from `r` to the student, `[n]`."""
+    z = known["logits"]
+    r = r.expand_as(z)
+    cross_entropy = torch.logsumexp(z, -1) - torch.linalg.vecdot(r, z)
+    return cross_entropy if kind == "ce" else cross_entropy - torch.special.entr(r).sum(-1)
+
+
+def spread_tail(top: TopK, logits: Tensor) -> Tensor:
+    """Log-probabilities `[n, V]` of a reference known by its top k: the tail mass goes to the other ids in proportion to the student's."""
+    outside = torch.logsumexp(logits.scatter(1, top.ids, -torch.inf), -1)
+    log_tail = top.tail.to(logits.dtype).clamp(min=torch.finfo(logits.dtype).tiny).log()
+    return (logits + (log_tail - outside)[:, None]).scatter(1, top.ids, top.logp.to(logits.dtype))
