@@ -1,0 +1,93 @@
+"""What is wrong with a row of data, and the account of rows left out for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cot_components.errors import UserError
+
+
+class RowError(UserError):
+    """A row whose meaning is not certain, before anyone has said where it stands.
+
+    `reason` is the same for every row with the same fault, so that rows can be counted by it; `detail` is about this row alone.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
+    def at(self, where: str) -> TraceError:
+        """The same fault with its place."""
+        return TraceError(where, self.reason, self.detail)
+
+
+class TraceError(UserError):
+    """A row that cannot be used: `where` is `file:line`; the text is `where: reason`, and `(detail)` when there is one."""
+
+    def __init__(self, where: str, reason: str, detail: str = "") -> None:
+        super().__init__(where, reason, detail)
+        self.where = where
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+@dataclass
+class DropReport:
+    """How many rows were read, and which were left out and why. Readers and encoders of the same rows write into the same report.
+
+    read:    rows seen, good or bad
+    dropped: reason -> places, in the order they were met
+    """
+
+    read: int = 0
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def num_dropped(self) -> int:
+        """Rows left out, for any reason."""
+        return sum(map(len, self.dropped.values()))
+
+    @property
+    def kept(self) -> int:
+        """Rows read and not dropped; derived, so that the three numbers always agree."""
+        return self.read - self.num_dropped
+
+    def add(self, where: str, reason: str) -> None:
+        """Count one row that was already counted in `read` as dropped."""
+        self.dropped.setdefault(reason, []).append(where)
+
+    def merge(self, other: DropReport) -> None:
+        """Add the account of other rows to this one."""
+        self.read += other.read
+        for reason, places in other.dropped.items():
+            self.dropped.setdefault(reason, []).extend(places)
+
+    def commonest(self) -> list[tuple[str, list[str]]]:
+        """Reasons with their places, most frequent first; equally frequent ones in the order they were met."""
+        return sorted(self.dropped.items(), key=lambda item: -len(item[1]))
+
+    def summary(self) -> str:
+        """One line of counts, then one line per reason with the first three places."""
+        lines = [f"{self.read} rows read, {self.kept} kept, {self.num_dropped} dropped"]
+        for reason, places in self.commonest():
+            shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
+            lines.append(f"  {len(places)} x {reason}: {shown}")
+        return "\n".join(lines)
+
+    def check(self, max_dropped_share: float) -> None:
+        """Raise UserError when nothing is left, or when more than this share (0 to 1) of the rows was dropped."""
+        if self.kept > 0 and self.num_dropped <= max_dropped_share * self.read:
+            return
+        worst = "; ".join(f"{len(places)} x {reason} (first: {places[0]})" for reason, places in self.commonest()[:3])
+        raise UserError(
+            f"{self.num_dropped} of {self.read} rows were dropped and {self.kept} are left"
+            f" (at most {max_dropped_share:g} of the rows may be dropped): {worst or 'there were no rows to read'}"
+        )

@@ -1,0 +1,293 @@
+"""What a row of a data set may look like, and the messages it means.
+
+| format              | columns (optional ones in brackets)                      | becomes                                               |
+|---------------------|----------------------------------------------------------|-------------------------------------------------------|
+| `messages`          | messages (answer)                                        | the turns as they are                                 |
+| `instruction`       | instruction, response (thought, system, answer)          | user, assistant                                       |
+| `prompt_completion` | prompt, completion (thought, system, answer)             | user, assistant; or two lists of turns, joined        |
+| `sharegpt`          | conversations (system, answer)                           | the turns as they are                                 |
+| `alpaca`            | instruction, output (input, thought, system, answer)     | user: instruction, blank line, input; assistant       |
+| `gsm8k`             | question, answer (system): answer is `cot #### result`   | user, assistant: thought `cot`, content `#### result` |
+| `icot`              | text (system): `question||cot #### result`               | user, assistant: thought `cot`, content `#### result` |
+
+Detection takes the first format in this order whose columns are all there. `answer` is a reference answer for scoring, never trained on.
+In `gsm8k` and `icot` blanks around the separators are separators too (a thought may be empty); each separator must stand there once.
+
+A turn is `{role, content}` or `{from, value}`. A thought beside the content is read from `reasoning_content`, `reasoning` or `thinking`.
+What the loss of a turn is multiplied by is read from `weight`, `loss_scale`, `loss_weight` (numbers from 0) or `train`, `loss` (booleans).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from cot_components.data.errors import RowError
+from cot_components.errors import UserError
+
+THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
+SCALE_KEYS = ("weight", "loss_scale", "loss_weight")
+SWITCH_KEYS = ("train", "loss")
+ROLES = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "function_call"), "assistant"),
+    **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `role` is system, user, assistant or tool; `thought` is what the data keeps beside the content (None: nothing, or inline);
+    `weight` multiplies the loss of the turn's tokens."""
+
+    role: str
+    content: str
+    thought: str | None = None
+    weight: float = 1.0
+
+
+class Content(NamedTuple):
+    """What a row holds: its turns, and a reference answer when there is one."""
+
+    messages: tuple[Message, ...]
+    answer: str | None
+
+
+def as_text(value: Any, name: str) -> str:
+    """`value` if it is text that can be written as UTF-8. A missing value never becomes the word "None"."""
+    if value is None:
+        raise RowError(f"{name} is null")
+    if not isinstance(value, str):
+        raise RowError(f"{name} is not text", f"it is {type(value).__name__}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(f"{name} holds a lone surrogate", f"character {error.start}") from None
+    return value
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A row seen through the user's column names: `columns` maps a field of the format to the column that holds it."""
+
+    row: Mapping[str, Any]
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, key: str) -> str:
+        return f"'{self.columns.get(key, key)}'"
+
+    def get(self, key: str) -> Any:
+        if key in self.columns and self.columns[key] not in self.row:
+            raise RowError(f"{self.name(key)} is missing")
+        return self.row.get(self.columns.get(key, key))
+
+    def need(self, key: str) -> Any:
+        if self.columns.get(key, key) not in self.row:
+            raise RowError(f"{self.name(key)} is missing")
+        return self.get(key)
+
+    def text(self, key: str) -> str:
+        return as_text(self.need(key), self.name(key))
+
+    def optional_text(self, key: str) -> str | None:
+        value = self.get(key)
+        return None if value is None else as_text(value, self.name(key))
+
+    def reference(self) -> str | None:
+        """The column `answer`: text or a number. Anything else is a fault only if the user named the column."""
+        value = self.get("answer")
+        if isinstance(value, str):
+            return as_text(value, self.name("answer")).strip() or None
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return str(value)
+        if value is not None and "answer" in self.columns:
+            raise RowError(f"{self.name('answer')} is neither text nor a number", f"it is {type(value).__name__}")
+        return None
+
+
+def _weight(turn: Mapping[str, Any]) -> float:
+    given = [key for key in (*SCALE_KEYS, *SWITCH_KEYS) if turn.get(key) is not None]
+    if not given:
+        return 1.0
+    if len(given) > 1:
+        raise RowError("a turn names its weight twice", f"{given[0]} and {given[1]}")
+    key, value = given[0], turn[given[0]]
+    # A number under `loss` may well be a loss somebody logged.
+    if key in SWITCH_KEYS and not (isinstance(value, bool) or value in (0, 1)):
+        raise RowError(f"'{key}' of a turn is neither true nor false", repr(value))
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise RowError(f"'{key}' of a turn is not a number from 0", repr(value))
+    return float(value)
+
+
+def _thought(turn: Mapping[str, Any], role: str) -> str | None:
+    given = [key for key in THOUGHT_KEYS if turn.get(key) is not None]
+    if len(given) > 1:
+        raise RowError("a turn holds two thoughts", f"{given[0]} and {given[1]}")
+    if not given:
+        return None
+    thought = as_text(turn[given[0]], f"'{given[0]}' of a turn")
+    if role == "assistant":
+        return thought
+    if thought.strip():
+        raise RowError("a thought in a turn that is not the assistant's", f"role {role}")
+    return None
+
+
+def _turn(turn: Any) -> Message:
+    if not isinstance(turn, Mapping):
+        raise RowError("a turn is not an object", f"it is {type(turn).__name__}")
+    role_key, text_key = ("role", "content") if "role" in turn else ("from", "value")
+    for key in (role_key, text_key):
+        if key not in turn:
+            raise RowError("a turn has neither role and content nor from and value", f"keys {sorted(map(str, turn))}")
+    name = as_text(turn[role_key], f"'{role_key}' of a turn")
+    role = ROLES.get(name.lower())
+    if role is None:
+        raise RowError("a turn has an unknown role", repr(name))
+    if turn.get("tool_calls"):
+        raise RowError("a turn holds 'tool_calls', which are not text yet")
+    content = as_text(turn[text_key], f"'{text_key}' of a {role} turn")
+    return Message(role, content, _thought(turn, role), _weight(turn))
+
+
+def _turns(value: Any, name: str) -> tuple[Message, ...]:
+    if not isinstance(value, list | tuple):
+        raise RowError(f"{name} is not a list of turns", f"it is {type(value).__name__}")
+    return tuple(map(_turn, value))
+
+
+def _with_system(system: str | None, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """A system column fills in only where the turns have no system prompt of their own; an empty one means none."""
+    if not system or not system.strip() or (messages and messages[0].role == "system"):
+        return messages
+    return (Message("system", system), *messages)
+
+
+def check_order(messages: tuple[Message, ...]) -> None:
+    """Raise RowError unless a non-empty prompt comes first, an answer last, and every assistant turn says something, one at a time."""
+    spoken = [message for message in messages if message.role != "system"]
+    if not spoken:
+        raise RowError("no turns")
+    if spoken[0].role != "user":
+        raise RowError("no prompt before the first answer", f"first turn: {spoken[0].role}")
+    if spoken[-1].role != "assistant":
+        raise RowError("the last turn is not the assistant's", f"it is {spoken[-1].role}'s")
+    for message, following in zip(spoken, [*spoken[1:], None], strict=True):
+        if message.role in ("user", "assistant") and not message.content.strip():
+            raise RowError("the prompt is empty" if message.role == "user" else "the response is empty")
+        if message.role == "assistant" and following is not None and following.role == "assistant":
+            raise RowError("two assistant turns in a row")
+
+
+def _exchange(fields: Fields, prompt: str, response: str) -> tuple[Message, ...]:
+    turns = (Message("user", prompt), Message("assistant", response, thought=fields.optional_text("thought")))
+    return _with_system(fields.optional_text("system"), turns)
+
+
+def _from_messages(fields: Fields) -> Content:
+    return Content(_turns(fields.need("messages"), fields.name("messages")), fields.reference())
+
+
+def _from_sharegpt(fields: Fields) -> Content:
+    turns = _turns(fields.need("conversations"), fields.name("conversations"))
+    return Content(_with_system(fields.optional_text("system"), turns), fields.reference())
+
+
+def _from_instruction(fields: Fields) -> Content:
+    return Content(_exchange(fields, fields.text("instruction"), fields.text("response")), fields.reference())
+
+
+def _from_prompt_completion(fields: Fields) -> Content:
+    prompt, completion = fields.need("prompt"), fields.need("completion")
+    if isinstance(prompt, list) and isinstance(completion, list):
+        turns = _turns(prompt, fields.name("prompt")) + _turns(completion, fields.name("completion"))
+        return Content(_with_system(fields.optional_text("system"), turns), fields.reference())
+    return Content(_exchange(fields, fields.text("prompt"), fields.text("completion")), fields.reference())
+
+
+def _from_alpaca(fields: Fields) -> Content:
+    extra = fields.optional_text("input") or ""
+    prompt = fields.text("instruction") + (f"\n\n{extra}" if extra.strip() else "")
+    return Content(_exchange(fields, prompt, fields.text("output")), fields.reference())
+
+
+def _hashed(fields: Fields, question: str, solution: str) -> Content:
+    if solution.count("####") != 1:
+        raise RowError("'####' does not stand there exactly once", f"{solution.count('####')} times")
+    thought, result = (part.strip() for part in solution.split("####"))
+    if not result:
+        raise RowError("nothing after '####'")
+    turns = (Message("user", question), Message("assistant", f"#### {result}", thought=thought))
+    return Content(_with_system(fields.optional_text("system"), turns), result)
+
+
+def _from_gsm8k(fields: Fields) -> Content:
+    return _hashed(fields, fields.text("question"), fields.text("answer"))
+
+
+def _from_icot(fields: Fields) -> Content:
+    line = fields.text("text")
+    if line.count("||") != 1:
+        raise RowError("'||' does not stand there exactly once", f"{line.count('||')} times")
+    question, solution = line.split("||")
+    return _hashed(fields, question.strip(), solution)
+
+
+class Format(NamedTuple):
+    """One shape of row: the columns it must and may have, and the function that reads it."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    read: Callable[[Fields], Content]
+
+
+FORMATS = {
+    "messages": Format(("messages",), ("answer",), _from_messages),
+    "instruction": Format(("instruction", "response"), ("thought", "system", "answer"), _from_instruction),
+    "prompt_completion": Format(("prompt", "completion"), ("thought", "system", "answer"), _from_prompt_completion),
+    "sharegpt": Format(("conversations",), ("system", "answer"), _from_sharegpt),
+    "alpaca": Format(("instruction", "output"), ("input", "thought", "system", "answer"), _from_alpaca),
+    "gsm8k": Format(("question", "answer"), ("system",), _from_gsm8k),
+    "icot": Format(("text",), ("system",), _from_icot),
+}
+
+
+def check_format(name: str, columns: Mapping[str, str]) -> None:
+    """Raise UserError for an unknown format, or for a mapped field that no format, or not the named one, has."""
+    if name != "auto" and name not in FORMATS:
+        raise UserError(f"unknown format {name!r}{_nearest(name, ['auto', *FORMATS])}")
+    formats = FORMATS.values() if name == "auto" else [FORMATS[name]]
+    known = list(dict.fromkeys(key for format in formats for key in (*format.required, *format.optional)))
+    for key in columns:
+        if key not in known:
+            raise UserError(f"columns: format {name!r} has no field {key!r}{_nearest(key, known)}")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def detect(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """Name of the first format whose columns the row has; one with null in them only if no other fits. Raises RowError if none fits."""
+    for may_be_null in (False, True):
+        for name, format in FORMATS.items():
+            if not set(columns) <= {*format.required, *format.optional}:
+                continue
+            wanted = [columns.get(key, key) for key in format.required]
+            if all(column in row and (may_be_null or row[column] is not None) for column in wanted):
+                return name
+    raise RowError("the columns fit no known format", f"columns: {', '.join(map(str, row)) or 'none'}")
+
+
+def read_row(row: Any, format: Format, columns: Mapping[str, str]) -> Content:
+    """Turns and reference answer of one row; raises RowError for anything whose meaning is not certain."""
+    content = format.read(Fields(row, columns))
+    check_order(content.messages)
+    return content
