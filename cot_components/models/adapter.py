@@ -19,10 +19,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 
 from cot_components.data.batches import Batch
 from cot_components.errors import UserError
-
-Pairs = list[tuple[Tensor, Tensor]]
-Head = Tensor | Callable[[Tensor], Pairs]
-"""The head as the loss wants it: a weight `[V, d]`, or a function from hidden rows to pairs `(x, W)` with `logits = sum x W^T`."""
+from cot_components.losses.types import Head, Pairs
 
 
 def adapt(model: nn.Module) -> nn.Module:

@@ -1,0 +1,155 @@
+"""Any trained decoder as a Hugging Face folder that `transformers` loads: weights, config, tokenizer, generation config."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cot_components.errors import UserError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+
+class Family(NamedTuple):
+    """How one architecture is spelled on the hub.
+
+    config: model -> fields of its config.json.
+    to_hf:  (torchtune state dict, that config) -> state dict in the hub's names and layout.
+    """
+
+    config: Callable[[Any], dict[str, Any]]
+    to_hf: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Tensor]]
+
+
+def save_pretrained(
+    model: Any,
+    folder: Path,
+    *,
+    tokenizer_dir: Path | None = None,
+    base_config: Path | None = None,
+    stop_ids: tuple[int, ...] = (),
+    pad_id: int | None = None,
+) -> Path:
+    """Write the model as a Hugging Face folder.
+
+    Args:
+        model: a torchtune decoder of a known family (Llama 3.x, Qwen2.5).
+        folder: created; must not hold weights yet.
+        tokenizer_dir: folder whose tokenizer files are copied.
+        base_config: config.json the run started from; fields the model does not decide are kept.
+        stop_ids, pad_id: for generation_config.json.
+
+    Raises:
+        UserError: an architecture that is not known.
+    """
+    family = family_of(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = json.loads(base_config.read_text()) if base_config else {}
+    config = {**kept, **family.config(model)}
+    weights = {name: value.detach().cpu().contiguous() for name, value in family.to_hf(model.state_dict(), config).items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", config)
+    generation = {"do_sample": False, "eos_token_id": list(stop_ids), "pad_token_id": pad_id}
+    _write_json(folder / "generation_config.json", {key: value for key, value in generation.items() if value not in ([], None)})
+    for name in TOKENIZER_FILES:
+        if tokenizer_dir is not None and (tokenizer_dir / name).is_file():
+            shutil.copyfile(tokenizer_dir / name, folder / name)
+    return folder
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def family_of(model: Any) -> Family:
+    """The hub's spelling of a decoder, told by its parts.
+
+    Raises:
+        UserError: an architecture that is not known.
+    """
+    first = model.layers[0]
+    if getattr(first.attn.q_proj, "bias", None) is not None and hasattr(first.mlp, "w3"):
+        return Family(_qwen2_config, _qwen2_to_hf)
+    if getattr(first.mlp, "w3", None) is not None and type(first.attn.pos_embeddings).__name__ in _LLAMA_ROPES:
+        return Family(_llama_config, _llama_to_hf)
+    raise UserError(f"cannot write {type(model).__name__} as a Hugging Face folder; known: Llama 3.x, Qwen2.5")
+
+
+_LLAMA_ROPES = ("RotaryPositionalEmbeddings", "Llama3ScaledRoPE")
+
+
+def _decoder_config(model: Any) -> dict[str, Any]:
+    attention, mlp = model.layers[0].attn, model.layers[0].mlp
+    parameter = model.tok_embeddings.weight
+    return {
+        "hidden_size": attention.embed_dim,
+        "intermediate_size": mlp.w1.weight.shape[0],
+        "num_hidden_layers": len(model.layers),
+        "num_attention_heads": attention.num_heads,
+        "num_key_value_heads": attention.num_kv_heads,
+        "vocab_size": parameter.shape[0],
+        "max_position_embeddings": model.max_seq_len,
+        "rms_norm_eps": model.norm.eps,
+        "rope_theta": attention.pos_embeddings.base,
+        "hidden_act": "silu",
+        "tie_word_embeddings": hasattr(model.output, "tied_module"),
+        "torch_dtype": str(parameter.dtype).removeprefix("torch."),
+    }
+
+
+def _llama_config(model: Any) -> dict[str, Any]:
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **_decoder_config(model)}
+    config |= {"head_dim": model.layers[0].attn.head_dim, "attention_bias": False, "mlp_bias": False}
+    rope = model.layers[0].attn.pos_embeddings
+    if type(rope).__name__ == "Llama3ScaledRoPE":
+        config["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": float(rope.scale_factor),
+            "low_freq_factor": float(rope.low_freq_factor),
+            "high_freq_factor": float(rope.high_freq_factor),
+            "original_max_position_embeddings": rope.old_context_len,
+        }
+    return config
+
+
+def _llama_to_hf(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    from torchtune.models.convert_weights import tune_to_hf
+
+    return tune_to_hf(
+        dict(weights),
+        num_heads=config["num_attention_heads"],
+        num_kv_heads=config["num_key_value_heads"],
+        dim=config["hidden_size"],
+        head_dim=config["head_dim"],
+    )
+
+
+def _qwen2_config(model: Any) -> dict[str, Any]:
+    return {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", **_decoder_config(model), "use_sliding_window": False}
+
+
+def _qwen2_to_hf(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    from torchtune.models.qwen2._convert_weights import qwen2_tune_to_hf
+
+    return qwen2_tune_to_hf(
+        dict(weights),
+        num_heads=config["num_attention_heads"],
+        num_kv_heads=config["num_key_value_heads"],
+        dim=config["hidden_size"],
+        tie_word_embeddings=config["tie_word_embeddings"],
+    )

@@ -1,0 +1,83 @@
+"""From a config's `model` and `checkpointer` nodes to an adapted model with weights; bad folders and shapes end in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cot_components.config import build
+from cot_components.errors import UserError
+from cot_components.models.adapter import adapt
+
+
+def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
+    """Make sure the starting weights are there, before anything is built.
+
+    Raises:
+        UserError: the folder, its config.json or a weight file is missing.
+    """
+    if checkpointer is None:
+        return
+    folder = Path(checkpointer["checkpoint_dir"])
+    if not folder.is_dir():
+        raise UserError(f"checkpointer.checkpoint_dir: no folder {folder} (download it first; the config's header says how)")
+    files = checkpointer.get("checkpoint_files") or []
+    named = files if isinstance(files, list) else []
+    for name in ["config.json", *named]:
+        if not (folder / name).is_file():
+            present = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "no .safetensors file"
+            raise UserError(f"checkpointer: {folder} has no {name} (it has {present})")
+
+
+def load_model(
+    model: Mapping[str, Any],
+    checkpointer: Mapping[str, Any] | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+) -> Any:
+    """Build the model and load its starting weights, if any.
+
+    Args:
+        model: node of a torchtune model builder.
+        checkpointer: node of `torchtune.training.FullModelHFCheckpointer`, which only reads; None starts from random weights.
+        device: where the weights go.
+        dtype: of the weights.
+        seed: of the random weights.
+
+    Returns:
+        The model, adapted (see `cot_components.models.adapter.adapt`).
+
+    Raises:
+        UserError: weights that do not fit the model; names the first tensor that differs.
+    """
+    from torchtune.training import MODEL_KEY, set_default_dtype
+
+    torch.manual_seed(seed)
+    with set_default_dtype(dtype), device:
+        built = build(model)
+    if checkpointer is not None:
+        weights = build(checkpointer).load_checkpoint()[MODEL_KEY]
+        check_weights(built.state_dict(), weights, f"checkpointer: {checkpointer['checkpoint_dir']}")
+        built.load_state_dict(weights)
+    return adapt(built)
+
+
+def check_weights(wanted: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:
+    """Compare names and shapes of two state dicts.
+
+    Raises:
+        UserError: names the first tensor that is missing, unknown or of another shape.
+    """
+    for name, tensor in wanted.items():
+        if name not in given:
+            raise UserError(f"{where} has no tensor '{name}', which the model needs; is model._component_ the model of this checkpoint?")
+        if tuple(given[name].shape) != tuple(tensor.shape):
+            raise UserError(f"{where}: tensor '{name}' is {list(given[name].shape)}, the model wants {list(tensor.shape)}")
+    for name in given:
+        if name not in wanted:
+            raise UserError(f"{where} has a tensor '{name}' that the model lacks; is model._component_ the model of this checkpoint?")

@@ -1,0 +1,63 @@
+"""What a run says while it runs: a progress bar, one JSON line per record in `log.jsonl`, and torchtune's metric logger on top."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cot_components.training.distributed import World
+
+
+class RunLog:
+    """Writes records of the first process; the others stay silent.
+
+    Args:
+        output_dir: folder of `log.jsonl`.
+        world: this process among its peers.
+        total_steps: length of the progress bar.
+        metric_logger: a torchtune metric logger, or None.
+        every: steps between two records.
+    """
+
+    def __init__(self, output_dir: Path, world: World, *, total_steps: int, metric_logger: Any = None, every: int = 1) -> None:
+        self._file = open(output_dir / "log.jsonl", "a", encoding="utf-8") if world.is_first else None  # noqa: SIM115
+        self._bar = tqdm(total=total_steps, unit="step", disable=not world.is_first, dynamic_ncols=True)
+        self._metric_logger = metric_logger if world.is_first else None
+        self._every = every
+
+    def training(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:
+        """Log one optimizer step (its record only every `every` steps, and whenever blurred tokens were measured)."""
+        self._bar.update(1)
+        if "skipped" in measured:
+            self.say(f"step {step}: no supervised token in the whole batch; skipped")
+        self._bar.set_postfix_str(" ".join(f"{name} {measured[name]:.3f}" for name in ("loss", "loss_answer") if name in measured))
+        if (step + 1) % self._every == 0 or "loss_blurred" in measured:
+            self.record({"step": step, "epoch": epoch, **measured})
+
+    def record(self, values: Mapping[str, float | int]) -> None:
+        """Append one record; `values` holds `step`."""
+        if self._file is None:
+            return
+        clean = {k: (v if isinstance(v, int) else (round(v, 6) if math.isfinite(v) else str(v))) for k, v in values.items()}
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+        if self._metric_logger is not None:
+            payload = {name: value for name, value in values.items() if name not in ("step", "epoch")}
+            self._metric_logger.log_dict(payload, step=int(values["step"]))
+
+    def say(self, line: str) -> None:
+        """Print one line above the progress bar."""
+        if self._file is not None:
+            self._bar.write(line)
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._file is not None:
+            self._file.close()
+        if self._metric_logger is not None:
+            self._metric_logger.close()

@@ -1,0 +1,68 @@
+"""What every recipe does before its first step: device, number format, seeds, the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import OmegaConf
+
+from cot_components.errors import UserError
+from cot_components.training.distributed import World, start
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Run(NamedTuple):
+    """Where and as what a run trains."""
+
+    output_dir: Path
+    device: torch.device
+    dtype: torch.dtype
+    world: World
+
+
+def start_run(*, output_dir: str, device: str, dtype: str, seed: int, config: Mapping[str, Any]) -> Run:
+    """Choose device and number format, seed torch, join the process group, make the run's folder and write `config.yaml` into it.
+
+    Args:
+        output_dir: the run's folder.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
+        dtype: `fp32` or `bf16`, of weights and activations.
+        seed: of everything random in torch.
+        config: what the run was started with.
+
+    Raises:
+        UserError: no such device or format, or the folder cannot be made.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    world = start(pick_device(device))
+    torch.manual_seed(seed)
+    folder = Path(output_dir)
+    if world.is_first:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        except OSError as error:
+            raise UserError(f"output_dir: cannot write to {folder}: {error.strerror}") from error
+    return Run(folder, world.device, DTYPES[dtype], world)
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device a config names.
+
+    Raises:
+        UserError: there is none of that name here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device: {device!r} is not a device; try auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda was asked for, but torch sees no GPU; use device=cpu, or device=auto")
+    return chosen

@@ -1,0 +1,65 @@
+"""Tiny decoders of every family, and random tokens for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+VOCABULARY = 60
+
+
+def llama_tied() -> Any:
+    from torchtune.models.llama3_2 import llama3_2
+
+    return llama3_2(VOCABULARY, 2, 4, 2, 32, 64, intermediate_dim=48)
+
+
+def llama_untied() -> Any:
+    from torchtune.models.llama3_2 import llama3_2
+
+    return llama3_2(VOCABULARY, 2, 4, 2, 32, 64, intermediate_dim=48, tie_word_embeddings=False)
+
+
+def qwen_tied() -> Any:
+    from torchtune.models.qwen2 import qwen2
+
+    return qwen2(VOCABULARY, 2, 4, 2, 32, 48, 64, tie_word_embeddings=True)
+
+
+def llama_lora() -> Any:
+    from torchtune.models.llama3 import lora_llama3
+
+    model = lora_llama3(
+        lora_attn_modules=["q_proj", "v_proj"],
+        apply_lora_to_output=True,
+        vocab_size=VOCABULARY,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        embed_dim=32,
+        max_seq_len=64,
+        intermediate_dim=48,
+        lora_rank=4,
+        lora_alpha=8,
+    )
+    torch.nn.init.normal_(model.output.lora_b.weight)
+    return model
+
+
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "llama_tied": llama_tied,
+    "llama_untied": llama_untied,
+    "qwen_tied": qwen_tied,
+    "llama_lora": llama_lora,
+}
+
+
+def build(name: str, *, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    return FAMILIES[name]()
+
+
+def random_tokens(rows: int, length: int, *, seed: int = 0) -> torch.Tensor:
+    return torch.randint(1, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))

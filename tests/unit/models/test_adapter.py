@@ -1,0 +1,68 @@
+"""The adapter: same logits bit for bit, same state dict, and a loss that equals plain cross-entropy on the stock model."""
+
+import copy
+
+import pytest
+import torch
+from models_for_tests import FAMILIES, VOCABULARY, build, random_tokens
+from rows import random_rows
+from torch.nn.functional import cross_entropy
+
+from cot_components.data.batches import pad
+from cot_components.errors import UserError
+from cot_components.losses import sft
+from cot_components.models.adapter import adapt, head_of, logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_and_state_dict_are_those_of_the_stock_model(family, dtype):
+    stock = build(family).to(dtype)
+    ours = adapt(copy.deepcopy(stock))
+    tokens = random_tokens(2, 9)
+    assert torch.equal(logits(ours, tokens), stock(tokens))
+    assert list(ours.state_dict()) == list(stock.state_dict())
+
+
+def test_a_copy_is_bound_to_itself():
+    model = adapt(build("llama_tied"))
+    twin, tokens = copy.deepcopy(model), random_tokens(1, 5)
+    torch.nn.init.zeros_(model.norm.scale)
+    assert logits(twin, tokens).abs().max() > 0
+    assert logits(model, tokens).abs().max() == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_equal_cross_entropy_on_logits(family):
+    ours, stock = adapt(build(family)), build(family)
+    batch = pad(random_rows(4, vocabulary=VOCABULARY).flat(range(4)), pad_id=0)
+    out = ours.loss(sft().fused, batch)
+    out.objective.backward()
+    reference = cross_entropy(stock(batch.tokens).flatten(0, 1), batch.labels.flatten(), reduction="sum")
+    reference.backward()
+    torch.testing.assert_close(out.objective, reference)
+    assert len(out.nll) == batch.num_supervised > 0
+    largest = max(p.grad.abs().max() for p in stock.parameters())
+    compared = 0
+    for ours_p, stock_p in zip(ours.parameters(), stock.parameters(), strict=True):
+        assert (ours_p.grad - stock_p.grad).abs().max() <= 1e-5 * largest
+        compared += 1
+    assert compared > 10
+
+
+def test_disabled_adapters_leave_the_base_model():
+    model = adapt(build("llama_lora"))
+    hidden = torch.randn(3, 32)
+    assert len(head_of(model)(hidden)) == 2
+    model.output.disabled = True
+    assert len(head_of(model)(hidden)) == 1
+
+
+def test_a_head_with_a_bias_is_refused():
+    model = build("llama_untied")
+    model.output = torch.nn.Linear(32, VOCABULARY)
+    with pytest.raises(UserError, match="has a bias"):
+        adapt(model)
+    model.output = torch.nn.Identity()
+    with pytest.raises(UserError, match="not a linear map"):
+        adapt(model)

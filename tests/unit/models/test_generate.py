@@ -1,0 +1,63 @@
+"""Generation: batched with a cache equals one by one without, and leaves no trace in the model."""
+
+import pytest
+import torch
+from models_for_tests import FAMILIES, build, random_tokens
+
+from cot_components.errors import UserError
+from cot_components.models.adapter import adapt, logits
+from cot_components.models.generate import generate
+
+PROMPTS = [[5, 9, 2], [7], [3, 3, 8, 1, 4, 6, 2], [11, 12, 13, 14], [40] * 11]
+
+
+@torch.no_grad()
+def slowly(model, prompt, *, max_new_tokens, stop_ids):
+    """One prompt, no cache, the whole sequence again for every token."""
+    ids = list(prompt)
+    for _ in range(max_new_tokens):
+        token = int(logits(model, torch.tensor([ids]))[0, -1].argmax())
+        if token in stop_ids:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_one_by_one_without_a_cache(family):
+    model = adapt(build(family, seed=3)).eval()
+    free = [slowly(model, prompt, max_new_tokens=20, stop_ids=set()) for prompt in PROMPTS]
+    stop = free[0][6]  # a token that does come up, so that rows end at different times
+    expected = [slowly(model, prompt, max_new_tokens=20, stop_ids={stop}) for prompt in PROMPTS]
+    for batch_size in (1, 2, 8):
+        got = generate(model, PROMPTS, max_new_tokens=20, stop_ids={stop}, pad_id=0, batch_size=batch_size)
+        assert got == expected
+    assert len({len(row) for row in expected}) > 1
+
+
+def test_nothing_is_left_behind():
+    model = adapt(build("llama_tied")).train()
+    tokens = random_tokens(1, 12)
+    before = logits(model, tokens)
+    generate(model, PROMPTS, max_new_tokens=5, stop_ids=[], pad_id=0)
+    changed = tokens.clone()
+    changed[0, -1] = (changed[0, -1] + 1) % 60
+    assert model.training and not model.caches_are_setup()
+    assert torch.equal(logits(model, tokens), before)
+    assert torch.equal(logits(model, changed)[:, :-1], before[:, :-1])  # no position sees the future
+
+
+def test_the_context_ends_generation():
+    model = adapt(build("llama_tied"))
+    (row,) = generate(model, [[1] * 60], max_new_tokens=100, stop_ids=[], pad_id=0)
+    assert len(row) == 64 - 60 + 1
+    with pytest.raises(UserError, match="64 tokens leaves no room"):
+        generate(model, [[1] * 64], max_new_tokens=1, stop_ids=[], pad_id=0)
+    with pytest.raises(UserError, match="empty prompt"):
+        generate(model, [[]], max_new_tokens=1, stop_ids=[], pad_id=0)
+
+
+def test_sampling_is_seeded():
+    model = adapt(build("llama_untied"))
+    draw = lambda seed: generate(model, PROMPTS, max_new_tokens=8, stop_ids=[], pad_id=0, temperature=1.0, seed=seed)  # noqa: E731
+    assert draw(1) == draw(1) != draw(2)

@@ -1,0 +1,116 @@
+"""The signature is the schema: every wrong key is one sentence, before anything is built."""
+
+import sys
+import types
+from typing import Literal
+
+import pytest
+
+from cot_components.config import ConfigError, build, check, find_config, fits, locate, shipped_configs, walk
+
+BUILT = []
+
+
+class Optimizer:
+    def __init__(self, params, *, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        BUILT.append("optimizer")
+        self.params, self.lr = params, lr
+
+
+def outer(*, inner: object, size: int = 1) -> tuple[object, int]:
+    BUILT.append("outer")
+    return inner, size
+
+
+def inner(*, ratio: float = 0.2, mode: Literal["a", "b"] = "a") -> str:
+    BUILT.append("inner")
+    return f"inner {ratio}"
+
+
+def main(*, seed: int, model: dict, batch_size: int = 4, compile: bool = False, name: str | None = None) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def components(monkeypatch):
+    module = types.ModuleType("config_components")
+    module.Optimizer, module.outer, module.inner = Optimizer, outer, inner
+    monkeypatch.setitem(sys.modules, "config_components", module)
+    BUILT.clear()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"seed": 1, "model": {}, "batch_sise": 4}, "unknown key 'batch_sise'; did you mean 'batch_size'?"),
+        ({"model": {}}, "missing key 'seed'"),
+        ({"seed": None, "model": {}}, "seed must be int, got None"),
+        ({"seed": "None", "model": {}}, "seed must be int, got the text 'None' (write null for no value)"),
+        ({"seed": 1, "model": {}, "batch_size": "two"}, "batch_size must be int, got 'two' (str)"),
+        ({"seed": True, "model": {}}, "seed must be int, got True (bool)"),
+        ({"seed": 1, "model": {}, "compile": "yes"}, "compile must be bool, got 'yes' (str)"),
+        ({"seed": 1, "model": {}, "name": 3}, "name must be str or None, got 3 (int)"),
+        ({"seed": 1, "model": 3}, "model must be a mapping, got 3 (int)"),
+    ],
+)
+def test_recipe_keys(given, sentence):
+    with pytest.raises(ConfigError) as error:
+        check(main, given)
+    assert str(error.value) == sentence
+
+
+def test_right_keys_pass():
+    check(main, {"seed": 1, "model": {}, "batch_size": 2, "compile": True, "name": None})
+
+
+@pytest.mark.parametrize(
+    ("node", "sentence"),
+    [
+        ({"_component_": "config_components.inner", "ration": 1.0}, "unknown key 'data.x.ration'; did you mean 'ratio'?"),
+        ({"_component_": "config_components.inner", "mode": "c"}, "data.x.mode must be 'a' or 'b', got 'c' (str)"),
+        ({"_component_": "config_components.iner"}, "data.x: 'config_components' has no 'iner'; did you mean 'inner'?"),
+        ({"_component_": "no_such_module.f"}, "data.x: no module 'no_such_module' for 'no_such_module.f'"),
+        ({"_component_": 3}, "data.x._component_ must be a dotted path, got 3 (int)"),
+        ({"_component_": "config_components.outer"}, "missing key 'data.x.inner'"),
+    ],
+)
+def test_nodes_are_checked_before_anything_is_built(node, sentence):
+    with pytest.raises(ConfigError) as error:
+        walk({"data": {"x": node}})
+    assert str(error.value) == sentence
+    assert BUILT == []
+
+
+def test_arguments_of_the_recipe_are_not_asked_for():
+    node = {"optimizer": {"_component_": "config_components.Optimizer", "lr": 1}}
+    walk(node, {"optimizer": ["params"]})
+    with pytest.raises(ConfigError, match="missing key 'optimizer.params'"):
+        walk(node)
+
+
+def test_inner_nodes_are_built_first():
+    node = {"_component_": "config_components.outer", "inner": {"_component_": "config_components.inner", "ratio": 0.5}, "size": 2}
+    walk({"node": node})
+    assert build(node) == ("inner 0.5", 2)
+    assert BUILT == ["inner", "outer"]
+    assert build({"a": node["inner"], "b": [1, node["inner"]]}) == {"a": "inner 0.5", "b": [1, "inner 0.5"]}
+    assert build({"_component_": "config_components.Optimizer", "lr": 1}, ["w"]).params == ["w"]
+
+
+def test_fits_lets_components_stand_for_anything():
+    assert fits({"_component_": "x.y"}, float)
+    assert not fits({"x": 1}, float)
+
+
+def test_locate_names_a_module_that_is_missing_inside():
+    assert locate("math.sqrt", "x")(4) == 2
+    with pytest.raises(ConfigError, match="not a component"):
+        locate("math.pi", "x")
+
+
+def test_find_config(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 1\n")
+    assert find_config(str(path)) == path
+    assert shipped_configs()
+    with pytest.raises(ConfigError, match=r"bt_sft/quikstart: no such file or shipped config; did you mean 'bt_sft/quickstart'\?"):
+        find_config("bt_sft/quikstart")

@@ -1,0 +1,117 @@
+"""The loop: the same step however the batch is split, honest denominators, and a stop before a poisoned update."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from models_for_tests import VOCABULARY, build
+from rows import random_rows
+
+from cot_components.clock import Clock
+from cot_components.data.batches import Batches
+from cot_components.data.plans import Plans
+from cot_components.losses import sft
+from cot_components.models.adapter import adapt
+from cot_components.training.distributed import World
+from cot_components.training.loop import NonFiniteError, Trainer, train, train_step
+from cot_components.transforms import Blur
+
+ROWS = random_rows(24, vocabulary=VOCABULARY)
+LENGTHS = np.array([len(row.tokens) for row in ROWS.rows])
+
+
+def make_trainer(family="llama_tied", **settings):
+    model = adapt(build(family))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    plain = sft().fused
+    return Trainer(
+        model=model, loss=plain, optimizer=optimizer, lr_scheduler=None, device=torch.device("cpu"), world=World(), plain_loss=plain, **settings
+    )
+
+
+def steps_of(batch_size, accumulate, *, ratio=0.5, epochs=2):
+    plans = Plans(LENGTHS, batch_size=batch_size, gradient_accumulation_steps=accumulate, epochs=epochs)
+    batches = Batches(ROWS, {"blur": Blur(ratio=ratio)}, pad_id=0)
+    return [batches[plan] for plan in plans]
+
+
+def run(batch_size, accumulate, **settings):
+    trainer, seen = make_trainer(clip_grad_norm=1.0, log_blurred_every=3, **settings), []
+    train(trainer, steps_of(batch_size, accumulate), on_step=lambda step, measured: seen.append(measured))
+    return trainer, seen
+
+
+@pytest.mark.parametrize("normalize", ["count", "weight"])
+def test_accumulation_changes_nothing(normalize):
+    whole, whole_seen = run(8, 1, normalize=normalize)
+    compared = 0
+    for batch_size, accumulate in [(1, 8), (2, 4), (4, 2)]:
+        split, split_seen = run(batch_size, accumulate, normalize=normalize)
+        for ours, theirs in zip(split_seen, whole_seen, strict=True):
+            for name in ("loss", "objective", "loss_thought", "loss_answer", "supervised_tokens", "supervised_fraction"):
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+                compared += 1
+        differences = [(a - b).abs().max() for a, b in zip(split.model.parameters(), whole.model.parameters(), strict=True)]
+        assert max(differences) < 2e-3
+    assert compared == 3 * 6 * 6
+
+
+def test_it_learns_and_logs():
+    _, seen = run(8, 1)
+    assert seen[-1]["loss"] < seen[0]["loss"]
+    assert [("loss_blurred" in measured) for measured in seen] == [True, False, False, True, False, False]
+    assert 0.3 < seen[0]["supervised_fraction"] < 0.9
+
+
+def test_the_step_is_the_mean_over_its_supervised_tokens():
+    trainer, step = make_trainer(), steps_of(3, 2)[0]
+    reference = copy.deepcopy(trainer.model)
+    losses = torch.cat([reference.loss(sft().fused, batch).nll for batch in step.micro_batches])
+    measured = train_step(trainer, step)
+    assert measured["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert measured["supervised_tokens"] == len(losses)
+
+
+def test_a_step_without_supervised_tokens_is_skipped():
+    trainer = make_trainer()
+    before = copy.deepcopy(trainer.model.state_dict())
+    batches = Batches(ROWS, {"nothing": lambda flat, clock: flat.with_weights(np.zeros_like(flat.weights))}, pad_id=0)
+    measured = train_step(trainer, batches[Plans(LENGTHS, batch_size=4).plan(0)])
+    assert measured["skipped"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+def test_an_empty_micro_batch_does_not_count():
+    trainer, step = make_trainer(), steps_of(4, 1)[0]
+    empty = Batches(ROWS, {}, pad_id=0).batch([], Clock(0, 0))
+    alone = train_step(make_trainer(), step)
+    with_empty = train_step(trainer, step._replace(micro_batches=[*step.micro_batches, empty]))
+    assert with_empty["loss"] == pytest.approx(alone["loss"]) and with_empty["grad_norm"] == pytest.approx(alone["grad_norm"])
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_poisoned_step_stops_before_the_update(poison):
+    trainer, step = make_trainer(), steps_of(4, 2)[1]
+    before = copy.deepcopy(trainer.model.state_dict())
+
+    def broken(hidden, head, labels, weights=None, **rest):
+        out = sft().fused(hidden, head, labels, weights, **rest)
+        return out._replace(objective=out.objective * poison)
+
+    trainer.loss = broken
+    with pytest.raises(NonFiniteError, match=r"step 1: loss (nan|inf).*stopped before the update\. Row ids: \d+"):
+        train_step(trainer, step)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+def test_the_poisoned_row_is_named():
+    trainer, bad_token = make_trainer("llama_untied"), int(ROWS.rows[5].tokens[0])
+    with torch.no_grad():
+        trainer.model.tok_embeddings.weight[bad_token] = math.nan
+    poisoned = {int(row.ids[0]) for row in ROWS.rows if bad_token in row.tokens[:-1]}
+    with pytest.raises(NonFiniteError) as error:
+        train_step(trainer, Batches(ROWS, {}, pad_id=0)[Plans(LENGTHS, batch_size=24).plan(0)])
+    assert 0 < len(poisoned) < 16
+    assert {int(row) for row in str(error.value).split("Row ids: ")[1].split(", ")} == poisoned
