@@ -40,6 +40,7 @@ def save_pretrained(
     model: Any,
     folder: Path,
     *,
+    weights: Mapping[str, Tensor] | None = None,
     tokenizer_dir: Path | None = None,
     base_config: Path | None = None,
     stop_ids: tuple[int, ...] = (),
@@ -49,7 +50,8 @@ def save_pretrained(
 
     Args:
         model: a torchtune decoder of a known family (Llama 3.x, Qwen2.5).
-        folder: created; must not hold weights yet.
+        folder: created where it is missing.
+        weights: state dict to write in place of the model's own (gathered from several processes).
         tokenizer_dir: folder whose tokenizer files are copied.
         base_config: config.json the run started from; fields the model does not decide are kept.
         stop_ids, pad_id: for generation_config.json.
@@ -61,8 +63,9 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     kept = json.loads(base_config.read_text()) if base_config else {}
     config = {**kept, **family.config(model)}
-    weights = {name: value.detach().cpu().contiguous() for name, value in family.to_hf(model.state_dict(), config).items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    spelled = family.to_hf(model.state_dict() if weights is None else weights, config)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in spelled.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
     generation = {"do_sample": False, "eos_token_id": list(stop_ids), "pad_token_id": pad_id}
     _write_json(folder / "generation_config.json", {key: value for key, value in generation.items() if value not in ([], None)})

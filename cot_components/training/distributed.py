@@ -67,3 +67,8 @@ def shard(model: Any, world: World) -> None:
     for layer in model.layers:
         fully_shard(layer)
     fully_shard(model)
+
+
+def full_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict as ordinary CPU tensors; every process must call it, because sharded tensors are gathered."""
+    return {name: (value.full_tensor() if hasattr(value, "full_tensor") else value).cpu() for name, value in model.state_dict().items()}

@@ -1,0 +1,81 @@
+"""One named place that traces come from: a file, a folder in hub layout, a hub data set, or the embedded tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cot_components.config import check
+from cot_components.data.errors import DropReport
+from cot_components.data.prepare import source_key
+from cot_components.data.tasks import make_traces
+from cot_components.data.traces import Trace, read_traces
+from cot_components.errors import UserError
+
+GENERATED = "generated"
+GENERATED_ROWS = 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where traces come from, and how many rows of it an epoch takes.
+
+    Args:
+        source: path, hub name, or `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one family of them).
+        split, subset, format, columns: see `read_traces`.
+        max_rows: read at most this many rows; the embedded tasks make 4,000 where nothing is said.
+        weight: rows of this source in an epoch, as a multiple of its size: 0.5 takes a new random half every epoch, 2 takes each row twice.
+
+    Raises:
+        UserError: a weight that is not positive.
+    """
+
+    source: str
+    split: str = "train"
+    subset: str | None = None
+    format: str = "auto"
+    columns: Mapping[str, str] | None = None
+    max_rows: int | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise UserError(f"source {self.source}: weight must be positive, got {self.weight}")
+
+    def read(self, *, strict: bool = True, report: DropReport | None = None) -> Iterable[Trace]:
+        """The traces; see `read_traces` for errors."""
+        if self.source != GENERATED:
+            options = {name: getattr(self, name) for name in ("format", "columns", "split", "subset", "max_rows")}
+            return read_traces(self.source, strict=strict, report=report, **options)
+        count = GENERATED_ROWS if self.max_rows is None else self.max_rows
+        traces = make_traces(split=self.split, count=count, families=[self.subset] if self.subset else None)  # type: ignore[arg-type]
+        if report is not None:
+            report.read += len(traces)
+        return traces
+
+    def key(self) -> str | None:
+        """What stands for the data in a cache key; None where only the traces themselves can."""
+        return None if self.source == GENERATED else source_key(self.source, **{**asdict(self), "weight": 1.0})
+
+
+def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source]:
+    """The sources of a config: one, or several by name.
+
+    Args:
+        source: `Source.source`, or a mapping `{name: {source: ..., weight: ..., ...}}` of several.
+        options: further fields of `Source`; what a named source says itself goes first.
+
+    Raises:
+        UserError: unknown or missing keys of a named source.
+    """
+    if isinstance(source, str):
+        return [Source(source=source, **options)]
+    if not source:
+        raise UserError("dataset.source names no source")
+    found = []
+    for name, node in source.items():
+        given = {**options, **({"source": node} if isinstance(node, str) else node)}
+        check(Source, given, f"dataset.source.{name}")
+        found.append(Source(**given))
+    return found

@@ -1,0 +1,191 @@
+"""The data set of every recipe, ours or stock: traces from anywhere, encoded once, transformed anew whenever a row is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cot_components.clock import Clock, below, row_keys
+from cot_components.config import build, walk
+from cot_components.data.batches import Batches, Transform
+from cot_components.data.chat import ChatFormat
+from cot_components.data.errors import DropReport
+from cot_components.data.prepare import RowSettings, prepare_rows
+from cot_components.data.segments import Tags
+from cot_components.data.sources import Source, read_sources
+from cot_components.data.store import Rows
+from cot_components.data.templates import load_template
+from cot_components.errors import UserError
+from cot_components.models.think_tokens import with_tag_tokens
+from cot_components.models.tokenizers import as_text_tokenizer
+from cot_components.roles import IGNORE
+
+
+@dataclass(frozen=True)
+class ReasoningDataset:
+    """Encoded rows with the transforms that answer "present?" and "counted?" for them.
+
+    Our recipes take batches from `batches()`, which knows the epoch. Other loops index it: `dataset[i]` is a mapping with `tokens`, `labels`
+    (aligned with the tokens, not shifted), `weights`, `roles` and `id`.
+
+    rows:       encoded rows of all sources
+    shares:     `(first_row, last_row, weight)` per source, see `Plans.shares`
+    transforms: by name, in order
+    chat:       tokenizer, template and tags; prompts for generation come from it
+    report:     rows read and dropped
+    """
+
+    rows: Rows
+    shares: tuple[tuple[int, int, float], ...]
+    transforms: Mapping[str, Transform]
+    chat: ChatFormat
+    report: DropReport
+
+    def batches(self, *, pad_multiple: int = 1) -> Batches:
+        """The data set of a `DataLoader` whose sampler is `Plans`."""
+        return Batches(self.rows, self.transforms, self.chat.tokenizer.pad_id, pad_multiple)
+
+    def __len__(self) -> int:
+        self._refuse_transforms_that_need_the_epoch()
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self._refuse_transforms_that_need_the_epoch()
+        flat = self.rows.flat([index])
+        for transform in self.transforms.values():
+            flat = transform(flat, Clock(0, 0))
+        labels = np.where(flat.weights == 0, IGNORE, flat.labels)
+        sample = {"tokens": flat.tokens, "labels": labels, "weights": flat.weights, "roles": flat.roles}
+        return {name: values.tolist() for name, values in sample.items()} | {"id": int(flat.ids[0])}
+
+    def _refuse_transforms_that_need_the_epoch(self) -> None:
+        if self._needing_epoch:
+            raise UserError(
+                f"dataset.transforms.{self._needing_epoch[0]} changes from epoch to epoch, but a loop that indexes the data set tells it no "
+                "epoch; set redraw: once, or train with a recipe of cot-components"
+            )
+
+    @cached_property
+    def _needing_epoch(self) -> list[str]:
+        return [name for name, transform in self.transforms.items() if getattr(transform, "needs_epoch", False)]
+
+    def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
+        """Two data sets: the rest, and about `share` of the rows, chosen by a hash of (seed, row id).
+
+        Raises:
+            UserError: a share outside (0, 1), or one that leaves a side empty.
+        """
+        if not 0 < share < 1:
+            raise UserError(f"dataset_val as a share must lie between 0 and 1, got {share}")
+        held_out = below(row_keys(seed, -1, self.rows.ids), share)
+        if held_out.all() or not held_out.any():
+            raise UserError(f"dataset_val: a share of {share} of {len(self.rows)} rows leaves nothing on one side")
+        return self._only(~held_out), self._only(held_out)
+
+    def _only(self, keep: np.ndarray) -> ReasoningDataset:
+        before = np.concatenate([[0], np.cumsum(keep)])
+        shares = tuple((int(before[first]), int(before[last]), weight) for first, last, weight in self.shares)
+        return replace(self, rows=self.rows.select(np.flatnonzero(keep)), shares=shares)
+
+
+def reasoning_dataset(
+    tokenizer: Any,
+    *,
+    source: str | Mapping[str, Any],
+    split: str = "train",
+    subset: str | None = None,
+    format: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    max_rows: int | None = None,
+    template: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    tags_as: Literal["text", "token"] = "text",
+    turns: Literal["last", "each"] = "last",
+    max_seq_len: int | None = None,
+    too_long: Literal["drop", "cut_thought"] = "drop",
+    strict: bool = True,
+    max_dropped: float = 0.05,
+    transforms: Mapping[str, Any] | None = None,
+    cache_dir: str | None = None,
+    packed: bool = False,
+) -> ReasoningDataset:
+    """Chain-of-thought traces as a data set for our recipes and for stock torchtune ones.
+
+    Args:
+        tokenizer: a torchtune Llama-3 or Qwen2.5 tokenizer, or `cot_components.models.hf_tokenizer`.
+        source: a file (`.json`, `.jsonl`, `.parquet`, `.txt`), a folder in hub layout, a hub name, `generated` for the embedded tasks; or
+            several by name: `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
+        split, subset, format, columns, max_rows: see `read_traces`; defaults for every named source.
+        template: chat template: `llama3`, `chatml`, a path, or None for the tokenizer's own.
+        tags: `{open: "<think>", close: "</think>"}`.
+        tags_as: tags as ordinary `text`, or each as one `token` of its own.
+        turns: supervise the `last` assistant turn, or make one row for `each`.
+        max_seq_len: tokens per row; None takes the tokenizer's own limit, if it has one.
+        too_long: `drop` a row that is longer, or `cut_thought`: leave out the middle of its thought.
+        strict: the first bad row is an error; otherwise bad rows are dropped and counted.
+        max_dropped: share of dropped rows above which there is an error all the same.
+        transforms: named transforms, applied in order.
+        cache_dir: keep encoded rows here; None encodes them at every start.
+        packed: stock recipes read this key; only False is right (their packer would drop labels' weights and freeze every mask).
+
+    Raises:
+        UserError: see above; also for a format that reads no row.
+    """
+    if packed:
+        raise UserError("dataset.packed must be false: torchtune's packer keeps only tokens and labels, and draws every mask once")
+    if transforms:
+        walk(transforms, where="dataset.transforms")
+    built = {name: build(node) for name, node in (transforms or {}).items()}
+    sources = read_sources(source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
+    chat = chat_format(tokenizer, template=template, tags=tags, tags_as=tags_as)
+    limit = max_seq_len if max_seq_len is not None else getattr(tokenizer, "max_seq_len", None)
+    settings = RowSettings(turns=turns, max_seq_len=limit, too_long=too_long)
+    prepared = [
+        _prepare(one, chat, settings, strict=strict, max_dropped=max_dropped, cache_dir=Path(cache_dir) if cache_dir else None)
+        for one in sources
+    ]
+    report = DropReport()
+    for _, part in prepared:
+        report.merge(part)
+    rows = [part for part, _ in prepared]
+    ends = np.cumsum([len(part) for part in rows]).tolist()
+    shares = tuple((end - len(part), end, one.weight) for part, end, one in zip(rows, ends, sources, strict=True))
+    return ReasoningDataset(rows[0] if len(rows) == 1 else Rows.join_sources(rows), shares, built, chat, report)
+
+
+def chat_format(
+    tokenizer: Any, *, template: str | None = None, tags: Mapping[str, str] | None = None, tags_as: Literal["text", "token"] = "text"
+) -> ChatFormat:
+    """How conversations become ids, from a torchtune tokenizer and the settings of `reasoning_dataset`.
+
+    Raises:
+        UserError: unknown keys in `tags`, an unknown template, a tokenizer that is not known.
+    """
+    unknown = set(tags or {}) - {"open", "close"}
+    if unknown:
+        raise UserError(f"unknown key 'dataset.tags.{min(unknown)}'; valid: close, open")
+    text, spelled = as_text_tokenizer(tokenizer), Tags(**(tags or {}))
+    chosen = load_template(template, text)
+    return ChatFormat(with_tag_tokens(text, spelled) if tags_as == "token" else text, chosen, spelled)
+
+
+def _prepare(
+    source: Source, chat: ChatFormat, settings: RowSettings, *, strict: bool, max_dropped: float, cache_dir: Path | None
+) -> tuple[Rows, DropReport]:
+    prepared = prepare_rows(
+        lambda report: source.read(strict=strict, report=report),
+        chat,
+        settings,
+        strict=strict,
+        max_dropped=max_dropped,
+        cache_dir=cache_dir,
+        data_key=source.key(),
+    )
+    return prepared.rows, prepared.report
+
+

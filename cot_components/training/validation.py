@@ -1,0 +1,61 @@
+"""Loss on held-out rows by role, including the tokens a transform takes away in training: one no-grad pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from cot_components.clock import Clock
+from cot_components.config import build
+from cot_components.data.plans import Plans
+from cot_components.datasets import ReasoningDataset
+from cot_components.training.loop import Trainer
+from cot_components.training.meters import StepMeter
+
+
+def validation_data(
+    dataset: Mapping[str, Any], dataset_val: float | str | Mapping[str, Any] | None, data: ReasoningDataset, tokenizer: Any
+) -> tuple[ReasoningDataset, ReasoningDataset | None]:
+    """Training and validation data.
+
+    Args:
+        dataset: node of the training data.
+        dataset_val: None; a share of the training rows (0 to 1) to hold out; a path; or a mapping of the keys of `dataset` that differ.
+        data: the training data, built.
+        tokenizer: for building the validation data.
+    """
+    if dataset_val is None:
+        return data, None
+    if isinstance(dataset_val, (int, float)):
+        return data.split_off(float(dataset_val))
+    differing = {"source": dataset_val} if isinstance(dataset_val, str) else dict(dataset_val)
+    return data, build({**dataset, **differing}, tokenizer)
+
+
+@torch.no_grad()
+def validation_loss(trainer: Trainer, data: ReasoningDataset, *, batch_size: int) -> dict[str, float]:
+    """Mean negative log-likelihood of held-out tokens in nats.
+
+    `val_loss` is over every token of thought, tags and answer, whether training would count it or not, so it compares across methods;
+    `val_loss_thought`, `val_loss_answer` over those that training counts; `val_loss_blurred` over those it does not.
+    """
+    assert trainer.plain_loss is not None
+    plans = Plans(data.rows.lengths, batch_size=batch_size, rank=trainer.world.rank, world_size=trainer.world.size)
+    batches, meter, counts = data.batches(), StepMeter(trainer.device), torch.zeros(2, dtype=torch.float64)
+    was_training = trainer.model.training
+    trainer.model.eval()
+    for plan in plans:
+        for indices in plan.micro_batches:
+            batch = batches.batch(indices, Clock(0, 0)).to(trainer.device)
+            rows = torch.cat([batch.rows, batch.blurred_rows])
+            out = trainer.model.loss(trainer.plain_loss, batch, labels=batch.next_tokens, rows=rows)
+            kept, blurred = out.nll.split([len(batch.rows), len(batch.blurred_rows)])
+            meter.add(out._replace(nll=kept), batch)
+            meter.add_blurred(blurred)
+            counts += torch.tensor([len(batch.rows), len(rows)])
+    trainer.model.train(was_training)
+    kept_count, all_count = trainer.world.sum(counts.tolist())
+    measured = meter.result(trainer.world, count=kept_count, denominator=max(all_count, 1.0))
+    return {f"val_{name}": value for name, value in measured.items() if name.startswith("loss")}
