@@ -1,0 +1,148 @@
+"""GPT-2's tokenizer from every layout of its files against `transformers`; what the compact tokenizer promises."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, GPT2Tokenizer
+
+from cot_components.models.gpt2_tokenizer import (
+    COMPACT_SYMBOLS,
+    compact_tokenizer,
+    gpt2_tokenizer,
+    write_compact_tokenizer,
+    write_gpt2_tokenizer,
+)
+
+CORPUS = [
+    "The quick brown fox doesn't jump; it's 3,141.59 metres away.",
+    " 5 6 3 2 * 7 4 3 4||5 5 5 6 1 + 0 0 6 4 9 0 ( 5 5 1 1 1 1 ) #### 5 5 6 0 8 2 0 1",
+    "  two blanks, a tab\t, a new line\n\n and trailing blanks   ",
+    "Zażółć gęślą jaźń, naïve café, Straße, Ελληνικά, Кириллица, עברית, العربية",
+    "漢字と仮名、한국어, ไทย, नमस्ते",
+    "👩‍👩‍👧‍👦 🇪🇺 e\u0301 \u00a0\u2003\u200b\ufeff \x00\x7f",
+    "'s 't 're 've 'm 'll 'd 'S ####<<16-3-4=9>>",
+    "",
+]
+
+
+@pytest.fixture(scope="module", name="originals")
+def _originals(tmp_path_factory) -> Path:
+    """`encoder.json` and `vocab.bpe`: the real ones, or a small vocabulary learned here from the corpus."""
+    if "COT_SHARED_DATA" in os.environ:
+        return Path(os.environ["COT_SHARED_DATA"]) / "tok_gpt2"
+    folder = tmp_path_factory.mktemp("bpe")
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
+    )
+    learner.train_from_iterator([*CORPUS * 3, *[" 0 1 2 3 4 5 6 7 8 9 + ( ) *"] * 50], trainer)
+    vocab, merges = learner.model.save(str(folder))
+    Path(vocab).rename(folder / "encoder.json")
+    Path(merges).rename(folder / "vocab.bpe")
+    return folder
+
+
+@pytest.fixture(scope="module", name="theirs")
+def _theirs(originals) -> GPT2Tokenizer:
+    vocab = json.loads((originals / "encoder.json").read_text())
+    merges = (originals / "vocab.bpe").read_text().splitlines()[1:]
+    return GPT2Tokenizer(vocab=vocab, merges=[tuple(merge.split()) for merge in merges if merge])
+
+
+def layouts(originals: Path, folder: Path) -> dict[str, Path]:
+    renamed = folder / "renamed"
+    renamed.mkdir()
+    shutil.copy(originals / "encoder.json", renamed / "vocab.json")
+    shutil.copy(originals / "vocab.bpe", renamed / "merges.txt")
+    return {
+        "original": originals,
+        "renamed": renamed,
+        "converted": write_gpt2_tokenizer(str(originals), folder / "converted"),
+    }
+
+
+def test_ids_equal_transformers_from_every_layout(originals, theirs, tmp_path) -> None:
+    compared = 0
+    for path in layouts(originals, tmp_path).values():
+        ours = gpt2_tokenizer(str(path))
+        for text in CORPUS:
+            ids = ours.encode(text, add_bos=False, add_eos=False)
+            assert ids == theirs.encode(text, add_special_tokens=False)
+            assert ours.decode(ids) == text
+            compared += len(ids)
+        assert ours.eos_id == ours.bos_id == ours.pad_id == theirs.eos_token_id
+    assert compared > 700
+
+
+def test_transformers_reads_what_we_write(originals, theirs, tmp_path) -> None:
+    loaded = AutoTokenizer.from_pretrained(write_gpt2_tokenizer(str(originals), tmp_path / "out"))
+    assert [loaded.encode(text) for text in CORPUS] == [theirs.encode(text) for text in CORPUS]
+    assert loaded.eos_token == "<|endoftext|>" and loaded.eos_token_id == theirs.eos_token_id
+
+
+def test_end_of_text_in_a_text_is_text(originals) -> None:
+    ours = gpt2_tokenizer(str(originals))
+    ids = ours.encode("a<|endoftext|>b", add_bos=False, add_eos=False)
+    assert ours.eos_id not in ids and ours.decode(ids) == "a<|endoftext|>b"
+
+
+def pieces(text: str) -> list[str]:
+    compact = compact_tokenizer().text
+    return [compact.decode([i]) for i in compact.encode_text(text)]
+
+
+def test_compact_gives_every_digit_and_symbol_its_own_token() -> None:
+    assert pieces(" 5 6 * 7 4 ") == [" 5", " 6", " *", " 7", " 4", " "]
+    assert pieces(" 5 + ( 1 ) ") == [" 5", " +", " (", " 1", " )", " "]
+    assert pieces(" #### 5") == [" ####", " 5"]
+    assert pieces("<<16-3=13>> <<9*2.5=22>>") == ["<<", *"16-3=13", ">>", " <<", *"9*2.5=22", ">>"]
+    assert all(pieces(symbol) == [symbol] and pieces(f" {symbol}") == [f" {symbol}"] for symbol in COMPACT_SYMBOLS)
+
+
+def test_compact_cuts_multiplication_where_gpt2_does(originals) -> None:
+    gpt2 = gpt2_tokenizer(str(originals)).text
+    thought = " 5 5 5 6 1 + 0 0 6 4 9 0 ( 5 5 1 1 1 1 ) "
+    assert [gpt2.decode([i]) for i in gpt2.encode_text(thought)] == pieces(thought)
+    assert len(pieces(thought)) == 20 + 1, "symbols and the blank behind the last"
+
+
+@given(st.text(max_size=60))
+def test_compact_gives_any_text_back(text: str) -> None:
+    tokenizer = compact_tokenizer().text
+    ids = tokenizer.encode_text(text)
+    assert tokenizer.decode(ids) == text and max(ids, default=0) < tokenizer.vocab_size - 1
+
+
+def test_compact_folder_loads_in_transformers(tmp_path) -> None:
+    theirs = AutoTokenizer.from_pretrained(write_compact_tokenizer(tmp_path / "compact"))
+    ours = compact_tokenizer()
+    assert len(theirs) == ours.vocab_size == 290
+    assert theirs.eos_token_id == ours.eos_id == 289
+    assert [theirs.encode(text) for text in CORPUS] == [ours.text.encode_text(text) for text in CORPUS]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"neither tokenizer\.json nor encoder\.json with vocab\.bpe nor"),
+        ({"encoder.json": "{}"}, r"neither tokenizer\.json"),
+        ({"encoder.json": "no json", "vocab.bpe": "#version: 0.2\n"}, r"encoder\.json and vocab\.bpe cannot be read"),
+        (
+            {"encoder.json": "{}", "vocab.bpe": "#version: 0.2\na b c d\n"},
+            r"encoder\.json and vocab\.bpe cannot be read",
+        ),
+    ],
+)
+def test_bad_folders_are_named(tmp_path, files: dict[str, str], message: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        gpt2_tokenizer(str(tmp_path))
