@@ -10,7 +10,8 @@ from cot_components.errors import UserError
 class RowError(UserError):
     """A row whose meaning is not certain, before anyone has said where it stands.
 
-    `reason` is the same for every row with the same fault, so that rows can be counted by it; `detail` is about this row alone.
+    reason: the same for every row with the same fault, so that rows can be counted by it
+    detail: what is particular to this row
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -27,7 +28,7 @@ class RowError(UserError):
 
 
 class TraceError(UserError):
-    """A row that cannot be used: `where` is `file:line`; the text is `where: reason`, and `(detail)` when there is one."""
+    """A row that cannot be used; `where` is `file:line`. Reads "where: reason", then "(detail)" when there is one."""
 
     def __init__(self, where: str, reason: str, detail: str = "") -> None:
         super().__init__(where, reason, detail)
@@ -41,7 +42,7 @@ class TraceError(UserError):
 
 @dataclass
 class DropReport:
-    """How many rows were read, and which were left out and why. Readers and encoders of the same rows write into the same report.
+    """How many rows were read, which were left out and why. All who handle the same rows write into the same report.
 
     read:    rows seen, good or bad
     dropped: reason -> places, in the order they were met

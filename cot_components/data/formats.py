@@ -1,30 +1,34 @@
 """What a row of a data set may look like, and the messages it means.
 
-| format              | columns (optional ones in brackets)                      | becomes                                               |
-|---------------------|----------------------------------------------------------|-------------------------------------------------------|
-| `messages`          | messages (answer)                                        | the turns as they are                                 |
-| `instruction`       | instruction, response (thought, system, answer)          | user, assistant                                       |
-| `prompt_completion` | prompt, completion (thought, system, answer)             | user, assistant; or two lists of turns, joined        |
-| `sharegpt`          | conversations (system, answer)                           | the turns as they are                                 |
-| `alpaca`            | instruction, output (input, thought, system, answer)     | user: instruction, blank line, input; assistant       |
-| `gsm8k`             | question, answer (system): answer is `cot #### result`   | user, assistant: thought `cot`, content `#### result` |
-| `icot`              | text (system): `question||cot #### result`               | user, assistant: thought `cot`, content `#### result` |
+| format              | columns (in brackets: may be absent)          | becomes                                        |
+|---------------------|-----------------------------------------------|------------------------------------------------|
+| `messages`          | messages (answer)                             | the turns as they are                          |
+| `instruction`       | instruction, response (thought system answer) | user, assistant                                |
+| `prompt_completion` | prompt, completion (thought system answer)    | user, assistant; or two lists of turns, joined |
+| `sharegpt`          | conversations (system answer)                 | the turns as they are                          |
+| `alpaca`            | instruction, output                           | user: instruction, and below a blank line      |
+|                     | (input thought system answer)                 | the input; assistant                           |
+| `gsm8k`             | question, answer: `cot #### result` (system)  | user, assistant with thought `cot` and         |
+|                     |                                               | content `#### result`                          |
+| `icot`              | text: `question||cot #### result` (system)    | as above                                       |
 
-Detection takes the first format in this order whose columns are all there. `answer` is a reference answer for scoring, never trained on.
-In `gsm8k` and `icot` blanks around the separators are separators too (a thought may be empty); each separator must stand there once.
+Detection takes the first format in this order whose columns are all there. `answer` beside a response is a reference
+for scoring, never trained on. In `gsm8k` and `icot` the blanks around a separator belong to it, the thought may be
+empty, and each separator must stand there once.
 
-A turn is `{role, content}` or `{from, value}`. A thought beside the content is read from `reasoning_content`, `reasoning` or `thinking`.
-What the loss of a turn is multiplied by is read from `weight`, `loss_scale`, `loss_weight` (numbers from 0) or `train`, `loss` (booleans).
+A turn is `{role, content}` or `{from, value}`. A thought beside the content is read from `reasoning_content`,
+`reasoning` or `thinking`: null means that there is none, "" that it is empty. The factor on a turn's loss is read from
+`weight`, `loss_scale`, `loss_weight` (numbers from 0) or `train`, `loss` (booleans).
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from cot_components.config import nearest
 from cot_components.data.errors import RowError
 from cot_components.errors import UserError
 
@@ -41,8 +45,12 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `role` is system, user, assistant or tool; `thought` is what the data keeps beside the content (None: nothing, or inline);
-    `weight` multiplies the loss of the turn's tokens."""
+    """One turn of a conversation.
+
+    role:    system, user, assistant or tool
+    thought: what the data keeps beside the content; None when there is nothing, or when it stands inside the content
+    weight:  factor on the loss of the turn's tokens
+    """
 
     role: str
     content: str
@@ -170,7 +178,7 @@ def _with_system(system: str | None, messages: tuple[Message, ...]) -> tuple[Mes
 
 
 def check_order(messages: tuple[Message, ...]) -> None:
-    """Raise RowError unless a non-empty prompt comes first, an answer last, and every assistant turn says something, one at a time."""
+    """Raise RowError unless a prompt comes first and an answer last, none is empty, and no answer follows another."""
     spoken = [message for message in messages if message.role != "system"]
     if not spoken:
         raise RowError("no turns")
@@ -261,21 +269,16 @@ FORMATS = {
 def check_format(name: str, columns: Mapping[str, str]) -> None:
     """Raise UserError for an unknown format, or for a mapped field that no format, or not the named one, has."""
     if name != "auto" and name not in FORMATS:
-        raise UserError(f"unknown format {name!r}{_nearest(name, ['auto', *FORMATS])}")
+        raise UserError(f"unknown format {name!r}{nearest(name, ['auto', *FORMATS])}")
     formats = FORMATS.values() if name == "auto" else [FORMATS[name]]
-    known = list(dict.fromkeys(key for format in formats for key in (*format.required, *format.optional)))
+    known = {key for format in formats for key in (*format.required, *format.optional)}
     for key in columns:
         if key not in known:
-            raise UserError(f"columns: format {name!r} has no field {key!r}{_nearest(key, known)}")
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+            raise UserError(f"columns: format {name!r} has no field {key!r}{nearest(key, known)}")
 
 
 def detect(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    """Name of the first format whose columns the row has; one with null in them only if no other fits. Raises RowError if none fits."""
+    """Name of the first format whose columns the row has, or has but for nulls; raises RowError if none fits."""
     for may_be_null in (False, True):
         for name, format in FORMATS.items():
             if not set(columns) <= {*format.required, *format.optional}:

@@ -1,18 +1,18 @@
 """From a file, a folder or a hub data set to traces, with a place for every row and a stated outcome for every fault.
 
-| what is met                                           | outcome                                                               |
-|-------------------------------------------------------|-----------------------------------------------------------------------|
-| blank line; UTF-8 mark at the start of a file; CRLF   | skipped; not a row                                                    |
-| U+2028, U+0085 and the like inside a string           | text: only a line feed ends a line                                    |
-| half last line, bad UTF-8, NaN, a list, broken JSON   | fault of that line                                                    |
-| lone surrogate in a text that would be used           | fault of that row                                                     |
-| missing column, null, wrong type, empty prompt or     | fault of that row; nothing ever becomes the word "None"               |
-| response, order of turns that makes no sense          |                                                                       |
-| broken JSON inside one big list; a broken Parquet     | error, also when lenient: nobody knows how many rows are lost         |
-| a column `answer`, `id`, ... nobody asked for         | `answer` is kept for scoring; the others are ignored                  |
-| no rows at all                                        | error                                                                 |
+| what is met                                         | outcome                                                     |
+|-----------------------------------------------------|-------------------------------------------------------------|
+| blank line; UTF-8 mark at the start of a file; CRLF | skipped; not a row                                          |
+| U+2028, U+0085 and the like inside a string         | text: only a line feed ends a line                          |
+| half last line, bad UTF-8, NaN, a list, broken JSON | fault of that row                                           |
+| lone surrogate in a text that would be used         | fault of that row                                           |
+| missing column, null, wrong type, empty prompt or   | fault of that row; nothing ever becomes the word "None"     |
+| response, turns in an order that makes no sense     |                                                             |
+| broken JSON inside one big list; a broken Parquet   | error, also when lenient: nobody knows how much is lost     |
+| columns that the format does not use                | ignored                                                     |
+| no rows at all                                      | error                                                       |
 
-Strict: a fault is a TraceError "file:line: reason". Lenient: the row is dropped and counted in the report under its reason.
+Strict: a fault is a TraceError "file:line: reason". Lenient: the row is dropped, and counted in the report by reason.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ def read_traces(
     """
     columns = dict(columns or {})
     check_format(format, columns)
+    if max_rows is not None and max_rows < 1:
+        raise UserError(f"max_rows must be at least 1, got {max_rows}")
     rows = itertools.islice(_placed_rows(str(source), split, subset), max_rows)
     return _traces(str(source), rows, format, columns, strict, DropReport() if report is None else report)
 
@@ -122,13 +124,13 @@ def _placed_rows(source: str, split: str, subset: str | None) -> Iterator[Placed
 
 
 def _folder_files(folder: Path, split: str, subset: str | None) -> list[Path]:
-    """Data files of a folder in hub layout. `datasets` reads the layout (README configs, file names), we read the files: it has no lines."""
+    """Data files of a folder in hub layout: `datasets` knows the layout, but not on which line a row stands."""
     import datasets
 
     try:
         found = datasets.load_dataset_builder(str(folder), subset).config.data_files or {}
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{folder}: not a data set in hub layout: {_first_line(error)}") from error
+        raise UserError(f"{folder}: not a data set in hub layout: {_one_line(error)}") from error
     if split not in found:
         raise UserError(f"{folder}: no split {split!r}; there are: {', '.join(map(str, found)) or 'none'}")
     return [Path(file) for file in found[split]]
@@ -140,12 +142,13 @@ def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[PlacedRow]:
     try:
         rows = datasets.load_dataset(name, subset, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{name}: neither here nor to be had from the hub: {_first_line(error)}") from error
+        raise UserError(f"{name}: neither here nor to be had from the hub: {_one_line(error)}") from error
     return ((f"{name}/{split}:{number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _file_rows(path: Path) -> Iterator[PlacedRow]:
@@ -186,7 +189,7 @@ def _parse_line(line: str) -> Any:
         reason = "not JSON" if line.endswith("\n") else "not JSON: the file ends within the line"
         return RowError(reason, f"{error.msg}, column {error.colno}")
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits; lists nested thousands deep
-        return RowError("JSON beyond what can be read", _first_line(error))
+        return RowError("JSON beyond what can be read", _one_line(error))
 
 
 def _jsonl_rows(path: Path) -> Iterator[PlacedRow]:
@@ -237,12 +240,12 @@ def _separator(text: str, start: int) -> re.Match[str]:
 
 
 def _decode_at(text: str, start: int, *, where: str) -> tuple[Any, int]:
-    """The JSON value at `start` (a RowError if it holds NaN) and where it ends; a value that has no end breaks the whole list."""
+    """The JSON value at `start` (a RowError if it holds NaN) and where it ends; one without an end breaks the list."""
     constants: list[str] = []
     try:
         row, after = json.JSONDecoder(parse_constant=constants.append).raw_decode(text, start)
     except (ValueError, RecursionError) as error:
-        raise TraceError(where, "the list is broken here", _first_line(error)) from None
+        raise TraceError(where, "the list is broken here", _one_line(error)) from None
     return (RowError(f"{constants[0]} is not JSON") if constants else row), after
 
 
@@ -256,7 +259,7 @@ def _parquet_rows(path: Path) -> Iterator[PlacedRow]:
             for batch in file.iter_batches(batch_size=1024):
                 yield from ((f"{path}:{next(number)}", row) for row in batch.to_pylist())
     except (OSError, pa.ArrowException) as error:
-        raise TraceError(str(path), "not a readable Parquet file", _first_line(error)) from None
+        raise TraceError(str(path), "not a readable Parquet file", _one_line(error)) from None
 
 
 READERS = {".jsonl": _jsonl_rows, ".json": _json_rows, ".parquet": _parquet_rows, ".txt": _text_rows}
