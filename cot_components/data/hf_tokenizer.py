@@ -1,0 +1,87 @@
+"""A Hugging Face `tokenizer.json` as a `TextTokenizer`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from cot_components.data.templates import read_template
+from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.errors import UserError
+
+
+def read_hf_tokenizer(path: str | Path) -> TextTokenizer:
+    """Tokenizer of a model folder (or of one `tokenizer.json`), with special tokens and chat template from beside it.
+
+    Control tokens are the added tokens that the file calls special; the others, such as `<tool_call>`, are vocabulary.
+    Raises UserError where there is no tokenizer.json, or one that cannot be read.
+    """
+    file = Path(path).expanduser()
+    file = file / "tokenizer.json" if file.is_dir() else file
+    if not file.is_file():
+        raise UserError(f"tokenizer path {str(path)!r} holds no tokenizer.json")
+    try:
+        rules = json.loads(file.read_text(encoding="utf-8"))
+        library = Tokenizer.from_str(json.dumps(_for_pieces(rules)))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{file} is no tokenizer.json: {error}") from error
+    config, generation = (
+        _read_json(file.parent / name) for name in ("tokenizer_config.json", "generation_config.json")
+    )
+    added = {token["content"]: token["id"] for token in rules.get("added_tokens", [])}
+    bos, eos, pad = (_token_id(library, config.get(key)) for key in ("bos_token", "eos_token", "pad_token"))
+    stop = generation.get("eos_token_id")
+    stop_ids = {eos, *(stop if isinstance(stop, list) else [stop])} - {None}
+    return TextTokenizer(
+        encode_plain=lambda texts: [e.ids for e in library.encode_batch_fast(list(texts), add_special_tokens=False)],
+        decode_plain=lambda ids: library.decode(list(ids), skip_special_tokens=False),
+        control={token["content"]: token["id"] for token in rules.get("added_tokens", []) if token["special"]},
+        added_tokens=added,
+        bos_id=bos,
+        eos_id=eos,
+        pad_id=next((i for i in (pad, eos) if i is not None), 0),
+        stop_ids=tuple(sorted(stop_ids)),
+        vocab_size=1 + max(library.get_vocab(with_added_tokens=True).values()),
+        content_hash=hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest(),
+        chat_template=read_template(file.parent),
+    )
+
+
+def _for_pieces(rules: dict[str, Any]) -> dict[str, Any]:
+    """The rules of a tokenizer.json without anything that cuts or pads, or adds to or takes from the ends of a text.
+
+    SentencePiece models put a space before a text and take it away again when decoding; a row is encoded in pieces, of
+    which none may be treated so.
+    """
+    parts = {key: _keep_ends(rules.get(key)) for key in ("normalizer", "pre_tokenizer", "decoder")}
+    return {**rules, **parts, "truncation": None, "padding": None}
+
+
+def _keep_ends(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_keep_ends(child) for child in node if not _edits_ends(child)]
+    if not isinstance(node, dict):
+        return node
+    if _edits_ends(node):
+        return None
+    never = {"Metaspace": {"prepend_scheme": "never"}, "ByteLevel": {"add_prefix_space": False}}
+    return {**{key: _keep_ends(child) for key, child in node.items()}, **never.get(node.get("type", ""), {})}
+
+
+def _edits_ends(node: Any) -> bool:
+    return isinstance(node, dict) and node.get("type") in ("Prepend", "Strip")
+
+
+def _token_id(library: Tokenizer, token: str | Mapping[str, Any] | None) -> int | None:
+    """A special token is named by its text, or by an object that holds it."""
+    text = token["content"] if isinstance(token, Mapping) else token
+    return None if text is None else library.token_to_id(text)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -1,0 +1,178 @@
+"""Encoded rows as flat arrays, in memory or memory-mapped, and a cache folder that is whole or absent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cot_components.data.encode import EncodedRow
+from cot_components.data.flat import Flat, initial_labels
+from cot_components.roles import Role
+
+PER_TOKEN = {"tokens": np.int32, "roles": np.uint8, "counters": np.int32, "weights": np.float32}
+SOURCE_SHIFT = 48
+"""Row ids hold the trace's number below bit 40, its turn from bit 40 (`turns: each`), its source from bit 48."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`B` encoded rows with `N` tokens in all; row `b` is `[row_start[b] : row_start[b + 1]]`. Nothing in it is random.
+
+    tokens int32, roles uint8, counters int32, weights float32, all `[N]`;
+    row_start int64 `[B + 1]`; ids int64 `[B]`, all different.
+    """
+
+    tokens: np.ndarray
+    roles: np.ndarray
+    counters: np.ndarray
+    weights: np.ndarray
+    row_start: np.ndarray
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per row, int64 `[B]`."""
+        return np.diff(self.row_start)
+
+    def flat(self, indices: Sequence[int] | np.ndarray) -> Flat:
+        """A batch of the rows at `indices`, in that order, with the labels of plain SFT."""
+        indices = np.asarray(indices, dtype=np.int64)
+        starts, lengths = self.row_start[indices], self.lengths[indices]
+        row_start = np.concatenate([[0], np.cumsum(lengths)])
+        position = np.arange(row_start[-1]) + np.repeat(starts - row_start[:-1], lengths)
+        tokens, roles = self.tokens[position].astype(np.int64), self.roles[position]
+        return Flat(
+            tokens=tokens,
+            roles=roles,
+            counters=self.counters[position],
+            labels=initial_labels(tokens, roles),
+            weights=self.weights[position],
+            row_start=row_start,
+            ids=self.ids[indices],
+        )
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Rows:
+        """The rows at `indices`, in memory."""
+        batch = self.flat(indices)
+        columns = {name: getattr(batch, name).astype(kind, copy=False) for name, kind in PER_TOKEN.items()}
+        return Rows(**columns, row_start=batch.row_start, ids=batch.ids)
+
+    def tokens_by_role(self) -> dict[str, int]:
+        """Number of tokens of each role that occurs, by label."""
+        counts = np.bincount(self.roles, minlength=len(Role))
+        return {role.label: int(counts[role]) for role in Role if counts[role]}
+
+    @staticmethod
+    def of(rows: Sequence[EncodedRow], ids: Sequence[int]) -> Rows:
+        """Rows in memory."""
+        columns = {
+            name: np.concatenate([np.empty(0, kind), *(getattr(row, name) for row in rows)]).astype(kind, copy=False)
+            for name, kind in PER_TOKEN.items()
+        }
+        row_start = np.cumsum([0, *(len(row.tokens) for row in rows)], dtype=np.int64)
+        return Rows(**columns, row_start=row_start, ids=np.asarray(ids, dtype=np.int64))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Rows]) -> Rows:
+        """All rows, part after part, ids as they are."""
+        columns = {
+            name: np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
+            for name, kind in PER_TOKEN.items()
+        }
+        lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])
+        ids = np.concatenate([np.empty(0, np.int64), *(part.ids for part in parts)])
+        return Rows(**columns, row_start=np.concatenate([[0], np.cumsum(lengths)]), ids=ids)
+
+    @staticmethod
+    def join_sources(sources: Sequence[Rows]) -> Rows:
+        """Rows of several sources, ids told apart by the source's number; those of the first stay as they are."""
+        return Rows.concatenate(
+            [Rows(**{**vars(rows), "ids": rows.ids + (number << SOURCE_SHIFT)}) for number, rows in enumerate(sources)]
+        )
+
+
+def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any]) -> None:
+    """Stream parts into a new cache `folder`: one .npy per column, and `meta.json` with what `describe()` then says.
+
+    Written beside the folder and renamed, so that it is there whole or not at all. If another process was faster,
+    its folder stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        lengths, ids = _stream_columns(unfinished, parts)
+        np.save(unfinished / "row_start.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        np.save(unfinished / "ids.npy", ids)
+        sizes = {path.name: path.stat().st_size for path in sorted(unfinished.glob("*.npy"))}
+        (unfinished / "meta.json").write_text(json.dumps({"sizes": sizes, "about": describe()}, indent=2) + "\n")
+        if read_rows(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)  # damaged or partial
+            unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def read_rows(folder: Path) -> tuple[Rows, Any] | None:
+    """Memory-mapped rows and what `describe` said when they were written; None for an absent or damaged folder."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        if any((folder / name).stat().st_size != size for name, size in meta["sizes"].items()):
+            return None
+        names = [*PER_TOKEN, "row_start", "ids"]
+        columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        rows = Rows(**columns)
+        return (rows, meta["about"]) if _is_whole(rows) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_whole(rows: Rows) -> bool:
+    num_tokens, num_rows = len(rows.tokens), len(rows.ids)
+    return (
+        all(
+            len(getattr(rows, name)) == num_tokens and getattr(rows, name).dtype == kind
+            for name, kind in PER_TOKEN.items()
+        )
+        and len(rows.row_start) == num_rows + 1
+        and rows.row_start[0] == 0
+        and rows.row_start[-1] == num_tokens
+        and bool((rows.lengths > 0).all())
+    )
+
+
+def _stream_columns(folder: Path, parts: Iterable[Rows]) -> tuple[np.ndarray, np.ndarray]:
+    """Write the per-token columns as parts come, so that memory holds one at a time; returns lengths and ids of all."""
+    files = {name: (folder / f"{name}.npy").open("wb") for name in PER_TOKEN}
+    lengths, ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    try:
+        for name, kind in PER_TOKEN.items():
+            _write_header(files[name], kind, 0)
+        for part in parts:
+            for name in PER_TOKEN:
+                files[name].write(np.ascontiguousarray(getattr(part, name)).tobytes())
+            lengths.append(part.lengths)
+            ids.append(part.ids)
+        for name, kind in PER_TOKEN.items():
+            _write_header(files[name], kind, int(sum(map(np.sum, lengths))))
+    finally:
+        for file in files.values():
+            file.close()
+    return np.concatenate(lengths), np.concatenate(ids)
+
+
+def _write_header(file: BinaryIO, kind: type, num_tokens: int) -> None:
+    """The .npy header; numpy pads it so that a longer first axis fits in the same place."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (num_tokens,)}
+    )

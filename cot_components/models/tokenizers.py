@@ -1,0 +1,163 @@
+"""torchtune tokenizers: one for any Hugging Face `tokenizer.json`, and all of them as a `TextTokenizer`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from typing import Any
+
+from torchtune.data import Message, truncate
+from torchtune.models.llama3 import Llama3Tokenizer
+from torchtune.models.qwen2_5._tokenizer import Qwen2_5Tokenizer
+from torchtune.modules.transforms import Transform
+from torchtune.modules.transforms.tokenizers import ModelTokenizer
+
+from cot_components.data.hf_tokenizer import read_hf_tokenizer
+from cot_components.data.templates import BUILT_IN, Shield, load_template
+from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.errors import UserError
+
+# Ordinary vocabulary by Qwen2.5's own tokenizer.json ("special": false); torchtune's table does not tell them apart.
+QWEN_ORDINARY = ("<tool_call>", "</tool_call>")
+
+
+class HFTokenizer(ModelTokenizer, Transform):
+    """A Hugging Face tokenizer behind torchtune's `ModelTokenizer`; its chat template writes the conversations.
+
+    text: the same tokenizer as our own components use it.
+    """
+
+    def __init__(self, text: TextTokenizer, *, template: str | None = None, max_seq_len: int | None = None) -> None:
+        self.text = text
+        self.max_seq_len = max_seq_len
+        self.special_tokens = dict(text.control)
+        self.bos_id, self.eos_id, self.pad_id = text.bos_id, text.eos_id, text.pad_id
+        self.stop_tokens = list(text.stop_ids)
+        self._template = load_template(template, text) if template or text.chat_template else None
+
+    @property
+    def vocab_size(self) -> int:
+        return self.text.vocab_size
+
+    def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
+        """Ids of plain text, with the begin and end tokens where asked for and where the tokenizer has them."""
+        bos = [self.bos_id] if add_bos and self.bos_id is not None else []
+        eos = [self.eos_id] if add_eos and self.eos_id is not None else []
+        return bos + self.text.encode_text(text) + eos
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Text of ids; control tokens are spelled out only when asked for."""
+        ids = token_ids if not skip_special_tokens else [i for i in token_ids if i not in self.text.control_texts]
+        return self.text.decode(ids)
+
+    def tokenize_messages(
+        self, messages: list[Message], *, add_end_tokens: bool = True
+    ) -> tuple[list[int], list[bool]]:
+        """Ids of the rendered conversation, and for each whether its message is masked, as stock recipes want it.
+
+        `add_end_tokens=False` writes the prompt of the assistant's next turn instead of a finished conversation.
+        Raises UserError for a template that writes earlier messages differently once later ones follow.
+        """
+        if self._template is None:
+            raise UserError(
+                f"the tokenizer has no chat template; set template to one of {', '.join(BUILT_IN)} or to a path"
+            )
+        shield = Shield([m.text_content for m in messages], self.text.control_pattern)
+        turns = [{"role": m.role, "content": shield.hide(m.text_content)} for m in messages]
+        tokens, mask, written = [], [], ""
+        for i, message in enumerate(messages):
+            opens_answer = not add_end_tokens and i == len(messages) - 1
+            rendered = self._template.render(turns[: i + 1], add_generation_prompt=opens_answer)
+            if not rendered.startswith(written):
+                raise UserError(
+                    "the chat template rewrites earlier messages; its conversations cannot be masked by message"
+                )
+            ids = self._encode_rendered(rendered[len(written) :], shield)
+            tokens += ids
+            mask += [message.masked] * len(ids)
+            written = rendered
+        if self.max_seq_len is not None:
+            eos = self.eos_id if add_end_tokens else None
+            tokens, mask = truncate(tokens, self.max_seq_len, eos), truncate(mask, self.max_seq_len, None)
+        return tokens, mask
+
+    def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> dict[str, Any]:
+        """The sample with `tokens` and `mask` in the place of `messages`."""
+        rest = {key: value for key, value in sample.items() if key != "messages"}
+        tokens, mask = self.tokenize_messages(sample["messages"], add_end_tokens=not inference)
+        return {**rest, "tokens": tokens, "mask": mask}
+
+    def _encode_rendered(self, text: str, shield: Shield) -> list[int]:
+        plain, control = self.text.encode_texts, self.text.control
+        pieces = self.text.control_pattern.split(text)
+        ids = plain([shield.restore(piece) for piece in pieces[0::2]])
+        return [
+            i
+            for ids_of_text, after in zip(ids, [*pieces[1::2], None], strict=True)
+            for i in (*ids_of_text, *([control[after]] if after is not None else []))
+        ]
+
+
+def hf_tokenizer(path: str, *, template: str | None = None, max_seq_len: int | None = None) -> HFTokenizer:
+    """Tokenizer of a model folder with the chat template beside it, or with `template` (a name or a path).
+
+    Raises UserError where the folder holds no tokenizer.json, or one that cannot be read.
+    """
+    return HFTokenizer(read_hf_tokenizer(path), template=template, max_seq_len=max_seq_len)
+
+
+@singledispatch
+def as_text_tokenizer(tokenizer: object) -> TextTokenizer:
+    """How our components see a torchtune tokenizer. Raises UserError for a kind that is not known."""
+    raise UserError(
+        f"tokenizers of type {type(tokenizer).__name__} are not supported; use cot_components.models.hf_tokenizer"
+    )
+
+
+@as_text_tokenizer.register
+def _(tokenizer: HFTokenizer) -> TextTokenizer:
+    return tokenizer.text
+
+
+@as_text_tokenizer.register
+def _(tokenizer: Llama3Tokenizer) -> TextTokenizer:
+    encoding = tokenizer.tt_model.tt_model
+    control = dict(tokenizer.special_tokens)
+    ranks = sorted(encoding._mergeable_ranks.items())
+    return TextTokenizer(
+        encode_plain=lambda texts: [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts],
+        decode_plain=encoding.decode,
+        control=control,
+        added_tokens=control,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        stop_ids=tuple(tokenizer.stop_tokens),
+        vocab_size=tokenizer.vocab_size,
+        content_hash=_sha256(encoding._pat_str, [(piece.hex(), rank) for piece, rank in ranks]),
+        chat_template=BUILT_IN["llama3"],
+    )
+
+
+@as_text_tokenizer.register
+def _(tokenizer: Qwen2_5Tokenizer) -> TextTokenizer:
+    added = dict(tokenizer.special_tokens)
+    return TextTokenizer(
+        encode_plain=lambda texts: [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts],
+        decode_plain=tokenizer.decode,
+        control={text: i for text, i in added.items() if text not in QWEN_ORDINARY},
+        added_tokens=added,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        stop_ids=tuple(sorted({tokenizer.eos_id, tokenizer.pad_id})),
+        vocab_size=1 + max(*tokenizer.encoder.values(), *added.values()),
+        content_hash=_sha256(sorted(tokenizer.encoder.items()), [" ".join(merge) for merge in tokenizer.bpe_ranks]),
+        chat_template=BUILT_IN["chatml"],
+    )
+
+
+def _sha256(*facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
