@@ -60,11 +60,18 @@ def load_model(
     torch.manual_seed(seed)
     with set_default_dtype(dtype), device:
         built = build(model)
-    if checkpointer is not None:
+    if checkpointer is None:
+        start_from_scratch(built)
+    else:
         weights = build(checkpointer).load_checkpoint()[MODEL_KEY]
         check_weights(built.state_dict(), weights, f"checkpointer: {checkpointer['checkpoint_dir']}")
         built.load_state_dict(weights)
     return adapt(built)
+
+
+def start_from_scratch(model: Any) -> None:
+    """Embeddings with standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a tied model about ten times too large."""
+    torch.nn.init.normal_(model.tok_embeddings.weight, std=0.02)
 
 
 def check_weights(wanted: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:

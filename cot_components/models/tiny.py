@@ -13,6 +13,7 @@ import torch
 
 from cot_components.models.adapter import adapt
 from cot_components.models.export import save_pretrained
+from cot_components.models.load import start_from_scratch
 
 SHAPE = {"num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 64, "intermediate_dim": 128, "max_seq_len": 512}
 """Keyword arguments of `torchtune.models.llama3_2.llama3_2`, the vocabulary apart."""
@@ -23,7 +24,9 @@ def tiny_llama(vocab_size: int, *, seed: int = 0, **shape: Any) -> Any:
     from torchtune.models.llama3_2 import llama3_2
 
     torch.manual_seed(seed)
-    return adapt(llama3_2(vocab_size=vocab_size, **{**SHAPE, **shape}))
+    model = llama3_2(vocab_size=vocab_size, **{**SHAPE, **shape})
+    start_from_scratch(model)
+    return adapt(model)
 
 
 def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
