@@ -13,9 +13,8 @@ from typing import NamedTuple
 from cot_components.data.errors import RowError
 from cot_components.data.formats import Message
 from cot_components.data.segments import Segment, Tags, assistant_text, segment_text
-from cot_components.data.templates import ChatTemplate, Shield, load_template
+from cot_components.data.templates import ChatTemplate, Shield
 from cot_components.data.text_tokenizer import TextTokenizer, any_of
-from cot_components.errors import UserError
 from cot_components.roles import Role
 
 TAG_ROLES = (Role.THINK_OPEN, Role.THINK_CLOSE)
@@ -158,28 +157,6 @@ class ChatFormat:
             pieces = filter(None, self.tokenizer.control_pattern.split(segment.text))
             return [Part(segment.role, self.tokenizer.control.get(piece, piece)) for piece in pieces]
         return [Part(segment.role, segment.text)]
-
-
-def chat_format(
-    tokenizer: TextTokenizer,
-    *,
-    template: str | None = None,
-    open_tag: str = "<think>",
-    close_tag: str = "</think>",
-    tags_as: str = "text",
-) -> ChatFormat:
-    """The chat format of a tokenizer.
-
-    template: name or path (`load_template`); None: the tokenizer's own
-    tags_as:  `text`: the tags are ordinary text. `token`: one control token each (`TextTokenizer.with_new_control`);
-              the model then needs `chat.tokenizer.vocab_size` rows
-    """
-    if tags_as not in ("text", "token"):
-        raise UserError(f"tags_as must be text or token, got {tags_as!r}")
-    tags = Tags(open_tag, close_tag)
-    if tags_as == "token":
-        tokenizer = tokenizer.with_new_control([tags.open, tags.close])
-    return ChatFormat(tokenizer, load_template(template, tokenizer), tags)
 
 
 def part_ids(parts: Sequence[Part], tokenizer: TextTokenizer) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,9 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cot_components.data.errors import RowError
-
-# `<|reserved_special_token_7|>` of Llama-3, `<|reserved_2|>`, `<unused5>` of Gemma, `<SPECIAL_20>` of Mistral
-RESERVED = re.compile(r"<\|?(?:reserved(?:_special)?(?:_token)?_|unused_?|SPECIAL_)(\d+)\|?>")
 
 
 def any_of(texts: Iterable[str]) -> re.Pattern[str]:
@@ -109,17 +105,6 @@ class TextTokenizer:
         kept = {text: i for text, i in self.control.items() if i not in taken}
         size = max(self.vocab_size, *(i + 1 for i in taken)) if taken else self.vocab_size
         return replace(self, control={**kept, **extra}, added_tokens={**self.added_tokens, **extra}, vocab_size=size)
-
-    def with_new_control(self, texts: Sequence[str]) -> TextTokenizer:
-        """The same tokenizer with each text as a control token.
-
-        Its id is, in this order: that of an added token of this very text; the reserved token of the lowest number that
-        is left; the first id behind the vocabulary. `vocab_size` of the result is what the model must have.
-        """
-        reserved = sorted((int(m[1]), i) for text, i in self.control.items() if (m := RESERVED.fullmatch(text)))
-        spare = itertools.chain((i for _, i in reserved), itertools.count(self.vocab_size))
-        given = self.added_tokens
-        return self.with_control({text: given[text] if text in given else next(spare) for text in texts})
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides how a text is encoded; part of the key of cached rows."""

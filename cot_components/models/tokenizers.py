@@ -124,7 +124,8 @@ def _(tokenizer: HFTokenizer) -> TextTokenizer:
 @as_text_tokenizer.register
 def _(tokenizer: Llama3Tokenizer) -> TextTokenizer:
     encoding = tokenizer.tt_model.tt_model
-    control = dict(tokenizer.special_tokens)
+    # `<|image|>` has id 128256 in torchtune's table, one more than the models of this vocabulary hold.
+    control = {text: i for text, i in tokenizer.special_tokens.items() if text != "<|image|>"}
     ranks = sorted(encoding._mergeable_ranks.items())
     return TextTokenizer(
         encode_plain=lambda texts: [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts],
@@ -135,7 +136,7 @@ def _(tokenizer: Llama3Tokenizer) -> TextTokenizer:
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
         stop_ids=tuple(tokenizer.stop_tokens),
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=1 + max(*(rank for _, rank in ranks), *control.values()),
         content_hash=_sha256(encoding._pat_str, [(piece.hex(), rank) for piece, rank in ranks]),
         chat_template=BUILT_IN["llama3"],
     )
