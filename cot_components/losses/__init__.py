@@ -1,6 +1,9 @@
 """Toward what? Token losses as targets: one family, many presets, three ways in. Plain torch."""
 
 from cot_components.losses.checks import describe_nonfinite, supervised_rows
+from cot_components.losses.dense import dense, induced_target
+from cot_components.losses.highlight import GroupSoftmax
+from cot_components.losses.huggingface import hf_loss
 from cot_components.losses.loss import Loss, preset
 from cot_components.losses.presets import (
     asft,
@@ -23,6 +26,7 @@ from cot_components.losses.target import Target, row_losses
 from cot_components.losses.types import Head, LossOutput, Pairs, Reference, TopK
 
 __all__ = [
+    "GroupSoftmax",
     "Head",
     "Loss",
     "LossOutput",
@@ -33,12 +37,15 @@ __all__ = [
     "asft",
     "beyond_log",
     "chord_phi",
+    "dense",
     "describe_nonfinite",
     "dft",
     "distill",
     "eaft",
     "gem",
+    "hf_loss",
     "hybrid_distill",
+    "induced_target",
     "label_smoothing",
     "otr",
     "preset",

@@ -1,7 +1,7 @@
 """Bad input to a loss, refused in one sentence.
 
-Shapes are checked on every call, because a shape costs nothing to look at. Values (labels, weights) are checked by `supervised_rows`, once,
-while they are still on the host: a check of values inside the loss would make the device wait.
+Shapes are checked on every call, because a shape costs nothing to look at. Values (labels, weights) are checked once,
+by `supervised_rows`, while they are still on the host: a look at values inside the loss would make the host wait.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-import torch
-from torch import Tensor
+from torch import Tensor, isfinite
 
 from cot_components.errors import UserError
 from cot_components.losses.types import Pairs, TopK
 
 MAX_WEIGHT = 1e4
-"""A token that counts more than ten thousand others is a mistake in the data, not a weighting."""
+"""A token that counts for more than ten thousand others is a mistake in the data, not a weighting."""
 
 
-def require(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    """Raise unless `value` is a number in `[low, high]` (`(low, high]` with `open_low`)."""
-    if not (low < value if open_low else low <= value) or not value <= high or not math.isfinite(value):
-        above = f"above {low:g}" if open_low else f"at least {low:g}"
-        span = f"between {low:g} and {high:g}" if math.isfinite(high) and not open_low else above
-        raise UserError(f"{name} must be {span}, got {value}")
+def require(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
+    """Raise unless `value` is a finite number from `low` to `high`; with `above`, `low` itself is refused too."""
+    if math.isfinite(value) and value <= high and (value > low if above else value >= low):
+        return
+    least = f"above {low:g}" if above else f"at least {low:g}"
+    most = f" and at most {high:g}" if math.isfinite(high) else ""
+    raise UserError(f"{name} must be {least}{most}, got {value}")
 
 
 def supervised_rows(
@@ -32,14 +32,15 @@ def supervised_rows(
 ) -> Tensor:
     """Indices of the supervised targets, int64 `[n]`: label not ignored and weight not 0.
 
-    Meant for the loader, on host tensors: it is where labels and weights are looked at.
+    Meant for the loader, on host tensors: it is the place where the values of labels and weights are looked at.
 
     Args:
-        labels: int64 `[N]`, shifted; weights: float `[N]` or None for ones.
-        vocab_size: when given, labels must be below it.
+        labels: int64 `[N]`, shifted; weights: float `[N]`, None is ones.
+        vocab_size: labels must be below it when it is given.
 
     Raises:
-        UserError: a label that is neither `ignore_index` nor a token, a weight that is negative, NaN or above `MAX_WEIGHT`.
+        UserError: a label that is neither `ignore_index` nor a token; a weight that is negative, NaN or above
+            `MAX_WEIGHT`.
     """
     supervised = labels != ignore_index
     wrong = supervised & (labels < 0)
@@ -47,8 +48,10 @@ def supervised_rows(
         wrong |= supervised & (labels >= vocab_size)
     if wrong.any():
         at = int(wrong.nonzero()[0])
-        vocabulary = f" of {vocab_size}" if vocab_size is not None else ""
-        raise UserError(f"label {int(labels[at])} of target {at} is neither ignored ({ignore_index}) nor in the vocabulary{vocabulary}")
+        vocabulary = "vocabulary" if vocab_size is None else f"vocabulary of {vocab_size}"
+        raise UserError(
+            f"label {int(labels[at])} of target {at} is neither ignored ({ignore_index}) nor in the {vocabulary}"
+        )
     if weights is not None:
         wrong = ~((weights >= 0) & (weights <= MAX_WEIGHT))
         if wrong.any():
@@ -61,13 +64,13 @@ def supervised_rows(
 def check_tokens(name: str, rows: Tensor, num_tokens: int) -> None:
     """`rows` is `[num_tokens, something]`."""
     if rows.dim() != 2 or len(rows) != num_tokens:
-        raise UserError(f"{name} must have two dimensions, {num_tokens} tokens first, got the shape {list(rows.shape)}")
+        raise UserError(f"{name} must be [{num_tokens} tokens, width], got the shape {list(rows.shape)}")
 
 
 def check_batch(hidden: Tensor, labels: Tensor, weights: Tensor | None, columns: Mapping[str, Tensor] | None) -> None:
     """Every per-token input has one entry per row of `hidden [N, d]` (or logits `[N, V]`)."""
     if hidden.dim() != 2:
-        raise UserError(f"hidden states and logits must be two-dimensional, tokens first, got the shape {list(hidden.shape)}")
+        raise UserError(f"hidden states or logits must be [tokens, width], got the shape {list(hidden.shape)}")
     for name, column in {"labels": labels, "weights": weights, **(columns or {})}.items():
         if column is not None and column.shape != hidden.shape[:1]:
             raise UserError(f"{name} has the shape {list(column.shape)}, but there are {hidden.shape[0]} tokens")
@@ -75,49 +78,59 @@ def check_batch(hidden: Tensor, labels: Tensor, weights: Tensor | None, columns:
 
 def check_pairs(pairs: Pairs) -> None:
     """`[(x [n, d_i], W [V, d_i]), ...]` of one dtype and one vocabulary, with whole (not sharded) weights."""
+    vocab_size = pairs[0][1].shape[0]
     for x, weight in pairs:
         if hasattr(weight, "full_tensor"):
             raise UserError("the head's weight is sharded; call the loss inside the forward of the FSDP root")
         if weight.dim() != 2 or x.dim() != 2 or weight.shape[1] != x.shape[1]:
             raise UserError(f"hidden states {list(x.shape)} do not fit a head of shape {list(weight.shape)}")
-        if weight.shape[0] != pairs[0][1].shape[0]:
-            raise UserError(f"the parts of the head have vocabularies of {pairs[0][1].shape[0]} and {weight.shape[0]}")
+        if weight.shape[0] != vocab_size:
+            raise UserError(f"the parts of the head have vocabularies of {vocab_size} and {weight.shape[0]}")
         if weight.dtype != x.dtype:
-            raise UserError(f"hidden states are {x.dtype}, the head's weight is {weight.dtype}")
+            raise UserError(f"hidden states are {x.dtype}, but the head's weight is {weight.dtype}")
 
 
-def check_vocabulary(student: int, teacher: int) -> None:
-    if student != teacher:
-        raise UserError(f"the reference has a vocabulary of {teacher}, the student one of {student}; a target needs the same tokens in both")
+def check_vocabulary(student: int, reference: int) -> None:
+    if student != reference:
+        raise UserError(
+            f"the reference has a vocabulary of {reference} and the student one of {student}; they must share it"
+        )
 
 
-def check_needs(name: str, needs: Iterable[str], columns: Mapping[str, Tensor] | None, reference: object, hint: str = "") -> None:
+def check_needs(
+    name: str, needs: Iterable[str], columns: Mapping[str, Tensor] | None, reference: object, hint: str = ""
+) -> None:
     """Everything a loss's rules read is there."""
-    have = columns or {}
+    given = columns or {}
     for need in needs:
-        if need == "reference" and reference is None:
-            raise UserError(f"{name} needs a reference model: reference=(hidden, head) or TopK{hint}")
-        if need not in ("p", "nll", "logits", "reference") and need not in have:
-            listed = ", ".join(have) or "none"
-            raise UserError(f"{name} needs the column '{need}' (one value per target token); given: {listed}{hint}")
+        if need == "reference":
+            if reference is None:
+                raise UserError(f"{name} needs a reference model, as (hidden, head) or TopK{hint}")
+        elif need not in given:
+            listed = ", ".join(given) or "none"
+            raise UserError(
+                f"{name} needs the column '{need}', one value per target token; columns given: {listed}{hint}"
+            )
 
 
 def check_topk(top: TopK, num_tokens: int) -> None:
-    if top.ids.shape != top.logp.shape or top.ids.shape[:1] != (num_tokens,) or top.tail.shape != (num_tokens,):
+    fits = top.ids.shape == top.logp.shape and top.ids.dim() == 2 and top.tail.dim() == 1
+    if not fits or len(top.ids) != num_tokens or len(top.tail) != num_tokens:
         shapes = f"ids {list(top.ids.shape)}, logp {list(top.logp.shape)}, tail {list(top.tail.shape)}"
-        raise UserError(f"a TopK reference of {num_tokens} tokens must be ids [N, k], logp [N, k], tail [N]; got {shapes}")
+        raise UserError(f"a TopK of {num_tokens} tokens is ids [N, k], logp [N, k], tail [N]; got {shapes}")
 
 
 def describe_nonfinite(nll: Tensor, sample: Tensor, ids: Iterable[int] | None = None) -> str | None:
-    """The sentence to stop with when a step is not finite, or None if every value is.
+    """The sentence to stop with when a step is not finite; None if all of it is. Waits for the device.
 
     Args:
-        nll: `[n]` per supervised token; sample: `[n]` the row of the batch each belongs to; ids: of the batch's rows, in order.
+        nll: `[n]` of the supervised tokens; sample: `[n]`, the row of the batch each belongs to.
+        ids: of the batch's rows, in order; None names the rows themselves.
     """
-    bad = ~torch.isfinite(nll)
+    bad = ~isfinite(nll)
     if not bad.any():
         return None
+    names = None if ids is None else list(ids)
     rows = sorted(set(sample[bad].tolist()))
-    names = list(ids) if ids is not None else None
-    listed = ", ".join(str(names[row] if names is not None else row) for row in rows)
-    return f"the logits are not finite on {int(bad.sum())} tokens of the samples {listed}; nothing was updated"
+    listed = ", ".join(str(row if names is None else names[row]) for row in rows)
+    return f"the loss is not finite on {int(bad.sum())} tokens of the samples {listed}; nothing was updated"

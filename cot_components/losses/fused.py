@@ -1,8 +1,8 @@
-"""Supervised rows through head and loss in chunks: the logits of the whole batch never exist, and no logits are kept for the backward.
+"""Supervised rows through head and loss in chunks: the logits of a whole batch never exist, and none are kept.
 
-`fused_sum` computes gradients in the forward, 6*n*d*V FLOPs for `n` supervised rows; the backward only multiplies them by the upstream
-scalar, on the device. `fused_per_token` saves its inputs and computes the logits again in the backward, 8*n*d*V, for a caller whose
-upstream gradient differs from token to token. `token_nll` is the forward alone, 2*n*d*V.
+`fused` computes gradients in the forward, 6*n*d*V FLOPs for `n` supervised rows; the backward only multiplies them by
+the upstream scalar, on the device. With `per_token` it saves its inputs and computes the logits again in the backward,
+8*n*d*V, for a caller whose upstream gradient differs from token to token. `token_nll` is the forward alone, 2*n*d*V.
 """
 
 from __future__ import annotations
@@ -18,16 +18,22 @@ from cot_components.losses.types import Pairs, TopK
 
 RowLosses = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
 
+VOCAB_BLOCK = 8192
+"""Rows of the head's weight gradient that are computed at once where they must be converted to be added up."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """What a chunked pass needs besides the head: everything here is detached, and is of the `n` supervised rows only."""
+    """What a chunked pass needs besides the logits; everything is detached, and of the `n` supervised rows only.
+
+    reference: head pairs of another model, its logits `[n, V]`, or its `TopK`
+    """
 
     row_losses: RowLosses
     labels: Tensor
     weights: Tensor
     columns: Mapping[str, Tensor]
-    reference: Pairs | TopK | Tensor | None
+    reference: Pairs | Tensor | TopK | None
     chunk_rows: int
 
     def chunks(self) -> list[slice]:
@@ -36,65 +42,42 @@ class Job:
 
 
 class HeadGrads:
-    """Gradients of head inputs and weights, filled chunk by chunk; None where nobody asked for one.
+    """Gradients of the head's inputs and weights, filled chunk by chunk; None where nobody asked for one.
 
-    Present, and zero, even if no chunk follows: a missing gradient on one rank breaks FSDP's reduction on all.
+    They exist, and are zero, even if no chunk follows: a missing gradient on one rank breaks FSDP's reduction on all.
     """
 
     def __init__(self, xs: list[Tensor], weights: list[Tensor], wanted: list[bool], num_chunks: int) -> None:
-        def exact(w: Tensor) -> torch.dtype:  # a sum of many bf16 chunks would lose more than naive's single product
-            return w.dtype if num_chunks <= 1 else torch.promote_types(w.dtype, torch.float32)
+        def summed_in(weight: Tensor) -> torch.dtype:  # many bf16 chunks added up lose more than one product does
+            return weight.dtype if num_chunks <= 1 else torch.promote_types(weight.dtype, torch.float32)
 
+        want_x, want_w = wanted[: len(xs)], wanted[len(xs) :]
         self.xs, self.weights = xs, weights
-        self.for_x = [torch.zeros_like(x) if want else None for x, want in zip(xs, wanted[: len(xs)], strict=True)]
-        self.for_w = [
-            torch.zeros_like(w, dtype=exact(w)) if want else None for w, want in zip(weights, wanted[len(xs) :], strict=True)
+        self.of_x = [torch.zeros_like(x) if want else None for x, want in zip(xs, want_x, strict=True)]
+        self.of_w = [
+            torch.zeros_like(w, dtype=summed_in(w)) if want else None for w, want in zip(weights, want_w, strict=True)
         ]
 
     def add(self, chunk: slice, dlogits: Tensor) -> None:
-        for x, w, grad_x, grad_w in zip(self.xs, self.weights, self.for_x, self.for_w, strict=True):
-            if grad_x is not None:
-                torch.mm(dlogits, w, out=grad_x[chunk])
-            if grad_w is not None:
-                if grad_w.dtype == dlogits.dtype:
-                    grad_w.addmm_(dlogits.t(), x[chunk])
-                else:
-                    grad_w.add_(dlogits.t() @ x[chunk])
+        for x, weight, of_x, of_w in zip(self.xs, self.weights, self.of_x, self.of_w, strict=True):
+            if of_x is not None:
+                torch.mm(dlogits, weight, out=of_x[chunk])
+            if of_w is not None and of_w.dtype == dlogits.dtype:
+                of_w.addmm_(dlogits.t(), x[chunk])
+            elif of_w is not None:
+                for at in range(0, len(of_w), VOCAB_BLOCK):
+                    block = slice(at, at + VOCAB_BLOCK)
+                    of_w[block] += dlogits[:, block].t() @ x[chunk]
 
     def finished(self) -> list[Tensor | None]:
-        return [*self.for_x, *(g if g is None else g.to(w.dtype) for g, w in zip(self.for_w, self.weights, strict=True))]
-
-
-def _logits(xs: list[Tensor], weights: list[Tensor], chunk: slice, buffer: Tensor | None = None) -> Tensor:
-    """Sum of `x W^T` over the pairs for one chunk of rows, in the buffer if there is one."""
-    out = None if buffer is None else buffer[: chunk.stop - chunk.start]
-    logits = torch.mm(xs[0][chunk], weights[0].t(), out=out)
-    for x, w in zip(xs[1:], weights[1:], strict=True):
-        logits.addmm_(x[chunk], w.t())
-    return logits
-
-
-def _reference_rows(reference: Pairs | TopK | Tensor | None, chunk: slice) -> Tensor | TopK | None:
-    if reference is None:
-        return None
-    if isinstance(reference, Tensor):
-        return reference[chunk]
-    if isinstance(reference, TopK):
-        return TopK(*(column[chunk] for column in reference))
-    xs, weights = zip(*reference, strict=True)
-    return _logits(list(xs), list(weights), chunk)
-
-
-def _run(job: Job, xs: list[Tensor], weights: list[Tensor], grads: HeadGrads | None) -> tuple[Tensor, Tensor]:
-    """Weighted values and nll of all rows, both `[n]`, adding to `grads` on the way."""
-    buffer = xs[0].new_empty(min(job.chunk_rows, len(xs[0])), weights[0].shape[0])
-    return _each_chunk(job, lambda chunk: _logits(xs, weights, chunk, buffer), grads.add if grads is not None else None, xs[0])
+        of_w = [None if grad is None else grad.to(w.dtype) for grad, w in zip(self.of_w, self.weights, strict=True)]
+        return [*self.of_x, *of_w]
 
 
 def _each_chunk(
     job: Job, read: Callable[[slice], Tensor], write: Callable[[slice, Tensor], None] | None, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Logits in by `read`, their gradients out by `write`, values and nll of all rows as the result."""
+    """Logits in by `read`, their gradients out by `write`; weighted values and nll of all rows, both `[n]`."""
     exact = torch.promote_types(like.dtype, torch.float32)
     values, nll = (torch.zeros(len(job.labels), dtype=exact, device=like.device) for _ in range(2))
     for chunk in job.chunks():
@@ -109,7 +92,35 @@ def _each_chunk(
     return values, nll
 
 
-def _split(tensors: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+def _reference_rows(reference: Pairs | Tensor | TopK | None, chunk: slice) -> Tensor | TopK | None:
+    if isinstance(reference, TopK):
+        return TopK(*(column[chunk] for column in reference))
+    if isinstance(reference, list):
+        xs, weights = zip(*reference, strict=True)
+        return _logits(list(xs), list(weights), chunk)
+    return None if reference is None else reference[chunk]
+
+
+def _logits(xs: list[Tensor], weights: list[Tensor], chunk: slice, buffer: Tensor | None = None) -> Tensor:
+    """Sum of `x W^T` over the pairs for one chunk of rows, in the buffer if there is one."""
+    out = None if buffer is None else buffer[: chunk.stop - chunk.start]
+    logits = torch.mm(xs[0][chunk], weights[0].t(), out=out)
+    for x, weight in zip(xs[1:], weights[1:], strict=True):
+        logits.addmm_(x[chunk], weight.t())
+    return logits
+
+
+def _run(job: Job, xs: list[Tensor], weights: list[Tensor], grads: HeadGrads | None) -> tuple[Tensor, Tensor]:
+    """Weighted values and nll of all rows, both `[n]`, adding to `grads` on the way."""
+    buffer = xs[0].new_empty(min(job.chunk_rows, len(xs[0])), weights[0].shape[0])
+
+    def read(chunk: slice) -> Tensor:
+        return _logits(xs, weights, chunk, buffer)
+
+    return _each_chunk(job, read, None if grads is None else grads.add, xs[0])
+
+
+def _halves(tensors: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
     half = len(tensors) // 2
     return list(tensors[:half]), list(tensors[half:])
 
@@ -117,11 +128,11 @@ def _split(tensors: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
 class _SumWithGradInForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: Job, grad_enabled: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        xs, weights = _split(tensors)
-        wanted = list(ctx.needs_input_grad[2:])  # still True under no_grad, hence `grad_enabled`
+        wanted = list(ctx.needs_input_grad[2:])  # True even under no_grad, hence `grad_enabled`
+        xs, weights = _halves(tensors)
         grads = HeadGrads(xs, weights, wanted, len(job.chunks())) if grad_enabled and any(wanted) else None
         values, nll = _run(job, xs, weights, grads)
-        # Kept on ctx, not through save_for_backward: hooks that offload saved activations would move a gradient of V * d to the host.
+        # On ctx, not in save_for_backward: hooks that offload saved activations would move V * d numbers to the host.
         ctx.grads = None if grads is None else grads.finished()
         ctx.mark_non_differentiable(nll)
         return values.sum(), nll
@@ -129,15 +140,15 @@ class _SumWithGradInForward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Any) -> Any:
         if ctx.grads is None:
-            raise RuntimeError("a fused loss can be differentiated once; build it with per_token_grad=True to go backward again")
+            raise RuntimeError("a fused loss goes backward once; build it with per_token_grad=True to go again")
         grads, ctx.grads = ctx.grads, None
-        return None, None, *(g if g is None else g.mul_(upstream) for g in grads)
+        return None, None, *(grad if grad is None else grad.mul_(upstream) for grad in grads)
 
 
 class _PerTokenWithRecompute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: Job, grad_enabled: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        values, nll = _run(job, *_split(tensors), None)
+        values, nll = _run(job, *_halves(tensors), None)
         ctx.job = job
         ctx.save_for_backward(*tensors)
         ctx.mark_non_differentiable(nll)
@@ -145,7 +156,7 @@ class _PerTokenWithRecompute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Any) -> Any:
-        xs, weights = _split(ctx.saved_tensors)
+        xs, weights = _halves(ctx.saved_tensors)
         grads = HeadGrads(xs, weights, list(ctx.needs_input_grad[2:]), len(ctx.job.chunks()))
         _run(replace(ctx.job, weights=ctx.job.weights * upstream), xs, weights, grads)
         return None, None, *grads.finished()
@@ -168,13 +179,13 @@ def token_nll(job: Job, pairs: Pairs) -> Tensor:
 
 
 class _RowsOfLogits(torch.autograd.Function):
-    """The row function on logits that exist already: nothing is saved but them, and one gradient `[N, V]` is made in the backward."""
+    """The row function on logits that exist already: only they are saved, and one gradient `[N, V]` is made."""
 
     @staticmethod
     def forward(ctx: Any, job: Job, rows: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         ctx.job = job
         ctx.save_for_backward(logits, rows)
-        values, nll = _run_logits(job, logits, rows, None)
+        values, nll = _each_chunk(job, lambda chunk: logits.index_select(0, rows[chunk]), None, logits)
         ctx.mark_non_differentiable(nll)
         return values, nll
 
@@ -182,21 +193,16 @@ class _RowsOfLogits(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, _: Any) -> Any:
         logits, rows = ctx.saved_tensors
         grad = torch.zeros_like(logits)
-        _run_logits(replace(ctx.job, weights=ctx.job.weights * upstream), logits, rows, grad)
+
+        def write(chunk: slice, dlogits: Tensor) -> None:
+            grad.index_copy_(0, rows[chunk], dlogits)
+
+        job = replace(ctx.job, weights=ctx.job.weights * upstream)
+        _each_chunk(job, lambda chunk: logits.index_select(0, rows[chunk]), write, logits)
         return None, None, grad
 
 
-def _run_logits(job: Job, logits: Tensor, rows: Tensor, grad: Tensor | None) -> tuple[Tensor, Tensor]:
-    def read(chunk: slice) -> Tensor:
-        return logits.index_select(0, rows[chunk])
-
-    def write(chunk: slice, dlogits: Tensor) -> None:
-        grad.index_copy_(0, rows[chunk], dlogits)  # type: ignore[union-attr]
-
-    return _each_chunk(job, read, write if grad is not None else None, logits)
-
-
 def rows_of_logits(job: Job, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted values (differentiable, once or often, token by token) and nll of the `rows` of logits `[N, V]`, both `[n]`."""
+    """Weighted values, differentiable token by token and more than once, and nll of the `rows` of logits `[N, V]`."""
     with torch.autocast(logits.device.type, enabled=False):
         return _RowsOfLogits.apply(job, rows, logits)  # type: ignore[no-any-return]

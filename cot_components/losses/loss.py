@@ -1,8 +1,10 @@
 """A loss as a component: one `Target` and its settings behind three ways in.
 
 1. `loss(logits, labels)`: the mean over supervised tokens, as a stock torchtune recipe calls it.
-2. `loss.fused(hidden, head, labels, weights, rows=, columns=, reference=)`: supervised rows through the head in chunks; the way of our loop.
-3. `loss.from_logits(logits, labels, weights, columns=, reference=)`: the same sums from logits that exist, for other people's trainers and notebooks.
+2. `loss.fused(hidden, head, labels, weights, rows=, columns=, reference=)`: supervised rows through the head in chunks,
+   as our loop calls it.
+3. `loss.from_logits(logits, labels, weights, columns=, reference=)`: token by token on logits that exist, for other
+   people's trainers and for notebooks.
 """
 
 from __future__ import annotations
@@ -24,27 +26,28 @@ from cot_components.losses.target import Floors, Target, asks, row_losses
 from cot_components.losses.types import Head, LossOutput, Pairs, Reference, TopK
 from cot_components.roles import IGNORE, Role
 
-CPU_CHUNK_ROWS = 256
-GPU_CHUNK_ROWS = 2048
-"""Rows, not vocabulary or width, decide the speed of a chunk: its cost is about 1 + 14 / rows on a CPU, 1 + 400 / rows on a Hopper GPU."""
+CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 2048
+"""A chunk's overhead is set by its rows, not by vocabulary or width: about 14 / rows on a CPU, 400 / rows on a H200."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """A token loss built from a `Target`; made by the presets, and by anyone with two pulls of their own.
+    """A token loss; made by the presets, and by anyone with a `Target` of their own.
 
     Args:
         target: the two pulls and the alternative.
         name: how errors call it.
         ignore_index: label of a target that is not supervised.
-        floor: role name to the least pull of the observed token there: `{answer: 1.0}` is plain cross-entropy on the answer.
-        weight_rule: weights that depend on the current loss, `(nll, columns...) -> [n]`, on top of the batch's own; one more forward pass of the head.
+        floor: role name to the least pull of the observed token there; `{answer: 1.0}` is plain cross-entropy on the
+            answer, whose tokens a pull like p would mute just when a curriculum makes them improbable.
+        weight_rule: weights that depend on the current loss, `(nll, columns...) -> [n]`, on top of the batch's own;
+            costs one more forward pass of the head.
         chunk_rows: rows per chunk; None is 256 on a CPU, 2048 on a GPU.
-        per_token_grad: `objective` is `[n]` and may be weighed again by the caller; the head's forward is computed twice.
+        per_token_grad: `objective` is `[n]` and may be weighed again by the caller; the head's forward runs twice.
         compile_rows: whether the row function goes through torch.compile; None is on a GPU only.
 
     Raises:
-        UserError: a floor for an unknown role or outside [0, 1], a chunk below one row.
+        UserError: a floor for an unknown role or outside [0, 1]; a chunk below one row.
     """
 
     target: Target
@@ -80,17 +83,18 @@ class Loss:
         return "reference" in self.needs
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the supervised tokens, fp32 scalar; logits `[..., V]`, labels `[...]`, already shifted. No supervised token gives 0.
+        """Mean over the supervised tokens, fp32 scalar, 0 if there are none; logits `[..., V]`, labels `[...]` shifted.
 
         Raises:
-            UserError: the loss needs more than logits and labels; shapes that do not fit; a label outside the vocabulary.
+            UserError: the loss needs more than logits and labels; shapes that do not fit; a label out of range.
         """
         if not isinstance(logits, Tensor):
-            raise UserError(f"{self.name} takes whole logits, got {type(logits).__name__}; leave the model's num_output_chunks at 0")
-        checks.check_needs(self.name, self.needs, None, None, ", which (logits, labels) cannot give; use loss.fused or a recipe of cot-components")
+            raise UserError(f"{self.name} takes the logits as one tensor, got a {type(logits).__name__}")
+        hint = "; (logits, labels) alone cannot give it: use loss.fused, or a recipe that does"
+        checks.check_needs(self.name, self.needs, None, None, hint)
         labels = labels.flatten()
-        objective, _, _ = self.from_logits(logits.flatten(0, -2), labels)
-        return objective.sum() / (labels != self.ignore_index).sum().clamp(min=1)
+        values = self.from_logits(logits.flatten(0, -2), labels).objective
+        return values.sum() / (labels != self.ignore_index).sum().clamp(min=1)
 
     def fused(
         self,
@@ -103,28 +107,34 @@ class Loss:
         columns: Mapping[str, Tensor] | None = None,
         reference: Reference | None = None,
     ) -> LossOutput:
-        """Sums over the supervised tokens, straight from hidden states; call it inside the FSDP root's forward.
+        """Sums over the supervised tokens, straight from hidden states; to be called in the FSDP root's forward.
 
         Args:
-            hidden: `[N, d]`, after the final norm; head: weight `[V, d]` or a function from hidden rows to pairs. A weight that requires no grad gets none.
-            labels: int64 `[N]`, shifted: row i predicts `labels[i]`; weights: float `[N]`, None is ones.
-            rows: int64 `[n]`, the supervised targets; their labels and weights count as checked. None: found and checked here, which waits for the device.
-            columns: name to `[N]`, about the target token; reference: `(hidden_ref [N, d_ref], head_ref)` or `TopK`.
+            hidden: `[N, d]`, after the final norm.
+            head: weight `[V, d]`, or a function from hidden rows to pairs; a weight that requires no grad gets none.
+            labels: int64 `[N]`, shifted: row i predicts `labels[i]`.
+            weights: float `[N]`; None is ones.
+            rows: int64 `[n]`, the supervised targets, whose labels and weights count as checked. None: they are found
+                and checked here, which makes the host wait for the device.
+            columns: name to `[N]`, about the target token.
+            reference: `(hidden_ref [N, d_ref], head_ref)` or `TopK`.
 
         Raises:
-            UserError: shapes, dtypes or vocabularies that do not fit; something in `needs` is missing; labels or weights out of range.
+            UserError: shapes, dtypes or vocabularies that do not fit; something in `needs` is missing; a label or a
+                weight out of range.
         """
         checks.check_batch(hidden, labels, weights, columns)
         checks.check_needs(self.name, self.needs, columns, reference)
         if rows is None:
-            rows = checks.supervised_rows(labels, weights, ignore_index=self.ignore_index)
+            vocab_size = head.shape[0] if isinstance(head, Tensor) else None
+            rows = checks.supervised_rows(labels, weights, ignore_index=self.ignore_index, vocab_size=vocab_size)
         pairs = _pairs(head, hidden.index_select(0, rows))
-        with torch.no_grad():
-            reference_rows = _reference_of(reference, rows, len(labels), pairs[0][1].shape[0])
-        job = self._job(labels, weights, rows, columns, reference_rows, hidden.device)
+        job = self._job(labels, weights, rows, columns, hidden.device)
+        if reference is not None and self.needs_reference:
+            job = replace(job, reference=_reference_of(reference, rows, len(labels), pairs[0][1].shape[0]))
         own_weights = job.weights
         if self.weight_rule is not None:
-            job = self._reweigh(job, token_nll(job, pairs))
+            job = self._reweigh(job, token_nll(_plain(job), pairs))
         objective, nll = fused(job, pairs, per_token=self.per_token_grad)
         return LossOutput(objective, (own_weights * nll).sum(), nll)
 
@@ -137,20 +147,24 @@ class Loss:
         columns: Mapping[str, Tensor] | None = None,
         reference: Tensor | TopK | None = None,
     ) -> LossOutput:
-        """The same loss on logits `[N, V]` that exist already; `objective` is `[n]`, one value per supervised token, differentiable any number of times.
+        """The same loss on logits `[N, V]`; `objective` is `[n]`, differentiable any number of times.
 
-        Args:
-            reference: logits `[N, V]` of the reference model, or `TopK`. The rest as in `fused`, whose errors it shares.
+        `reference` is the reference's logits `[N, V]`, or `TopK`; the rest, errors included, as in `fused`.
         """
         checks.check_batch(logits, labels, weights, columns)
         checks.check_needs(self.name, self.needs, columns, reference)
-        rows = checks.supervised_rows(labels, weights, ignore_index=self.ignore_index, vocab_size=logits.shape[1])
-        reference_rows = _reference_logits_of(reference, rows, logits)
-        job = self._job(labels, weights, rows, columns, reference_rows, logits.device)
+        num_tokens, vocab_size = logits.shape
+        rows = checks.supervised_rows(labels, weights, ignore_index=self.ignore_index, vocab_size=vocab_size)
+        job = self._job(labels, weights, rows, columns, logits.device)
+        if isinstance(reference, TopK):
+            job = replace(job, reference=_reference_of(reference, rows, num_tokens, vocab_size))
+        elif reference is not None:
+            checks.check_tokens("the reference's logits", reference, num_tokens)
+            checks.check_vocabulary(vocab_size, reference.shape[1])
+            job = replace(job, reference=reference.detach().index_select(0, rows))
         own_weights = job.weights
         if self.weight_rule is not None:
-            with torch.no_grad():
-                job = self._reweigh(job, rows_of_logits(job, logits, rows)[1])
+            job = self._reweigh(job, rows_of_logits(_plain(job), logits.detach(), rows)[1])
         values, nll = rows_of_logits(job, logits, rows)
         return LossOutput(values, (own_weights * nll).sum(), nll)
 
@@ -160,17 +174,16 @@ class Loss:
         weights: Tensor | None,
         rows: Tensor,
         columns: Mapping[str, Tensor] | None,
-        reference_rows: Pairs | TopK | Tensor | None,
         device: torch.device,
     ) -> Job:
-        """Everything but the head, cut to the supervised rows and detached."""
-        picked = {name: (columns or {})[name].index_select(0, rows) for name in self.needs if name != "reference"}
+        """Everything but head and reference, cut to the supervised rows."""
+        one_each = torch.ones(len(rows), device=device)
         return Job(
             row_losses=self._row_losses(device),
             labels=labels.index_select(0, rows),
-            weights=torch.ones(len(rows), device=device) if weights is None else weights.detach().index_select(0, rows).float(),
-            columns=picked,
-            reference=reference_rows,
+            weights=one_each if weights is None else weights.detach().index_select(0, rows).to(torch.float32),
+            columns={name: (columns or {})[name].index_select(0, rows) for name in self.needs if name != "reference"},
+            reference=None,
             chunk_rows=self.chunk_rows or (CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS),
         )
 
@@ -182,7 +195,7 @@ class Loss:
         return replace(job, weights=job.weights * factor.detach())
 
     def _row_losses(self, device: torch.device) -> RowLosses:
-        if not (self.compile_rows if self.compile_rows is not None else device.type == "cuda"):
+        if not (device.type == "cuda" if self.compile_rows is None else self.compile_rows):
             return partial(row_losses, self.target, floors=self.floors)
         if self not in _COMPILED:
             _COMPILED[self] = torch.compile(partial(row_losses, self.target, floors=self.floors), fullgraph=True)
@@ -193,18 +206,24 @@ _COMPILED: WeakKeyDictionary[Loss, RowLosses] = WeakKeyDictionary()
 """Kept outside the component, which stays frozen and picklable."""
 
 
+def _plain(job: Job) -> Job:
+    """The same rows under plain negative log-likelihood: all that a weight rule asks of the model."""
+    return replace(job, row_losses=partial(row_losses, Target(imitate=1.0)), columns={}, reference=None)
+
+
 def _pairs(head: Head, hidden_rows: Tensor) -> Pairs:
     pairs = [(hidden_rows, head)] if isinstance(head, Tensor) else head(hidden_rows)
-    if not isinstance(pairs, list):
-        raise UserError(f"a head function must return a list of pairs (x, W) with logits = sum x W^T, got {type(pairs).__name__}")
+    if not isinstance(pairs, list) or not pairs:
+        raise UserError(
+            f"a head function returns pairs [(x, W), ...] with logits = sum x W^T, got {type(pairs).__name__}"
+        )
     checks.check_pairs(pairs)
     return pairs
 
 
-def _reference_of(reference: Reference | None, rows: Tensor, num_tokens: int, vocab_size: int) -> Pairs | TopK | None:
+@torch.no_grad()
+def _reference_of(reference: Reference, rows: Tensor, num_tokens: int, vocab_size: int) -> Pairs | TopK:
     """The reference's head pairs, or its top k, of the supervised rows."""
-    if reference is None:
-        return None
     if isinstance(reference, TopK):
         checks.check_topk(reference, num_tokens)
         return TopK(*(column.index_select(0, rows) for column in reference))
@@ -215,18 +234,10 @@ def _reference_of(reference: Reference | None, rows: Tensor, num_tokens: int, vo
     return pairs
 
 
-def _reference_logits_of(reference: Tensor | TopK | None, rows: Tensor, logits: Tensor) -> Tensor | TopK | None:
-    if reference is None or isinstance(reference, TopK):
-        return _reference_of(reference, rows, *logits.shape)  # type: ignore[return-value]
-    checks.check_tokens("the reference's logits", reference, len(logits))
-    checks.check_vocabulary(logits.shape[1], reference.shape[1])
-    return reference.detach().index_select(0, rows)
-
-
 def preset(build: Callable[..., Target]) -> Callable[..., Loss]:
-    """Turn a function that builds a `Target` into a component that builds a `Loss`, with the settings of `Loss` added to its signature.
+    """Turn a function that builds a `Target` into a component that builds a `Loss`, taking the settings of `Loss` too.
 
-    The signature is what a config is checked against, so it is spelled out rather than hidden behind `**settings`.
+    They are spelled out in its signature, because that is what a config is checked against.
     """
     own = inspect.signature(build, eval_str=True)
     of_loss = [p for p in inspect.signature(Loss, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -234,8 +245,8 @@ def preset(build: Callable[..., Target]) -> Callable[..., Loss]:
 
     @wraps(build)
     def component(**given: Any) -> Loss:
-        own_given = {key: value for key, value in given.items() if key not in settings}
-        return Loss(build(**own_given), build.__name__, **{key: given[key] for key in given if key in settings})
+        target = build(**{key: value for key, value in given.items() if key not in settings})
+        return Loss(target, build.__name__, **{key: value for key, value in given.items() if key in settings})
 
     parameters = [*own.parameters.values(), *of_loss]
     component.__signature__ = own.replace(parameters=parameters, return_annotation=Loss)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""Published token losses as members of the target family; each is the two pulls, the alternative, and the value its paper prints.
+"""Published token losses as members of the target family: two pulls, an alternative, and the value the paper prints.
 
-Called without arguments they are ready for `loss._component_=cot_components.losses.dft` in a stock torchtune recipe and for every recipe
-of this project. Besides its own settings each takes those of `Loss` (`floor`, `weight_rule`, `chunk_rows`, ...).
+`loss._component_=cot_components.losses.dft` names one in a config, of a stock torchtune recipe or of this project.
+Besides its own settings each takes those of `Loss` (`floor`, `weight_rule`, `chunk_rows`, ...).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cot_components.losses.checks import require
 from cot_components.losses.loss import preset
 from cot_components.losses.target import Target
-from cot_components.losses.checks import require
 
 # Pulls: [n] from the observed token's probability `p`, or from the logits.
 
@@ -106,14 +106,17 @@ def label_smoothing(*, smoothing: float = 0.1) -> Target:
 
 @preset
 def dft() -> Target:
-    """Dynamic fine-tuning, arXiv 2508.05629: p * nll with p detached; never above 1/e, so learning rate and clipping mean something else."""
+    """Dynamic fine-tuning, arXiv 2508.05629: p * nll, p detached.
+
+    A token's value is at most 1/e, so learning rates and clipping norms found for SFT mean something else here.
+    """
     return Target(imitate=probability)
 
 
 @preset
 def beyond_log(*, exponent: float = 1.0) -> Target:
     """(1 - p^a) / a: nll as a goes to 0, and the gradient of DFT at a = 1."""
-    require("exponent", exponent, 0.0, open_low=True)
+    require("exponent", exponent, 0.0, above=True)
     rule = partial(power, exponent=exponent)
     return Target(imitate=rule, value=partial(beyond_log_value, exponent=exponent))
 
@@ -127,24 +130,27 @@ def profit(*, threshold: float) -> Target:
 
 @preset
 def eaft(*, k: int = 20) -> Target:
-    """Entropy-adaptive fine-tuning: nll times the normalised entropy of the k most likely tokens (renormalised over them)."""
+    """Entropy-adaptive fine-tuning: nll times the entropy of the k most likely tokens, renormalised, over log k."""
     require("k", k, 2)
     return Target(imitate=partial(top_entropy, k=k))
 
 
 @preset
 def chord_phi() -> Target:
-    """The phi of CHORD, p * (1 - p) * nll: neither what is known nor what is out of reach. Published beside GRPO, not alone."""
+    """The phi of CHORD, p * (1 - p) * nll: neither what is known nor what is out of reach.
+
+    Published as one term beside GRPO; alone, as here, it was not measured.
+    """
     return Target(imitate=uncertainty)
 
 
 @preset
 def otr(*, temperature: float = 1.3, penalty: float = -0.1) -> Target:
-    """One-token rollout in expectation, without sampling: reward 1 for the observed token and `penalty` for others, drawn at `temperature`.
+    """One-token rollout in expectation, without sampling: reward 1 for the observed token, `penalty` for any other.
 
-    At temperature 1 it is DFT times (1 - penalty).
+    The tokens would be drawn at `temperature`; at temperature 1 it is DFT times (1 - penalty).
     """
-    require("temperature", temperature, 0.0, open_low=True)
+    require("temperature", temperature, 0.0, above=True)
     imitate = partial(tempered_probability, temperature=temperature, factor=1.0 - penalty)
     return Target(imitate=imitate, follow=penalty, alternative=partial(tempered, temperature=temperature))
 
@@ -158,7 +164,7 @@ def sft_kl(*, kl_weight: float) -> Target:
 
 @preset
 def asft(*, kl_weight: float = 0.05) -> Target:
-    """Anchored SFT: DFT + l * KL(reference, p), so that a token the model finds impossible is trained toward the reference, not ignored."""
+    """Anchored SFT: DFT + l * KL(reference, p). A token the model finds impossible is led to the reference."""
     require("kl_weight", kl_weight, 0.0)
     return Target(imitate=probability, follow=kl_weight, alternative=other_model, divergence="kl")
 
@@ -178,17 +184,21 @@ def hybrid_distill(*, teacher_weight: float) -> Target:
 
 @preset
 def psft(*, epsilon: float = 0.2) -> Target:
-    """Proximal SFT: -min(r, clip(r)) with r = p / p_old; needs the column `old_logp`, log-probabilities under the old policy."""
+    """Proximal SFT: -min(r, clip(r, 1 - epsilon, 1 + epsilon)) with r = p / p_old.
+
+    Needs the column `old_logp`: log-probability of the observed token under the old policy.
+    """
     require("epsilon", epsilon, 0.0)
-    settings = {"epsilon": epsilon}
-    return Target(imitate=partial(unclipped_ratio, **settings), value=partial(clipped_ratio_value, **settings))
+    return Target(
+        imitate=partial(unclipped_ratio, epsilon=epsilon), value=partial(clipped_ratio_value, epsilon=epsilon)
+    )
 
 
 @preset
 def target_sft(*, eta: float) -> Target:
-    """Target-SFT, arXiv 2606.11189: trust p in the observed token, the rest to p^(1 - eta) * teacher^eta. eta = 0 is DFT's gradient.
+    """Target-SFT, arXiv 2606.11189: trust p in the observed token, the rest goes to p^(1 - eta) * teacher^eta.
 
-    The published eta is not known, hence no default.
+    At eta = 0 the gradient is that of DFT. The published eta is not known, hence no default.
     """
     require("eta", eta, 0.0, 1.0)
     return Target(imitate=probability, follow=doubt, alternative=partial(guided, eta=eta))
@@ -196,6 +206,6 @@ def target_sft(*, eta: float) -> Target:
 
 @preset
 def gem(*, beta: float = 0.7) -> Target:
-    """GEM: nll - CE(q, p) with q the student sharpened to temperature beta; away from q, so Q leaves the simplex and s is 0."""
-    require("beta", beta, 0.0, open_low=True)
+    """GEM: nll - CE(q, p), q the student at temperature beta. Pushes away from q: s is 0, and Q can be negative."""
+    require("beta", beta, 0.0, above=True)
     return Target(imitate=1.0, follow=-1.0, alternative=partial(tempered, temperature=beta))

@@ -1,16 +1,19 @@
-"""The target family: every token loss here is a pull toward two distributions, and the whole of its mathematics is in this file.
+"""The target family: every token loss here pulls toward two distributions, and all of its mathematics is in this file.
 
-With `p` the student's probabilities, `e` the one-hot observed token and `r` an alternative distribution, all members have the gradient
+With `p` the student's probabilities, `e` the one-hot observed token and `r` an alternative distribution, all members
+have the gradient
 
     dL/dz = imitate * (p - e) + follow * (p - r)  =  s * (p - Q),    Q = a * e + (1 - a) * r
 
-so the scale is `s = imitate + follow` and the trust in the observed token `a = imitate / s`. An alternative equal to `p` (the student
-itself) pulls nowhere: it needs no `r` and has `follow = 0`. `imitate`, `follow` and `r` are read off the detached model: a target is
-something to move toward, never something to move. (Undetached, DFT pushes the observed token *down* wherever its probability is below 1/e.)
+so the scale is `s = imitate + follow` and the trust in the observed token `a = imitate / s`. An alternative equal to
+`p` (the student itself) pulls nowhere: it needs no `r` and has `follow = 0`. `imitate`, `follow` and `r` are read off
+the detached model: a target is something to move toward, not something that moves. (Undetached, DFT would push the
+observed token down wherever its probability is below 1/e.)
 
-Rules (`imitate`, `follow`, `alternative`, `value`) are plain functions; the names of their positional parameters say what they read:
-`p` [n] probability of the observed token, `nll` [n], `logits` [n, V] (up to a constant per row), `reference` [n, V] logits of the reference model, and
-any other name is a column of the batch, one value per target token. Settings are keyword-only, bound with `functools.partial`.
+Rules (`imitate`, `follow`, `alternative`, `value`) are plain functions, and the names of their positional parameters
+say what they read: `p` [n] probability of the observed token, `nll` [n], `logits` [n, V] up to a constant per row,
+`reference` [n, V] logits of the reference model; any other name is a column of the batch, one value per target token.
+Settings are keyword-only, bound with `functools.partial`.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ from torch import Tensor
 from cot_components.losses.types import TopK
 
 Rule = Callable[..., Tensor]
-COMPUTED = ("p", "nll", "logits", "reference")
-"""What a rule may read besides the batch's columns."""
+Floors = tuple[tuple[int, float], ...]
+"""`(role, floor)`: on that role the observed token pulls with at least `floor`, the alternative at most `1 - floor`."""
 
 
 def asks(rule: object) -> tuple[str, ...]:
-    """Names of what a rule reads: its positional parameters; a constant reads nothing."""
+    """Names of what a rule reads: its positional parameters. A constant reads nothing."""
     if not callable(rule):
         return ()
     parameters = inspect.signature(rule).parameters.values()
@@ -45,7 +48,7 @@ class Target:
     imitate:     pull to the observed token, a number or a rule giving `[n]`
     follow:      pull to the alternative, a number or a rule giving `[n]`
     alternative: rule giving the distribution `r`, `[n, V]` or broadcastable to it; None is the student itself
-    divergence:  whether the alternative's published term is the cross-entropy `ce(r, p)` or `kl(r, p)`; they have one gradient
+    divergence:  the alternative's published term, cross-entropy `ce(r, p)` or `kl(r, p)`; their gradient is one
     value:       rule giving the published value `[n]` where it is not `imitate * nll + follow * divergence`
     """
 
@@ -66,13 +69,9 @@ class Target:
         return tuple(dict.fromkeys(name for names in self.reads.values() for name in names))
 
     def apply(self, rule: str, known: Mapping[str, Tensor]) -> Any:
-        """Value of one of its rules; a constant is returned as it is."""
+        """What one of its rules says; a constant is returned as it is."""
         function = getattr(self, rule)
         return function(**{name: known[name] for name in self.reads[rule]}) if callable(function) else function
-
-
-Floors = tuple[tuple[int, float], ...]
-"""`(role, floor)` pairs: on tokens of that role the observed token pulls with at least `floor` and the alternative with at most `1 - floor`."""
 
 
 def row_losses(
@@ -89,18 +88,19 @@ def row_losses(
     """The one row function behind every way in: values and logit gradients of `n` supervised tokens, without autograd.
 
     Args:
-        logits: `[n, V]`, consumed (overwritten); whatever their dtype, the work is done in fp32, or in float64 if they are.
+        logits: `[n, V]`, overwritten; whatever their dtype, the work is done in fp32, or in float64 if they are.
         labels, weights: `[n]`; columns: name to `[n]`; reference: logits `[n, V]` or `TopK` of the same rows.
 
     Returns:
-        weight * published value `[n]`, nll `[n]`, and weight * d value / d logits `[n, V]` in the dtype of `logits` (None unless wanted).
+        weight * published value `[n]`, nll `[n]`, and weight * d value / d logits `[n, V]` in the dtype of `logits`
+        (None unless wanted).
     """
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     z = z.sub_(z.amax(-1, keepdim=True))
     index = labels[:, None]
     z_observed = z.gather(1, index).squeeze(1)
     observed_only = target.alternative is None and "logits" not in target.needs
-    exp_z = z.exp_() if observed_only else z.exp()  # the logits themselves are needed no more: one buffer instead of two
+    exp_z = z.exp_() if observed_only else z.exp()  # one buffer instead of two where no rule looks at the logits
     total = exp_z.sum(-1)
     nll = total.log() - z_observed
     known = {**columns, "p": torch.exp(-nll), "nll": nll, "logits": z}
@@ -113,11 +113,11 @@ def row_losses(
     if r is not None:
         grad = grad.sub_((follow * weights)[:, None] * r)
     grad = grad.scatter_add_(1, index, -(imitate * weights)[:, None])
-    return value * weights, nll, grad.to(logits.dtype)
+    return value * weights, nll, grad if grad.dtype == logits.dtype else logits.copy_(grad)
 
 
 def _pulls(target: Target, known: Mapping[str, Tensor], floors: Floors) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """`imitate [n]`, `follow [n]`, `r`, published value `[n]`, after the floors."""
+    """`imitate [n]`, `follow [n]`, `r` and the published value `[n]`, after the floors."""
     nll = known["nll"]
     imitate = imitate_free = _column(target.apply("imitate", known), nll)
     follow = follow_free = _column(target.apply("follow", known), nll)
@@ -130,8 +130,8 @@ def _pulls(target: Target, known: Mapping[str, Tensor], floors: Floors) -> tuple
     if r is not None:
         value = value + follow * _divergence(r, known, target.divergence)
     if target.value is not None:
-        published = target.apply("value", known)
-        value = torch.where((imitate == imitate_free) & (follow == follow_free), published, value) if floors else published
+        floored = (imitate != imitate_free) | (follow != follow_free)
+        value = torch.where(floored, value, target.apply("value", known))
     return imitate, follow, r, value
 
 
@@ -148,7 +148,7 @@ def _divergence(r: Tensor, known: Mapping[str, Tensor], kind: str) -> Tensor:
 
 
 def spread_tail(top: TopK, logits: Tensor) -> Tensor:
-    """Log-probabilities `[n, V]` of a reference known by its top k: the tail mass goes to the other ids in proportion to the student's."""
+    """Log-probabilities `[n, V]` of a reference known by its top k; the student says how the tail is spread."""
     outside = torch.logsumexp(logits.scatter(1, top.ids, -torch.inf), -1)
     log_tail = top.tail.to(logits.dtype).clamp(min=torch.finfo(logits.dtype).tiny).log()
     return (logits + (log_tail - outside)[:, None]).scatter(1, top.ids, top.logp.to(logits.dtype))

@@ -15,10 +15,11 @@ Head = Tensor | Callable[[Tensor], Pairs]
 
 
 class LossOutput(NamedTuple):
-    """Sums over the supervised tokens of one micro-batch; divide by the count of the whole step, not of the micro-batch.
+    """Sums over the supervised tokens of one micro-batch, to be divided by the count of the whole step.
 
-    objective: fp32 scalar, sum of weight * published value of the token; differentiable. `[n]` before the sum with `per_token_grad=True`.
-    loss:      fp32 scalar, detached, sum of the batch's own weight * nll: the same quantity for every objective and weight rule.
+    objective: fp32 scalar, sum of weight * published value of the token; differentiable.
+               With `per_token_grad=True` and from `from_logits` it is `[n]`, not summed.
+    loss:      fp32 scalar, detached, sum of the batch's own weight * nll, whatever the objective and the weight rule.
     nll:       fp32 `[n]`, detached, negative log-likelihood of each supervised token in nats, in the order of `rows`.
     """
 
@@ -32,7 +33,7 @@ class TopK(NamedTuple):
 
     ids:  int64 `[N, k]`, distinct token ids of a row
     logp: fp32 `[N, k]`, their log-probabilities
-    tail: fp32 `[N]`, probability of all other tokens together; spread over them in proportion to the student's own detached probabilities
+    tail: fp32 `[N]`, probability of all other tokens together, spread over them in proportion to the student's own
     """
 
     ids: Tensor
