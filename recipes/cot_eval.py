@@ -1,0 +1,57 @@
+"""Evaluate a model that thinks before it answers: generate, extract, compare.
+
+    tune run cot_eval --config cot_eval/quickstart
+    tune run cot_eval --config cot_eval/llama3_2_1B checkpointer.checkpoint_dir=DIR evaluation.source=DIR_OR_HUB_NAME
+"""
+
+from typing import Literal
+
+from rich.console import Console
+
+from cot_components.config import build
+from cot_components.datasets import chat_format
+from cot_components.evaluation.table import summary_table
+from cot_components.models.load import check_checkpointer, load_model
+from cot_components.training.recipe import recipe
+from cot_components.training.setup import start_run
+
+
+@recipe
+def main(
+    *,
+    output_dir: str,
+    tokenizer: dict,
+    model: dict,
+    checkpointer: dict,
+    evaluation: dict,
+    template: str | None = None,
+    tags: dict | None = None,
+    tags_as: Literal["text", "token"] = "text",
+    device: str = "auto",
+    dtype: str = "bf16",
+    seed: int = 0,
+) -> None:
+    """Answer the prompts of `evaluation` and write `evaluation.json` with every completion.
+
+    Args:
+        output_dir: the run's folder.
+        tokenizer, model, checkpointer: as in the training recipes; any Hugging Face folder they wrote can be read.
+        evaluation: `cot_components.training.answers.AnswerEvaluation`.
+        template, tags, tags_as: how prompts are written, as in `cot_components.datasets.reasoning_dataset`.
+        device, dtype, seed: as in the training recipes.
+    """
+    config = dict(locals())
+    check_checkpointer(checkpointer)
+    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+    chat = chat_format(build(tokenizer), template=template, tags=tags, tags_as=tags_as)
+    answers = build(evaluation)
+    traces = answers.traces()
+    result = answers(load_model(model, checkpointer, device=run.device, dtype=run.dtype), chat, traces)
+    path = result.save(run.output_dir / "evaluation.json")
+    console = Console()
+    console.print(summary_table(result=result))
+    console.print(f"every completion: {path}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

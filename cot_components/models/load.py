@@ -11,6 +11,9 @@ import torch
 from cot_components.config import build
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt
+from cot_components.models.think_tokens import grow_vocabulary
+
+EMBEDDING = "tok_embeddings.weight"
 
 
 def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
@@ -64,6 +67,7 @@ def load_model(
         start_from_scratch(built)
     else:
         weights = build(checkpointer).load_checkpoint()[MODEL_KEY]
+        grow_vocabulary(built, len(weights[EMBEDDING]) if EMBEDDING in weights else 0)  # a run may have added tag tokens
         check_weights(built.state_dict(), weights, f"checkpointer: {checkpointer['checkpoint_dir']}")
         built.load_state_dict(weights)
     return adapt(built)

@@ -26,12 +26,15 @@ class RunLog:
 
     def __init__(self, output_dir: Path, world: World, *, total_steps: int, metric_logger: Any = None, every: int = 1) -> None:
         self._file = open(output_dir / "log.jsonl", "a", encoding="utf-8") if world.is_first else None  # noqa: SIM115
-        self._bar = tqdm(total=total_steps, unit="step", disable=not world.is_first, dynamic_ncols=True)
+        self._bar: tqdm | None = None
+        self._total_steps = total_steps
         self._metric_logger = metric_logger if world.is_first else None
         self._every = every
 
     def training(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:
         """Log one optimizer step (its record only every `every` steps, and whenever blurred tokens were measured)."""
+        if self._bar is None:  # made with the first step, so that its clock does not count what came before
+            self._bar = tqdm(total=self._total_steps, initial=step, unit="step", disable=self._file is None, dynamic_ncols=True)
         self._bar.update(1)
         if "skipped" in measured:
             self.say(f"step {step}: no supervised token in the whole batch; skipped")
@@ -53,10 +56,11 @@ class RunLog:
     def say(self, line: str) -> None:
         """Print one line above the progress bar."""
         if self._file is not None:
-            self._bar.write(line)
+            tqdm.write(line)
 
     def close(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         if self._file is not None:
             self._file.close()
         if self._metric_logger is not None:

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cot_components.errors import UserError
-from cot_components.training.distributed import World, start
+from cot_components.training.distributed import World, shard, start
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -66,3 +66,15 @@ def pick_device(device: str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda was asked for, but torch sees no GPU; use device=cpu, or device=auto")
     return chosen
+
+
+def prepare_model(model: Any, world: World, *, compile: bool, enable_activation_checkpointing: bool) -> None:
+    """Checkpoint activations, compile layer by layer, shard: in this order, in place."""
+    from torchtune.modules import TransformerSelfAttentionLayer
+    from torchtune.training import compile_model, set_activation_checkpointing
+
+    if enable_activation_checkpointing:
+        set_activation_checkpointing(model, auto_wrap_policy={TransformerSelfAttentionLayer})
+    if compile:
+        compile_model(model, verbose=False)
+    shard(model, world)

@@ -1,0 +1,144 @@
+"""Evaluation inside a run: generate with the run's own model, score the answers, log them beside the held-out loss by role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cot_components.data.batches import Step
+from cot_components.data.chat import ChatFormat, part_ids
+from cot_components.data.formats import Message
+from cot_components.data.sources import read_sources
+from cot_components.data.traces import Trace
+from cot_components.datasets import ReasoningDataset
+from cot_components.errors import UserError
+from cot_components.evaluation.answers import find_extractor
+from cot_components.evaluation.evaluate import Evaluation, evaluate
+from cot_components.models.generate import generate
+from cot_components.roles import Role
+from cot_components.training.loop import Trainer
+from cot_components.training.run_log import RunLog
+from cot_components.training.validation import validation_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerEvaluation:
+    """Held-out prompts, how to decode them, and where the answer stands in what comes back.
+
+    Args:
+        source, split, subset, format, columns, max_rows: where the prompts come from, see `Source`.
+        strict: the first bad row is an error; otherwise bad rows are left out.
+        max_new_tokens: tokens per completion.
+        batch_size: prompts decoded together.
+        temperature: 0 is greedy.
+        num_samples: completions per prompt.
+        extractor: `answer_line`, `boxed`, `gsm8k`, `last_number` or `whole`, or several to try in turn.
+        seed: of the sampling.
+
+    Raises:
+        UserError: an extractor that is not known, or several greedy samples, which would all be the same.
+    """
+
+    source: str | Mapping[str, Any]
+    split: str = "train"
+    subset: str | None = None
+    format: str = "auto"
+    columns: Mapping[str, str] | None = None
+    max_rows: int | None = 200
+    strict: bool = True
+    max_new_tokens: int = 512
+    batch_size: int = 32
+    temperature: float = 0.0
+    num_samples: int = 1
+    extractor: str | list[str] = "answer_line"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        find_extractor(self.extractor)
+        if self.num_samples > 1 and self.temperature == 0:
+            raise UserError("evaluation: num_samples above 1 needs a temperature above 0, greedy samples are all the same")
+
+    def traces(self) -> list[Trace]:
+        """The held-out traces, read anew."""
+        fields = ("split", "subset", "format", "columns", "max_rows")
+        options = {name: getattr(self, name) for name in fields}
+        return [trace for source in read_sources(self.source, **options) for trace in source.read(strict=self.strict)]
+
+    def __call__(self, model: Any, chat: ChatFormat, traces: list[Trace]) -> Evaluation:
+        """Answer every prompt and score the answers."""
+        tokenizer = chat.tokenizer
+
+        def complete(prompts: list[tuple[Message, ...]]) -> list[str]:
+            completions = generate(
+                model,
+                [chat.prompt_ids(prompt) for prompt in prompts],
+                max_new_tokens=self.max_new_tokens,
+                stop_ids=chat.stop_ids,
+                pad_id=tokenizer.pad_id,
+                temperature=self.temperature,
+                batch_size=self.batch_size,
+                seed=self.seed,
+            )
+            return [tokenizer.decode(ids) for ids in completions]
+
+        return evaluate(
+            traces,
+            complete,
+            tags=chat.tags,
+            count_tokens=lambda text: len(tokenizer.encode_text(text)),
+            extractor=self.extractor,
+            num_samples=self.num_samples,
+            prefix=opened_by_template(chat, traces[0]) if traces else "",
+        )
+
+
+def opened_by_template(chat: ChatFormat, trace: Trace) -> str:
+    """What the chat template writes of the assistant's turn itself: `<think>` and a line break, or nothing."""
+    parts = [part for part in chat.prompt(trace.messages[:-1]) if part.role is Role.THINK_OPEN]
+    return chat.tokenizer.decode(part_ids(parts, chat.tokenizer))
+
+
+class Evaluations:
+    """The evaluations of one run, in order.
+
+    Args:
+        trainer: model and losses.
+        chat: how prompts are written.
+        held_out: data for the held-out loss, or None.
+        answers: how to generate and score, or None.
+        log: where results go.
+        batch_size: rows per forward pass of the held-out loss.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        chat: ChatFormat,
+        held_out: ReasoningDataset | None,
+        answers: AnswerEvaluation | None,
+        log: RunLog,
+        *,
+        batch_size: int,
+    ) -> None:
+        self._trainer, self._chat, self._held_out, self._answers = trainer, chat, held_out, answers
+        self._log, self._batch_size = log, batch_size
+        self._traces = answers.traces() if answers else []
+        self.done: list[tuple[int, Evaluation]] = []
+
+    def run(self, *, step: int) -> None:
+        """Measure now and log it as the state before optimizer step `step`."""
+        losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size) if self._held_out is not None else {}
+        result = Evaluation((), losses=losses)
+        if self._answers is not None:
+            result = replace(self._answers(self._trainer.model, self._chat, self._traces), losses=losses)
+        if losses or result.examples:
+            self.done.append((step, result))
+            self._log.record({"step": step, **(result.metrics() if result.examples else losses)})
+
+    def after_step(self, step: Step, measured: dict[str, float], *, every: int | None, total: int) -> None:
+        """Log one optimizer step; evaluate after every `every` of them, and after the last of `total`."""
+        self._log.training(step.clock.step, step.clock.epoch, measured)
+        finished = step.clock.step + 1
+        if finished == total or (every and finished % every == 0):
+            self.run(step=finished)

@@ -1,0 +1,90 @@
+"""What a run leaves behind: a Hugging Face folder, every evaluation, a token view, the curves, and a summary on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from cot_components.clock import Clock
+from cot_components.datasets import ReasoningDataset
+from cot_components.evaluation.table import summary_table
+from cot_components.models.export import save_pretrained
+from cot_components.training.answers import Evaluations
+from cot_components.training.distributed import full_weights
+from cot_components.training.loop import Trainer
+from cot_components.training.run_log import RunLog
+from cot_components.training.setup import Run
+from cot_components.viz.curves import plot_run
+from cot_components.viz.token_view import TokenView
+
+SHOWN_ROWS, SHOWN_EPOCHS = 4, 3
+
+
+def finish(
+    run: Run,
+    trainer: Trainer,
+    data: ReasoningDataset,
+    evaluations: Evaluations,
+    log: RunLog,
+    *,
+    base_dir: str | None,
+    tokenizer_dir: str | None,
+) -> None:
+    """Write the run's results; the first process alone touches files.
+
+    Args:
+        run: folder and process.
+        trainer, data, evaluations, log: of the run.
+        base_dir: folder of the starting weights, whose config.json is kept where the model does not decide.
+        tokenizer_dir: folder whose tokenizer files go with the weights.
+    """
+    weights = full_weights(trainer.model)
+    log.close()
+    if not run.world.is_first:
+        return
+    written = {"model": _export(run, trainer, data, weights, base_dir, tokenizer_dir)}
+    for step, result in evaluations.done:
+        result.save(run.output_dir / "evaluations" / f"step_{step}.json")
+    written["token view"] = token_view(data).save(run.output_dir / "tokens.html")
+    written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
+
+    console = Console()
+    scored = [result for _, result in evaluations.done if result.examples]
+    if len(scored) > 1:
+        console.print(summary_table(before=scored[0], after=scored[-1]))
+    elif scored:
+        console.print(summary_table(after=scored[-1]))
+    for name, path in written.items():
+        console.print(f"{name:<12}{path}", soft_wrap=True, highlight=False)
+
+
+def _export(run: Run, trainer: Trainer, data: ReasoningDataset, weights: dict, base_dir: str | None, tokenizer_dir: str | None) -> Path:
+    base_config = Path(base_dir) / "config.json" if base_dir else None
+    return save_pretrained(
+        trainer.model,
+        run.output_dir / "model",
+        weights=weights,
+        tokenizer_dir=_folder(tokenizer_dir),
+        base_config=base_config,
+        stop_ids=data.chat.stop_ids,
+        pad_id=data.chat.tokenizer.pad_id,
+    )
+
+
+def _folder(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    return Path(path) if Path(path).is_dir() else Path(path).parent
+
+
+def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, epochs: int = SHOWN_EPOCHS) -> TokenView:
+    """What the run trains on, token by token: the first rows, one draw per epoch."""
+    before = data.rows.flat(range(min(rows, len(data.rows))))
+    draws = {}
+    for epoch in range(epochs):
+        flat = before
+        for transform in data.transforms.values():
+            flat = transform(flat, Clock(epoch, 0))
+        draws[f"epoch {epoch}"] = flat
+    return TokenView(draws, data.chat.tokenizer.decode, before=before, title="What this run trains on")
