@@ -77,13 +77,10 @@ class ChatFormat:
         full = self.template.render([*history, answer])
         if not full.startswith(rendered_prompt):
             raise RowError("the chat template writes the prompt differently once the answer follows")
-        written, end, _ = (*self._end_pattern.split(full[len(rendered_prompt) :], maxsplit=1), None, None)[:3]
-        if end is None and self.tokenizer.eos_id is None:
-            raise RowError("the chat template writes no end of turn and the tokenizer has no end token")
+        written, end_id = self._until_end(full[len(rendered_prompt) :])
         completion = [Segment(s.role, shield.restore(s.text)) for s in self._read_back(opening, written)]
         _compare(segments, completion)
         parts = [part for s in completion for part in self._completion_parts(s)]
-        end_id = self.tokenizer.eos_id if end is None else self.tokenizer.control[end]
         return Turn(self._template_parts(prompt, Role.PROMPT, shield), [*parts, Part(Role.ANSWER, end_id)])
 
     @cached_property
@@ -136,6 +133,15 @@ class ChatFormat:
             for piece, is_control in zip(pieces, itertools.cycle((False, True)), strict=False)
         ]
         return [part for part in parts if part.content != ""]
+
+    def _until_end(self, rendered: str) -> tuple[str, int]:
+        """What stands before the first control token, and its id; the end token's where the template writes none."""
+        found = self._end_pattern.search(rendered)
+        if found is not None:
+            return rendered[: found.start()], self.tokenizer.control[found[0]]
+        if self.tokenizer.eos_id is None:
+            raise RowError("the chat template writes no end of turn and the tokenizer has no end token")
+        return rendered, self.tokenizer.eos_id
 
     def _read_back(self, opening: str, written: str) -> list[Segment]:
         """Segments of a rendered turn, whose only tags are the template's and the trace's own."""

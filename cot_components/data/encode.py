@@ -61,7 +61,7 @@ def check_exact(row: EncodedRow, parts: Sequence[Part], tokenizer: TextTokenizer
     )
     if not supervised.any():
         raise RowError("nothing in the row is supervised")
-    if tokenizer.decode(row.tokens[supervised].tolist()) != written:
+    if tokenizer.decode(row.tokens[supervised]) != written:
         raise RowError("the tokenizer does not give the supervised text back exactly")
 
 
@@ -103,9 +103,9 @@ def _whole_characters(
     tokens: np.ndarray, head: tuple[int, int], tail: tuple[int, int], tokenizer: TextTokenizer
 ) -> tuple[int, int]:
     """End of the head and start of the tail, moved by the at most 3 tokens that would leave a broken character."""
-    thought = tokenizer.decode(tokens[head[0] : tail[1]].tolist())
+    thought = tokenizer.decode(tokens[head[0] : tail[1]])
     ends = range(head[1], max(head[1] - 4, head[0]), -1)
     starts = range(tail[0], min(tail[0] + 4, tail[1]))
-    end = next(e for e in ends if thought.startswith(tokenizer.decode(tokens[head[0] : e].tolist())))
-    start = next(s for s in starts if thought.endswith(tokenizer.decode(tokens[s : tail[1]].tolist())))
+    end = next(e for e in ends if thought.startswith(tokenizer.decode(tokens[head[0] : e])))
+    start = next(s for s in starts if thought.endswith(tokenizer.decode(tokens[s : tail[1]])))
     return end, start

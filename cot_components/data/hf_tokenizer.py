@@ -69,7 +69,10 @@ def _keep_ends(node: Any) -> Any:
         return node
     if _edits_ends(node):
         return None
-    never = {"Metaspace": {"prepend_scheme": "never"}, "ByteLevel": {"add_prefix_space": False}}
+    never: dict[str, dict[str, Any]] = {
+        "Metaspace": {"prepend_scheme": "never"},
+        "ByteLevel": {"add_prefix_space": False},
+    }
     return {**{key: _keep_ends(child) for key, child in node.items()}, **never.get(node.get("type", ""), {})}
 
 

@@ -87,11 +87,12 @@ def prepare_rows(
         return Prepared(rows, report, from_cache=False)
     key = cache_key(data_key or hash_traces(read(DropReport())), chat, settings)
     folder = Path(cache_dir).expanduser() / key
-    from_cache = read_rows(folder) is not None
-    if not from_cache:
+    found = read_rows(folder)
+    from_cache = found is not None
+    if found is None:
         parts = encode_traces(read(report), chat, settings, strict=strict, report=report)
         write_rows(folder, parts, lambda: dataclasses.asdict(report))
-    found = read_rows(folder)
+        found = read_rows(folder)
     if found is None:
         report.check(max_dropped)
         raise UserError(f"encoded rows could not be kept in {folder}")
@@ -115,9 +116,7 @@ def encode_traces(
 
     for chunk in _chunks(tqdm(traces, desc="encoding", unit=" traces", disable=None)):
         jobs = []
-        for row_id, where, messages in itertools.chain.from_iterable(
-            _conversations(t, settings.turns, report) for t in chunk
-        ):
+        for row_id, where, messages in (row for t in chunk for row in _conversations(t, settings.turns, report)):
             try:
                 jobs.append(_render(row_id, where, messages, chat))
             except RowError as fault:
@@ -170,10 +169,10 @@ class _Job(NamedTuple):
 
 def _conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[int, str, tuple[Message, ...]]]:
     """Row id, place and messages up to the supervised turn, for each row of the trace; the report counts extra ones."""
-    ends = [i + 1 for i, message in enumerate(trace.messages) if message.role == "assistant"]
+    ends = [i + 1 for i, message in enumerate(trace.messages) if message.role == "assistant"] or [0]
     if turns == "last":
-        return [(trace.id, trace.where, trace.messages[: max(ends, default=0)])]
-    report.read += max(len(ends) - 1, 0)
+        return [(trace.id, trace.where, trace.messages[: ends[-1]])]
+    report.read += len(ends) - 1
     return [
         (trace.id + (turn << TURN_SHIFT), f"{trace.where}, turn {turn}", trace.messages[:end])
         for turn, end in enumerate(ends)

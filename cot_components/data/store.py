@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from cot_components.data.flat import Flat, initial_labels
 from cot_components.roles import Role
 
 PER_TOKEN = {"tokens": np.int32, "roles": np.uint8, "counters": np.int32, "weights": np.float32}
+COLUMNS = (*PER_TOKEN, "row_start", "ids")
 SOURCE_SHIFT = 48
 """Row ids hold the trace's number below bit 40, its turn from bit 40 (`turns: each`), its source from bit 48."""
 
@@ -47,7 +50,8 @@ class Rows:
     def flat(self, indices: Sequence[int] | np.ndarray) -> Flat:
         """A batch of the rows at `indices`, in that order, with the labels of plain SFT."""
         indices = np.asarray(indices, dtype=np.int64)
-        starts, lengths = self.row_start[indices], self.lengths[indices]
+        starts = self.row_start[indices]
+        lengths = self.row_start[indices + 1] - starts
         row_start = np.concatenate([[0], np.cumsum(lengths)])
         position = np.arange(row_start[-1]) + np.repeat(starts - row_start[:-1], lengths)
         tokens, roles = self.tokens[position].astype(np.int64), self.roles[position]
@@ -110,14 +114,13 @@ def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any])
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        lengths, ids = _stream_columns(unfinished, parts)
-        np.save(unfinished / "row_start.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-        np.save(unfinished / "ids.npy", ids)
-        sizes = {path.name: path.stat().st_size for path in sorted(unfinished.glob("*.npy"))}
-        (unfinished / "meta.json").write_text(json.dumps({"sizes": sizes, "about": describe()}, indent=2) + "\n")
+        _stream_columns(unfinished, parts)
+        meta = {"checksums": {name: _checksum(unfinished / f"{name}.npy") for name in COLUMNS}, "about": describe()}
+        (unfinished / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
         if read_rows(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)  # damaged or partial
-            unfinished.rename(folder)
+            with contextlib.suppress(OSError):  # another process has just put its own there
+                unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -126,35 +129,28 @@ def read_rows(folder: Path) -> tuple[Rows, Any] | None:
     """Memory-mapped rows and what `describe` said when they were written; None for an absent or damaged folder."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        if any((folder / name).stat().st_size != size for name, size in meta["sizes"].items()):
+        if any(_checksum(folder / f"{name}.npy") != meta["checksums"][name] for name in COLUMNS):
             return None
-        names = [*PER_TOKEN, "row_start", "ids"]
-        columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
-        rows = Rows(**columns)
-        return (rows, meta["about"]) if _is_whole(rows) else None
+        columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
+        return Rows(**columns), meta["about"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _is_whole(rows: Rows) -> bool:
-    num_tokens, num_rows = len(rows.tokens), len(rows.ids)
-    return (
-        all(
-            len(getattr(rows, name)) == num_tokens and getattr(rows, name).dtype == kind
-            for name, kind in PER_TOKEN.items()
-        )
-        and len(rows.row_start) == num_rows + 1
-        and rows.row_start[0] == 0
-        and rows.row_start[-1] == num_tokens
-        and bool((rows.lengths > 0).all())
-    )
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file; it is read at the speed of the disk, and training reads it next anyway."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
-def _stream_columns(folder: Path, parts: Iterable[Rows]) -> tuple[np.ndarray, np.ndarray]:
-    """Write the per-token columns as parts come, so that memory holds one at a time; returns lengths and ids of all."""
-    files = {name: (folder / f"{name}.npy").open("wb") for name in PER_TOKEN}
+def _stream_columns(folder: Path, parts: Iterable[Rows]) -> None:
+    """Write the columns as parts come, so that memory holds the per-token columns of one part at a time."""
     lengths, ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    try:
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in PER_TOKEN}
         for name, kind in PER_TOKEN.items():
             _write_header(files[name], kind, 0)
         for part in parts:
@@ -162,12 +158,11 @@ def _stream_columns(folder: Path, parts: Iterable[Rows]) -> tuple[np.ndarray, np
                 files[name].write(np.ascontiguousarray(getattr(part, name)).tobytes())
             lengths.append(part.lengths)
             ids.append(part.ids)
+        row_start = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
         for name, kind in PER_TOKEN.items():
-            _write_header(files[name], kind, int(sum(map(np.sum, lengths))))
-    finally:
-        for file in files.values():
-            file.close()
-    return np.concatenate(lengths), np.concatenate(ids)
+            _write_header(files[name], kind, int(row_start[-1]))
+    np.save(folder / "row_start.npy", row_start)
+    np.save(folder / "ids.npy", np.concatenate(ids))
 
 
 def _write_header(file: BinaryIO, kind: type, num_tokens: int) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from cot_components.data.errors import RowError
 
 
@@ -88,16 +90,24 @@ class TextTokenizer:
         starts = [match.start() + 1 for match in self._forbidden_pattern.finditer(text)]
         return [text[a:b] for a, b in zip([0, *starts], [*starts, len(text)], strict=True)] if starts else [text]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The exact text of ids, control tokens spelled out."""
-        parts, run = [], []
-        for i in ids:
-            if (text := self.control_texts.get(i)) is None:
-                run.append(i)
-                continue
-            parts += [self.decode_plain(run) if run else "", text]
-            run = []
-        return "".join([*parts, self.decode_plain(run) if run else ""])
+        ids = np.asarray(ids, dtype=np.int64)
+        parts, start = [], 0
+        for position in np.flatnonzero(self._is_control[np.minimum(ids, self.vocab_size)]).tolist():
+            parts += [self._decode_run(ids[start:position]), self.control_texts[int(ids[position])]]
+            start = position + 1
+        return "".join([*parts, self._decode_run(ids[start:])])
+
+    def _decode_run(self, ids: np.ndarray) -> str:
+        return self.decode_plain(ids.tolist()) if len(ids) else ""
+
+    @cached_property
+    def _is_control(self) -> np.ndarray:
+        """bool `[vocab_size + 1]`, by id; the last entry stands for all larger ids."""
+        table = np.zeros(self.vocab_size + 1, dtype=bool)
+        table[list(self.control.values())] = True
+        return table
 
     def with_control(self, extra: Mapping[str, int]) -> TextTokenizer:
         """The same tokenizer with further control tokens; ids may be beyond the vocabulary or have had another text."""

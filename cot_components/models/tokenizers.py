@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 from torchtune.data import Message, truncate
@@ -14,6 +15,7 @@ from torchtune.models.qwen2_5._tokenizer import Qwen2_5Tokenizer
 from torchtune.modules.transforms import Transform
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
+from cot_components.data.errors import RowError
 from cot_components.data.hf_tokenizer import read_hf_tokenizer
 from cot_components.data.templates import BUILT_IN, Shield, load_template
 from cot_components.data.text_tokenizer import TextTokenizer
@@ -21,6 +23,10 @@ from cot_components.errors import UserError
 
 # Ordinary vocabulary by Qwen2.5's own tokenizer.json ("special": false); torchtune's table does not tell them apart.
 QWEN_ORDINARY = ("<tool_call>", "</tool_call>")
+
+# torchtune cuts texts of 400,000 characters and runs of 25,000 letters or blanks before tiktoken sees them.
+LONG_RUN = 20_000
+RUN = re.compile(rf"\S{{{LONG_RUN}}}|\s{{{LONG_RUN}}}|[\s\S]{{400000}}")
 
 
 class HFTokenizer(ModelTokenizer, Transform):
@@ -128,7 +134,7 @@ def _(tokenizer: Llama3Tokenizer) -> TextTokenizer:
     control = {text: i for text, i in tokenizer.special_tokens.items() if text != "<|image|>"}
     ranks = sorted(encoding._mergeable_ranks.items())
     return TextTokenizer(
-        encode_plain=lambda texts: [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts],
+        encode_plain=partial(_encode_tiktoken, tokenizer),
         decode_plain=encoding.decode,
         control=control,
         added_tokens=control,
@@ -146,7 +152,7 @@ def _(tokenizer: Llama3Tokenizer) -> TextTokenizer:
 def _(tokenizer: Qwen2_5Tokenizer) -> TextTokenizer:
     added = dict(tokenizer.special_tokens)
     return TextTokenizer(
-        encode_plain=lambda texts: [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts],
+        encode_plain=partial(_encode_qwen, tokenizer),
         decode_plain=tokenizer.decode,
         control={text: i for text, i in added.items() if text not in QWEN_ORDINARY},
         added_tokens=added,
@@ -158,6 +164,20 @@ def _(tokenizer: Qwen2_5Tokenizer) -> TextTokenizer:
         content_hash=_sha256(sorted(tokenizer.encoder.items()), [" ".join(merge) for merge in tokenizer.bpe_ranks]),
         chat_template=BUILT_IN["chatml"],
     )
+
+
+def _encode_tiktoken(tokenizer: Llama3Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """What `tokenizer.encode` gives, without its look at every character of texts that are far below its limits."""
+    if any(len(text) > LONG_RUN and RUN.search(text) for text in texts):
+        return [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts]
+    return tokenizer.tt_model.tt_model.encode_ordinary_batch(list(texts))
+
+
+def _encode_qwen(tokenizer: Qwen2_5Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    rows = [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts]
+    if any(None in row for row in rows):
+        raise RowError("a text holds characters that the vocabulary lacks")
+    return rows
 
 
 def _sha256(*facts: Any) -> str:
