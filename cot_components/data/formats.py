@@ -160,11 +160,13 @@ def _turn(turn: Any) -> Message:
         raise RowError("a turn has an unknown role", repr(name))
     if turn.get("tool_calls"):
         raise RowError("a turn holds 'tool_calls', which are not text yet")
-    content = as_text(turn[text_key], f"'{text_key}' of a {role} turn")
+    content = as_text(turn[text_key], f"'{text_key}' of the {role}'s turn")
     return Message(role, content, _thought(turn, role), _weight(turn))
 
 
 def _turns(value: Any, name: str) -> tuple[Message, ...]:
+    if value is None:
+        raise RowError(f"{name} is null")
     if not isinstance(value, list | tuple):
         raise RowError(f"{name} is not a list of turns", f"it is {type(value).__name__}")
     return tuple(map(_turn, value))

@@ -137,7 +137,7 @@ def segment_text(text: str, tags: Tags, *, opened: bool = False) -> list[Segment
 
 
 def assistant_text(message: Message, tags: Tags) -> str:
-    """The completion an assistant message stands for: its content, behind `open LF thought LF close LF LF` if it thinks.
+    """The completion a message stands for: its content, behind `open LF thought LF close LF LF` if it has a thought.
 
     Nothing is stripped: thought and content stand there as the data has them. An empty thought still gets its tags.
     """

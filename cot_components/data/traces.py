@@ -218,7 +218,8 @@ def _list_rows(path: Path) -> Iterator[PlacedRow]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}:{error.object.count(10, 0, error.start) + 1}", "not UTF-8") from None
-    line, after = 1, text.index("[") + 1
+    after = text.index("[") + 1
+    line = 1 + text.count("\n", 0, after)
     separator = _separator(text, after)
     while separator[1] != "]":
         start = separator.end()

@@ -1,0 +1,207 @@
+"""Rows of every known shape, and rows that must be refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cot_components.data.errors import RowError
+from cot_components.data.formats import FORMATS, Content, Message, check_format, detect, read_row
+from cot_components.errors import UserError
+
+USER, ASSISTANT = Message("user", "q"), Message("assistant", "a")
+THINKING = Message("assistant", "#### 2,000", thought="c")
+SYSTEM = Message("system", "s")
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+GPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+
+
+def read(row: dict[str, Any], columns: dict[str, str] | None = None) -> Content:
+    columns = columns or {}
+    return read_row(row, FORMATS[detect(row, columns)], columns)
+
+
+def refusal(row: dict[str, Any], columns: dict[str, str] | None = None) -> str:
+    with pytest.raises(RowError) as caught:
+        read(row, columns)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("format", "row", "messages", "answer"),
+    [
+        ("messages", {"messages": TURNS, "answer": " 5 "}, (USER, ASSISTANT), "5"),
+        ("messages", {"messages": GPT}, (USER, ASSISTANT), None),
+        ("instruction", {"instruction": "q", "response": "a"}, (USER, ASSISTANT), None),
+        ("instruction", {"instruction": "q", "response": "a", "system": "s"}, (SYSTEM, USER, ASSISTANT), None),
+        ("instruction", {"instruction": "q", "response": "a", "system": " "}, (USER, ASSISTANT), None),
+        (
+            "instruction",
+            {"instruction": "q", "response": "a", "thought": "t"},
+            (USER, Message("assistant", "a", "t")),
+            None,
+        ),
+        ("instruction", {"instruction": "q", "response": "a", "conversations": GPT}, (USER, ASSISTANT), None),
+        ("prompt_completion", {"prompt": "q", "completion": "a", "answer": 5}, (USER, ASSISTANT), "5"),
+        ("prompt_completion", {"prompt": TURNS[:1], "completion": TURNS[1:], "answer": 0.5}, (USER, ASSISTANT), "0.5"),
+        ("sharegpt", {"conversations": GPT, "system": "s"}, (SYSTEM, USER, ASSISTANT), None),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "system", "value": "s"}, *GPT], "system": "other"},
+            (SYSTEM, USER, ASSISTANT),
+            None,
+        ),
+        ("sharegpt", {"conversations": TURNS}, (USER, ASSISTANT), None),
+        ("alpaca", {"instruction": "q", "output": "a"}, (USER, ASSISTANT), None),
+        ("alpaca", {"instruction": "q", "input": " ", "output": "a"}, (USER, ASSISTANT), None),
+        ("alpaca", {"instruction": "q", "input": None, "output": "a"}, (USER, ASSISTANT), None),
+        (
+            "alpaca",
+            {"instruction": "q", "input": " i\n", "output": "a"},
+            (Message("user", "q\n\n i\n"), ASSISTANT),
+            None,
+        ),
+        ("gsm8k", {"question": "q", "answer": "c\n#### 2,000"}, (USER, THINKING), "2,000"),
+        ("icot", {"text": "q||c #### 2,000"}, (USER, THINKING), "2,000"),
+        ("icot", {"text": " q || #### 9"}, (USER, Message("assistant", "#### 9", thought="")), "9"),
+    ],
+)
+def test_a_row_becomes_messages(format: str, row: dict, messages: tuple, answer: str | None) -> None:
+    assert detect(row, {}) == format
+    assert read(row) == Content(messages, answer)
+
+
+def test_columns_are_mapped_and_decide_the_format() -> None:
+    row = {"problem": "q", "solution": "a", "final": 7, "prompt": "p", "completion": "c"}
+    columns = {"instruction": "problem", "response": "solution", "answer": "final"}
+    assert detect(row, columns) == "instruction" and detect(row, {}) == "prompt_completion"
+    assert read(row, columns) == Content((USER, ASSISTANT), "7")
+    assert refusal(row, {"instruction": "problem", "response": "nowhere"}).startswith("the columns fit no known format")
+    assert refusal(row, columns | {"answer": "nowhere"}) == "'nowhere' is missing"
+    assert refusal(row | {"solution": None}, columns) == "'solution' is null"
+
+
+def test_columns_full_of_nulls_do_not_hide_the_ones_in_use() -> None:
+    row = {"messages": None, "instruction": "q", "response": "a", "conversations": None}
+    assert read(row).messages == (USER, ASSISTANT)
+
+
+def test_turns_read_their_thought_weight_and_role() -> None:
+    turns = [
+        {"role": "developer", "content": "", "weight": None},
+        {"role": "Human", "content": "q", "reasoning_content": " ", "train": False},
+        {"from": "gpt", "value": "a", "reasoning_content": "t", "weight": 0.5, "tool_calls": None},
+        {"role": "function_response", "content": ""},
+        {"role": "assistant", "content": "a", "thinking": "", "loss_scale": 2, "tool_calls": []},
+        {"role": "user", "content": "q", "reasoning_content": None},
+        {"role": "assistant", "content": "a", "reasoning": None, "loss": True},
+    ]
+    assert read({"messages": turns}).messages == (
+        Message("system", ""),
+        Message("user", "q", weight=0.0),
+        Message("assistant", "a", thought="t", weight=0.5),
+        Message("tool", ""),
+        Message("assistant", "a", thought="", weight=2.0),
+        Message("user", "q"),
+        Message("assistant", "a"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"weight": -1}, "'weight' of a turn is not a number from 0 (-1)"),
+        ({"weight": "1"}, "'weight' of a turn is not a number from 0 ('1')"),
+        ({"loss_weight": float("nan")}, "'loss_weight' of a turn is not a number from 0 (nan)"),
+        ({"loss_scale": float("inf")}, "'loss_scale' of a turn is not a number from 0 (inf)"),
+        ({"loss": 2.31}, "'loss' of a turn is neither true nor false (2.31)"),
+        ({"train": "false"}, "'train' of a turn is neither true nor false ('false')"),
+        ({"weight": 1, "train": True}, "a turn names its weight twice (weight and train)"),
+        ({"reasoning": "t", "thinking": "t"}, "a turn holds two thoughts (reasoning and thinking)"),
+        ({"reasoning_content": 3}, "'reasoning_content' of a turn is not text (it is int)"),
+        ({"reasoning_content": "\ud800"}, "'reasoning_content' of a turn holds a lone surrogate (character 0)"),
+        ({"content": "ab\udfff"}, "'content' of the assistant's turn holds a lone surrogate (character 2)"),
+        ({"content": None}, "'content' of the assistant's turn is null"),
+        ({"content": [{"type": "text", "text": "a"}]}, "'content' of the assistant's turn is not text (it is list)"),
+        ({"content": " \n"}, "the response is empty"),
+        ({"content": "", "reasoning_content": "t"}, "the response is empty"),
+        ({"tool_calls": [{"name": "f"}]}, "a turn holds 'tool_calls', which are not text yet"),
+        ({"role": None}, "'role' of a turn is null"),
+        ({"role": "narrator"}, "a turn has an unknown role ('narrator')"),
+    ],
+)
+def test_a_turn_that_is_not_certain_is_refused(changes: dict, reason: str) -> None:
+    assert refusal({"messages": [TURNS[0], TURNS[1] | changes]}) == reason
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([], "no turns"),
+        ([{"role": "system", "content": "s"}], "no turns"),
+        (TURNS[1:], "no prompt before the first answer (first turn: assistant)"),
+        ([{"role": "tool", "content": "x"}, *TURNS], "no prompt before the first answer (first turn: tool)"),
+        (TURNS[:1], "the last turn is not the assistant's (it is user's)"),
+        ([*TURNS, {"role": "tool", "content": "x"}], "the last turn is not the assistant's (it is tool's)"),
+        ([*TURNS, TURNS[1]], "two assistant turns in a row"),
+        ([{"role": "user", "content": ""}, TURNS[1]], "the prompt is empty"),
+        ([*TURNS, {"role": "user", "content": "\t"}, TURNS[1]], "the prompt is empty"),
+        ([TURNS[0], {"role": "assistant", "content": ""}, *TURNS], "the response is empty"),
+        (
+            [TURNS[0] | {"reasoning_content": "t"}, TURNS[1]],
+            "a thought in a turn that is not the assistant's (role user)",
+        ),
+        ([{"content": "q"}, TURNS[1]], "a turn has neither role and content nor from and value (keys ['content'])"),
+        (["q", "a"], "a turn is not an object (it is str)"),
+        ("q", "'messages' is not a list of turns (it is str)"),
+        ({"role": "user"}, "'messages' is not a list of turns (it is dict)"),
+    ],
+)
+def test_turns_that_make_no_conversation_are_refused(turns: Any, reason: str) -> None:
+    assert refusal({"messages": turns}) == reason
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({}, "the columns fit no known format (columns: none)"),
+        ({"prompt": "q", "answer": "a"}, "the columns fit no known format (columns: prompt, answer)"),
+        ({"prompt": "q", "completion": TURNS[1:]}, "'completion' is not text (it is list)"),
+        ({"prompt": TURNS[:1], "completion": "a"}, "'prompt' is not text (it is list)"),
+        ({"prompt": "q", "completion": None}, "'completion' is null"),
+        ({"instruction": "q", "input": 3, "output": "a"}, "'input' is not text (it is int)"),
+        ({"instruction": "q", "response": "a", "system": 1}, "'system' is not text (it is int)"),
+        ({"question": "q", "answer": "42"}, "'####' does not stand there exactly once (0 times)"),
+        ({"question": "q", "answer": "c #### 1 #### 2"}, "'####' does not stand there exactly once (2 times)"),
+        ({"question": "q", "answer": "c ####  "}, "nothing after '####'"),
+        ({"question": "", "answer": "c #### 1"}, "the prompt is empty"),
+        ({"text": "a plain text"}, "'||' does not stand there exactly once (0 times)"),
+        ({"text": "q||c||d #### 1"}, "'||' does not stand there exactly once (2 times)"),
+        ({"text": "q||c"}, "'####' does not stand there exactly once (0 times)"),
+        ({"text": " ||c #### 1"}, "the prompt is empty"),
+    ],
+)
+def test_rows_that_fit_no_format_or_break_theirs_are_refused(row: dict, reason: str) -> None:
+    assert refusal(row) == reason
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", [1], {"a": 1}, True, float("nan")])
+def test_a_reference_that_is_none_is_none_and_never_a_word(value: Any) -> None:
+    assert read({"instruction": "q", "response": "a", "answer": value}).answer is None
+
+
+def test_a_reference_the_user_asked_for_must_be_one() -> None:
+    row = {"instruction": "q", "response": "a", "gold": [1]}
+    assert refusal(row, {"answer": "gold"}) == "'gold' is neither text nor a number (it is list)"
+    assert refusal(row | {"gold": "\ud800"}, {"answer": "gold"}) == "'gold' holds a lone surrogate (character 0)"
+
+
+def test_unknown_formats_and_fields_are_refused_with_the_nearest_name() -> None:
+    check_format("auto", {"instruction": "x", "messages": "y"})
+    with pytest.raises(UserError, match="unknown format 'sharegtp'; did you mean 'sharegpt'"):
+        check_format("sharegtp", {})
+    with pytest.raises(UserError, match="format 'alpaca' has no field 'response'"):
+        check_format("alpaca", {"response": "x"})
+    with pytest.raises(UserError, match="no field 'instructions'; did you mean 'instruction'"):
+        check_format("auto", {"instructions": "x"})
