@@ -20,6 +20,7 @@ class Flat:
     weights:   float32 `[N]`, what the token's loss is multiplied by
     row_start: int64 `[B + 1]`
     ids:       int64 `[B]`, the row's number in its source before any filtering
+    positions: int64 `[N]`, position ids inside the row where they are not 0, 1, 2, ...; None where they are
     """
 
     tokens: np.ndarray
@@ -29,10 +30,12 @@ class Flat:
     weights: np.ndarray
     row_start: np.ndarray
     ids: np.ndarray
+    positions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         num_tokens, num_rows = len(self.tokens), len(self.ids)
-        assert all(len(x) == num_tokens for x in (self.roles, self.counters, self.labels, self.weights))
+        per_token = (self.roles, self.counters, self.labels, self.weights, self.positions)
+        assert all(x is None or len(x) == num_tokens for x in per_token)
         assert len(self.row_start) == num_rows + 1 and self.row_start[0] == 0 and self.row_start[-1] == num_tokens
 
     @property

@@ -1,0 +1,196 @@
+"""Stepwise internalisation of a whole run: schedule and removal from the plans of the run, and what a recipe asks.
+
+curriculum:
+  _component_: cot_components.internalisation.stepwise
+  per_epoch: 8
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from cot_components.clock import Clock
+from cot_components.curriculum import MicroBatchTick, Schedule, check_finishes
+from cot_components.data.store import Rows
+from cot_components.errors import UserError
+from cot_components.transforms.remove import Remove, Side, Unit
+
+
+class PlansOf(Protocol):
+    """What is needed of `cot_components.data.plans.Plans`."""
+
+    batch_size: int
+    gradient_accumulation_steps: int
+    epochs: int
+    world_size: int
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+    @property
+    def rows_per_epoch(self) -> int: ...
+    @property
+    def rows_per_step(self) -> int: ...
+    def epoch_order(self, epoch: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Internalisation:
+    """Stepwise internalisation of one run, as its recipe asks for it; nothing is remembered from step to step.
+
+    remove: the transform
+    plans:  all optimizer steps of the run
+    ids:    ids of all rows, int64 `[R]`
+    units:  units in the thought of each row as encoded, int64 `[R]`
+    reset_optimizer: whether the optimizer starts anew at each stage
+    """
+
+    remove: Remove
+    plans: PlansOf
+    ids: np.ndarray
+    units: np.ndarray
+    reset_optimizer: bool = True
+
+    def resets_optimizer(self, clock: Clock) -> bool:
+        """Whether optimizer and learning-rate schedule are rebuilt before the step of this clock.
+
+        They are when the stage changes, unless every row of the step before (over all processes) had already lost its
+        thought: once there is nothing left to remove, training settles.
+        """
+        if not self.reset_optimizer or clock.step == 0:
+            return False
+        steps_per_epoch = self.plans.steps_per_epoch
+        before = Clock((clock.step - 1) // steps_per_epoch, clock.step - 1)
+        if self.remove.schedule.stage(clock) == self.remove.schedule.stage(before):
+            return False
+        begin = (before.step % steps_per_epoch) * self.plans.rows_per_step
+        rows = self.plans.epoch_order(before.epoch)[begin : begin + self.plans.rows_per_step]
+        return bool((self.remove.amounts(self.ids[rows], before) < self.units[rows]).any())
+
+    def progress(self, clock: Clock, ids: Sequence[int]) -> dict[str, float]:
+        """For the log of a step with these rows: `stage` (at most the longest thought), and per row the mean number of
+        units `removed` and left (`thought_tokens` or `thought_steps`)."""
+        order = np.argsort(self.ids)
+        units = self.units[order[np.searchsorted(self.ids, ids, sorter=order)]]
+        removed = np.minimum(self.remove.amounts(np.asarray(ids, dtype=np.int64), clock), units)
+        return {
+            "stage": float(min(self.remove.schedule.stage(clock), self.units.max(initial=0))),
+            "removed": float(removed.mean()),
+            f"thought_{self.remove.unit}s": float((units - removed).mean()),
+        }
+
+
+def stepwise(
+    plans: PlansOf,
+    rows: Rows,
+    step_ends: Sequence[int] = (),
+    *,
+    per_epoch: float = 8.0,
+    start: int | Literal["all"] = 0,
+    pretrain_epochs: int = 0,
+    remove_all_from: int | None = None,
+    pace: Literal["exact", "rounded"] = "exact",
+    count: Literal["step", "micro_batch"] = "step",
+    smoothing: float = 4.0,
+    side: Side = "left",
+    unit: Unit = "token",
+    keep_position: bool = False,
+    reset_optimizer: bool = True,
+    partial: bool = False,
+    seed: int = 0,
+) -> Internalisation:
+    """The curriculum of a run.
+
+    Args:
+        plans: all optimizer steps of the run.
+        rows: the rows the plans are about.
+        step_ends: ids of the tokens that end a step of a thought, for `unit: step`.
+        per_epoch, start, pretrain_epochs, remove_all_from, pace: see `Schedule`.
+        count: the schedule advances with every optimizer `step`, or with every `micro_batch`.
+        smoothing, side, unit, keep_position: see `Remove`.
+        reset_optimizer: see `Internalisation.resets_optimizer`.
+        partial: allow a run that ends before every thought is removed.
+        seed: of the offsets.
+
+    Raises:
+        UserError: a setting out of range, a schedule that cannot finish, micro-batches counted on several processes.
+    """
+    if count == "micro_batch" and plans.world_size > 1:
+        raise UserError(
+            f"curriculum: count: micro_batch is for one process, not for {plans.world_size}; use count: step"
+        )
+    schedule = Schedule(
+        **(_count_steps(plans) if count == "step" else _count_micro_batches(plans)),
+        per_epoch=per_epoch,
+        start=start,
+        pretrain_epochs=pretrain_epochs,
+        remove_all_from=remove_all_from,
+        pace=pace,
+    )
+    remove = Remove(
+        schedule=schedule,
+        side=side,
+        unit=unit,
+        step_ends=tuple(step_ends),
+        smoothing=smoothing,
+        keep_position=keep_position,
+        seed=seed,
+    )
+    units = remove.units(rows)
+    if not partial:
+        check_finishes(schedule, longest=int(units.max(initial=0)), epochs=plans.epochs, unit=unit)
+    return Internalisation(remove, plans, np.asarray(rows.ids), units, reset_optimizer)
+
+
+def _count_steps(plans: PlansOf) -> dict[str, Any]:
+    return {"ticks_per_epoch": plans.steps_per_epoch}
+
+
+def _count_micro_batches(plans: PlansOf) -> dict[str, Any]:
+    per_step = plans.gradient_accumulation_steps
+    per_epoch = min(-(-plans.rows_per_epoch // plans.batch_size), plans.steps_per_epoch * per_step)
+    return {"ticks_per_epoch": per_epoch, "tick": MicroBatchTick(plans.steps_per_epoch, per_step, per_epoch)}
+
+
+def reference(
+    plans: PlansOf,
+    rows: Rows,
+    step_ends: Sequence[int] = (),
+    *,
+    per_epoch: float = 8.0,
+    start: int | Literal["all"] = 0,
+    pretrain_epochs: int = 0,
+    remove_all_from: int | None = None,
+    smoothing: float = 4.0,
+    side: Side = "left",
+    keep_position: bool = False,
+    reset_optimizer: bool = True,
+    partial: bool = False,
+    seed: int = 0,
+) -> Internalisation:
+    """`stepwise` with the released script's behaviour: time in micro-batches, one token every
+    `round(micro-batches per epoch / per_epoch)` of them.
+
+    Raises:
+        UserError: as `stepwise` does.
+    """
+    return stepwise(
+        plans,
+        rows,
+        step_ends,
+        per_epoch=per_epoch,
+        start=start,
+        pretrain_epochs=pretrain_epochs,
+        remove_all_from=remove_all_from,
+        smoothing=smoothing,
+        side=side,
+        keep_position=keep_position,
+        reset_optimizer=reset_optimizer,
+        partial=partial,
+        seed=seed,
+        count="micro_batch",
+        pace="rounded",
+    )

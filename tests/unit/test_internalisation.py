@@ -1,0 +1,170 @@
+"""The curriculum of a run: when the optimizer starts anew, what a log says, and that batches agree with both."""
+
+import inspect
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from cot_components.clock import Clock
+from cot_components.curriculum import REMOVE_ALL
+from cot_components.data.batches import Batches
+from cot_components.data.plans import Plans
+from cot_components.data.store import Rows
+from cot_components.internalisation import Internalisation, reference, stepwise
+from cot_components.roles import Role
+
+NO_SMOOTHING = float("inf")
+STEP_END = 7
+
+
+def rows_with(thoughts: list[int], *, first_id: int = 0) -> Rows:
+    """Rows `p S thought S a S` with thoughts of these lengths; every third thought token ends a step."""
+    roles = [
+        [Role.PROMPT, Role.PROMPT, *[Role.THOUGHT] * n, Role.THINK_CLOSE, Role.ANSWER, Role.ANSWER] for n in thoughts
+    ]
+    tokens = [[1, 9, *[STEP_END if i % 3 == 2 else 3 for i in range(n)], 9, 4, 9] for n in thoughts]
+    counters = [[-1, -1, *range(n), -1, -1, -1] for n in thoughts]
+    flat_roles = np.concatenate(roles).astype(np.uint8)
+    return Rows(
+        tokens=np.concatenate(tokens).astype(np.int32),
+        roles=flat_roles,
+        counters=np.concatenate(counters).astype(np.int32),
+        weights=np.ones(len(flat_roles), dtype=np.float32),
+        row_start=np.cumsum([0, *map(len, roles)]),
+        ids=first_id + 10 * np.arange(len(thoughts))[::-1],
+    )
+
+
+def run_of(
+    thoughts: list[int], *, plans: dict | None = None, build=stepwise, **knobs
+) -> tuple[Internalisation, Plans, Rows]:
+    rows = rows_with(thoughts)
+    made = Plans(rows.lengths, **{"batch_size": 4, "epochs": 8, **(plans or {})})
+    return build(made, rows, **knobs), made, rows
+
+
+def resets(run: Internalisation, plans: Plans) -> list[int]:
+    steps = range(plans.total_steps)
+    return [step for step in steps if run.resets_optimizer(Clock(step // plans.steps_per_epoch, step))]
+
+
+def counted_resets(run: Internalisation, plans: Plans, rows: Rows) -> list[int]:
+    """Reset steps as the released script finds them: batch by batch, remembering whether the last had any thought."""
+    found, previous_stage, all_removed = [], None, False
+    for plan in plans:
+        stage = run.remove.schedule.stage(plan.clock)
+        if previous_stage is not None and stage > previous_stage and not all_removed:
+            found.append(plan.clock.step)
+        left = 0
+        for indices in plan.micro_batches:
+            left += int((run.remove(rows.flat(indices), plan.clock).roles == Role.THOUGHT).sum())
+        previous_stage, all_removed = stage, left == 0
+    return found
+
+
+@pytest.mark.parametrize("smoothing", [NO_SMOOTHING, 4.0, 0.2])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"per_epoch": 3},
+        {"per_epoch": 2, "pretrain_epochs": 2, "start": 1},
+        {"per_epoch": 3, "remove_all_from": 4},
+        {"per_epoch": 6, "unit": "step", "step_ends": (STEP_END,)},
+        {"build": reference, "per_epoch": 3},
+    ],
+)
+def test_resets_are_those_of_the_released_script(smoothing: float, knobs: dict) -> None:
+    thoughts = np.random.default_rng(0).integers(0, 9, size=50).tolist()
+    run, plans, rows = run_of(thoughts, smoothing=smoothing, **knobs)
+    expected = counted_resets(run, plans, rows)
+    assert resets(run, plans) == expected
+    assert 2 <= len(expected) < plans.total_steps / 2
+
+
+def test_resets_end_once_nothing_is_left() -> None:
+    """Four tokens, one per epoch of five steps: stages go on changing, the optimizer settles after the last removal."""
+    run, plans, _ = run_of([4] * 20, per_epoch=1, smoothing=NO_SMOOTHING)
+    assert resets(run, plans) == [5, 10, 15, 20]
+    assert run.remove.schedule.stage(Clock(6, 30)) == 6
+
+
+def test_every_process_sees_the_same_reset() -> None:
+    """One of two processes has no thought in the step before; the rule looks at the rows of both."""
+    thoughts = [0] * 8 + [6] * 8
+    alone, plans, _ = run_of(thoughts, per_epoch=2, plans={"batch_size": 8})
+    expected = resets(alone, plans)
+    for rank in range(2):
+        run, split, _ = run_of(thoughts, per_epoch=2, plans={"batch_size": 4, "rank": rank, "world_size": 2})
+        assert split.total_steps == plans.total_steps
+        assert resets(run, split) == expected != []
+
+
+def test_no_reset_when_switched_off() -> None:
+    run, plans, _ = run_of([4] * 20, per_epoch=1, reset_optimizer=False)
+    assert resets(run, plans) == []
+
+
+def test_log_of_a_step_agrees_with_its_batches() -> None:
+    thoughts = np.random.default_rng(1).integers(0, 9, size=40).tolist()
+    run, plans, rows = run_of(thoughts, per_epoch=2, smoothing=0.5, plans={"gradient_accumulation_steps": 2})
+    by_id = dict(zip(rows.ids.tolist(), thoughts, strict=True))
+    batches, checked = Batches(rows, {"remove": run.remove}, pad_id=0), 0
+    for step in DataLoader(batches, sampler=plans, batch_size=None):
+        ids = [i for batch in step.micro_batches for i in batch.ids]
+        left = sum(int((batch.roles == Role.THOUGHT).sum()) for batch in step.micro_batches)
+        full = sum(by_id[i] for i in ids)
+        progress = run.progress(step.clock, ids)
+        assert progress["thought_tokens"] == pytest.approx(left / len(ids))
+        assert progress["removed"] == pytest.approx((full - left) / len(ids))
+        assert progress["stage"] == min(run.remove.schedule.stage(step.clock), 8)
+        checked += 1
+    assert checked == plans.total_steps == 40
+
+
+def test_units_are_tokens_or_steps() -> None:
+    thoughts = [0, 1, 3, 4, 7]
+    assert run_of(thoughts)[0].units.tolist() == thoughts
+    assert run_of(thoughts, unit="step", step_ends=(STEP_END,))[0].units.tolist() == [0, 1, 1, 2, 3]
+    assert "thought_steps" in run_of(thoughts, unit="step", step_ends=(STEP_END,))[0].progress(Clock(0, 0), [0, 40])
+
+
+def test_micro_batches_are_the_time_of_the_reference() -> None:
+    """13 rows in micro-batches of 2, 3 of them a step: 7 micro-batches and 3 steps an epoch."""
+    plans = {"batch_size": 2, "gradient_accumulation_steps": 3}
+    run, made, _ = run_of([5] * 13, build=reference, plans=plans, per_epoch=2)
+    assert made.steps_per_epoch == 3
+    schedule = run.remove.schedule
+    assert schedule.ticks_per_epoch == 7
+    assert [schedule.stage(Clock(step // 3, step)) for step in range(6)] == [t // 4 for t in (0, 3, 6, 7, 10, 13)]
+    cut, _, _ = run_of([5] * 13, build=reference, plans={**plans, "max_steps_per_epoch": 1}, per_epoch=1)
+    assert cut.remove.schedule.ticks_per_epoch == 3
+
+
+def test_micro_batches_are_refused_on_several_processes() -> None:
+    with pytest.raises(ValueError, match="one process, not for 2"):
+        run_of([5] * 16, plans={"world_size": 2}, count="micro_batch")
+
+
+def test_a_run_too_short_for_its_thoughts_is_refused_unless_partial() -> None:
+    with pytest.raises(ValueError, match="longest thought has 90 tokens and is removed whole only after 12 epochs"):
+        run_of([5] * 39 + [90])
+    run_of([5] * 39 + [90], partial=True)
+    with pytest.raises(ValueError, match="longest thought has 30 steps"):
+        run_of([5] * 39 + [90], per_epoch=1, unit="step", step_ends=(STEP_END,))
+
+
+def test_no_chain_of_thought_and_explicit_are_settings() -> None:
+    none, plans, rows = run_of([5] * 8, start="all")
+    assert none.remove.schedule.stage(Clock(0, 0)) == REMOVE_ALL and resets(none, plans) == []
+    assert not (none.remove(rows.flat([0, 3]), Clock(0, 0)).roles == Role.THOUGHT).any()
+    assert none.progress(Clock(0, 0), [0])["stage"] == 5
+    explicit, plans, rows = run_of([5] * 8, per_epoch=0, smoothing=NO_SMOOTHING, partial=True)
+    flat = rows.flat([0, 3])
+    assert explicit.remove(flat, Clock(7, 15)) is flat and resets(explicit, plans) == []
+
+
+def test_reference_has_no_setting_of_its_own() -> None:
+    ours, theirs = (inspect.signature(build).parameters for build in (stepwise, reference))
+    assert set(ours) - set(theirs) == {"count", "pace", "unit"}
+    assert all(ours[name].default == parameter.default for name, parameter in theirs.items())
