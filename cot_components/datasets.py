@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cot_components.clock import Clock, below, row_keys
+from cot_components.clock import Clock, row_keys
 from cot_components.config import build, walk
 from cot_components.data.batches import Batches, Transform
 from cot_components.data.chat import ChatFormat
@@ -75,17 +75,19 @@ class ReasoningDataset:
         return [name for name, transform in self.transforms.items() if getattr(transform, "needs_epoch", False)]
 
     def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
-        """Two data sets: the rest, and about `share` of the rows, chosen by a hash of (seed, row id).
+        """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row id).
 
         Raises:
-            UserError: a share outside (0, 1), or one that leaves a side empty.
+            UserError: a share outside (0, 1), or a single row, which cannot be split.
         """
         if not 0 < share < 1:
             raise UserError(f"dataset_val as a share must lie between 0 and 1, got {share}")
-        held_out = below(row_keys(seed, -1, self.rows.ids), share)
-        if held_out.all() or not held_out.any():
-            raise UserError(f"dataset_val: a share of {share} of {len(self.rows)} rows leaves nothing on one side")
-        return self._only(~held_out), self._only(held_out)
+        if len(self.rows) < 2:
+            raise UserError(f"dataset_val: {len(self.rows)} row cannot be split into training and validation data")
+        count = min(max(round(share * len(self.rows)), 1), len(self.rows) - 1)
+        keep = np.ones(len(self.rows), dtype=bool)
+        keep[np.argsort(row_keys(seed, -1, self.rows.ids), kind="stable")[:count]] = False
+        return self._only(keep), self._only(~keep)
 
     def _only(self, keep: np.ndarray) -> ReasoningDataset:
         before = np.concatenate([[0], np.cumsum(keep)])

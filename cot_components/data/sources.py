@@ -56,7 +56,8 @@ class Source:
 
     def key(self) -> str | None:
         """What stands for the data in a cache key; None where only the traces themselves can."""
-        return None if self.source == GENERATED else source_key(self.source, **{**asdict(self), "weight": 1.0})
+        options = {name: value for name, value in asdict(self).items() if name not in ("source", "weight")}
+        return None if self.source == GENERATED else source_key(self.source, **options)
 
 
 def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source]:

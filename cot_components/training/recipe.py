@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cot_components.config import ConfigError, check, find_config, walk
+from cot_components.config import COMPONENT, ConfigError, check, find_config, walk
 from cot_components.errors import UserError
 
 
@@ -50,10 +50,15 @@ def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[st
     except OmegaConfBaseException as error:
         raise ConfigError(f"config: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
-    values = {str(key): value for key, value in resolved.items()}
+    values = {str(key): None if _is_switched_off(value) else value for key, value in resolved.items()}
     check(main, values)
     walk(values, supplies)
     return values
+
+
+def _is_switched_off(value: Any) -> bool:
+    """`evaluation=null` on the command line; torchtune's parser reads it as the component of that node."""
+    return isinstance(value, dict) and COMPONENT in value and value[COMPONENT] is None
 
 
 def _with_config_path(argv: list[str]) -> list[str]:

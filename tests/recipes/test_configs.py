@@ -1,0 +1,94 @@
+"""Every shipped config, and every way a config can be wrong: one sentence before anything is built."""
+
+import importlib
+import sys
+
+import pytest
+from commands import CONFIGS, ROOT, must, run, tune, user_error
+from omegaconf import OmegaConf
+
+from cot_components.config import ConfigError, shipped_configs, walk
+from cot_components.training.recipe import read_config
+
+OF_OUR_RECIPES = sorted(name for name in shipped_configs() if not name.startswith("stock_torchtune/"))
+
+
+def read(name, *overrides):
+    recipe = importlib.import_module(name.split("/")[0])
+    return read_config(recipe.main.__wrapped__, ["--config", name, *overrides], getattr(recipe, "SUPPLIES", {}))
+
+
+def test_all_configs_are_shipped():
+    on_disk = {path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml")}
+    assert set(shipped_configs()) == on_disk and len(on_disk) >= 7
+
+
+@pytest.mark.parametrize("name", OF_OUR_RECIPES)
+def test_config_is_valid_and_says_how_to_run_it(name):
+    assert read(name)["output_dir"] == f"runs/{name.replace('/', '_')}"
+    header = (CONFIGS / f"{name}.yaml").read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert f"--config {name}" in header
+    assert "Result" in header or "quickstart" in name
+
+
+def test_stock_configs_name_components_that_exist():
+    names = [name for name in shipped_configs() if name.startswith("stock_torchtune/")]
+    for name in names:
+        config = OmegaConf.to_container(OmegaConf.load(shipped_configs()[name]), resolve=True)
+        supplies = {"dataset": ["tokenizer"], "optimizer": ["params"], "lr_scheduler": ["optimizer", "num_training_steps"]}
+        walk(config, supplies)
+    assert names
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["batch_sise=4"], "unknown key 'batch_sise'; did you mean 'batch_size'?"),
+        (["dataset.transforms.blur.ration=1"], "unknown key 'dataset.transforms.blur.ration'; did you mean 'ratio'?"),
+        (["seed=null"], "seed must be int, got None"),
+        (["batch_size=two"], "batch_size must be int, got 'two' (str)"),
+        (["dtype=None"], "dtype must be str, got None"),
+        (["normalize=mean"], "normalize must be 'count' or 'weight', got 'mean' (str)"),
+        (["loss=cot_components.losses.sfft"], "loss: 'cot_components.losses' has no 'sfft'; did you mean 'sft'?"),
+        (["~output_dir"], "missing key 'output_dir'"),
+        (["~no_such_key"], "Could not find key no_such_key in yaml config to remove"),
+        (["batch_size"], "Command-line overrides must be in the form of key=value, got batch_size"),
+        (["dataset.transforms.blur.seed=${sead}"], "config: Interpolation key 'sead' not found"),
+    ],
+)
+def test_a_wrong_key_is_one_sentence(overrides, sentence):
+    with pytest.raises(ConfigError) as error:
+        read("bt_sft/quickstart", *overrides)
+    assert str(error.value) == sentence
+
+
+def test_names_of_configs():
+    with pytest.raises(ConfigError, match="did you mean 'bt_sft/quickstart'"):
+        read_config(lambda: None, ["--config", "bt_sft/quikstart"], {})
+    with pytest.raises(ConfigError, match="--config NAME_OR_PATH is missing"):
+        read_config(lambda: None, [], {})
+    assert read("bt_sft/quickstart", "evaluation=null")["evaluation"] is None
+
+
+def test_as_typed(tmp_path):
+    result = tune("bt_sft", "--config", "bt_sft/quickstart", "batch_sise=4", cwd=tmp_path)
+    assert user_error(result) == "unknown key 'batch_sise'; did you mean 'batch_size'?"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wheel_holds_recipes_and_configs_and_runs_anywhere(hub, tmp_path):
+    python = sys.executable
+    source = tmp_path / "source"
+    must(run("git", "clone", "-q", ROOT, source, cwd=tmp_path))
+    must(run(python, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source, cwd=tmp_path))
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    must(run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel, cwd=tmp_path))
+    overrides = [f"tokenizer.path={hub / 'model'}", "evaluation=null", "dataset_val=null", "dataset.max_rows=32", "epochs=1", "batch_size=16"]
+    result = tune("bt_sft", "--config", "bt_sft/quickstart", *overrides, "output_dir=out", cwd=tmp_path, env={"PYTHONPATH": str(site)})
+    must(result)
+    assert (tmp_path / "out" / "model" / "config.json").is_file()
+    probe = "import bt_sft, cot_components, cot_components.config as c; print(bt_sft.__file__, cot_components.__file__, len(c.shipped_configs()))"
+    where = must(run(python, "-W", "ignore", "-c", probe, cwd=tmp_path, env={"PYTHONPATH": str(site)})).split()
+    assert where[0].startswith(str(site)) and where[1].startswith(str(site)) and int(where[2]) == len(shipped_configs())
