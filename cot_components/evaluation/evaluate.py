@@ -1,0 +1,229 @@
+"""Evaluation by generation: what a model answers, in what form, and how long it thinks.
+
+Nothing here knows a model: `generate` turns prompts into completions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cot_components.errors import UserError
+from cot_components.evaluation.answers import (
+    Extractor,
+    exact_match,
+    extract_answer,
+    find_extractor,
+    format_ok,
+    normalise,
+    split_completion,
+)
+from cot_components.evaluation.statistics import majority, pass_at_k, wilson_interval
+
+if TYPE_CHECKING:
+    from cot_components.data.formats import Message
+    from cot_components.data.segments import Tags
+    from cot_components.data.traces import Trace
+
+Generate = Callable[[list[tuple["Message", ...]]], list[str]]
+"""Prompts (the turns before the last assistant turn) to completions, in the same order; batches as it likes."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One completion.
+
+    where:         place of the trace in its source
+    sample:        0 to `num_samples` - 1
+    prompt:        turns as `{"role": ..., "content": ...}`
+    completion:    the model's text, with the part that the template had already opened
+    extracted:     its answer, or None
+    reference:     the right answer, or None when the trace has none that can be found
+    correct:       whether they match; None without a reference
+    format_ok:     one thought, then an answer
+    thought_tokens: tokens of the thought, 0 without one
+    """
+
+    where: str
+    sample: int
+    prompt: tuple[dict[str, str], ...]
+    completion: str
+    extracted: str | None
+    reference: str | None
+    correct: bool | None
+    format_ok: bool
+    thought_tokens: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Completions of held-out prompts and what they amount to. Rates are in [0, 1], and None where no example tells.
+
+    examples: all samples of a trace one after the other
+    num_samples: completions per trace
+    losses: held-out losses by name (`val_loss`, `val_loss_thought` ...), when the caller measured them
+    """
+
+    examples: tuple[Example, ...]
+    num_samples: int = 1
+    losses: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def by_trace(self) -> list[tuple[Example, ...]]:
+        """The samples of each trace."""
+        n = self.num_samples
+        return [self.examples[i : i + n] for i in range(0, len(self.examples), n)]
+
+    @cached_property
+    def scored(self) -> list[tuple[Example, ...]]:
+        """The samples of each trace that has a reference answer."""
+        return [samples for samples in self.by_trace if samples[0].reference is not None]
+
+    @property
+    def unscored(self) -> list[str]:
+        """Places of the traces without a reference answer: they count for format and length, not for accuracy."""
+        return [samples[0].where for samples in self.by_trace if samples[0].reference is None]
+
+    @property
+    def answer_accuracy(self) -> float | None:
+        """Share of correct answers, over traces and samples."""
+        return _mean([bool(example.correct) for samples in self.scored for example in samples])
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float] | None:
+        """95 % Wilson interval of the accuracy; its count is that of traces, whose samples are not independent."""
+        accuracy = self.answer_accuracy
+        return None if accuracy is None else wilson_interval(accuracy, len(self.scored))
+
+    def pass_at(self, k: int) -> float | None:
+        """Share of traces that `k` samples answer at least once (unbiased, see `pass_at_k`)."""
+        return _mean([pass_at_k(sum(bool(s.correct) for s in samples), len(samples), k) for samples in self.scored])
+
+    @property
+    def majority_accuracy(self) -> float | None:
+        """Share of traces whose most frequent answer is correct."""
+        return _mean([_majority_is_correct(samples) for samples in self.scored])
+
+    @property
+    def format_rate(self) -> float | None:
+        """Share of completions that are one thought and then an answer."""
+        return _mean([example.format_ok for example in self.examples])
+
+    @property
+    def format_interval(self) -> tuple[float, float] | None:
+        """95 % Wilson interval of the format rate, by the count of traces."""
+        return None if self.format_rate is None else wilson_interval(self.format_rate, len(self.by_trace))
+
+    @property
+    def thought_tokens(self) -> float | None:
+        """Mean length of the thought; a completion without one counts as 0."""
+        return _mean([example.thought_tokens for example in self.examples])
+
+    def metrics(self) -> dict[str, float]:
+        """What the run log holds of an evaluation."""
+        values: dict[str, float | None] = {"answer_accuracy": self.answer_accuracy}
+        if self.num_samples > 1:
+            values |= {"answer_any": self.pass_at(self.num_samples), "answer_majority": self.majority_accuracy}
+        values |= {"format_rate": self.format_rate, "thought_tokens": self.thought_tokens, **self.losses}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything as JSON; `read_evaluation` reads it back."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"metrics": self.metrics(), **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        return path
+
+
+def read_evaluation(path: str | Path) -> Evaluation:
+    """An evaluation written by `Evaluation.save`.
+
+    Raises:
+        UserError: no such file, or not an evaluation.
+    """
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        examples = tuple(Example(**{**e, "prompt": tuple(e["prompt"])}) for e in saved["examples"])
+        return Evaluation(examples, saved["num_samples"], saved["losses"])
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a saved evaluation ({error})") from error
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _majority_is_correct(samples: tuple[Example, ...]) -> bool:
+    vote = majority([None if s.extracted is None else normalise(s.extracted) for s in samples])
+    return vote is not None and vote == normalise(str(samples[0].reference))
+
+
+def reference_answer(trace: Trace, tags: Tags, extractor: str | Sequence[str] | Extractor) -> str | None:
+    """The right answer of a trace: the one its data names, else the one in its own last turn; None if there is none."""
+    if trace.answer is not None and normalise(trace.answer):
+        return trace.answer
+    found = extract_answer(trace.messages[-1].content, tags, extractor)
+    return found if found is not None and normalise(found) else None
+
+
+def evaluate(
+    traces: Sequence[Trace],
+    generate: Generate,
+    *,
+    tags: Tags,
+    count_tokens: Callable[[str], int],
+    extractor: str | Sequence[str] | Extractor = "answer_line",
+    num_samples: int = 1,
+    prefix: str = "",
+    losses: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Let a model answer held-out prompts and score what it says.
+
+    Args:
+        traces: held-out traces; their last turn is the reference, the turns before it the prompt.
+        generate: prompts to completions; gets every prompt `num_samples` times in a row.
+        tags: tags of the thought.
+        count_tokens: tokens of a text, for the length of thoughts.
+        extractor: where the answer stands, see `answers.EXTRACTORS`.
+        num_samples: completions per prompt; more than one makes sense only for a `generate` that samples.
+        prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's.
+        losses: held-out losses to keep with the result.
+
+    Raises:
+        UserError: no traces, `num_samples` below 1, unknown extractor, or not as many completions as prompts.
+    """
+    if not traces:
+        raise UserError("nothing to evaluate: there are no held-out traces")
+    if num_samples < 1:
+        raise UserError(f"num_samples must be at least 1, got {num_samples}")
+    extract = find_extractor(extractor)
+    repeated = [trace for trace in traces for _ in range(num_samples)]
+    completions = generate([tuple(trace.messages[:-1]) for trace in repeated])
+    if len(completions) != len(repeated):
+        raise UserError(f"generate returned {len(completions)} completions for {len(repeated)} prompts")
+    references = [reference_answer(trace, tags, extract) for trace in traces]
+    examples = []
+    for i, (trace, completion) in enumerate(zip(repeated, completions, strict=True)):
+        text = prefix + completion
+        reference, extracted = references[i // num_samples], extract_answer(text, tags, extract)
+        thought, _ = split_completion(text, tags)
+        examples.append(
+            Example(
+                where=trace.where,
+                sample=i % num_samples,
+                prompt=tuple({"role": m.role, "content": m.content} for m in trace.messages[:-1]),
+                completion=text,
+                extracted=extracted,
+                reference=reference,
+                correct=None if reference is None else exact_match(extracted, reference),
+                format_ok=format_ok(text, tags),
+                thought_tokens=0 if thought is None else count_tokens(thought),
+            )
+        )
+    return Evaluation(tuple(examples), num_samples, dict(losses or {}))

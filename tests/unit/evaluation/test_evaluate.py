@@ -1,0 +1,208 @@
+"""The evaluation driver, with functions in place of a model."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from cot_components.data.formats import Message
+from cot_components.data.segments import Tags
+from cot_components.data.tasks import make_traces
+from cot_components.data.traces import Trace
+from cot_components.errors import UserError
+from cot_components.evaluation.evaluate import Evaluation, evaluate, read_evaluation, reference_answer
+from cot_components.evaluation.table import summary_table
+
+TAGS = Tags()
+TRACES = make_traces(split="held_out", count=12)
+
+
+def reply(thought, answer):
+    return f"<think>{thought}</think>\n\nAnswer: {answer}"
+
+
+def trace(i, content, *, answer=None, thought=None):
+    return Trace(
+        i, (Message("user", f"question {i}"), Message("assistant", content, thought)), f"data.jsonl:{i + 1}", answer
+    )
+
+
+def count_words(text):
+    return len(text.split())
+
+
+def run(traces, completions, **options):
+    return evaluate(traces, lambda prompts: completions, tags=TAGS, count_tokens=count_words, **options)
+
+
+def test_a_model_that_says_the_reference_is_right():
+    result = run(TRACES, [trace.messages[-1].content for trace in TRACES])
+    assert result.answer_accuracy == result.format_rate == 1.0
+    assert result.metrics().keys() == {"answer_accuracy", "format_rate", "thought_tokens"}
+    assert result.accuracy_interval[0] == pytest.approx(0.7575, abs=1e-4) and result.accuracy_interval[1] == 1.0
+    assert result.thought_tokens > 5 and not result.unscored
+
+
+def test_each_kind_of_completion_is_scored():
+    traces = [trace(i, reply("x", i)) for i in range(6)]
+    completions = [
+        reply("one two", 0),
+        reply("one", 9),
+        "<think>one two three Answer: 2",
+        "Answer: 3",
+        reply("", "4."),
+        "<think>a</think>",
+    ]
+    result = run(traces, completions)
+    assert [e.correct for e in result.examples] == [True, False, False, True, True, False]
+    assert [e.extracted for e in result.examples] == ["0", "9", None, "3", "4.", None]
+    assert [e.format_ok for e in result.examples] == [True, True, False, False, True, False]
+    assert [e.thought_tokens for e in result.examples] == [2, 1, 5, 0, 0, 1]
+    assert result.answer_accuracy == result.format_rate == 0.5 and result.thought_tokens == 1.5
+
+
+def test_the_prompt_is_all_but_the_last_turn():
+    seen = []
+    turns = (
+        Message("system", "s"),
+        Message("user", "a"),
+        Message("assistant", "b"),
+        Message("user", "c"),
+        Message("assistant", reply("x", 1)),
+    )
+
+    def generate(prompts):
+        seen.extend(prompts)
+        return [reply("x", 1)]
+
+    result = evaluate([Trace(0, turns, "x:1")], generate, tags=TAGS, count_tokens=count_words)
+    assert seen == [turns[:-1]]
+    assert [m["role"] for m in result.examples[0].prompt] == ["system", "user", "assistant", "user"]
+    assert result.answer_accuracy == 1.0
+
+
+def test_the_reference_is_what_the_data_names_else_what_its_last_turn_says():
+    assert reference_answer(trace(0, reply("x", 5), answer="7"), TAGS, "answer_line") == "7"
+    assert reference_answer(trace(0, reply("x", 5)), TAGS, "answer_line") == "5"
+    assert reference_answer(trace(0, "Answer: 5", thought="Answer: 4"), TAGS, "answer_line") == "5"
+    assert reference_answer(trace(0, "#### 1 3 9", thought="5 6"), TAGS, "gsm8k") == "1 3 9"
+    assert reference_answer(trace(0, reply("x", 5), answer=" . "), TAGS, "answer_line") == "5"
+    assert reference_answer(trace(0, "It is so."), TAGS, "answer_line") is None
+    assert reference_answer(trace(0, "Answer: ."), TAGS, "answer_line") is None
+
+
+def test_a_trace_without_a_reference_is_named_and_not_counted():
+    traces = [trace(0, reply("x", 0)), trace(1, "<think>x</think>a poem"), trace(2, reply("x", 2))]
+    result = run(traces, [reply("x", 0), "<think>x</think>a poem", reply("x", 9)])
+    assert result.unscored == ["data.jsonl:2"]
+    assert result.answer_accuracy == 0.5 and result.format_rate == 1.0
+    assert result.examples[1].correct is None
+    nothing = run(traces[1:2], ["no idea"])
+    assert nothing.answer_accuracy is None and nothing.accuracy_interval is None and nothing.majority_accuracy is None
+    assert "answer_accuracy" not in nothing.metrics()
+
+
+def test_several_samples():
+    traces = [trace(0, reply("x", 5)), trace(1, reply("x", 6)), trace(2, "a poem")]
+    seen = []
+
+    def generate(prompts):
+        seen.extend(prompts)
+        return [reply("x", n) for n in ("5", "5.", "4", "6", "7", "7.0", "1", "1", "1")]
+
+    result = evaluate(traces, generate, tags=TAGS, count_tokens=count_words, num_samples=3)
+    assert [p[0].content for p in seen] == [f"question {i}" for i in (0, 0, 0, 1, 1, 1, 2, 2, 2)]
+    assert [e.sample for e in result.examples] == [0, 1, 2] * 3
+    assert result.answer_accuracy == pytest.approx(0.5)
+    assert result.pass_at(3) == 1.0 and result.pass_at(1) == pytest.approx(0.5)
+    assert result.majority_accuracy == 0.5
+    assert result.metrics()["answer_any"] == 1.0 and result.metrics()["answer_majority"] == 0.5
+    assert result.accuracy_interval == run(traces, [reply("x", 5)] * 3).accuracy_interval, (
+        "two scored traces, half right"
+    )
+
+
+def test_what_the_template_opened_belongs_to_the_model():
+    inside = "one two</think>Answer: 5"
+    result = run([trace(0, reply("x", 5))], [inside], prefix="<think>\n")
+    assert result.format_rate == 1.0 and result.thought_tokens == 2 and result.answer_accuracy == 1.0
+    assert result.examples[0].completion == "<think>\n" + inside
+    assert run([trace(0, reply("x", 5))], [inside]).format_rate == 0.0
+
+
+def test_bad_calls_are_sentences():
+    with pytest.raises(UserError, match="no held-out traces"):
+        run([], [])
+    with pytest.raises(UserError, match="num_samples must be at least 1, got 0"):
+        run(TRACES, [], num_samples=0)
+    with pytest.raises(UserError, match="generate returned 1 completions for 12 prompts"):
+        run(TRACES, ["x"])
+    with pytest.raises(UserError, match="unknown extractor"):
+        run(TRACES, ["x"] * 12, extractor="box")
+
+
+def test_an_unknown_extractor_is_found_before_anything_is_generated():
+    def generate(prompts):
+        raise AssertionError("generated")
+
+    with pytest.raises(UserError, match="unknown extractor"):
+        evaluate(TRACES, generate, tags=TAGS, count_tokens=count_words, extractor="box")
+
+
+def test_save_and_read_back(tmp_path):
+    result = run(TRACES, [reply("\u516d \x1b", "<&>")] * 12, losses={"val_loss": 0.5})
+    path = result.save(tmp_path / "deep" / "step_0.json")
+    again = read_evaluation(path)
+    assert again == result and again.metrics() == result.metrics()
+    assert json.loads(path.read_text())["metrics"]["val_loss"] == 0.5
+    (tmp_path / "half.json").write_text(path.read_text()[:50])
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    for name, message in (
+        ("half.json", "not a saved evaluation"),
+        ("other.json", "not a saved evaluation"),
+        ("no.json", "No such file"),
+    ):
+        with pytest.raises(UserError, match=rf"{name}: {message}"):
+            read_evaluation(tmp_path / name)
+
+
+def shown(**evaluations):
+    console = Console(file=io.StringIO(), width=110)
+    console.print(summary_table(**evaluations))
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
+def test_the_table_before_and_after():
+    losses = {"val_loss": 0.412, "val_loss_answer": 0.02}
+    before = run(TRACES, ["<think>one two"] * 12, losses=dict.fromkeys(losses, 5.0))
+    after = run(TRACES, [t.messages[-1].content for t in TRACES[:9]] + [reply("x", "no")] * 3, losses=losses)
+    lines = shown(before=before, after=after)
+    assert lines == [
+        "before after",
+        "answers correct 0.0 % 0.0 to 24.2 75.0 % 46.8 to 91.1",
+        "well formed 0.0 % 0.0 to 24.2 100.0 % 75.8 to 100.0",
+        f"thought, mean tokens 2.0 {after.thought_tokens:.1f}",
+        "held-out loss 5.000 0.412",
+        "loss on answers 5.000 0.020",
+        "12 held-out examples; 95 % intervals",
+    ]
+
+
+def test_the_table_of_samples_and_of_what_could_not_be_scored():
+    traces = [trace(0, reply("x", 5)), trace(1, "a poem")]
+    lines = shown(sampled=run(traces, [reply("x", 5), "no", "a", "b"], num_samples=2))
+    assert "any sample correct 100.0 %" in lines and "majority correct 100.0 %" in lines
+    assert (
+        lines[-1]
+        == "2 held-out examples, 2 samples each; 1 without a reference answer, not in the accuracy; 95 % intervals"
+    )
+
+
+def test_an_evaluation_of_losses_alone():
+    only = Evaluation((), losses={"val_loss": 1.25})
+    assert only.metrics() == {"val_loss": 1.25} and only.format_rate is None and only.thought_tokens is None
+    lines = shown(before=only)
+    assert "answers correct -" in lines and "held-out loss 1.250" in lines
+    with pytest.raises(UserError, match="no evaluation"):
+        summary_table()
