@@ -1,0 +1,208 @@
+"""Curves of one run, or of several runs compared, as a figure that needs no legend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cot_components.errors import UserError
+from cot_components.viz.log import read_log
+from cot_components.viz.panels import Panel, compare_panels, run_panels
+from cot_components.viz.theme import INK, LINE, MUTED, PAPER, RUN_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Inter", "Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK.light,
+    "axes.edgecolor": LINE.light,
+    "axes.facecolor": PAPER.light,
+    "axes.labelcolor": MUTED.light,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LINE.light,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED.light,
+    "ytick.color": MUTED.light,
+    "ytick.major.size": 0,
+    "xtick.major.size": 3,
+    "xtick.major.width": 0.7,
+    "figure.facecolor": PAPER.light,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+MARGINS: Any = {"w_pad": 0.16, "h_pad": 0.1, "wspace": 0.04, "hspace": 0.06}
+
+
+def plot_run(run_dirs: str | Path | Sequence[str | Path], path: str | Path) -> Path:
+    """Draw the log of one run, or the logs of several with one panel per quantity.
+
+    Loss by role, accuracy and format rate, thought length, removed tokens or stage: whatever the log holds.
+
+    Args:
+        run_dirs: a folder that holds `log.jsonl`, or several to compare; each is named by its folder.
+        path: the PNG (or any type matplotlib writes) to make.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: no run, no log, or nothing in it to draw.
+    """
+    dirs = [Path(d) for d in ([run_dirs] if isinstance(run_dirs, str | Path) else run_dirs)]
+    if not dirs:
+        raise UserError("no run to plot")
+    logs = [read_log(d) for d in dirs]
+    panels = run_panels(logs[0]) if len(dirs) == 1 else compare_panels(logs)
+    if not panels:
+        raise UserError(f"{', '.join(map(str, dirs))}: the log holds nothing to plot yet")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = [INK.light] if len(dirs) == 1 else cycle(RUN_COLOURS)
+    figure = draw_panels(panels, list(zip(_names(dirs), colours, strict=False)))
+    figure.savefig(path, dpi=160)
+    return path
+
+
+def _names(dirs: Sequence[Path]) -> list[str]:
+    """Shortest ends of the paths that tell the runs apart."""
+    for depth in range(1, max(len(d.resolve().parts) for d in dirs) + 1):
+        names = ["/".join(d.resolve().parts[-depth:]) for d in dirs]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"{dirs[0]}: the same run twice")
+
+
+def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]]) -> Figure:
+    """A figure of at most three panels a row under the names of the runs in their colours; needs no display."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = min(3, len(panels)) if len(panels) != 4 else 2
+    rows = -(-len(panels) // columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.6 * columns, 3.0 * rows + 0.4), layout=ConstrainedLayoutEngine(**MARGINS))
+        FigureCanvasAgg(figure)
+        _draw_names(figure, names)
+        for i, panel in enumerate(panels):
+            _draw_panel(figure.add_subplot(rows, columns, i + 1), panel)
+        figure.canvas.draw()  # labels are moved apart by the final height of the axes
+        for axes, panel in zip(figure.axes, panels, strict=True):
+            _label_lines(axes, panel)
+    return figure
+
+
+def _draw_names(figure: Figure, names: Sequence[tuple[str, str]]) -> None:
+    from matplotlib.lines import Line2D
+
+    figure.legend(
+        [Line2D([], [], color=colour) for _, colour in names],
+        [name for name, _ in names],
+        loc="outside upper left",
+        ncols=len(names),
+        labelcolor="linecolor",
+        prop={"size": 13, "weight": "bold"},
+        frameon=False,
+        handlelength=0,
+        handletextpad=0,
+        columnspacing=1.4,
+        borderaxespad=0.4,
+    )
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for line in panel.lines:
+        draw: Callable[..., Any] = axes.step if line.stairs else axes.plot
+        extra = {"where": "post"} if line.stairs else {}
+        marker = "o" if len(line.steps) <= 30 and not line.smooth and not line.stairs else None
+        if line.smooth:
+            axes.plot(line.steps, line.values, color=line.colour, alpha=0.18, linewidth=0.8)
+        dashes = (0, (3, 2)) if line.dashed else "-"
+        draw(line.steps, line.trend, color=line.colour, linestyle=dashes, marker=marker, markersize=3, **extra)
+    axes.set_title(panel.title, loc="left", fontsize=10.5, fontweight="bold", pad=10)
+    axes.margins(x=0.02)
+    axes.set_xlabel("step", loc="right", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    _set_scale(axes, panel)
+
+
+def _set_scale(axes: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if panel.kind == "share":
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+        return
+    values = np.concatenate([line.trend for line in panel.lines])
+    lowest, highest = np.nanmin(values), np.nanmax(values)
+    if panel.kind == "loss" and highest > 10 * lowest > 0:
+        axes.set_yscale("log")
+        decades = 10.0 ** np.arange(np.floor(np.log10(lowest)), np.ceil(np.log10(highest)) + 1)
+        ticks = [
+            tick for decade in decades for tick in (decade, 2 * decade, 5 * decade) if lowest / 2 < tick < highest * 2
+        ]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks([], minor=True)
+        axes.set_ylim(lowest / 1.3, highest * 1.3)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.set_ylim(0, 1.08 * highest if highest > 0 else 1)
+
+
+def _label_lines(axes: Axes, panel: Panel) -> None:
+    """Each line's name beside its last point, in its colour, moved apart where two would touch."""
+    labelled = [line for line in panel.lines if line.label]
+    if not labelled:
+        return
+    ends = []
+    for line in labelled:
+        last = np.flatnonzero(np.isfinite(line.trend))[-1]
+        in_window = axes.transData.transform((line.steps[last], line.trend[last]))
+        ends.append(axes.transAxes.inverted().transform(in_window)[1])
+    line_height = 13 / (axes.get_window_extent().height * 72 / axes.figure.dpi)
+    for line, y in zip(labelled, spread(ends, line_height), strict=True):
+        axes.annotate(
+            line.label,
+            xy=(1, y),
+            xycoords="axes fraction",
+            xytext=(5, 0),
+            textcoords="offset points",
+            color=line.colour,
+            va="center",
+            fontsize=9.5,
+            annotation_clip=False,
+        )
+
+
+def spread(positions: Sequence[float], spacing: float) -> list[float]:
+    """The positions, in the same order, moved as little as makes neighbours at least `spacing` apart."""
+    order = np.argsort(positions, kind="stable")
+    ramp = spacing * np.arange(len(order))
+    # Subtracting the ramp turns "at least spacing apart" into "not falling": pool neighbours that violate it.
+    pools: list[list[float]] = []
+    for value in np.asarray(positions, dtype=float)[order] - ramp:
+        pools.append([value, 1.0])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            value_b, size_b = pools.pop()
+            value_a, size_a = pools.pop()
+            pools.append([(value_a * size_a + value_b * size_b) / (size_a + size_b), size_a + size_b])
+    placed = np.repeat([value for value, _ in pools], [int(size) for _, size in pools]) + ramp
+    result = np.empty(len(order))
+    result[order] = placed
+    return result.tolist()

@@ -1,0 +1,77 @@
+"""Reading a run's log back: one flat JSON object per line, cut anywhere when the run dies."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cot_components.errors import UserError
+
+LOG_NAME = "log.jsonl"
+
+Record = dict[str, Any]
+
+
+def read_log(path: str | Path) -> list[Record]:
+    """Records of a log file, or of a run's folder, in the order they were written; each holds at least `step`.
+
+    A half-written last line is left out; so is the half line that a killed run leaves in front of the first record
+    after its resume.
+
+    Raises:
+        UserError: no such file, or a line in the middle that is no record; names file and line.
+    """
+    path = Path(path)
+    path = path / LOG_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such log")
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        record = _parse(line)
+        if record is not None:
+            records.append(record)
+        elif line.strip() and number < len(lines):
+            raise UserError(f"{path}:{number}: not a log record: {line.strip()[:80]!r}")
+    return records
+
+
+def _parse(line: str) -> Record | None:
+    # Records are flat, so the last brace opens the last record of the line.
+    for start in {0, max(0, line.rfind("{"))}:
+        try:
+            record = json.loads(line[start:])
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            return record
+    return None
+
+
+def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of one measured quantity, in the order of the steps.
+
+    A step that was done again after a resume keeps its last value. Values that are not finite (the log holds them as
+    text) become NaN, so that a curve shows a gap.
+    """
+    by_step = {int(r["step"]): _number(r[key]) for r in records if r.get(key) is not None}
+    steps = sorted(by_step)
+    return np.array(steps, dtype=np.int64), np.array([by_step[step] for step in steps], dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def has_any(records: Sequence[Mapping[str, Any]], *keys: str) -> bool:
+    """Whether any record measured one of `keys`."""
+    return any(record.get(key) is not None for record in records for key in keys)
