@@ -1,0 +1,145 @@
+"""The data set: what a stock loop gets, what our recipes get, several sources, and rows held out."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from torchtune.data import padded_collate_sft
+
+from cot_components.clock import Clock
+from cot_components.config import ConfigError
+from cot_components.data.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.plans import Plans
+from cot_components.data.tasks import write_hub_dataset
+from cot_components.datasets import reasoning_dataset
+from cot_components.errors import UserError
+from cot_components.models import hf_tokenizer
+from cot_components.roles import IGNORE, Role
+from cot_components.training.validation import validation_data
+
+BLUR = {"_component_": "cot_components.transforms.Blur", "ratio": 0.5, "redraw": "once"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return hf_tokenizer(str(write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))))
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    return write_hub_dataset(tmp_path_factory.mktemp("data"), train=40, held_out=12)
+
+
+def test_a_sample_is_what_a_stock_recipe_wants(tokenizer, hub):
+    data = reasoning_dataset(tokenizer, source=str(hub), transforms={"blur": BLUR})
+    sample = data[3]
+    assert set(sample) == {"tokens", "labels", "weights", "roles", "id"} and sample["id"] == 3
+    assert all(label in (IGNORE, token) for token, label in zip(sample["tokens"], sample["labels"], strict=True))
+    supervised = {Role(role) for role, label in zip(sample["roles"], sample["labels"], strict=True) if label != IGNORE}
+    assert supervised == {Role.THINK_OPEN, Role.THOUGHT, Role.THINK_CLOSE, Role.ANSWER}
+    batch = padded_collate_sft([data[0], data[1]], padding_idx=data.chat.tokenizer.pad_id)
+    assert batch["tokens"].shape == batch["labels"].shape and set(batch) == {"tokens", "labels"}
+
+
+def test_indexing_and_batches_agree(tokenizer, hub):
+    data = reasoning_dataset(tokenizer, source=str(hub), transforms={"blur": BLUR})
+    batch = data.batches().batch([5], Clock(0, 0))
+    assert batch.labels[0, :-1].tolist() == data[5]["labels"][1:]
+
+
+def test_a_mask_for_every_epoch_needs_a_loop_that_counts_them(tokenizer, hub):
+    data = reasoning_dataset(tokenizer, source=str(hub), transforms={"blur": {**BLUR, "redraw": "epoch"}})
+    for use in (lambda: data[0], lambda: len(data)):
+        with pytest.raises(UserError, match=r"dataset\.transforms\.blur changes from epoch to epoch.*set redraw: once"):
+            use()
+    first, second = (data.batches().batch([0], Clock(epoch, 0)).labels.tolist() for epoch in (0, 1))
+    assert first != second
+
+
+@dataclass(frozen=True)
+class Mute:
+    def __call__(self, flat, clock):
+        return flat.with_weights(np.where(flat.roles == Role.THOUGHT, 0, flat.weights))
+
+
+def test_weights_of_the_data_and_of_transforms(tokenizer, tmp_path):
+    message = {"role": "assistant", "content": "<think>a</think>b", "weight": 0.5}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "q"}, message]}) + "\n")
+    data = reasoning_dataset(tokenizer, source=str(path))
+    assert set(data[0]["weights"]) == {1.0, 0.5}
+    muted = reasoning_dataset(tokenizer, source=str(path), transforms={"mute": Mute()})[0]
+    without_label = [Role(role) for role, label in zip(muted["roles"], muted["labels"], strict=True) if label == IGNORE]
+    assert Role.THOUGHT in without_label and Role.ANSWER not in without_label  # a loop that knows no weights still mutes
+
+
+def test_several_sources(tokenizer, hub):
+    sources = {"mine": {"source": str(hub), "weight": 0.5}, "tasks": {"source": "generated", "max_rows": 10, "weight": 2.0}}
+    data = reasoning_dataset(tokenizer, source=sources)
+    assert data.shares == ((0, 40, 0.5), (40, 50, 2.0))
+    assert len(set(data.rows.ids.tolist())) == 50 == data.report.kept
+    plans = Plans(data.rows.lengths, batch_size=5, shares=data.shares)
+    assert plans.rows_per_epoch == 40
+    with pytest.raises(ConfigError, match=r"unknown key 'dataset\.source\.mine\.wait'; did you mean 'weight'\?"):
+        reasoning_dataset(tokenizer, source={"mine": {"source": str(hub), "wait": 1}})
+    with pytest.raises(UserError, match="weight must be positive"):
+        reasoning_dataset(tokenizer, source={"mine": {"source": str(hub), "weight": 0}})
+
+
+def test_a_share_is_held_out(tokenizer, hub):
+    data = reasoning_dataset(tokenizer, source={"a": str(hub), "b": {"source": "generated", "max_rows": 10}})
+    train, held_out = data.split_off(0.2)
+    assert len(held_out) == 10 and len(train) == 40
+    assert set(train.rows.ids.tolist()) | set(held_out.rows.ids.tolist()) == set(data.rows.ids.tolist())
+    assert train.shares[0][1] == train.shares[1][0] and train.shares[1][1] == 40
+    assert len(data.split_off(0.001)[1]) == 1 and len(data.split_off(0.999)[0]) == 1
+    for share in (0.0, 1.0, 2.0):
+        with pytest.raises(UserError, match="between 0 and 1"):
+            data.split_off(share)
+    with pytest.raises(UserError, match="1 row cannot be split"):
+        held_out._only(held_out.rows.ids == held_out.rows.ids[0]).split_off(0.5)
+
+
+def test_validation_data(tokenizer, hub):
+    node = {"_component_": "cot_components.datasets.reasoning_dataset", "source": str(hub)}
+    data = reasoning_dataset(tokenizer, source=str(hub))
+    assert validation_data(node, None, data, tokenizer) == (data, None)
+    assert len(validation_data(node, 0.1, data, tokenizer)[1]) == 4
+    assert len(validation_data(node, {"split": "test"}, data, tokenizer)[1]) == 12
+    path = str(hub / "data" / "test-00000-of-00001.parquet")
+    assert len(validation_data(node, path, data, tokenizer)[1]) == 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"packed": True}, "dataset.packed must be false"),
+        ({"tags": {"start": "<t>"}}, r"unknown key 'dataset\.tags\.start'; valid: close, open"),
+        ({"transforms": {"blur": {**BLUR, "ration": 1}}}, r"unknown key 'dataset\.transforms\.blur\.ration'; did you mean 'ratio'"),
+        ({"template": "no_such"}, "no_such"),
+        ({"source": "/no/such/file.jsonl"}, "/no/such/file.jsonl"),
+        ({"source": {}}, "names no source"),
+        ({"too_long": "cut"}, "too_long must be one of"),
+    ],
+)
+def test_bad_settings(tokenizer, hub, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        reasoning_dataset(tokenizer, **{"source": str(hub), **settings})
+
+
+def test_the_cache_is_used_and_keyed(tokenizer, hub, tmp_path):
+    load = lambda **settings: reasoning_dataset(tokenizer, source=str(hub), cache_dir=str(tmp_path), **settings)  # noqa: E731
+    first = load()
+    again = load()
+    assert again.rows.tokens.tolist() == first.rows.tokens.tolist() and len(list(tmp_path.iterdir())) == 1
+    load(max_seq_len=200)
+    load(turns="each")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_tags_as_tokens(tokenizer, hub):
+    data = reasoning_dataset(tokenizer, source=str(hub), tags_as="token")
+    roles = data.rows.roles
+    assert (roles == Role.THINK_OPEN).sum() == (roles == Role.THINK_CLOSE).sum() == 40
+    assert data.chat.tokenizer.decode(data[0]["tokens"]).count("<think>") == 1
