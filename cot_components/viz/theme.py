@@ -1,0 +1,35 @@
+"""One colour per meaning, the same on the page, in the terminal and in the figures."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cot_components.roles import Role
+
+
+class Colour(NamedTuple):
+    """A hex colour for light and one for dark backgrounds; both have a contrast of at least 4.5 to theirs."""
+
+    light: str
+    dark: str
+
+
+PAPER = Colour("#fdfdfc", "#15171b")
+PANEL = Colour("#f4f4f1", "#1d2026")
+INK = Colour("#1b1d21", "#e8e7e3")
+MUTED = Colour("#62666e", "#9a9fa8")
+LINE = Colour("#dcdcd6", "#33373f")
+
+ROLE_COLOURS: dict[Role, Colour] = {
+    Role.PROMPT: Colour("#62666e", "#9a9fa8"),
+    Role.THINK_OPEN: Colour("#7443c4", "#b79bff"),
+    Role.THOUGHT: Colour("#1c5fc4", "#7fb2ff"),
+    Role.THINK_CLOSE: Colour("#7443c4", "#b79bff"),
+    Role.ANSWER: Colour("#b04a06", "#ffa860"),
+    Role.CALL: Colour("#0b7468", "#5fd0c1"),
+    Role.OBSERVATION: Colour("#77650f", "#d0bd63"),
+    Role.PAD: Colour("#62666e", "#9a9fa8"),
+}
+
+RUN_COLOURS = ("#1c5fc4", "#b04a06", "#0b7468", "#7443c4", "#a3195b", "#77650f", "#3d4a5c", "#4f8f00")
+"""Colours of runs compared in one figure, in order; repeated when there are more."""
