@@ -1,7 +1,7 @@
 """Toward what? Token losses as targets: one family, many presets, three ways in. Plain torch."""
 
 from cot_components.losses.checks import describe_nonfinite, supervised_rows
-from cot_components.losses.dense import dense, induced_target
+from cot_components.losses.dense import dense_loss, induced_target
 from cot_components.losses.highlight import GroupSoftmax
 from cot_components.losses.huggingface import hf_loss
 from cot_components.losses.loss import Loss, preset
@@ -37,7 +37,7 @@ __all__ = [
     "asft",
     "beyond_log",
     "chord_phi",
-    "dense",
+    "dense_loss",
     "describe_nonfinite",
     "dft",
     "distill",

@@ -11,7 +11,7 @@ from torch import Tensor
 from cot_components.losses.loss import Loss
 
 
-def dense(
+def dense_loss(
     loss: Loss,
     logits: Tensor,
     labels: Tensor,

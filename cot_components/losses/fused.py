@@ -48,7 +48,7 @@ class HeadGrads:
     """
 
     def __init__(self, xs: list[Tensor], weights: list[Tensor], wanted: list[bool], num_chunks: int) -> None:
-        def summed_in(weight: Tensor) -> torch.dtype:  # many bf16 chunks added up lose more than one product does
+        def summed_in(weight: Tensor) -> torch.dtype:  # bf16 chunks added up in bf16 lose more than one product does
             return weight.dtype if num_chunks <= 1 else torch.promote_types(weight.dtype, torch.float32)
 
         want_x, want_w = wanted[: len(xs)], wanted[len(xs) :]
@@ -67,11 +67,18 @@ class HeadGrads:
             elif of_w is not None:
                 for at in range(0, len(of_w), VOCAB_BLOCK):
                     block = slice(at, at + VOCAB_BLOCK)
-                    of_w[block] += dlogits[:, block].t() @ x[chunk]
+                    of_w[block] += _product(dlogits[:, block].t(), x[chunk])
 
     def finished(self) -> list[Tensor | None]:
         of_w = [None if grad is None else grad.to(w.dtype) for grad, w in zip(self.of_w, self.weights, strict=True)]
         return [*self.of_x, *of_w]
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` in fp32 from half-precision factors: a product rounded to bf16 before it is added has lost already."""
+    if a.is_cuda:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.to(torch.float32) @ b.to(torch.float32)
 
 
 def _each_chunk(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -104,9 +105,9 @@ def _target_of(
 
 
 def _draw(axis: Any, model: Tensor, target: Tensor, reference: Tensor | None) -> None:
-    places = torch.arange(len(model))
-    axis.bar(places - 0.2, model, width=0.4, color=MODEL)
-    axis.bar(places + 0.2, target, width=0.4, color=TARGET)
+    places = np.arange(len(model))
+    axis.bar(places - 0.2, model.numpy(), width=0.4, color=MODEL)
+    axis.bar(places + 0.2, target.numpy(), width=0.4, color=TARGET)
     if reference is not None:
-        axis.plot(places, reference, "o", markersize=4, color=INK.light)
+        axis.plot(places, reference.numpy(), "o", markersize=4, color=INK.light)
     axis.axhline(0.0, color=INK.light, linewidth=0.6)

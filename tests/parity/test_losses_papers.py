@@ -1,0 +1,89 @@
+"""Value and gradient of every preset against its paper's formula, on fresh random inputs, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from losses_for_tests import CASES, Case
+
+from cot_components import losses
+from cot_components.losses import induced_target
+
+CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+N, V = 7, 11
+
+
+def random_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    z, ref = (torch.randn(N, V, dtype=torch.float64) * 2 for _ in range(2))
+    labels = torch.randint(0, V, (N,))
+    labels[0] = z[0].argmax()  # one token the model is sure of
+    old_logp = z.log_softmax(-1).gather(1, labels[:, None]).squeeze(1) + 0.4 * torch.randn(N, dtype=torch.float64)
+    return z, ref, labels, old_logp
+
+
+def ours(case: Case, z: torch.Tensor, ref: torch.Tensor, labels: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    loss = case.loss(chunk_rows=3)
+    return loss.from_logits(
+        z, labels, columns={"old_logp": old}, reference=ref if loss.needs_reference else None
+    ).objective
+
+
+@CASE
+def test_value_is_the_published_one(case: Case) -> None:
+    z, ref, labels, old = random_batch()
+    expected = torch.stack([case.formula(z[t], z[t], int(labels[t]), ref[t], float(old[t])) for t in range(N)])
+    torch.testing.assert_close(ours(case, z, ref, labels, old), expected, rtol=1e-10, atol=1e-10)
+
+
+@CASE
+def test_gradient_is_that_of_the_formula_by_central_differences(case: Case) -> None:
+    z, ref, labels, old = random_batch()
+    leaf = z.clone().requires_grad_()
+    upstream = torch.rand(N, dtype=torch.float64)
+    (grad,) = torch.autograd.grad(ours(case, leaf, ref, labels, old), leaf, upstream)
+    step, count = 1e-6, 0
+    for t in range(N):
+        for v in range(V):
+            moved = torch.zeros(V, dtype=torch.float64)
+            moved[v] = step
+            plus, minus = (
+                float(case.formula(z[t] + sign * moved, z[t], int(labels[t]), ref[t], float(old[t])))
+                for sign in (1, -1)
+            )
+            expected = float(upstream[t]) * (plus - minus) / (2 * step)
+            assert float(grad[t, v]) == pytest.approx(expected, abs=2e-8, rel=1e-6)
+            count += 1
+    assert count == N * V
+
+
+@CASE
+def test_induced_target_sums_to_one(case: Case) -> None:
+    z, ref, labels, old = random_batch()
+    loss = case.loss()
+    more = {"columns": {"old_logp": old}, "reference": ref if loss.needs_reference else None}
+    target = induced_target(loss.from_logits, z, labels, **more)
+    torch.testing.assert_close(target.sum(-1), torch.ones(N, dtype=torch.float64))
+
+
+def test_the_gradient_of_dft_without_stopping_it_would_push_the_token_down() -> None:
+    """What the detached target guards against: an undetached p * nll flips its sign below p = 1 / e."""
+    z = torch.tensor([2.0, 1.0, 0.5, -1.0], dtype=torch.float64, requires_grad=True)
+    (undetached,) = torch.autograd.grad(-z.softmax(-1)[1] * z.log_softmax(-1)[1], z)
+    (detached,) = torch.autograd.grad(losses.dft()(z[None], torch.tensor([1])), z)
+    assert undetached[1] > 0 > detached[1]
+
+
+def test_target_sft_at_eta_0_and_otr_at_temperature_1_are_dft() -> None:
+    z, ref, labels, _ = random_batch()
+    dft, *same = (
+        torch.autograd.grad(loss.from_logits(z.requires_grad_(), labels, reference=ref).objective.sum(), z)[0] / scale
+        for loss, scale in (
+            (losses.dft(), 1.0),
+            (losses.target_sft(eta=0.0), 1.0),
+            (losses.otr(temperature=1.0, penalty=-0.1), 1.1),
+            (losses.beyond_log(exponent=1.0), 1.0),
+        )
+    )
+    for other in same:
+        torch.testing.assert_close(other, dft)
+    assert len(same) == 3

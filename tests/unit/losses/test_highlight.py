@@ -1,0 +1,109 @@
+"""Weights that follow the current loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cot_components import losses
+from cot_components.errors import UserError
+from cot_components.losses import GroupSoftmax
+from cot_components.losses.highlight import number_samples
+
+
+def slow_weights(nll: list[float], groups: list[int], sample: list[int], tau: float) -> list[float]:
+    """One sample after the other, one group after the other."""
+    weights = [0.0] * len(nll)
+    for name in set(sample):
+        members = [i for i, s in enumerate(sample) if s == name]
+        mean = {
+            g: sum(nll[i] for i in members if groups[i] == g) / sum(groups[i] == g for i in members)
+            for g in {groups[i] for i in members}
+        }
+        share = dict(
+            zip(mean, torch.tensor(list(mean.values()), dtype=torch.float64).div(tau).softmax(0).tolist(), strict=True)
+        )
+        for i in members:
+            weights[i] = len(members) * share[groups[i]] / sum(groups[j] == groups[i] for j in members)
+    return weights
+
+
+tokens = st.lists(
+    st.tuples(st.floats(0, 20), st.integers(0, 2), st.integers(0, 4).map(lambda s: s * 1000 - 7)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(tokens, st.floats(0.2, 10))
+def test_weights_equal_the_slow_ones_and_sum_to_each_samples_count(
+    rows: list[tuple[float, int, int]], tau: float
+) -> None:
+    nll, groups, sample = (list(column) for column in zip(*rows, strict=True))
+    found = GroupSoftmax(tau=tau, num_groups=3)(
+        torch.tensor(nll, dtype=torch.float64), torch.tensor(groups, dtype=torch.uint8), torch.tensor(sample)
+    )
+    torch.testing.assert_close(found, torch.tensor(slow_weights(nll, groups, sample, tau), dtype=torch.float64))
+    for name in set(sample):
+        here = torch.tensor(sample) == name
+        assert float(found[here].sum()) == pytest.approx(int(here.sum()))
+
+
+def test_samples_are_numbered_in_any_order() -> None:
+    assert number_samples(torch.tensor([7, -2, 7, 900, -2])).tolist() == [1, 0, 1, 2, 0]
+    assert number_samples(torch.tensor([], dtype=torch.int64)).tolist() == []
+
+
+def test_a_sample_of_one_group_is_trained_on_its_plain_mean() -> None:
+    weights = GroupSoftmax(tau=2.0)(torch.rand(5), torch.ones(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64))
+    torch.testing.assert_close(weights, torch.ones(5))
+
+
+N, D, V = 12, 4, 9
+
+
+def batch() -> dict[str, torch.Tensor]:
+    return {
+        "hidden": torch.randn(N, D).requires_grad_(),
+        "head": torch.randn(V, D),
+        "labels": torch.randint(0, V, (N,)),
+    }
+
+
+def test_the_loss_multiplies_rule_and_batch_weights_and_detaches_the_rule() -> None:
+    inputs, weights = batch(), torch.rand(N)
+    columns = {"groups": torch.arange(N) % 2, "sample": torch.arange(N) // 4}
+    rule = GroupSoftmax(tau=2.0)
+    out = losses.dft(weight_rule=rule, chunk_rows=5).fused(**inputs, weights=weights, columns=columns)
+    plain = losses.sft().fused(**inputs)
+    factor = rule(plain.nll, **columns)
+    fixed = losses.dft().fused(**inputs, weights=weights * factor)
+    torch.testing.assert_close(out.objective, fixed.objective)
+    grads = [torch.autograd.grad(o.objective, inputs["hidden"])[0] for o in (out, fixed)]
+    torch.testing.assert_close(*grads)
+    torch.testing.assert_close(
+        out.loss, (weights * plain.nll).sum()
+    )  # the batch's own weights: comparable across methods
+
+
+def test_any_function_is_a_weight_rule_and_whole_logits_agree() -> None:
+    inputs = batch()
+    loss = losses.sft(weight_rule=lambda nll: (nll > nll.mean()).float())
+    out = loss.fused(**inputs)
+    logits = inputs["hidden"] @ inputs["head"].t()
+    nll = torch.nn.functional.cross_entropy(logits, inputs["labels"], reduction="none")
+    torch.testing.assert_close(out.objective, nll[nll > nll.mean()].sum())
+    torch.testing.assert_close(loss.from_logits(logits, inputs["labels"]).objective.sum(), out.objective)
+
+
+def test_bad_settings_and_missing_columns() -> None:
+    with pytest.raises(UserError, match="tau must be above 0, got 0"):
+        GroupSoftmax(tau=0)
+    with pytest.raises(UserError, match="num_groups must be at least 1"):
+        GroupSoftmax(tau=1, num_groups=0)
+    with pytest.raises(
+        UserError, match="sft needs the column 'groups', one value per target token; columns given: sample"
+    ):
+        losses.sft(weight_rule=GroupSoftmax(tau=1)).fused(**batch(), columns={"sample": torch.zeros(N)})
