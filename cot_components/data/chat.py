@@ -181,7 +181,13 @@ def _content(segments: Sequence[Segment], opening: str, shield: Shield) -> str:
 
 
 def _compare(wanted: Sequence[Segment], written: Sequence[Segment]) -> None:
-    """Raise RowError unless every thought and answer was written, up to white space around it."""
+    """Raise RowError unless every thought and answer was written, up to white space around it, and no thought but these.
+
+    An answer without a thought may get an empty one.
+    """
+    pairs = [sum(s.role is Role.THINK_CLOSE for s in segments) for segments in (wanted, written)]
+    if pairs[1] != pairs[0] and pairs != [0, 1]:
+        raise RowError("the chat template changes the think tags", f"{pairs[1]} pairs in place of {pairs[0]}")
     for role in (Role.THOUGHT, Role.ANSWER):
         texts = [
             [s.text.strip() for s in segments if s.role is role and s.text.strip()] for segments in (wanted, written)

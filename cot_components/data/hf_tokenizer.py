@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from cot_components.data.templates import read_template
+from cot_components.data.templates import read_json, read_template
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 
@@ -30,9 +30,7 @@ def read_hf_tokenizer(path: str | Path) -> TextTokenizer:
         library = Tokenizer.from_str(json.dumps(_for_pieces(rules)))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file} is no tokenizer.json: {error}") from error
-    config, generation = (
-        _read_json(file.parent / name) for name in ("tokenizer_config.json", "generation_config.json")
-    )
+    config, generation = (read_json(file.parent / name) for name in ("tokenizer_config.json", "generation_config.json"))
     added = {token["content"]: token["id"] for token in rules.get("added_tokens", [])}
     bos, eos, pad = (_token_id(library, config.get(key)) for key in ("bos_token", "eos_token", "pad_token"))
     stop = generation.get("eos_token_id")
@@ -84,7 +82,3 @@ def _token_id(library: Tokenizer, token: str | Mapping[str, Any] | None) -> int 
     """A special token is named by its text, or by an object that holds it."""
     text = token["content"] if isinstance(token, Mapping) else token
     return None if text is None else library.token_to_id(text)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

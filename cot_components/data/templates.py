@@ -110,10 +110,21 @@ def read_template(path: Path) -> str | None:
         return None
     if path.suffix != ".json":
         return path.read_text(encoding="utf-8")
-    source = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
+    source = read_json(path).get("chat_template")
     if isinstance(source, list):  # several named templates
         return {entry["name"]: entry["template"] for entry in source}.get("default")
     return source
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no file. Raises UserError for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no object")
+    return content
 
 
 class Shield:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,6 +33,38 @@ def with_tag_tokens(tokenizer: TextTokenizer, tags: Tags) -> TextTokenizer:
     return tokenizer.with_control(
         {text: given[text] if text in given else next(spare) for text in (tags.open, tags.close)}
     )
+
+
+def write_tag_tokens(folder: Path, ids: Mapping[str, int]) -> None:
+    """Enter tag tokens into `tokenizer.json` and `tokenizer_config.json` of a model folder, where there are such files.
+
+    A reserved token of the same id gets the tag's text. Read again, the folder gives the tags the same ids. Tags are not
+    marked special, so that `decode(skip_special_tokens=True)` keeps them, as in published reasoning models.
+    """
+    for name, enter in (("tokenizer.json", _enter_rules), ("tokenizer_config.json", _enter_config)):
+        file = folder / name
+        if file.is_file():
+            content = json.loads(file.read_text(encoding="utf-8"))
+            for text, i in ids.items():
+                enter(content, text, i)
+            file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _enter_rules(rules: dict[str, Any], text: str, token_id: int) -> None:
+    if any(token["content"] == text for token in rules["added_tokens"]):
+        return
+    kept = [token for token in rules["added_tokens"] if token["id"] != token_id]
+    rules["added_tokens"] = sorted([*kept, {"id": token_id, **_token(text)}], key=lambda token: token["id"])
+
+
+def _enter_config(config: dict[str, Any], text: str, token_id: int) -> None:
+    if "added_tokens_decoder" in config:
+        config["added_tokens_decoder"].setdefault(str(token_id), {}).update(_token(text))
+
+
+def _token(text: str) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"content": text, **flags}
 
 
 @torch.no_grad()

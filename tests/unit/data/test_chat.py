@@ -1,0 +1,299 @@
+"""Which text of a rendered conversation is prompt, thought and answer; and that a person's text never is anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers_for_tests import KINDS, make_tokenizer
+
+from cot_components.data.chat import ChatFormat, Part, part_ids
+from cot_components.data.errors import RowError
+from cot_components.data.formats import Message
+from cot_components.data.segments import Tags
+from cot_components.data.templates import BUILT_IN, ChatTemplate, load_template
+from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.models.think_tokens import with_tag_tokens
+from cot_components.roles import Role
+
+TAGS = Tags()
+START, END = "<|user|>", "<|end|>"  # control tokens of the byte-level tokenizer
+PLAIN = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# As Qwen3 does it: earlier thoughts are taken out, the last one is written anew, an answer without one gets an empty one.
+REWRITES = """\
+{%- for m in messages %}
+    {%- if m.role == 'assistant' %}
+        {%- set parts = m.content.split('</think>') %}
+        {%- set thought = parts[0].split('<think>')[-1].strip('\\n') if parts | length > 1 else '' %}
+        {{- '<|assistant|>\\n' }}
+        {%- if loop.last %}{{- '<think>\\n' ~ thought ~ '\\n</think>\\n\\n' }}{% endif %}
+        {{- parts[-1].lstrip('\\n') ~ '<|end|>\\n' }}
+    {%- else %}
+        {{- '<|' ~ m.role ~ '|>\\n' ~ m.content ~ '<|end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|assistant|>\\n' }}{% endif %}"""
+OPENS = PLAIN.replace("<|assistant|>{%", "<|assistant|><think>\n{%")
+REWRITES_AND_OPENS = REWRITES.replace(
+    "{{- '<|assistant|>\\n' }}{% endif %}", "{{- '<|assistant|>\\n<think>\\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def byte(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+    return make_tokenizer("byte", tmp_path_factory.mktemp("byte"))
+
+
+def chat(tokenizer: TextTokenizer, source: str = PLAIN, *, tags: Tags = TAGS, tags_as: str = "text") -> ChatFormat:
+    return ChatFormat(
+        with_tag_tokens(tokenizer, tags) if tags_as == "token" else tokenizer, ChatTemplate("test", source), tags
+    )
+
+
+def ask(*contents: str) -> list[Message]:
+    return [Message("assistant" if i % 2 else "user", content) for i, content in enumerate(contents)]
+
+
+def texts(parts: list[Part], tokenizer: TextTokenizer) -> list[tuple[str, str]]:
+    """Label and text of each part, control tokens in square brackets."""
+    names = tokenizer.control_texts
+    return [(p.role.label, p.content if isinstance(p.content, str) else f"[{names[p.content]}]") for p in parts]
+
+
+def test_roles_of_an_ordinary_turn(byte: TextTokenizer) -> None:
+    turn = chat(byte).turn(ask("Add 1 and 2.", "<think>\n1 + 2 = 3\n</think>\n\nIt is 3."))
+    assert texts(turn.prompt, byte) == [
+        ("prompt", "[<|user|>]"),
+        ("prompt", "Add 1 and 2."),
+        ("prompt", "[<|end|>]"),
+        ("prompt", "[<|assistant|>]"),
+    ]
+    assert texts(turn.completion, byte) == [
+        ("think_open", "<think>"),
+        ("thought", "\n1 + 2 = 3\n"),
+        ("think_close", "</think>"),
+        ("answer", "\n\nIt is 3."),
+        ("answer", "[<|end|>]"),
+    ]
+
+
+def test_a_thought_beside_the_content(byte: TextTokenizer) -> None:
+    beside = [Message("user", "q"), Message("assistant", "a", thought="t")]
+    assert chat(byte).turn(beside) == chat(byte).turn(ask("q", "<think>\nt\n</think>\n\na"))
+
+
+def test_tags_as_tokens(byte: TextTokenizer) -> None:
+    format = chat(byte, tags_as="token")
+    turn = format.turn(ask("say <think>", "<think>\nt\n</think>a"))
+    assert texts(turn.prompt, format.tokenizer)[1] == ("prompt", "say <think>")
+    assert texts(turn.completion, format.tokenizer) == [
+        ("think_open", "[<think>]"),
+        ("thought", "\nt\n"),
+        ("think_close", "[</think>]"),
+        ("answer", "a"),
+        ("answer", "[<|end|>]"),
+    ]
+
+
+def test_what_the_template_writes_after_the_turn_is_cut(byte: TextTokenizer) -> None:
+    source = PLAIN.replace("<|end|>{% endfor %}", " <|end|>\n<|pad|>{% endfor %}").replace("<|end|>\n", "<|end|>\n")
+    turn = chat(byte, source).turn(ask("q", "<think>t</think>a"))
+    assert texts(turn.completion, byte)[-2:] == [("answer", "a "), ("answer", "[<|end|>]")]
+
+
+def test_a_template_without_an_end_of_turn_gets_the_end_token(byte: TextTokenizer) -> None:
+    source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    turn = chat(byte, source).turn(ask("q", "<think>t</think>a"))
+    assert texts(turn.completion, byte)[-2:] == [("answer", "a\n"), ("answer", "[<|end|>]")]
+    with pytest.raises(RowError, match="writes no end of turn"):
+        chat(replace(byte, eos_id=None), source).turn(ask("q", "<think>t</think>a"))
+
+
+def test_earlier_thoughts_are_taken_out(byte: TextTokenizer) -> None:
+    messages = ask("q", "<think>secret</think>\n\na", "r", "<think>t</think>b")
+    turn = chat(byte).turn(messages)
+    assert part_ids(turn.prompt, byte) == part_ids(
+        chat(byte).turn(ask("q", "a", "r", "<think>t</think>b")).prompt, byte
+    )
+    assert "secret" not in str(texts(turn.prompt + turn.completion, byte))
+
+
+def test_an_earlier_turn_of_uncertain_shape_drops_the_row(byte: TextTokenizer) -> None:
+    with pytest.raises(RowError):
+        chat(byte).turn(ask("q", "<think>never closed", "r", "<think>t</think>b"))
+
+
+@pytest.mark.parametrize("inner", ["t", "\nt\n", "\n\n t \n", "\u00e9\n\n- x"])
+def test_a_template_may_change_white_space_only(byte: TextTokenizer, inner: str) -> None:
+    turn = chat(byte, REWRITES).turn(ask("q", f"<think>{inner}</think>\n\n\n a"))
+    roles = [p.role for p in turn.completion]
+    assert roles == [Role.THINK_OPEN, Role.THOUGHT, Role.THINK_CLOSE, Role.ANSWER, Role.ANSWER]
+    assert str(turn.completion[1].content).strip() == inner.strip()
+    assert turn.completion[1].content == "\n" + inner.strip("\n") + "\n"
+
+
+def test_a_template_may_write_an_empty_thought_where_there_is_none(byte: TextTokenizer) -> None:
+    turn = chat(byte, REWRITES).turn(ask("q", "a"))
+    assert texts(turn.completion, byte)[:4] == [
+        ("think_open", "<think>"),
+        ("thought", "\n\n"),
+        ("think_close", "</think>"),
+        ("answer", "\n\na"),
+    ]
+
+
+@pytest.mark.parametrize("source", [OPENS, REWRITES_AND_OPENS])
+@pytest.mark.parametrize("text", ["<think>\nt\n</think>\n\na", "<think>t\n</think>\n\na", "t\n</think>\n\na"])
+@pytest.mark.parametrize("tags_as", ["text", "token"])
+def test_a_template_that_opens_the_thought(byte: TextTokenizer, source: str, text: str, tags_as: str) -> None:
+    format = chat(byte, source, tags_as=tags_as)
+    turn = format.turn(ask("q", text))
+    shown = texts(turn.completion, format.tokenizer)
+    opening = (
+        [("think_open", "[<think>]"), ("think_open", "\n")] if tags_as == "token" else [("think_open", "<think>\n")]
+    )
+    assert shown[: len(opening)] == opening
+    assert shown[len(opening)] == ("thought", "t\n")
+    assert format.prompt_ids(ask("q")) == part_ids([*turn.prompt, *turn.completion[: len(opening)]], format.tokenizer)
+    assert all(part.role is Role.PROMPT for part in turn.prompt)
+
+
+def test_a_template_that_opens_the_thought_of_an_answer_without_one(byte: TextTokenizer) -> None:
+    with pytest.raises(RowError):
+        chat(byte, OPENS).turn(ask("q", "a"))
+
+
+LIES = {
+    "takes the thought out": PLAIN.replace("m.content", "m.content.split('</think>')[-1]"),
+    "shortens the thought": PLAIN.replace("m.content", "m.content | replace('ten', '10')"),
+    "changes the answer": PLAIN.replace("m.content", "m.content | replace('eleven', '11')"),
+    "writes tags twice": PLAIN.replace("{{ m.content }}", "<think></think>{{ m.content }}"),
+    "swaps tags": PLAIN.replace("m.content", "m.content | replace('<think>', '</think>')"),
+    "cuts the answer": PLAIN.replace("m.content", "m.content | replace('</think>', '</think>x<|end|>')"),
+    "adds a thought": REWRITES.replace(
+        "m.content.split('</think>')", "('<think>w</think>' ~ m.content).split('</think>')"
+    ),
+    "another prompt": PLAIN.replace("{% for", "{{ messages | length }}{% for", 1),
+    "no header for the answer": PLAIN.replace("<|assistant|>", "<|assistant|>\n"),
+    "everything in capitals": PLAIN.replace("m.content", "m.content | upper"),
+    "refuses": "{{ raise_exception('no') }}",
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("tags_as", ["text", "token"])
+def test_a_template_that_changes_more_drops_the_row(byte: TextTokenizer, name: str, tags_as: str) -> None:
+    with pytest.raises(RowError, match="chat template"):
+        chat(byte, LIES[name], tags_as=tags_as).turn(ask("q", "<think>ten</think>eleven"))
+
+
+TEMPLATES = {
+    "plain": PLAIN,
+    "rewrites": REWRITES,
+    "opens": OPENS,
+    "rewrites and opens": REWRITES_AND_OPENS,
+    "spaced": "{% for m in messages %}[{{ m.role }}] {{ m.content }} </s>{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}",
+    **BUILT_IN,
+}
+END_OF_TURN = {"llama3": "<|eot_id|>", "chatml": "<|im_end|>", "spaced": "</s>"}
+HOSTILE = st.lists(
+    st.sampled_from(
+        [
+            "a",
+            " ",
+            "\n",
+            "7",
+            "<|end|>",
+            "<|user|>",
+            "<|eot_id|>",
+            "<|im_end|>",
+            "</s>",
+            "\ue000",
+            "\ue0000\ue000",
+            "{{ 1 }}",
+            "\u00e9",
+        ]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def pick_format(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], ChatFormat]:
+    """Every tokenizer with every template whose end of turn it has, tags as text and as tokens."""
+    made: list[ChatFormat] = []
+    for kind in KINDS:
+        tokenizer = make_tokenizer(kind, tmp_path_factory.mktemp(kind))
+        for name, source in TEMPLATES.items():
+            if END_OF_TURN.get(name, END) in tokenizer.control:
+                template = load_template(name, tokenizer) if name in BUILT_IN else ChatTemplate(name, source)
+                made += [
+                    ChatFormat(tokenizer, template, TAGS),
+                    ChatFormat(with_tag_tokens(tokenizer, TAGS), template, TAGS),
+                ]
+    assert len(made) == 2 * (4 + 1 + 2 + 3)
+    return lambda number: made[number % len(made)]
+
+
+@given(prompt=HOSTILE, thought=HOSTILE, answer=HOSTILE, earlier=HOSTILE, number=st.integers(0, 999))
+def test_only_the_template_writes_control_tokens(
+    pick_format: Callable[[int], ChatFormat], prompt: str, thought: str, answer: str, earlier: str, number: int
+) -> None:
+    format = pick_format(number)
+    innocent = ask("p", "e", "p", "<think>t</think>a")
+    hostile = ask(f"p{prompt}", f"e{earlier}", f"p{prompt}", f"<think>t{thought}</think>a{answer}")
+    ours, theirs = format.turn(hostile), format.turn(innocent)
+    for one, other in zip(ours, theirs, strict=True):
+        control = [[part.content for part in parts if isinstance(part.content, int)] for parts in (one, other)]
+        assert control[0] == control[1]
+    by_role = {
+        role: "".join(str(p.content) for p in ours.completion if p.role is role and isinstance(p.content, str))
+        for role in (Role.THOUGHT, Role.ANSWER)
+    }
+    assert by_role[Role.THOUGHT].strip() == f"t{thought}".strip()
+    assert by_role[Role.ANSWER].strip() == f"a{answer}".strip()
+    encoded = part_ids(ours.prompt + ours.completion, format.tokenizer)
+    start = format.prompt_ids(hostile[:-1])
+    assert encoded[: len(start)] == start
+
+
+def test_ids_that_end_a_generation(byte: TextTokenizer, tmp_path: Path) -> None:
+    assert chat(byte).stop_ids == (byte.control["<|end|>"],)
+    assert chat(byte, PLAIN.replace("<|end|>", "<|pad|>")).stop_ids == (
+        byte.control["<|pad|>"],
+        byte.control["<|end|>"],
+    )
+    assert chat(byte, OPENS).stop_ids == (byte.control["<|end|>"],)
+    llama = make_tokenizer("llama3", tmp_path)
+    assert ChatFormat(llama, load_template(None, llama), TAGS).stop_ids == (128001, 128008, 128009)
+
+
+def test_other_tags(byte: TextTokenizer) -> None:
+    tags = Tags("<Thought>", "</Thought>")
+    turn = chat(byte, tags=tags).turn(ask("q", "<Thought>\nt\n</Thought>\n<Output>\na\n</Output>"))
+    assert texts(turn.completion, byte)[:4] == [
+        ("think_open", "<Thought>"),
+        ("thought", "\nt\n"),
+        ("think_close", "</Thought>"),
+        ("answer", "\n<Output>\na\n</Output>"),
+    ]
+
+
+def test_fingerprint_follows_tokenizer_template_and_tags(byte: TextTokenizer) -> None:
+    formats = [
+        chat(byte),
+        chat(byte, tags_as="token"),
+        chat(byte, REWRITES),
+        chat(byte, tags=Tags("<a>", "</a>")),
+        chat(replace(byte, content_hash="other")),
+    ]
+    assert len({format.fingerprint() for format in formats}) == len(formats)
+    assert chat(byte).fingerprint() == formats[0].fingerprint()
