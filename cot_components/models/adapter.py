@@ -2,8 +2,8 @@
 
 `adapt(model)` leaves the state dict and the logits of the model untouched (bit for bit) and adds two ways in:
 
-- `model.loss(loss, batch)`: hidden states and the fused loss inside the root's forward. FSDP2 gathers the head's weight only there
-  (`register_fsdp_forward_method`), and on one process it is an ordinary method.
+- `model.loss(loss, batch)`: hidden states and the fused loss inside the root's forward, the only place where FSDP2 has the head's whole weight
+  (`training.distributed.shard` registers these methods; on one process they are ordinary ones).
 - `model.next_logits(tokens, ...)`: logits of the last position only, for generation.
 """
 
@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import register_fsdp_forward_method
 
 from cot_components.data.batches import Batch
 from cot_components.errors import UserError
 from cot_components.losses.types import Head, Pairs
+
+FORWARD_METHODS = ("loss", "next_logits")
+"""Methods that run the model's forward: with FSDP2 they must be registered after sharding."""
 
 
 def adapt(model: nn.Module) -> nn.Module:
@@ -35,8 +37,6 @@ def adapt(model: nn.Module) -> nn.Module:
     model.unembed = types.MethodType(_stop_before_head, model)
     model.loss = types.MethodType(_loss, model)  # type: ignore[assignment]
     model.next_logits = types.MethodType(_next_logits, model)  # type: ignore[assignment]
-    for method in ("loss", "next_logits"):
-        register_fsdp_forward_method(model, method)
     return model
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+from cot_components.models.adapter import FORWARD_METHODS
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,18 @@ def start(device: torch.device) -> World:
 
 
 def shard(model: Any, world: World) -> None:
-    """Shard each layer and the root with FSDP2, in place; head and embedding stay with the root, where the loss runs."""
+    """Shard each layer and the root with FSDP2, in place; head and embedding stay with the root, where the loss runs.
+
+    The root gives its gathered weights back after every forward. Left gathered by a forward without a backward (held-out loss, blurred tokens),
+    they would hide the sharded gradients from clipping and feed stale weights to the next step.
+    """
     if world.size == 1:
         return
-    from torch.distributed.fsdp import fully_shard
-
     for layer in model.layers:
-        fully_shard(layer)
-    fully_shard(model)
+        fully_shard(layer, reshard_after_forward=True)
+    fully_shard(model, reshard_after_forward=True)
+    for method in FORWARD_METHODS:
+        register_fsdp_forward_method(model, method)
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
