@@ -86,7 +86,7 @@ class Tags:
 
     def __post_init__(self) -> None:
         for name, tag in (("open", self.open), ("close", self.close)):
-            if not isinstance(tag, str) or not tag or tag != tag.strip() or not canonical(tag):
+            if not isinstance(tag, str) or not tag or tag != tag.strip():
                 raise UserError(f"tags.{name} must be text without blanks around it, got {tag!r}")
         ours, theirs = canonical(self.open), canonical(self.close)
         if ours in theirs or theirs in ours:

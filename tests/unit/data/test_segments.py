@@ -205,7 +205,7 @@ def test_a_thought_beside_a_content_that_has_one_too_is_refused() -> None:
 def test_known_openings_are_in_canonical_form_and_noticed(opening: str) -> None:
     assert canonical(opening) == opening
     tags = Tags("<cot>", "</cot>")
-    assert "starts with" in str(outcome(f"\n {opening.upper()}x", tags, opened=False))
+    assert "starts with" in str(outcome(f"{' ' * 200}{opening.upper()}x", tags, opened=False))
     assert outcome(f"I use {opening} here", tags, opened=False) == [(Role.ANSWER, f"I use {opening} here")]
 
 
