@@ -181,7 +181,7 @@ def _content(segments: Sequence[Segment], opening: str, shield: Shield) -> str:
 
 
 def _compare(wanted: Sequence[Segment], written: Sequence[Segment]) -> None:
-    """Raise RowError unless every thought and answer was written, up to white space around it, and no thought but these.
+    """Raise RowError unless every thought and answer was written, up to white space around it, and no other thought.
 
     An answer without a thought may get an empty one.
     """

@@ -38,8 +38,8 @@ def with_tag_tokens(tokenizer: TextTokenizer, tags: Tags) -> TextTokenizer:
 def write_tag_tokens(folder: Path, ids: Mapping[str, int]) -> None:
     """Enter tag tokens into `tokenizer.json` and `tokenizer_config.json` of a model folder, where there are such files.
 
-    A reserved token of the same id gets the tag's text. Read again, the folder gives the tags the same ids. Tags are not
-    marked special, so that `decode(skip_special_tokens=True)` keeps them, as in published reasoning models.
+    A reserved token of the same id gets the tag's text. Read again, the folder gives the tags the same ids. They are
+    not marked special, so that `decode(skip_special_tokens=True)` keeps them, as in published reasoning models.
     """
     for name, enter in (("tokenizer.json", _enter_rules), ("tokenizer_config.json", _enter_config)):
         file = folder / name

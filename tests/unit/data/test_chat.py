@@ -1,4 +1,4 @@
-"""Which text of a rendered conversation is prompt, thought and answer; and that a person's text never is anything else."""
+"""Which text of a rendered conversation is prompt, thought and answer; what a person writes is nothing else."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS, TAGS, ask, chat, texts
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import KINDS, make_tokenizer
 
-from cot_components.data.chat import ChatFormat, Part, part_ids
+from cot_components.data.chat import ChatFormat, part_ids
 from cot_components.data.errors import RowError
 from cot_components.data.formats import Message
 from cot_components.data.segments import Tags
@@ -20,51 +21,10 @@ from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.models.think_tokens import with_tag_tokens
 from cot_components.roles import Role
 
-TAGS = Tags()
-START, END = "<|user|>", "<|end|>"  # control tokens of the byte-level tokenizer
-PLAIN = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-# As Qwen3 does it: earlier thoughts are taken out, the last one is written anew, an answer without one gets an empty one.
-REWRITES = """\
-{%- for m in messages %}
-    {%- if m.role == 'assistant' %}
-        {%- set parts = m.content.split('</think>') %}
-        {%- set thought = parts[0].split('<think>')[-1].strip('\\n') if parts | length > 1 else '' %}
-        {{- '<|assistant|>\\n' }}
-        {%- if loop.last %}{{- '<think>\\n' ~ thought ~ '\\n</think>\\n\\n' }}{% endif %}
-        {{- parts[-1].lstrip('\\n') ~ '<|end|>\\n' }}
-    {%- else %}
-        {{- '<|' ~ m.role ~ '|>\\n' ~ m.content ~ '<|end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|assistant|>\\n' }}{% endif %}"""
-OPENS = PLAIN.replace("<|assistant|>{%", "<|assistant|><think>\n{%")
-REWRITES_AND_OPENS = REWRITES.replace(
-    "{{- '<|assistant|>\\n' }}{% endif %}", "{{- '<|assistant|>\\n<think>\\n' }}{% endif %}"
-)
-
 
 @pytest.fixture(scope="module")
 def byte(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     return make_tokenizer("byte", tmp_path_factory.mktemp("byte"))
-
-
-def chat(tokenizer: TextTokenizer, source: str = PLAIN, *, tags: Tags = TAGS, tags_as: str = "text") -> ChatFormat:
-    return ChatFormat(
-        with_tag_tokens(tokenizer, tags) if tags_as == "token" else tokenizer, ChatTemplate("test", source), tags
-    )
-
-
-def ask(*contents: str) -> list[Message]:
-    return [Message("assistant" if i % 2 else "user", content) for i, content in enumerate(contents)]
-
-
-def texts(parts: list[Part], tokenizer: TextTokenizer) -> list[tuple[str, str]]:
-    """Label and text of each part, control tokens in square brackets."""
-    names = tokenizer.control_texts
-    return [(p.role.label, p.content if isinstance(p.content, str) else f"[{names[p.content]}]") for p in parts]
 
 
 def test_roles_of_an_ordinary_turn(byte: TextTokenizer) -> None:
@@ -109,7 +69,8 @@ def test_what_the_template_writes_after_the_turn_is_cut(byte: TextTokenizer) -> 
 
 
 def test_a_template_without_an_end_of_turn_gets_the_end_token(byte: TextTokenizer) -> None:
-    source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    source = PLAIN.replace("<|end|>", "\n").replace("<|{{ m.role }}|>", "{{ m.role }}: ")
+    source = source.replace("<|assistant|>", "assistant: ")
     turn = chat(byte, source).turn(ask("q", "<think>t</think>a"))
     assert texts(turn.completion, byte)[-2:] == [("answer", "a\n"), ("answer", "[<|end|>]")]
     with pytest.raises(RowError, match="writes no end of turn"):
@@ -119,79 +80,13 @@ def test_a_template_without_an_end_of_turn_gets_the_end_token(byte: TextTokenize
 def test_earlier_thoughts_are_taken_out(byte: TextTokenizer) -> None:
     messages = ask("q", "<think>secret</think>\n\na", "r", "<think>t</think>b")
     turn = chat(byte).turn(messages)
-    assert part_ids(turn.prompt, byte) == part_ids(
-        chat(byte).turn(ask("q", "a", "r", "<think>t</think>b")).prompt, byte
-    )
+    assert texts(turn.prompt, byte) == texts(chat(byte).prompt(ask("q", "a", "r")), byte)
     assert "secret" not in str(texts(turn.prompt + turn.completion, byte))
 
 
 def test_an_earlier_turn_of_uncertain_shape_drops_the_row(byte: TextTokenizer) -> None:
     with pytest.raises(RowError):
         chat(byte).turn(ask("q", "<think>never closed", "r", "<think>t</think>b"))
-
-
-@pytest.mark.parametrize("inner", ["t", "\nt\n", "\n\n t \n", "\u00e9\n\n- x"])
-def test_a_template_may_change_white_space_only(byte: TextTokenizer, inner: str) -> None:
-    turn = chat(byte, REWRITES).turn(ask("q", f"<think>{inner}</think>\n\n\n a"))
-    roles = [p.role for p in turn.completion]
-    assert roles == [Role.THINK_OPEN, Role.THOUGHT, Role.THINK_CLOSE, Role.ANSWER, Role.ANSWER]
-    assert str(turn.completion[1].content).strip() == inner.strip()
-    assert turn.completion[1].content == "\n" + inner.strip("\n") + "\n"
-
-
-def test_a_template_may_write_an_empty_thought_where_there_is_none(byte: TextTokenizer) -> None:
-    turn = chat(byte, REWRITES).turn(ask("q", "a"))
-    assert texts(turn.completion, byte)[:4] == [
-        ("think_open", "<think>"),
-        ("thought", "\n\n"),
-        ("think_close", "</think>"),
-        ("answer", "\n\na"),
-    ]
-
-
-@pytest.mark.parametrize("source", [OPENS, REWRITES_AND_OPENS])
-@pytest.mark.parametrize("text", ["<think>\nt\n</think>\n\na", "<think>t\n</think>\n\na", "t\n</think>\n\na"])
-@pytest.mark.parametrize("tags_as", ["text", "token"])
-def test_a_template_that_opens_the_thought(byte: TextTokenizer, source: str, text: str, tags_as: str) -> None:
-    format = chat(byte, source, tags_as=tags_as)
-    turn = format.turn(ask("q", text))
-    shown = texts(turn.completion, format.tokenizer)
-    opening = (
-        [("think_open", "[<think>]"), ("think_open", "\n")] if tags_as == "token" else [("think_open", "<think>\n")]
-    )
-    assert shown[: len(opening)] == opening
-    assert shown[len(opening)] == ("thought", "t\n")
-    assert format.prompt_ids(ask("q")) == part_ids([*turn.prompt, *turn.completion[: len(opening)]], format.tokenizer)
-    assert all(part.role is Role.PROMPT for part in turn.prompt)
-
-
-def test_a_template_that_opens_the_thought_of_an_answer_without_one(byte: TextTokenizer) -> None:
-    with pytest.raises(RowError):
-        chat(byte, OPENS).turn(ask("q", "a"))
-
-
-LIES = {
-    "takes the thought out": PLAIN.replace("m.content", "m.content.split('</think>')[-1]"),
-    "shortens the thought": PLAIN.replace("m.content", "m.content | replace('ten', '10')"),
-    "changes the answer": PLAIN.replace("m.content", "m.content | replace('eleven', '11')"),
-    "writes tags twice": PLAIN.replace("{{ m.content }}", "<think></think>{{ m.content }}"),
-    "swaps tags": PLAIN.replace("m.content", "m.content | replace('<think>', '</think>')"),
-    "cuts the answer": PLAIN.replace("m.content", "m.content | replace('</think>', '</think>x<|end|>')"),
-    "adds a thought": REWRITES.replace(
-        "m.content.split('</think>')", "('<think>w</think>' ~ m.content).split('</think>')"
-    ),
-    "another prompt": PLAIN.replace("{% for", "{{ messages | length }}{% for", 1),
-    "no header for the answer": PLAIN.replace("<|assistant|>", "<|assistant|>\n"),
-    "everything in capitals": PLAIN.replace("m.content", "m.content | upper"),
-    "refuses": "{{ raise_exception('no') }}",
-}
-
-
-@pytest.mark.parametrize("name", LIES)
-@pytest.mark.parametrize("tags_as", ["text", "token"])
-def test_a_template_that_changes_more_drops_the_row(byte: TextTokenizer, name: str, tags_as: str) -> None:
-    with pytest.raises(RowError, match="chat template"):
-        chat(byte, LIES[name], tags_as=tags_as).turn(ask("q", "<think>ten</think>eleven"))
 
 
 TEMPLATES = {
@@ -204,26 +99,8 @@ TEMPLATES = {
     **BUILT_IN,
 }
 END_OF_TURN = {"llama3": "<|eot_id|>", "chatml": "<|im_end|>", "spaced": "</s>"}
-HOSTILE = st.lists(
-    st.sampled_from(
-        [
-            "a",
-            " ",
-            "\n",
-            "7",
-            "<|end|>",
-            "<|user|>",
-            "<|eot_id|>",
-            "<|im_end|>",
-            "</s>",
-            "\ue000",
-            "\ue0000\ue000",
-            "{{ 1 }}",
-            "\u00e9",
-        ]
-    ),
-    max_size=8,
-).map("".join)
+PIECES = ["a", " ", "\n", "7", "\u00e9", "{{ 1 }}", "\ue000", "\ue0000\ue000", "<|end|>", "<|user|>"]
+HOSTILE = st.lists(st.sampled_from([*PIECES, *END_OF_TURN.values()]), max_size=8).map("".join)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +110,7 @@ def pick_format(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Cha
     for kind in KINDS:
         tokenizer = make_tokenizer(kind, tmp_path_factory.mktemp(kind))
         for name, source in TEMPLATES.items():
-            if END_OF_TURN.get(name, END) in tokenizer.control:
+            if END_OF_TURN.get(name, "<|end|>") in tokenizer.control:
                 template = load_template(name, tokenizer) if name in BUILT_IN else ChatTemplate(name, source)
                 made += [
                     ChatFormat(tokenizer, template, TAGS),
@@ -267,10 +144,8 @@ def test_only_the_template_writes_control_tokens(
 
 def test_ids_that_end_a_generation(byte: TextTokenizer, tmp_path: Path) -> None:
     assert chat(byte).stop_ids == (byte.control["<|end|>"],)
-    assert chat(byte, PLAIN.replace("<|end|>", "<|pad|>")).stop_ids == (
-        byte.control["<|pad|>"],
-        byte.control["<|end|>"],
-    )
+    both = (byte.control["<|pad|>"], byte.control["<|end|>"])
+    assert chat(byte, PLAIN.replace("<|end|>", "<|pad|>")).stop_ids == both
     assert chat(byte, OPENS).stop_ids == (byte.control["<|end|>"],)
     llama = make_tokenizer("llama3", tmp_path)
     assert ChatFormat(llama, load_template(None, llama), TAGS).stop_ids == (128001, 128008, 128009)

@@ -32,12 +32,8 @@ CONVERSATIONS = {
 def ids_by_template(name: str, turns: list[tuple[str, str]], tokenizer: TextTokenizer, **options: bool) -> list[int]:
     """Render, split at control tokens, encode the rest: what `ChatFormat` does, in three lines."""
     rendered = load_template(name, tokenizer).render([{"role": r, "content": c} for r, c in turns], **options)
-    pieces = tokenizer.control_pattern.split(rendered)
-    return [
-        i
-        for piece in pieces
-        for i in ([tokenizer.control[piece]] if piece in tokenizer.control else tokenizer.encode_text(piece))
-    ]
+    pieces, control = tokenizer.control_pattern.split(rendered), tokenizer.control
+    return [i for piece in pieces for i in ([control[piece]] if piece in control else tokenizer.encode_text(piece))]
 
 
 def torchtune_messages(turns: list[tuple[str, str]]) -> list:
