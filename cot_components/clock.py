@@ -1,7 +1,7 @@
 """Time and chance: the two numbers a run knows about time, and random bits that depend on nothing else.
 
-Every random choice a transform makes is `draw_bits(seed, epoch, ids, counters)`: a hash, not a stream. The same token of the same row gets
-the same bits for any batch size, order, number of workers or processes, and after a resume.
+Every random choice a transform makes is `draw_bits(seed, epoch, ids, counters)`: a hash, not a stream. The same token
+of the same row gets the same bits for any batch size, order, number of workers or processes, and after a resume.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,8 @@ class Clock(NamedTuple):
     """When a batch is drawn.
 
     epoch: passes over the data finished before this batch, from 0.
-    step:  optimizer steps of the global batch finished before this batch, counted from the start of the run and never restarted.
+    step:  optimizer steps of the global batch finished before this batch, counted from the start of the run and never
+        restarted.
     """
 
     epoch: int

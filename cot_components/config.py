@@ -1,7 +1,9 @@
-"""Configs are checked against signatures, then built: nothing is loaded, downloaded or allocated before every key is known to be right.
+"""Configs are checked against signatures, then built: nothing is loaded, downloaded or allocated before every key is
+known to be right.
 
-The signature is the schema. A recipe's keyword arguments are its YAML keys; the keyword arguments of the component that a node names with
-`_component_` are the node's keys. Errors are one sentence that names the key and the nearest valid one.
+The signature is the schema. A recipe's keyword arguments are its YAML keys; the keyword arguments of the component that
+a node names with `_component_` are the node's keys. Errors are one sentence that names the key and the nearest valid
+one.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ def _public_names(module: Any) -> list[str]:
     return [name for name in dir(module) if not name.startswith("_")]
 
 
-def check(component: Callable[..., Any], given: Mapping[str, Any], where: str = "", supplied: Iterable[str] = ()) -> None:
+def check(
+    component: Callable[..., Any], given: Mapping[str, Any], where: str = "", supplied: Iterable[str] = ()
+) -> None:
     """Check the keys and the types of `given` against the signature of `component`.
 
     Args:

@@ -1,4 +1,5 @@
-"""The data set of every recipe, ours or stock: traces from anywhere, encoded once, transformed anew whenever a row is used."""
+"""The data set of every recipe, ours or stock: traces from anywhere, encoded once, transformed anew whenever a row is
+used."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ from cot_components.roles import IGNORE
 class ReasoningDataset:
     """Encoded rows with the transforms that answer "present?" and "counted?" for them.
 
-    Our recipes take batches from `batches()`, which knows the epoch. Other loops index it: `dataset[i]` is a mapping with `tokens`, `labels`
-    (aligned with the tokens, not shifted), `weights`, `roles` and `id`.
+    Our recipes take batches from `batches()`, which knows the epoch. Other loops index it: `dataset[i]` is a mapping
+    with `tokens`, `labels` (aligned with the tokens, not shifted), `weights`, `roles` and `id`.
 
     rows:       encoded rows of all sources
     shares:     `(first_row, last_row, weight)` per source, see `Plans.shares`
@@ -66,8 +67,8 @@ class ReasoningDataset:
     def _refuse_transforms_that_need_the_epoch(self) -> None:
         if self._needing_epoch:
             raise UserError(
-                f"dataset.transforms.{self._needing_epoch[0]} changes from epoch to epoch, but a loop that indexes the data set tells it no "
-                "epoch; set redraw: once, or train with a recipe of cot-components"
+                f"dataset.transforms.{self._needing_epoch[0]} changes from epoch to epoch, but a loop that indexes the "
+                "data set tells it no epoch; set redraw: once, or train with a recipe of cot-components"
             )
 
     @cached_property
@@ -75,7 +76,8 @@ class ReasoningDataset:
         return [name for name, transform in self.transforms.items() if getattr(transform, "needs_epoch", False)]
 
     def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
-        """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row id).
+        """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row
+        id).
 
         Raises:
             UserError: a share outside (0, 1), or a single row, which cannot be split.
@@ -120,7 +122,8 @@ def reasoning_dataset(
 
     Args:
         tokenizer: a torchtune Llama-3 or Qwen2.5 tokenizer, or `cot_components.models.hf_tokenizer`.
-        source: a file (`.json`, `.jsonl`, `.parquet`, `.txt`), a folder in hub layout, a hub name, `generated` for the embedded tasks; or
+        source: a file (`.json`, `.jsonl`, `.parquet`, `.txt`), a folder in hub layout, a hub name, `generated` for the
+            embedded tasks; or
             several by name: `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
         split, subset, format, columns, max_rows: see `read_traces`; defaults for every named source.
         template: chat template: `llama3`, `chatml`, a path, or None for the tokenizer's own.
@@ -133,13 +136,16 @@ def reasoning_dataset(
         max_dropped: share of dropped rows above which there is an error all the same.
         transforms: named transforms, applied in order.
         cache_dir: keep encoded rows here; None encodes them at every start.
-        packed: stock recipes read this key; only False is right (their packer would drop labels' weights and freeze every mask).
+        packed: stock recipes read this key; only False is right (their packer would drop labels' weights and freeze
+            every mask).
 
     Raises:
         UserError: see above; also for a format that reads no row.
     """
     if packed:
-        raise UserError("dataset.packed must be false: torchtune's packer keeps only tokens and labels, and draws every mask once")
+        raise UserError(
+            "dataset.packed must be false: torchtune's packer keeps only tokens and labels, and draws every mask once"
+        )
     if transforms:
         walk(transforms, where="dataset.transforms")
     built = {name: build(node) for name, node in (transforms or {}).items()}
@@ -148,7 +154,14 @@ def reasoning_dataset(
     limit = max_seq_len if max_seq_len is not None else getattr(tokenizer, "max_seq_len", None)
     settings = RowSettings(turns=turns, max_seq_len=limit, too_long=too_long)
     prepared = [
-        _prepare(one, chat, settings, strict=strict, max_dropped=max_dropped, cache_dir=Path(cache_dir) if cache_dir else None)
+        _prepare(
+            one,
+            chat,
+            settings,
+            strict=strict,
+            max_dropped=max_dropped,
+            cache_dir=Path(cache_dir) if cache_dir else None,
+        )
         for one in sources
     ]
     report = DropReport()
@@ -161,7 +174,11 @@ def reasoning_dataset(
 
 
 def chat_format(
-    tokenizer: Any, *, template: str | None = None, tags: Mapping[str, str] | None = None, tags_as: Literal["text", "token"] = "text"
+    tokenizer: Any,
+    *,
+    template: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    tags_as: Literal["text", "token"] = "text",
 ) -> ChatFormat:
     """How conversations become ids, from a torchtune tokenizer and the settings of `reasoning_dataset`.
 
@@ -189,5 +206,3 @@ def _prepare(
         data_key=source.key(),
     )
     return prepared.rows, prepared.report
-
-

@@ -2,4 +2,6 @@
 
 
 class UserError(ValueError):
-    """Bad input: one clear sentence naming file and line, key or value. Recipes print it without a traceback and exit with code 2."""
+    """Bad input: one clear sentence naming file and line, key or value. Recipes print it without a traceback and exit
+    with code 2.
+    """

@@ -1,7 +1,7 @@
 """The part of a trace that a token belongs to.
 
-A trace is `prompt`, `thought`, `answer`; the tags around the thought have roles of their own, so that a transform never has to look
-for `<think>` in token ids. Roles are made once, while encoding, and travel with the tokens.
+A trace is `prompt`, `thought`, `answer`; the tags around the thought have roles of their own, so that a transform never
+has to look for `<think>` in token ids. Roles are made once, while encoding, and travel with the tokens.
 """
 
 from enum import IntEnum

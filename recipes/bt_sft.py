@@ -3,8 +3,9 @@
     tune run bt_sft --config bt_sft/quickstart
     tune run bt_sft --config bt_sft/llama3_2_1B dataset.source=DIR checkpointer.checkpoint_dir=DIR
 
-Part of every thought stays in context but is not trained on; its tags and the answer always are. The method is one transform
-(`cot_components.transforms.Blur`) in `dataset.transforms`, so this recipe is plain supervised fine-tuning around it.
+Part of every thought stays in context but is not trained on; its tags and the answer always are. The method is one
+transform (`cot_components.transforms.Blur`) in `dataset.transforms`, so this recipe is plain supervised fine-tuning
+around it.
 """
 
 from functools import partial
@@ -103,13 +104,29 @@ def main(
         log_blurred_every=log_blurred_every,
     )
 
-    log = RunLog(run.output_dir, run.world, total_steps=plans.total_steps, metric_logger=build(metric_logger), every=log_every_n_steps)
+    log = RunLog(
+        run.output_dir,
+        run.world,
+        total_steps=plans.total_steps,
+        metric_logger=build(metric_logger),
+        every=log_every_n_steps,
+    )
     log.say(f"{data.report.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
     evaluations = Evaluations(trainer, data.chat, held_out, build(evaluation), log, batch_size=batch_size)
     if evaluate_before_training:
         evaluations.run(step=0)
-    train(trainer, loader, on_step=partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps))
-    finish(run, trainer, data, evaluations, log, base_dir=(checkpointer or {}).get("checkpoint_dir"), tokenizer_dir=tokenizer.get("path"))
+    train(
+        trainer, loader, on_step=partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
+    )
+    finish(
+        run,
+        trainer,
+        data,
+        evaluations,
+        log,
+        base_dir=(checkpointer or {}).get("checkpoint_dir"),
+        tokenizer_dir=tokenizer.get("path"),
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Evaluate a model that thinks before it answers: generate, extract, compare.
 
-    tune run cot_eval --config cot_eval/quickstart
-    tune run cot_eval --config cot_eval/llama3_2_1B checkpointer.checkpoint_dir=DIR evaluation.source=DIR_OR_HUB_NAME
+tune run cot_eval --config cot_eval/quickstart
+tune run cot_eval --config cot_eval/llama3_2_1B checkpointer.checkpoint_dir=DIR evaluation.source=DIR_OR_HUB_NAME
 """
 
 from typing import Literal

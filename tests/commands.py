@@ -13,13 +13,17 @@ CONFIGS = ROOT / "configs"
 TUNE = Path(sys.executable).with_name("tune")
 
 
-def run(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: int = 300
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; never raises for its exit code."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(env or {})}
     environment.pop("PYTHONPATH", None)
     environment |= {k: v for k, v in (env or {}).items() if k == "PYTHONPATH"}
     arguments = [str(part) for part in command]
-    return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def tune(*arguments: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess[str]:

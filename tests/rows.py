@@ -34,7 +34,13 @@ def _counters(row: Sequence[Role]) -> np.ndarray:
 
 def trace_roles(prompt: int, thought: int, answer: int) -> list[Role]:
     """Roles of one row: prompt, tag, thought, tag, answer."""
-    return [Role.PROMPT] * prompt + [Role.THINK_OPEN] + [Role.THOUGHT] * thought + [Role.THINK_CLOSE] + [Role.ANSWER] * answer
+    return (
+        [Role.PROMPT] * prompt
+        + [Role.THINK_OPEN]
+        + [Role.THOUGHT] * thought
+        + [Role.THINK_CLOSE]
+        + [Role.ANSWER] * answer
+    )
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ class ListRows:
         chosen = [self.rows[i] for i in indices]
         names = ("tokens", "roles", "counters", "labels", "weights", "ids")
         empty = make_flat([])
-        columns = {name: np.concatenate([getattr(empty, name), *[getattr(row, name) for row in chosen]]) for name in names}
+        columns = {
+            name: np.concatenate([getattr(empty, name), *[getattr(row, name) for row in chosen]]) for name in names
+        }
         columns = {name: values.astype(getattr(empty, name).dtype) for name, values in columns.items()}
         return Flat(**columns, row_start=np.cumsum([0, *[len(row.tokens) for row in chosen]]).astype(np.int64))
 
@@ -60,5 +68,15 @@ def random_rows(count: int, *, seed: int = 0, vocabulary: int = 50) -> ListRows:
         prompt, thought, answer = random.integers(1, 6), random.integers(0, 30), random.integers(1, 5)
         flat = make_flat([trace_roles(int(prompt), int(thought), int(answer))], ids=[index * 7 + 3])
         tokens = random.integers(0, vocabulary, len(flat.tokens))
-        rows.append(Flat(tokens, flat.roles, flat.counters, initial_labels(tokens, flat.roles), flat.weights, flat.row_start, flat.ids))
+        rows.append(
+            Flat(
+                tokens,
+                flat.roles,
+                flat.counters,
+                initial_labels(tokens, flat.roles),
+                flat.weights,
+                flat.row_start,
+                flat.ids,
+            )
+        )
     return ListRows(rows)

@@ -1,9 +1,10 @@
-"""From a plan to finished batches: gather, transform, shift, pad, and list the supervised rows, all on the loader's side."""
+"""From a plan to finished batches: gather, transform, shift, pad, and list the supervised rows, all on the loader's
+side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from cot_components.data.plans import Plan
 from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
 
 Transform = Callable[[Flat, Clock], Flat]
-"""A pure function of the batch and the time. It blurs, removes or weighs; at strength 0 it returns its input unchanged."""
+"""A pure function of batch and time that blurs, removes or weighs; at strength 0 it returns its input unchanged."""
 
 
 class Rows(Protocol):
@@ -27,13 +28,15 @@ class Rows(Protocol):
 
 @dataclass
 class Batch:
-    """One micro-batch of `B` rows padded to `T` tokens. Labels, weights and roles at a position describe the token it predicts (the next one).
+    """One micro-batch of `B` rows padded to `T` tokens. Labels, weights and roles at a position describe the token it
+    predicts (the next one).
 
     tokens:         int64 `[B, T]`
     labels:         int64 `[B, T]`, `IGNORE` where nothing is supervised
     weights:        float32 `[B, T]`
     roles:          int64 `[B, T]`, role of the predicted token
-    rows:           int64 `[n]`, indices of the supervised positions in the flattened `[B * T]`; made here so that no device looks for them
+    rows:           int64 `[n]`, indices of the supervised positions in the flattened `[B * T]`; made here so that no
+        device looks for them
     blurred_rows:   int64 `[m]`, the same for positions whose label a transform took away
     ids:            id of each row
     num_supervised: n
@@ -60,12 +63,15 @@ class Batch:
         return self._map(lambda x: x.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: function(value) if isinstance(value, Tensor) else value for name, value in values.items()})
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: function(x) for name, x in tensors.items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
     @property
     def next_tokens(self) -> Tensor:
-        """The token that follows each position, labelled or not, int64 `[B, T]`; meaningless at the last token of a row."""
+        """The token that follows each position, labelled or not, int64 `[B, T]`; meaningless at the last token of a
+        row.
+        """
         return torch.roll(self.tokens, -1, dims=1)
 
     @property
@@ -109,7 +115,9 @@ class Batches:
 
 
 def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
-    """Shift once per row and pad on the right. A batch without rows becomes one row of padding, so that every process can run it."""
+    """Shift once per row and pad on the right. A batch without rows becomes one row of padding, so that every process
+    can run it.
+    """
     lengths, num_rows = flat.lengths, max(len(flat.ids), 1)
     width = max(int(lengths.max(initial=1)), 1)
     width += -width % multiple
@@ -119,7 +127,7 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
     before = here[is_target] - 1
 
     def fill(values: np.ndarray, where: np.ndarray, empty: float, dtype: type) -> np.ndarray:
-        full = np.full(num_rows * width, empty, dtype=dtype)
+        full: np.ndarray = np.full(num_rows * width, empty, dtype=dtype)
         full[where] = values
         return full
 

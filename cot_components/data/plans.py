@@ -1,7 +1,8 @@
 """Which rows meet in which optimizer step: planned from lengths alone, before any batch is made.
 
-`Plans` is the sampler of the data loader and `Batches` its data set: `DataLoader(batches, sampler=plans, batch_size=None)`. A plan says
-everything a batch depends on, so nothing has to be told to workers, and a resumed run is `Plans(start_step=...)`.
+`Plans` is the sampler of the data loader and `Batches` its data set:
+`DataLoader(batches, sampler=plans, batch_size=None)`. A plan says everything a batch depends on, so nothing has to be
+told to workers, and a resumed run is `Plans(start_step=...)`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class Plan(NamedTuple):
     """One optimizer step as one process sees it.
 
     clock: when.
-    micro_batches: row indices of each of this process's micro-batches. Every process has the same number of them; in the ragged last step
-        of an epoch one may be empty.
+    micro_batches: row indices of each of this process's micro-batches. Every process has the same number of them; in
+        the ragged last step of an epoch one may be empty.
     """
 
     clock: Clock
@@ -30,11 +31,11 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class Plans:
-    """All optimizer steps of a run, in order: a pure function of (seed, epoch, lengths), never of the stage of a curriculum.
+    """All optimizer steps of a run, in order: a pure function of (seed, epoch, lengths), never of a curriculum's stage.
 
     Each epoch draws `rows_per_epoch` rows (see `shares`), shuffles them, and cuts them into steps of
-    `batch_size * gradient_accumulation_steps * world_size` rows; the last step of an epoch takes what is left. Inside a step rows of similar
-    length share a micro-batch, which saves padding and changes no gradient.
+    `batch_size * gradient_accumulation_steps * world_size` rows; the last step of an epoch takes what is left. Inside a
+    step rows of similar length share a micro-batch, which saves padding and changes no gradient.
 
     Args:
         lengths: tokens per row as encoded, int64 `[R]`.
@@ -43,8 +44,8 @@ class Plans:
         epochs: passes over the data.
         seed: seed of the shuffle.
         max_steps_per_epoch: cut every epoch short; None for all of it.
-        shares: `(first_row, last_row, weight)` per source; each epoch draws `round(weight * (last_row - first_row))` of its rows. None: one
-            source, every row once.
+        shares: `(first_row, last_row, weight)` per source; each epoch draws `round(weight * (last_row - first_row))` of
+            its rows. None: one source, every row once.
         start_step: steps already done.
         rank, world_size: which process this is, of how many.
 

@@ -22,10 +22,12 @@ class Source:
     """Where traces come from, and how many rows of it an epoch takes.
 
     Args:
-        source: path, hub name, or `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one family of them).
+        source: path, hub name, or `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one
+            family of them).
         split, subset, format, columns: see `read_traces`.
         max_rows: read at most this many rows; the embedded tasks make 4,000 where nothing is said.
-        weight: rows of this source in an epoch, as a multiple of its size: 0.5 takes a new random half every epoch, 2 takes each row twice.
+        weight: rows of this source in an epoch, as a multiple of its size: 0.5 takes a new random half every epoch, 2
+            takes each row twice.
 
     Raises:
         UserError: a weight that is not positive.

@@ -1,9 +1,10 @@
-"""The only file that knows the inside of torchtune's `TransformerDecoder`: hidden states, the head as plain weights, the loss inside the model.
+"""The only file that knows the inside of torchtune's `TransformerDecoder`: hidden states, the head as plain weights,
+the loss inside the model.
 
 `adapt(model)` leaves the state dict and the logits of the model untouched (bit for bit) and adds two ways in:
 
-- `model.loss(loss, batch)`: hidden states and the fused loss inside the root's forward, the only place where FSDP2 has the head's whole weight
-  (`training.distributed.shard` registers these methods; on one process they are ordinary ones).
+- `model.loss(loss, batch)`: hidden states and the fused loss inside the root's forward, the only place where FSDP2 has
+  the head's whole weight (`training.distributed.shard` registers these methods; on one process they are ordinary ones).
 - `model.next_logits(tokens, ...)`: logits of the last position only, for generation.
 """
 
@@ -34,7 +35,7 @@ def adapt(model: nn.Module) -> nn.Module:
         UserError: a head that is not a sum of linear maps (bias, soft cap).
     """
     head_of(model)
-    model.unembed = types.MethodType(_stop_before_head, model)
+    model.unembed = types.MethodType(_stop_before_head, model)  # type: ignore[assignment]
     model.loss = types.MethodType(_loss, model)  # type: ignore[assignment]
     model.next_logits = types.MethodType(_next_logits, model)  # type: ignore[assignment]
     return model
@@ -50,12 +51,16 @@ def head_of(model: nn.Module) -> Head:
     if getattr(head, "tied_module", None) is not None:
         return head.tied_module.weight
     if getattr(head, "bias", None) is not None:
-        raise UserError(f"the output layer ({type(head).__name__}) has a bias; the loss needs a head that is a sum of linear maps")
+        raise UserError(
+            f"the output layer ({type(head).__name__}) has a bias; the loss needs a head that is a sum of linear maps"
+        )
     if hasattr(head, "lora_a"):
         return _lora_pairs(head)
     if isinstance(head, nn.Linear):
         return head.weight
-    raise UserError(f"the output layer ({type(head).__name__}) is not a linear map; plain, tied and LoRA heads are known")
+    raise UserError(
+        f"the output layer ({type(head).__name__}) is not a linear map; plain, tied and LoRA heads are known"
+    )
 
 
 def _lora_pairs(head: Any) -> Callable[[Tensor], Pairs]:
@@ -74,8 +79,12 @@ def _stop_before_head(model: Any, hidden: Tensor) -> Tensor:
     return model.norm(hidden)
 
 
-def _loss(model: Any, loss: Callable[..., Any], batch: Batch, *, labels: Tensor | None = None, rows: Tensor | None = None) -> Any:
-    """`loss` on one micro-batch. `labels` and `rows` replace the batch's own (to measure tokens that are not trained on)."""
+def _loss(
+    model: Any, loss: Callable[..., Any], batch: Batch, *, labels: Tensor | None = None, rows: Tensor | None = None
+) -> Any:
+    """`loss` on one micro-batch. `labels` and `rows` replace the batch's own (to measure tokens that are not trained
+    on).
+    """
     hidden = model.forward(batch.tokens)  # not model(...): the hooks of FSDP must run once
     columns = {"roles": batch.roles.flatten(), "sample": batch.sample.flatten()}
     return loss(

@@ -1,4 +1,5 @@
-"""Any trained decoder as a Hugging Face folder that `transformers` loads: weights, config, tokenizer, generation config."""
+"""Any trained decoder as a Hugging Face folder that `transformers` loads: weights, config, tokenizer, generation
+config."""
 
 from __future__ import annotations
 
@@ -68,7 +69,9 @@ def save_pretrained(
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
     generation = {"do_sample": False, "eos_token_id": list(stop_ids), "pad_token_id": pad_id}
-    _write_json(folder / "generation_config.json", {key: value for key, value in generation.items() if value not in ([], None)})
+    _write_json(
+        folder / "generation_config.json", {key: value for key, value in generation.items() if value not in ([], None)}
+    )
     for name in TOKENIZER_FILES:
         if tokenizer_dir is not None and (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, folder / name)
@@ -143,7 +146,12 @@ def _llama_to_hf(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
 
 
 def _qwen2_config(model: Any) -> dict[str, Any]:
-    return {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", **_decoder_config(model), "use_sliding_window": False}
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        **_decoder_config(model),
+        "use_sliding_window": False,
+    }
 
 
 def _qwen2_to_hf(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:

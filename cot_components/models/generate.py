@@ -52,7 +52,9 @@ def generate(
     try:
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            new = _decode(model, [prompts[i] for i in chosen], max_new_tokens, set(stop_ids), pad_id, temperature, random)
+            new = _decode(
+                model, [prompts[i] for i in chosen], max_new_tokens, set(stop_ids), pad_id, temperature, random
+            )
             for index, ids in zip(chosen, new, strict=True):
                 completions[index] = ids
     finally:
@@ -69,7 +71,9 @@ def _decode(
     temperature: float,
     random: torch.Generator,
 ) -> list[list[int]]:
-    """One batch. Cache slots are consecutive; a shorter prompt is padded on the left and its positions start at its first real token."""
+    """One batch. Cache slots are consecutive; a shorter prompt is padded on the left and its positions start at its
+    first real token.
+    """
     from torchtune.modules import local_kv_cache
 
     parameter = next(model.parameters())
@@ -83,7 +87,9 @@ def _decode(
     stops = torch.tensor(sorted(stop_ids), device=device)
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     new: list[Tensor] = []
-    with local_kv_cache(model, batch_size=len(prompts), device=device, dtype=parameter.dtype, decoder_max_seq_len=slots):
+    with local_kv_cache(
+        model, batch_size=len(prompts), device=device, dtype=parameter.dtype, decoder_max_seq_len=slots
+    ):
         begin, end = 0, longest
         while end <= slots and len(new) < max_new_tokens:
             positions = (torch.arange(begin, end, device=device) - padding[:, None]).clamp(min=0)

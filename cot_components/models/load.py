@@ -1,4 +1,5 @@
-"""From a config's `model` and `checkpointer` nodes to an adapted model with weights; bad folders and shapes end in one sentence."""
+"""From a config's `model` and `checkpointer` nodes to an adapted model with weights; bad folders and shapes end in one
+sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
         return
     folder = Path(checkpointer["checkpoint_dir"])
     if not folder.is_dir():
-        raise UserError(f"checkpointer.checkpoint_dir: no folder {folder} (download it first; the config's header says how)")
+        raise UserError(
+            f"checkpointer.checkpoint_dir: no folder {folder} (download it first; the config's header says how)"
+        )
     files = checkpointer.get("checkpoint_files") or []
     named = files if isinstance(files, list) else []
     for name in ["config.json", *named]:
@@ -47,7 +50,8 @@ def load_model(
 
     Args:
         model: node of a torchtune model builder.
-        checkpointer: node of `torchtune.training.FullModelHFCheckpointer`, which only reads; None starts from random weights.
+        checkpointer: node of `torchtune.training.FullModelHFCheckpointer`, which only reads; None starts from random
+            weights.
         device: where the weights go.
         dtype: of the weights.
         seed: of the random weights.
@@ -67,14 +71,18 @@ def load_model(
         start_from_scratch(built)
     else:
         weights = build(checkpointer).load_checkpoint()[MODEL_KEY]
-        grow_vocabulary(built, len(weights[EMBEDDING]) if EMBEDDING in weights else 0)  # a run may have added tag tokens
+        grow_vocabulary(
+            built, len(weights[EMBEDDING]) if EMBEDDING in weights else 0
+        )  # a run may have added tag tokens
         check_weights(built.state_dict(), weights, f"checkpointer: {checkpointer['checkpoint_dir']}")
         built.load_state_dict(weights)
     return adapt(built)
 
 
 def start_from_scratch(model: Any) -> None:
-    """Embeddings with standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a tied model about ten times too large."""
+    """Embeddings with standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a tied model
+    about ten times too large.
+    """
     torch.nn.init.normal_(model.tok_embeddings.weight, std=0.02)
 
 
@@ -84,11 +92,13 @@ def check_weights(wanted: Mapping[str, Any], given: Mapping[str, Any], where: st
     Raises:
         UserError: names the first tensor that is missing, unknown or of another shape.
     """
+    wrong_model = "is model._component_ the model of this checkpoint?"
     for name, tensor in wanted.items():
         if name not in given:
-            raise UserError(f"{where} has no tensor '{name}', which the model needs; is model._component_ the model of this checkpoint?")
+            raise UserError(f"{where} has no tensor '{name}', which the model needs; {wrong_model}")
         if tuple(given[name].shape) != tuple(tensor.shape):
-            raise UserError(f"{where}: tensor '{name}' is {list(given[name].shape)}, the model wants {list(tensor.shape)}")
+            shapes = f"is {list(given[name].shape)}, the model wants {list(tensor.shape)}"
+            raise UserError(f"{where}: tensor '{name}' {shapes}")
     for name in given:
         if name not in wanted:
-            raise UserError(f"{where} has a tensor '{name}' that the model lacks; is model._component_ the model of this checkpoint?")
+            raise UserError(f"{where} has a tensor '{name}' that the model lacks; {wrong_model}")

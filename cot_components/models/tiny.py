@@ -1,6 +1,6 @@
 """A tiny random Llama in hub layout: weights, config and tokenizer that every torchtune recipe can start from.
 
-    python -m cot_components.models.tiny runs/tiny_llama
+python -m cot_components.models.tiny runs/tiny_llama
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from cot_components.models.adapter import adapt
 from cot_components.models.export import save_pretrained
 from cot_components.models.load import start_from_scratch
 
-SHAPE = {"num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 64, "intermediate_dim": 128, "max_seq_len": 512}
+SHAPE = {
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "embed_dim": 64,
+    "intermediate_dim": 128,
+    "max_seq_len": 512,
+}
 """Keyword arguments of `torchtune.models.llama3_2.llama3_2`, the vocabulary apart."""
 
 

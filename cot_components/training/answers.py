@@ -1,4 +1,5 @@
-"""Evaluation inside a run: generate with the run's own model, score the answers, log them beside the held-out loss by role."""
+"""Evaluation inside a run: generate with the run's own model, score the answers, log them beside the held-out loss by
+role."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ class AnswerEvaluation:
     def __post_init__(self) -> None:
         find_extractor(self.extractor)
         if self.num_samples > 1 and self.temperature == 0:
-            raise UserError("evaluation: num_samples above 1 needs a temperature above 0, greedy samples are all the same")
+            raise UserError(
+                "evaluation: num_samples above 1 needs a temperature above 0, greedy samples are all the same"
+            )
 
     def traces(self) -> list[Trace]:
         """The held-out traces, read anew."""
@@ -128,7 +131,11 @@ class Evaluations:
 
     def run(self, *, step: int) -> None:
         """Measure now and log it as the state before optimizer step `step`."""
-        losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size) if self._held_out is not None else {}
+        losses = (
+            validation_loss(self._trainer, self._held_out, batch_size=self._batch_size)
+            if self._held_out is not None
+            else {}
+        )
         result = Evaluation((), losses=losses)
         if self._answers is not None:
             result = replace(self._answers(self._trainer.model, self._chat, self._traces), losses=losses)

@@ -1,9 +1,10 @@
-"""This process among its peers: PyTorch's own process group and FSDP2, or nothing at all for one process. The loop is the same for both."""
+"""This process among its peers: PyTorch's own process group and FSDP2, or nothing at all for one process. The loop is
+the same for both."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def is_first(self) -> bool:
@@ -64,8 +65,9 @@ def start(device: torch.device) -> World:
 def shard(model: Any, world: World) -> None:
     """Shard each layer and the root with FSDP2, in place; head and embedding stay with the root, where the loss runs.
 
-    The root gives its gathered weights back after every forward. Left gathered by a forward without a backward (held-out loss, blurred tokens),
-    they would hide the sharded gradients from clipping and feed stale weights to the next step.
+    The root gives its gathered weights back after every forward. Left gathered by a forward without a backward (held-
+    out loss, blurred tokens), they would hide the sharded gradients from clipping and feed stale weights to the next
+    step.
     """
     if world.size == 1:
         return
@@ -78,4 +80,7 @@ def shard(model: Any, world: World) -> None:
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
     """The state dict as ordinary CPU tensors; every process must call it, because sharded tensors are gathered."""
-    return {name: (value.full_tensor() if hasattr(value, "full_tensor") else value).cpu() for name, value in model.state_dict().items()}
+    return {
+        name: (value.full_tensor() if hasattr(value, "full_tensor") else value).cpu()
+        for name, value in model.state_dict().items()
+    }

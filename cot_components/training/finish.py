@@ -1,4 +1,5 @@
-"""What a run leaves behind: a Hugging Face folder, every evaluation, a token view, the curves, and a summary on the screen."""
+"""What a run leaves behind: a Hugging Face folder, every evaluation, a token view, the curves, and a summary on the
+screen."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ def finish(
         console.print(f"{name:<12}{path}", soft_wrap=True, highlight=False)
 
 
-def _export(run: Run, trainer: Trainer, data: ReasoningDataset, weights: dict, base_dir: str | None, tokenizer_dir: str | None) -> Path:
+def _export(
+    run: Run, trainer: Trainer, data: ReasoningDataset, weights: dict, base_dir: str | None, tokenizer_dir: str | None
+) -> Path:
     base_config = Path(base_dir) / "config.json" if base_dir else None
     return save_pretrained(
         trainer.model,

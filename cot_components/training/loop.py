@@ -1,6 +1,7 @@
-"""The training loop, in full view: fetch a step, count, forward and backward each micro-batch, check, clip, update, log.
+"""The training loop, in full view: fetch a step, count, forward and backward, check, clip, update, log.
 
-It knows nothing of methods. What is present and counted was decided by the loader, what the model is pulled to by the loss.
+It knows nothing of methods. What is present and counted was decided by the loader, what the model is pulled to by the
+loss.
 """
 
 from __future__ import annotations
@@ -90,10 +91,15 @@ def train_step(trainer: Trainer, step: Step, *, loader_seconds: float = 0.0) -> 
     for index, batch in enumerate(micro_batches):
         world.sync_gradients(model, index == len(micro_batches) - 1)
         out = model.loss(trainer.loss, batch)
-        # FSDP averages the gradients of the processes; multiplying by their number makes it the sum that the denominator belongs to.
+        # FSDP averages the gradients of the processes; multiplying by their number makes it the sum that the
+        # denominator belongs to.
         (out.objective * (world.size / denominator)).backward()
         meter.add(out, batch)
-    if trainer.plain_loss is not None and trainer.log_blurred_every and step.clock.step % trainer.log_blurred_every == 0:
+    if (
+        trainer.plain_loss is not None
+        and trainer.log_blurred_every
+        and step.clock.step % trainer.log_blurred_every == 0
+    ):
         for batch in micro_batches:
             meter.add_blurred(blurred_nll(model, trainer.plain_loss, batch))
 
@@ -139,5 +145,6 @@ def stop_unless_finite(objective: float, grad_norm: float, step: Step, meter: St
     ids = meter.non_finite_ids() or [row for batch in step.micro_batches for row in batch.ids]
     shown = ", ".join(map(str, ids[:16])) + (", ..." if len(ids) > 16 else "")
     raise NonFiniteError(
-        f"step {step.clock.step}: loss {objective:g}, gradient norm {grad_norm:g}; stopped before the update. Row ids: {shown}"
+        f"step {step.clock.step}: loss {objective:g}, gradient norm {grad_norm:g}; "
+        f"stopped before the update. Row ids: {shown}"
     )

@@ -1,4 +1,5 @@
-"""What a step measures, kept on the device until the step is over: sums by role, so that means are over tokens of all processes."""
+"""What a step measures, kept on the device until the step is over: sums by role, so that means are over tokens of all
+processes."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class StepMeter:
         self._blurred += torch.stack([nll.double().sum(), nll.new_tensor(float(nll.numel()), dtype=torch.float64)])
 
     def result(self, world: World, *, count: float, denominator: float) -> dict[str, float]:
-        """Means over all processes: `objective`, `loss` (weighted NLL), `loss_<role>`, `loss_blurred` where measured."""
+        """Means over all processes: `objective`, `loss` (weighted NLL), `loss_<role>`, `loss_blurred` if measured."""
         flat = torch.cat([self._by_role.flatten(), self._totals, self._blurred]).tolist()
         summed = world.sum(flat)
         num_roles = len(Role)

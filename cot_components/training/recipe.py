@@ -16,15 +16,18 @@ from cot_components.config import COMPONENT, ConfigError, check, find_config, wa
 from cot_components.errors import UserError
 
 
-def recipe(main: Callable[..., None] | None = None, *, supplies: Mapping[str, Iterable[str]] | None = None) -> Callable[..., Any]:
+def recipe(
+    main: Callable[..., None] | None = None, *, supplies: Mapping[str, Iterable[str]] | None = None
+) -> Callable[..., Any]:
     """Turn `main(*, key, ...)` into a recipe: its keyword arguments are the keys of its YAML.
 
-    `--config` takes a path or a shipped name; overrides are torchtune's (`key=value`, `~key`). Every key is checked before `main` runs.
-    An error the user can mend ends in one sentence on stderr and exit code 2.
+    `--config` takes a path or a shipped name; overrides are torchtune's (`key=value`, `~key`). Every key is checked
+    before `main` runs. An error the user can mend ends in one sentence on stderr and exit code 2.
 
     Args:
         main: the recipe; all its parameters are keyword-only.
-        supplies: dotted path of a node -> arguments the recipe passes when it builds that node (`{"optimizer": ["params"]}`).
+        supplies: dotted path of a node -> arguments the recipe passes when it builds that node (`{"optimizer":
+            ["params"]}`).
     """
     if main is None:
         return functools.partial(recipe, supplies=supplies)
@@ -43,7 +46,7 @@ def recipe(main: Callable[..., None] | None = None, *, supplies: Mapping[str, It
 
 
 def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """Parse `argv` with torchtune's parser, resolve interpolations, check every key. Returns plain Python containers."""
+    """Parse `argv` with torchtune, resolve interpolations, check every key. Returns plain Python containers."""
     config = _parse(_with_config_path(argv))
     try:
         resolved = OmegaConf.to_container(config, resolve=True)

@@ -1,4 +1,5 @@
-"""What a run says while it runs: a progress bar, one JSON line per record in `log.jsonl`, and torchtune's metric logger on top."""
+"""What a run says while it runs: a progress bar, one JSON line per record in `log.jsonl`, and torchtune's metric logger
+on top."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ class RunLog:
         every: steps between two records.
     """
 
-    def __init__(self, output_dir: Path, world: World, *, total_steps: int, metric_logger: Any = None, every: int = 1) -> None:
+    def __init__(
+        self, output_dir: Path, world: World, *, total_steps: int, metric_logger: Any = None, every: int = 1
+    ) -> None:
         self._file = open(output_dir / "log.jsonl", "a", encoding="utf-8") if world.is_first else None  # noqa: SIM115
         self._bar: tqdm | None = None
         self._total_steps = total_steps
@@ -34,11 +37,15 @@ class RunLog:
     def training(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:
         """Log one optimizer step (its record only every `every` steps, and whenever blurred tokens were measured)."""
         if self._bar is None:  # made with the first step, so that its clock does not count what came before
-            self._bar = tqdm(total=self._total_steps, initial=step, unit="step", disable=self._file is None, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=self._total_steps, initial=step, unit="step", disable=self._file is None, dynamic_ncols=True
+            )
         self._bar.update(1)
         if "skipped" in measured:
             self.say(f"step {step}: no supervised token in the whole batch; skipped")
-        self._bar.set_postfix_str(" ".join(f"{name} {measured[name]:.3f}" for name in ("loss", "loss_answer") if name in measured))
+        self._bar.set_postfix_str(
+            " ".join(f"{name} {measured[name]:.3f}" for name in ("loss", "loss_answer") if name in measured)
+        )
         if (step + 1) % self._every == 0 or "loss_blurred" in measured:
             self.record({"step": step, "epoch": epoch, **measured})
 
@@ -46,7 +53,9 @@ class RunLog:
         """Append one record; `values` holds `step`."""
         if self._file is None:
             return
-        clean = {k: (v if isinstance(v, int) else (round(v, 6) if math.isfinite(v) else str(v))) for k, v in values.items()}
+        clean = {
+            k: (v if isinstance(v, int) else (round(v, 6) if math.isfinite(v) else str(v))) for k, v in values.items()
+        }
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
         if self._metric_logger is not None:

@@ -25,7 +25,8 @@ class Run(NamedTuple):
 
 
 def start_run(*, output_dir: str, device: str, dtype: str, seed: int, config: Mapping[str, Any]) -> Run:
-    """Choose device and number format, seed torch, join the process group, make the run's folder and write `config.yaml` into it.
+    """Choose device and number format, seed torch, join the process group, make the run's folder and write
+    `config.yaml` into it.
 
     Args:
         output_dir: the run's folder.

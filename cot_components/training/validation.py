@@ -16,13 +16,17 @@ from cot_components.training.meters import StepMeter
 
 
 def validation_data(
-    dataset: Mapping[str, Any], dataset_val: float | str | Mapping[str, Any] | None, data: ReasoningDataset, tokenizer: Any
+    dataset: Mapping[str, Any],
+    dataset_val: float | str | Mapping[str, Any] | None,
+    data: ReasoningDataset,
+    tokenizer: Any,
 ) -> tuple[ReasoningDataset, ReasoningDataset | None]:
     """Training and validation data.
 
     Args:
         dataset: node of the training data.
-        dataset_val: None; a share of the training rows (0 to 1) to hold out; a path; or a mapping of the keys of `dataset` that differ.
+        dataset_val: None; a share of the training rows (0 to 1) to hold out; a path; or a mapping of the keys of
+            `dataset` that differ.
         data: the training data, built.
         tokenizer: for building the validation data.
     """
@@ -38,8 +42,9 @@ def validation_data(
 def validation_loss(trainer: Trainer, data: ReasoningDataset, *, batch_size: int) -> dict[str, float]:
     """Mean negative log-likelihood of held-out tokens in nats.
 
-    `val_loss` is over every token of thought, tags and answer, whether training would count it or not, so it compares across methods;
-    `val_loss_thought`, `val_loss_answer` over those that training counts; `val_loss_blurred` over those it does not.
+    `val_loss` is over every token of thought, tags and answer, whether training would count it or not, so it compares
+    across methods; `val_loss_thought`, `val_loss_answer` over those that training counts; `val_loss_blurred` over those
+    it does not.
     """
     assert trainer.plain_loss is not None
     plans = Plans(data.rows.lengths, batch_size=batch_size, rank=trainer.world.rank, world_size=trainer.world.size)

@@ -1,7 +1,7 @@
 """Blurred thoughts (BT-SFT): part of the thought stays in context but loses its label.
 
-Follows the released script of https://github.com/mkurman/blurred-thoughts-SFT (commit 763af42): each thought token after the first five is
-ignored with probability `ratio`; both tags and the answer keep their labels.
+Follows the released script of https://github.com/mkurman/blurred-thoughts-SFT (commit 763af42): each thought token
+after the first five is ignored with probability `ratio`; both tags and the answer keep their labels.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from cot_components.roles import IGNORE, Role
 class Blur:
     """Set the labels of a random part of the thought to `IGNORE`.
 
-    The draw of a token depends on (seed, epoch, row id, counter) alone. Masks at a low ratio are subsets of those at a higher one.
+    The draw of a token depends on (seed, epoch, row id, counter) alone. Masks at a low ratio are subsets of those at a
+    higher one.
 
     Args:
-        ratio: probability that an eligible thought token (or span) is blurred, 0 to 1; or a function of the clock that returns it
-            (annealing). 0 is plain SFT bit for bit.
+        ratio: probability that an eligible thought token (or span) is blurred, 0 to 1; or a function of the clock that
+            returns it (annealing). 0 is plain SFT bit for bit.
         granularity: `token` draws every token on its own, `span` whole runs of `span_length` tokens.
         span_length: tokens per span.
         keep_first: thought tokens at the start that are always supervised.
-        redraw: `epoch` draws a new mask every epoch; `once` keeps the first (what the released script does by tokenising once).
+        redraw: `epoch` draws a new mask every epoch; `once` keeps the first (what the released script does by
+            tokenising once).
         seed: seed of the masks.
 
     Raises:
@@ -58,7 +60,7 @@ class Blur:
 
     @property
     def needs_epoch(self) -> bool:
-        """Whether the result changes over a run: such a transform is useless where nothing tells the data what epoch it is."""
+        """Whether the result changes over a run; useless where nothing tells the data what epoch it is."""
         return self.redraw == "epoch" or callable(self.ratio)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
@@ -79,18 +81,17 @@ class Blur:
         return mask
 
 
-
-
 @dataclass(frozen=True)
 class Released:
     """BT-SFT exactly as its released script labels a row, for reproducing published runs.
 
-    Ratio 0.2, single tokens, the first five kept, drawn once; and the script's slip that supervises the assistant header and one token before it
-    (`header_tokens` + 1 tokens left of `<think>`).
+    Ratio 0.2, single tokens, the first five kept, drawn once; and the script's slip that supervises the assistant
+    header and one token before it (`header_tokens` + 1 tokens left of `<think>`).
 
     Args:
         ratio: see `Blur`.
-        header_tokens: tokens of the assistant header; 4 for Llama-3 (`<|start_header_id|> assistant <|end_header_id|> \\n\\n`).
+        header_tokens: tokens of the assistant header; 4 for Llama-3 (`<|start_header_id|> assistant <|end_header_id|>
+            \\n\\n`).
         seed: see `Blur`.
     """
 

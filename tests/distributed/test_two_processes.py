@@ -7,16 +7,36 @@ from safetensors.torch import load_file
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.viz.log import read_log
 
-SAME = ("loss", "objective", "loss_thought", "loss_answer", "loss_blurred", "grad_norm", "supervised_tokens", "val_loss", "val_loss_blurred")
+SAME = (
+    "loss",
+    "objective",
+    "loss_thought",
+    "loss_answer",
+    "loss_blurred",
+    "grad_norm",
+    "supervised_tokens",
+    "val_loss",
+    "val_loss_blurred",
+)
 
 
 def test_bt_sft(tmp_path):
     write_tiny_checkpoint(tmp_path / "tiny")
     common = [
-        "bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={tmp_path / 'tiny'}", "dataset.max_rows=70", "dataset_val.max_rows=15",
-        "evaluation.max_rows=3", "evaluation.max_new_tokens=4", "epochs=1", "log_every_n_steps=1", "log_blurred_every=2",
-        "gradient_accumulation_steps=2", "optimizer.lr=1e-3",
-    ]  # fmt: skip
+        "bt_sft",
+        "--config",
+        "bt_sft/quickstart",
+        f"tokenizer.path={tmp_path / 'tiny'}",
+        "dataset.max_rows=70",
+        "dataset_val.max_rows=15",
+        "evaluation.max_rows=3",
+        "evaluation.max_new_tokens=4",
+        "epochs=1",
+        "log_every_n_steps=1",
+        "log_blurred_every=2",
+        "gradient_accumulation_steps=2",
+        "optimizer.lr=1e-3",
+    ]
     must(tune(*common, "output_dir=one", "batch_size=8", cwd=tmp_path))
     must(tune("--nproc_per_node", "2", *common, "output_dir=two", "batch_size=4", cwd=tmp_path))
     one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")

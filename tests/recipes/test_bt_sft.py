@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from commands import CONFIGS, must, tune, user_error
-
 from models_for_tests import TINY_OVERRIDES
 from omegaconf import OmegaConf
 
@@ -26,16 +25,34 @@ def finished(hub, tmp_path_factory):
     """A short quickstart run, from its shipped name, in a folder that is not the repository."""
     cwd = tmp_path_factory.mktemp("anywhere")
     result = tune(
-        "bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", "output_dir=out", "dataset.max_rows=96", "epochs=1",
-        "batch_size=8", "dataset_val.max_rows=8", "evaluation.max_rows=4", "evaluation.max_new_tokens=8", "log_blurred_every=5",
-        "evaluate_every_n_steps=6", cwd=cwd,
-    )  # fmt: skip
+        "bt_sft",
+        "--config",
+        "bt_sft/quickstart",
+        f"tokenizer.path={hub / 'model'}",
+        "output_dir=out",
+        "dataset.max_rows=96",
+        "epochs=1",
+        "batch_size=8",
+        "dataset_val.max_rows=8",
+        "evaluation.max_rows=4",
+        "evaluation.max_new_tokens=8",
+        "log_blurred_every=5",
+        "evaluate_every_n_steps=6",
+        cwd=cwd,
+    )
     return must(result), cwd / "out"
 
 
 def test_it_prints_before_and_after(finished):
     printed, _ = finished
-    for line in ("answers correct", "well formed", "thought, mean tokens", "loss on thoughts", "loss on blurred", "loss on answers"):
+    for line in (
+        "answers correct",
+        "well formed",
+        "thought, mean tokens",
+        "loss on thoughts",
+        "loss on blurred",
+        "loss on answers",
+    ):
         assert line in printed
     for name in ("model", "tokens.html", "curves.png"):
         assert name in printed
@@ -47,7 +64,16 @@ def test_it_leaves_a_log_with_the_loss_by_role(finished):
     training = [record for record in records if "loss" in record]
     assert len([r for r in training if "loss_blurred" in r]) == 3  # steps 0, 5, 10 of 12
     for record in training:
-        assert {"loss", "objective", "loss_thought", "loss_answer", "supervised_fraction", "tokens_per_second", "lr", "grad_norm"} <= set(record)
+        assert {
+            "loss",
+            "objective",
+            "loss_thought",
+            "loss_answer",
+            "supervised_fraction",
+            "tokens_per_second",
+            "lr",
+            "grad_norm",
+        } <= set(record)
         assert 0 < record["supervised_fraction"] < 1
     assert len(training) > 0
     evaluations = [record for record in records if "answer_accuracy" in record]
@@ -61,7 +87,11 @@ def test_it_leaves_a_folder_that_transformers_loads(finished):
 
     _, out = finished
     theirs = AutoModelForCausalLM.from_pretrained(out / "model").eval()
-    node = {"_component_": "torchtune.training.FullModelHFCheckpointer", "checkpoint_dir": str(out / "model"), "model_type": "LLAMA3_2"}
+    node = {
+        "_component_": "torchtune.training.FullModelHFCheckpointer",
+        "checkpoint_dir": str(out / "model"),
+        "model_type": "LLAMA3_2",
+    }
     node |= {"checkpoint_files": ["model.safetensors"], "output_dir": str(out)}
     model = OmegaConf.to_container(OmegaConf.load(find_config("bt_sft/quickstart")))["model"]
     ours = load_model(model, node, device=torch.device("cpu"), dtype=torch.float32)
@@ -69,7 +99,9 @@ def test_it_leaves_a_folder_that_transformers_loads(finished):
     with torch.no_grad():
         assert (logits(ours, tokens) - theirs(tokens).logits).abs().max() < 1e-4
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
+    assert tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
 
 
 def test_it_leaves_pictures_and_evaluations(finished):
@@ -86,9 +118,20 @@ def test_it_leaves_pictures_and_evaluations(finished):
 def test_real_configs_run_on_a_random_folder_in_hub_layout(hub, tmp_path, config):
     out = tmp_path / "out"
     result = tune(
-        "bt_sft", "--config", config, *overrides(hub, out), *TINY_OVERRIDES, *ON_CPU, "checkpointer.model_type=LLAMA3_2", "tokenizer.max_seq_len=256",
-        "dataset_val=0.2", "evaluation.max_rows=2", "evaluation.max_new_tokens=4", f"dataset.cache_dir={tmp_path / 'cache'}", cwd=tmp_path,
-    )  # fmt: skip
+        "bt_sft",
+        "--config",
+        config,
+        *overrides(hub, out),
+        *TINY_OVERRIDES,
+        *ON_CPU,
+        "checkpointer.model_type=LLAMA3_2",
+        "tokenizer.max_seq_len=256",
+        "dataset_val=0.2",
+        "evaluation.max_rows=2",
+        "evaluation.max_new_tokens=4",
+        f"dataset.cache_dir={tmp_path / 'cache'}",
+        cwd=tmp_path,
+    )
     must(result)
     assert (out / "model" / "model.safetensors").is_file() and any((tmp_path / "cache").iterdir())
 
@@ -99,23 +142,48 @@ def test_two_runs_are_the_same_run(hub, tmp_path, granularity):
     for name in ("a", "b"):
         must(
             tune(
-                "bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", f"output_dir={name}", "dataset.max_rows=48",
-                "epochs=2", "batch_size=8", "evaluation=null", "~dataset_val", f"dataset.transforms.blur.granularity={granularity}",
-                "num_workers=" + ("0" if name == "a" else "2"), "log_every_n_steps=1", cwd=tmp_path,
-            )  # fmt: skip
+                "bt_sft",
+                "--config",
+                "bt_sft/quickstart",
+                f"tokenizer.path={hub / 'model'}",
+                f"output_dir={name}",
+                "dataset.max_rows=48",
+                "epochs=2",
+                "batch_size=8",
+                "evaluation=null",
+                "~dataset_val",
+                f"dataset.transforms.blur.granularity={granularity}",
+                "num_workers=" + ("0" if name == "a" else "2"),
+                "log_every_n_steps=1",
+                cwd=tmp_path,
+            )
         )
         losses.append([record["loss"] for record in read_log(tmp_path / name)])
     assert len(losses[0]) == 12 and losses[0] == losses[1]
 
 
 def test_a_missing_checkpoint_is_one_sentence(hub, tmp_path):
-    result = tune("bt_sft", "--config", "bt_sft/llama3_2_1B", f"dataset.source={hub / 'data'}", "checkpointer.checkpoint_dir=/no/such/folder", cwd=tmp_path)
+    result = tune(
+        "bt_sft",
+        "--config",
+        "bt_sft/llama3_2_1B",
+        f"dataset.source={hub / 'data'}",
+        "checkpointer.checkpoint_dir=/no/such/folder",
+        cwd=tmp_path,
+    )
     assert user_error(result).startswith("checkpointer.checkpoint_dir: no folder /no/such/folder")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_do_not_fit_are_named(hub, tmp_path):
     result = tune(
-        "bt_sft", "--config", "bt_sft/llama3_2_1B", *overrides(hub, tmp_path / "out"), *TINY_OVERRIDES, *ON_CPU, "model.embed_dim=32", cwd=tmp_path
+        "bt_sft",
+        "--config",
+        "bt_sft/llama3_2_1B",
+        *overrides(hub, tmp_path / "out"),
+        *TINY_OVERRIDES,
+        *ON_CPU,
+        "model.embed_dim=32",
+        cwd=tmp_path,
     )
     assert "tok_embeddings.weight' is [320, 64], the model wants [320, 32]" in user_error(result)

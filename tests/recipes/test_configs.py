@@ -37,7 +37,11 @@ def test_stock_configs_name_components_that_exist():
     names = [name for name in shipped_configs() if name.startswith("stock_torchtune/")]
     for name in names:
         config = OmegaConf.to_container(OmegaConf.load(shipped_configs()[name]), resolve=True)
-        supplies = {"dataset": ["tokenizer"], "optimizer": ["params"], "lr_scheduler": ["optimizer", "num_training_steps"]}
+        supplies = {
+            "dataset": ["tokenizer"],
+            "optimizer": ["params"],
+            "lr_scheduler": ["optimizer", "num_training_steps"],
+        }
         walk(config, supplies)
     assert names
 
@@ -89,10 +93,26 @@ def test_a_wheel_holds_recipes_and_configs_and_runs_anywhere(hub, tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     must(run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel, cwd=tmp_path))
-    overrides = [f"tokenizer.path={hub / 'model'}", "evaluation=null", "dataset_val=null", "dataset.max_rows=32", "epochs=1", "batch_size=16"]
-    result = tune("bt_sft", "--config", "bt_sft/quickstart", *overrides, "output_dir=out", cwd=tmp_path, env={"PYTHONPATH": str(site)})
+    overrides = [
+        f"tokenizer.path={hub / 'model'}",
+        "evaluation=null",
+        "dataset_val=null",
+        "dataset.max_rows=32",
+        "epochs=1",
+        "batch_size=16",
+    ]
+    result = tune(
+        "bt_sft",
+        "--config",
+        "bt_sft/quickstart",
+        *overrides,
+        "output_dir=out",
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site)},
+    )
     must(result)
     assert (tmp_path / "out" / "model" / "config.json").is_file()
-    probe = "import bt_sft, cot_components, cot_components.config as c; print(bt_sft.__file__, cot_components.__file__, len(c.shipped_configs()))"
+    probe = "import bt_sft, cot_components, cot_components.config as c; "
+    probe += "print(bt_sft.__file__, cot_components.__file__, len(c.shipped_configs()))"
     where = must(run(python, "-W", "ignore", "-c", probe, cwd=tmp_path, env={"PYTHONPATH": str(site)})).split()
     assert where[0].startswith(str(site)) and where[1].startswith(str(site)) and int(where[2]) == len(shipped_configs())

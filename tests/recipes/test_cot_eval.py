@@ -9,9 +9,17 @@ from models_for_tests import TINY_OVERRIDES
 def test_it_scores_a_checkpoint(hub, tmp_path):
     printed = must(
         tune(
-            "cot_eval", "--config", "cot_eval/quickstart", f"checkpointer.checkpoint_dir={hub / 'model'}", *TINY_OVERRIDES, "evaluation.max_rows=3",
-            "evaluation.max_new_tokens=6", "evaluation.temperature=1.0", "evaluation.num_samples=2", cwd=tmp_path,
-        )  # fmt: skip
+            "cot_eval",
+            "--config",
+            "cot_eval/quickstart",
+            f"checkpointer.checkpoint_dir={hub / 'model'}",
+            *TINY_OVERRIDES,
+            "evaluation.max_rows=3",
+            "evaluation.max_new_tokens=6",
+            "evaluation.temperature=1.0",
+            "evaluation.num_samples=2",
+            cwd=tmp_path,
+        )
     )
     assert "answers correct" in printed
     saved = json.loads((tmp_path / "runs" / "cot_eval_quickstart" / "evaluation.json").read_text())
@@ -20,6 +28,11 @@ def test_it_scores_a_checkpoint(hub, tmp_path):
 
 def test_greedy_samples_are_refused(hub, tmp_path):
     result = tune(
-        "cot_eval", "--config", "cot_eval/quickstart", f"checkpointer.checkpoint_dir={hub / 'model'}", "evaluation.num_samples=2", cwd=tmp_path
+        "cot_eval",
+        "--config",
+        "cot_eval/quickstart",
+        f"checkpointer.checkpoint_dir={hub / 'model'}",
+        "evaluation.num_samples=2",
+        cwd=tmp_path,
     )
     assert "num_samples above 1 needs a temperature" in user_error(result)

@@ -8,7 +8,12 @@ CONFIG = CONFIGS / "stock_torchtune" / "bt_sft_tiny.yaml"
 
 
 def paths(hub, out):
-    return [f"tokenizer.path={hub / 'model'}", f"checkpointer.checkpoint_dir={hub / 'model'}", f"output_dir={out}", "dataset.max_rows=256"]
+    return [
+        f"tokenizer.path={hub / 'model'}",
+        f"checkpointer.checkpoint_dir={hub / 'model'}",
+        f"output_dir={out}",
+        "dataset.max_rows=256",
+    ]
 
 
 def test_it_trains(hub, tmp_path):
@@ -20,7 +25,14 @@ def test_it_trains(hub, tmp_path):
 
 def test_a_mask_for_every_epoch_is_refused(hub, tmp_path):
     result = tune(
-        "full_finetune_single_device", "--config", CONFIG, *paths(hub, tmp_path / "out"), "dataset.transforms.blur.redraw=epoch", cwd=tmp_path
+        "full_finetune_single_device",
+        "--config",
+        CONFIG,
+        *paths(hub, tmp_path / "out"),
+        "dataset.transforms.blur.redraw=epoch",
+        cwd=tmp_path,
     )
     assert result.returncode != 0
-    assert "dataset.transforms.blur changes from epoch to epoch" in result.stderr and "set redraw: once" in result.stderr
+    assert (
+        "dataset.transforms.blur changes from epoch to epoch" in result.stderr and "set redraw: once" in result.stderr
+    )

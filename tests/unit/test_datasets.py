@@ -71,11 +71,16 @@ def test_weights_of_the_data_and_of_transforms(tokenizer, tmp_path):
     assert set(data[0]["weights"]) == {1.0, 0.5}
     muted = reasoning_dataset(tokenizer, source=str(path), transforms={"mute": Mute()})[0]
     without_label = [Role(role) for role, label in zip(muted["roles"], muted["labels"], strict=True) if label == IGNORE]
-    assert Role.THOUGHT in without_label and Role.ANSWER not in without_label  # a loop that knows no weights still mutes
+    assert (
+        Role.THOUGHT in without_label and Role.ANSWER not in without_label
+    )  # a loop that knows no weights still mutes
 
 
 def test_several_sources(tokenizer, hub):
-    sources = {"mine": {"source": str(hub), "weight": 0.5}, "tasks": {"source": "generated", "max_rows": 10, "weight": 2.0}}
+    sources = {
+        "mine": {"source": str(hub), "weight": 0.5},
+        "tasks": {"source": "generated", "max_rows": 10, "weight": 2.0},
+    }
     data = reasoning_dataset(tokenizer, source=sources)
     assert data.shares == ((0, 40, 0.5), (40, 50, 2.0))
     assert len(set(data.rows.ids.tolist())) == 50 == data.report.kept
@@ -116,7 +121,10 @@ def test_validation_data(tokenizer, hub):
     [
         ({"packed": True}, "dataset.packed must be false"),
         ({"tags": {"start": "<t>"}}, r"unknown key 'dataset\.tags\.start'; valid: close, open"),
-        ({"transforms": {"blur": {**BLUR, "ration": 1}}}, r"unknown key 'dataset\.transforms\.blur\.ration'; did you mean 'ratio'"),
+        (
+            {"transforms": {"blur": {**BLUR, "ration": 1}}},
+            r"unknown key 'dataset\.transforms\.blur\.ration'; did you mean 'ratio'",
+        ),
         ({"template": "no_such"}, "no_such"),
         ({"source": "/no/such/file.jsonl"}, "/no/such/file.jsonl"),
         ({"source": {}}, "names no source"),

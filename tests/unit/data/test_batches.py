@@ -78,7 +78,9 @@ def test_the_loader_gives_the_same_batches_for_any_number_of_workers():
     expected = [batches[plan] for plan in plans]
     compared = 0
     for workers in (0, 2):
-        for step, reference in zip(DataLoader(batches, sampler=plans, batch_size=None, num_workers=workers), expected, strict=True):
+        for step, reference in zip(
+            DataLoader(batches, sampler=plans, batch_size=None, num_workers=workers), expected, strict=True
+        ):
             assert step.clock == reference.clock
             for ours, theirs in zip(step.micro_batches, reference.micro_batches, strict=True):
                 assert torch.equal(ours.labels, theirs.labels) and ours.ids == theirs.ids

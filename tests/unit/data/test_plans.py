@@ -29,7 +29,9 @@ def test_the_ragged_last_step_is_kept():
     assert [len(part) for part in last.micro_batches] == [3, 2]
 
 
-@pytest.mark.parametrize(("batch_size", "accumulate", "world"), [(1, 12, 1), (4, 3, 1), (2, 3, 2), (3, 1, 4), (6, 1, 2)])
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "world"), [(1, 12, 1), (4, 3, 1), (2, 3, 2), (3, 1, 4), (6, 1, 2)]
+)
 def test_a_step_is_the_same_rows_however_it_is_split(batch_size, accumulate, world):
     reference = list(Plans(LENGTHS, batch_size=12))
     ranks = [
@@ -73,7 +75,9 @@ def test_steps_can_be_cut():
     assert [plan.clock for plan in plans] == [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"epochs": 0, "batch_size": 1}, {"batch_size": 1, "max_steps_per_epoch": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 0}, {"epochs": 0, "batch_size": 1}, {"batch_size": 1, "max_steps_per_epoch": 0}]
+)
 def test_bad_numbers(settings):
     with pytest.raises(UserError, match="at least 1"):
         Plans(LENGTHS, **settings)

@@ -1,4 +1,4 @@
-"""The adapter: same logits bit for bit, same state dict, and a loss that equals plain cross-entropy on the stock model."""
+"""The adapter: same logits bit for bit, same state dict, and a loss equal to cross-entropy on the stock model."""
 
 import copy
 

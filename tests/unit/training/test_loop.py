@@ -27,7 +27,14 @@ def make_trainer(family="llama_tied", **settings):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     plain = sft().fused
     return Trainer(
-        model=model, loss=plain, optimizer=optimizer, lr_scheduler=None, device=torch.device("cpu"), world=World(), plain_loss=plain, **settings
+        model=model,
+        loss=plain,
+        optimizer=optimizer,
+        lr_scheduler=None,
+        device=torch.device("cpu"),
+        world=World(),
+        plain_loss=plain,
+        **settings,
     )
 
 
@@ -50,10 +57,19 @@ def test_accumulation_changes_nothing(normalize):
     for batch_size, accumulate in [(1, 8), (2, 4), (4, 2)]:
         split, split_seen = run(batch_size, accumulate, normalize=normalize)
         for ours, theirs in zip(split_seen, whole_seen, strict=True):
-            for name in ("loss", "objective", "loss_thought", "loss_answer", "supervised_tokens", "supervised_fraction"):
+            for name in (
+                "loss",
+                "objective",
+                "loss_thought",
+                "loss_answer",
+                "supervised_tokens",
+                "supervised_fraction",
+            ):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
                 compared += 1
-        differences = [(a - b).abs().max() for a, b in zip(split.model.parameters(), whole.model.parameters(), strict=True)]
+        differences = [
+            (a - b).abs().max() for a, b in zip(split.model.parameters(), whole.model.parameters(), strict=True)
+        ]
         assert max(differences) < 2e-3
     assert compared == 3 * 6 * 6
 
@@ -88,7 +104,9 @@ def test_an_empty_micro_batch_does_not_count():
     empty = Batches(ROWS, {}, pad_id=0).batch([], Clock(0, 0))
     alone = train_step(make_trainer(), step)
     with_empty = train_step(trainer, step._replace(micro_batches=[*step.micro_batches, empty]))
-    assert with_empty["loss"] == pytest.approx(alone["loss"]) and with_empty["grad_norm"] == pytest.approx(alone["grad_norm"])
+    assert with_empty["loss"] == pytest.approx(alone["loss"]) and with_empty["grad_norm"] == pytest.approx(
+        alone["grad_norm"]
+    )
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])

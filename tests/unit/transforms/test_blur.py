@@ -81,7 +81,14 @@ def test_annealing_takes_a_function_of_the_clock():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"ratio": 1.5}, {"ratio": -0.1}, {"span_length": 0}, {"keep_first": -1}, {"granularity": "word"}, {"redraw": "never"}],
+    [
+        {"ratio": 1.5},
+        {"ratio": -0.1},
+        {"span_length": 0},
+        {"keep_first": -1},
+        {"granularity": "word"},
+        {"redraw": "never"},
+    ],
 )
 def test_bad_settings(settings):
     with pytest.raises(UserError, match=next(iter(settings))):
@@ -92,7 +99,9 @@ def test_the_released_script(monkeypatch):
     """23 tokens: BOS U hi EOT H1..H4 <think> t1..t10 </think> a1 a2 EOT, and the draws the script would have made."""
     flat = make_flat([trace_roles(8, 10, 3)], first_token=100)
     draws = np.array([0.05, 0.50, 0.19, 0.20, 0.90])
-    monkeypatch.setattr(blur_module, "draw_bits", lambda keys, counters: (draws * 2.0**64).astype(np.uint64)[counters - 5])
+    monkeypatch.setattr(
+        blur_module, "draw_bits", lambda keys, counters: (draws * 2.0**64).astype(np.uint64)[counters - 5]
+    )
     labels = Released()(flat, Clock(0, 0)).labels
     assert np.flatnonzero(labels == IGNORE).tolist() == [0, 1, 2, 14, 16]
     supervised = labels[1:] != IGNORE
