@@ -182,7 +182,9 @@ def walk(config: Mapping[str, Any], supplies: Mapping[str, Iterable[str]] | None
 
 
 def build(node: Any, *args: Any, **supplied: Any) -> Any:
-    """The object a node describes; inner nodes are built first. A value that names no component is returned as it is.
+    """The object a node describes, inner nodes first; a value that names no component is returned as it is.
+
+    An argument annotated as a mapping gets its node unbuilt: such a component builds it itself, when and where it wants.
 
     Args:
         node: a mapping with `_component_`, or any other value.
@@ -190,13 +192,21 @@ def build(node: Any, *args: Any, **supplied: Any) -> Any:
         supplied: keyword arguments the recipe adds.
     """
     if isinstance(node, Mapping):
-        inner = {key: build(value) for key, value in node.items() if key != COMPONENT}
         if COMPONENT not in node:
-            return inner
-        return locate(node[COMPONENT], COMPONENT)(*args, **inner, **supplied)
+            return {key: build(value) for key, value in node.items()}
+        component = locate(node[COMPONENT], COMPONENT)
+        hints, given = _type_hints(component), {key: value for key, value in node.items() if key != COMPONENT}
+        inner = {key: value if _wants_mapping(hints.get(key)) else build(value) for key, value in given.items()}
+        return component(*args, **inner, **supplied)
     if isinstance(node, (list, tuple)):
         return [build(value) for value in node]
     return node
+
+
+def _wants_mapping(hint: Any) -> bool:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    containers = [typing.get_origin(option) or option for option in options]
+    return any(inspect.isclass(container) and issubclass(container, Mapping) for container in containers)
 
 
 def shipped_configs() -> dict[str, Path]:

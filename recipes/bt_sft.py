@@ -23,7 +23,7 @@ from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
-from cot_components.training.setup import prepare_model, start_run
+from cot_components.training.setup import check_lengths, prepare_model, start_run
 from cot_components.training.validation import validation_data
 
 SUPPLIES = {
@@ -88,6 +88,7 @@ def main(
     )
 
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
+    check_lengths(data.rows.lengths, net)
     grow_vocabulary(net, data.chat.tokenizer.vocab_size)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
     optim = build(optimizer, net.parameters())

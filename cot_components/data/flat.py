@@ -11,7 +11,8 @@ from cot_components.roles import IGNORE, SUPERVISED_ROLES
 
 @dataclass(frozen=True)
 class Flat:
-    """A ragged batch of `B` rows with `N` tokens in all; row `b` is `[row_start[b] : row_start[b + 1]]`. A single sample is `B = 1`.
+    """A ragged batch of `B` rows with `N` tokens in all; row `b` is `[row_start[b] : row_start[b + 1]]`. A single
+    sample is `B = 1`.
 
     tokens:    int64 `[N]`
     roles:     uint8 `[N]`, values of `Role`

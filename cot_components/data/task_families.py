@@ -89,7 +89,7 @@ def compare(rng: np.random.Generator) -> Exercise:
     ask = _pick(
         rng,
         "{0} has {1} {4} and {2} has {3}. Who has more, and by how many?",
-        "{0} counts {1} {4}, {2} counts {3}. Who counts more, and how many more?",
+        "Who has more, {0} with {1} {4} or {2} with {3}, and by how many?",
     )
     steps = (Step(f"the larger of {counts[0]} and {counts[1]}", str(large)), *_take_away(large, small))
     question = ask.format(owners[0], counts[0], owners[1], counts[1], _pick(rng, *THINGS))
@@ -103,13 +103,13 @@ def story(rng: np.random.Generator) -> Exercise:
     name, things = _pick(rng, *NAMES), _pick(rng, *THINGS)
     events = [
         (gain, _pick(rng, "finds {} more", "buys {} more", "gets {} more")),
-        (-loss, _pick(rng, "loses {}", "sells {}", "gives away {}")),
+        (-loss, _pick(rng, "loses {}", "sells {}", "gives {} away")),
     ]
     if _pick(rng, True, False):
         events.reverse()
-    told = " and then ".join(event.format(abs(change)) for change, event in events)
+    told = ", then ".join(event.format(abs(change)) for change, event in events)
     steps = _running_total(start, *(change for change, _ in events))
-    question = f"{name} has {start} {things}. {name} {told}. How many {things} does {name} have now?"
+    question = f"{name} has {start} {things}, {told}. How many {things} are left?"
     return Exercise(question, steps, steps[-1].value)
 
 
@@ -119,8 +119,8 @@ def shopping(rng: np.random.Generator) -> Exercise:
     money = _draw(rng, count * price + 1, 99)
     ask = _pick(
         rng,
-        "{0} has {1} dollars and buys {2} {3} for {4} dollars each. How much is left?",
-        "How many of {1} dollars are left after {0} buys {2} {3} at {4} dollars each?",
+        "{0} has {1} dollars and buys {2} {3} for {4} dollars each. How many dollars are left?",
+        "How many of {1} dollars are left if {0} buys {2} {3} for {4} dollars each?",
     )
     question = ask.format(_pick(rng, *NAMES), money, count, _pick(rng, *THINGS), price)
     steps = (Step(f"{count} * {price}", str(count * price)), *_take_away(money, count * price))
@@ -136,10 +136,10 @@ def sequence(rng: np.random.Generator) -> Exercise:
         terms.reverse()
     ask = _pick(
         rng,
-        "What comes next: {}?",
-        "Continue with one number: {}.",
-        "Which number follows {}?",
+        "What is next: {}?",
+        "What is the next number after {}?",
         "{}: what is the next number?",
+        "Please continue {}.",
     )
     shown = terms[:num_shown]
     steps = (*_running_total(max(shown[:2]), -min(shown[:2])), *_running_total(shown[-1], terms[-1] - shown[-1]))
@@ -163,22 +163,9 @@ FAMILIES: dict[str, Family] = {
     "last_letters": last_letters,
 }
 
-OPENERS = (
-    "Okay, let me see.",
-    "Hmm, let me think.",
-    "Alright, one thing at a time.",
-    "Let me work this out.",
-    "Okay, so let me think.",
-)
-CONNECTORS = ("Then", "Next,", "After that,", "And then", "Now")
-VERBS = ("is", "should be", "has to be")
-CLOSERS = (
-    "So the answer is {}.",
-    "That means it is {}.",
-    "So it must be {}.",
-    "Good, so I get {}.",
-    "Okay, I am sure it is {}.",
-)
+OPENERS = ("Okay, let me see.", "Okay, let me think.", "Hmm, let me see.", "Hmm, let me think.", "Let me think about it.")
+CONNECTORS = ("Then", "Next,", "Now", "And then", "After that,")
+CLOSERS = ("So the answer is {}.", "So it is {}.", "So I get {}.", "Okay, it is {}.", "That makes {}.")
 
 
 def tell_plainly(steps: Sequence[Step], answer: str, rng: np.random.Generator) -> str:
@@ -186,7 +173,8 @@ def tell_plainly(steps: Sequence[Step], answer: str, rng: np.random.Generator) -
     sentences = [_pick(rng, *OPENERS)]
     for i, step in enumerate(steps):
         connector = _pick(rng, *CONNECTORS) if i else "First,"
-        sentences.append(f"{connector} {step.expression} {_pick(rng, *VERBS)} {step.value}.")
+        relation = "=" if step.expression[0].isdigit() else "is"
+        sentences.append(f"{connector} {step.expression} {relation} {step.value}.")
     return " ".join([*sentences, _pick(rng, *CLOSERS).format(answer)])
 
 

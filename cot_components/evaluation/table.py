@@ -1,6 +1,9 @@
-"""Evaluations side by side, as a table for the terminal."""
+"""Evaluations side by side: as rows of text, and as a table for the terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,6 +21,13 @@ LOSS_NAMES = {
 }
 
 
+class Cell(NamedTuple):
+    """A figure and how sure it is; both empty where nothing was measured."""
+
+    value: str = ""
+    detail: str = ""
+
+
 def summary_table(**evaluations: Evaluation) -> RenderableType:
     """One column per evaluation: `summary_table(before=..., after=...)`.
 
@@ -33,38 +43,27 @@ def summary_table(**evaluations: Evaluation) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("")
     for name in evaluations:
-        table.add_column(name, justify="left", no_wrap=True)
-    table.add_row("answers correct", *(_rate(result.answer_accuracy, result.accuracy_interval) for result in results))
-    if any(result.num_samples > 1 for result in results):
-        table.add_row("any sample correct", *(_rate(result.pass_at(result.num_samples)) for result in results))
-        table.add_row("majority correct", *(_rate(result.majority_accuracy) for result in results))
-    table.add_row("well formed", *(_rate(result.format_rate, result.format_interval) for result in results))
-    table.add_row("thought, mean tokens", *(_number(result.thought_tokens, ".1f") for result in results))
+        table.add_column(name, no_wrap=True)
+    for name, cells in summary_rows(results):
+        table.add_row(name, *(_aligned(cell) for cell in cells))
+    return Group(table, Text(footnote(results), style="dim"))
+
+
+def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
+    """What was measured, by name, with one cell per evaluation."""
+    rows = [("answers correct", [_rate(r.answer_accuracy, r.accuracy_interval) for r in results])]
+    if any(r.num_samples > 1 for r in results):
+        rows.append(("any sample correct", [_rate(r.pass_at(r.num_samples)) for r in results]))
+        rows.append(("majority correct", [_rate(r.majority_accuracy) for r in results]))
+    rows.append(("well formed", [_rate(r.format_rate, r.format_interval) for r in results]))
+    rows.append(("thought, mean tokens", [_number(r.thought_tokens, ".1f") for r in results]))
     for key, name in LOSS_NAMES.items():
-        if any(key in result.losses for result in results):
-            table.add_row(name, *(_number(result.losses.get(key), ".3f") for result in results))
-    return Group(table, _footnote(results))
+        if any(key in r.losses for r in results):
+            rows.append((name, [_number(r.losses.get(key), ".3f") for r in results]))
+    return rows
 
 
-def _rate(rate: float | None, interval: tuple[float, float] | None = None) -> Text:
-    """`94.5 %  90.4 to 96.9`; a dash where nothing was measured."""
-    if rate is None:
-        return Text("    -", style="dim")
-    text = Text(f"{100 * rate:5.1f} %", style="bold")
-    if interval is None:
-        return text
-    return Text.assemble(text, (f"  {100 * interval[0]:.1f} to {100 * interval[1]:.1f}", "dim"))
-
-
-def _number(value: float | None, form: str) -> Text:
-    """A number whose point stands under that of the rates."""
-    if value is None:
-        return Text("    -", style="dim")
-    whole_part, point, rest = f"{value:{form}}".partition(".")
-    return Text(f"{whole_part:>3}{point}{rest}")
-
-
-def _footnote(results: list[Evaluation]) -> Text:
+def footnote(results: Sequence[Evaluation]) -> str:
     """How many examples stand behind the rates, and how many could not be scored."""
     lines = []
     counts = {(len(r.by_trace), r.num_samples, len(r.unscored)) for r in results}
@@ -73,4 +72,23 @@ def _footnote(results: list[Evaluation]) -> Text:
         line += f", {num_samples} samples each" if num_samples > 1 else ""
         line += f"; {num_unscored:,} without a reference answer, not in the accuracy" if num_unscored else ""
         lines.append(line + "; 95 % intervals")
-    return Text("\n".join(lines), style="dim")
+    return "\n".join(lines)
+
+
+def _rate(rate: float | None, interval: tuple[float, float] | None = None) -> Cell:
+    if rate is None:
+        return Cell()
+    detail = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else ""
+    return Cell(f"{100 * rate:.1f} %", detail)
+
+
+def _number(value: float | None, form: str) -> Cell:
+    return Cell() if value is None else Cell(f"{value:{form}}")
+
+
+def _aligned(cell: Cell) -> Text:
+    """The cell with its point in the fourth column, under that of `100.0 %`."""
+    if not cell.value:
+        return Text("  -", style="dim")
+    whole_part, point, rest = cell.value.partition(".")
+    return Text.assemble((f"{whole_part:>3}{point}{rest}", "bold"), (f"  {cell.detail}" if cell.detail else "", "dim"))

@@ -18,8 +18,9 @@ from cot_components.losses.types import Pairs, TopK
 
 RowLosses = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
 
-VOCAB_BLOCK = 8192
-"""Rows of the head's weight gradient that are computed at once where they must be converted to be added up."""
+VOCAB_BLOCK = 4096
+"""Tokens of the vocabulary whose share of a gradient is computed at once where a product needs more precision than its
+factors have; small, because the product takes memory of its own."""
 
 
 @dataclass(frozen=True)
@@ -44,41 +45,46 @@ class Job:
 class HeadGrads:
     """Gradients of the head's inputs and weights, filled chunk by chunk; None where nobody asked for one.
 
-    They exist, and are zero, even if no chunk follows: a missing gradient on one rank breaks FSDP's reduction on all.
+    Sums are fp32 for half-precision tensors, products under them too, and rounded once, after the upstream scalar: each
+    further rounding would add as much error as a bf16 gradient has to begin with. They exist, and are zero, even if no
+    chunk follows: a missing gradient on one rank breaks FSDP's reduction on all.
     """
 
-    def __init__(self, xs: list[Tensor], weights: list[Tensor], wanted: list[bool], num_chunks: int) -> None:
-        def summed_in(weight: Tensor) -> torch.dtype:  # bf16 chunks added up in bf16 lose more than one product does
-            return weight.dtype if num_chunks <= 1 else torch.promote_types(weight.dtype, torch.float32)
-
-        want_x, want_w = wanted[: len(xs)], wanted[len(xs) :]
+    def __init__(self, xs: list[Tensor], weights: list[Tensor], wanted: list[bool]) -> None:
         self.xs, self.weights = xs, weights
-        self.of_x = [torch.zeros_like(x) if want else None for x, want in zip(xs, want_x, strict=True)]
-        self.of_w = [
-            torch.zeros_like(w, dtype=summed_in(w)) if want else None for w, want in zip(weights, want_w, strict=True)
+        self.sums = [
+            torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32)) if want else None
+            for tensor, want in zip([*xs, *weights], wanted, strict=True)
         ]
 
     def add(self, chunk: slice, dlogits: Tensor) -> None:
-        for x, weight, of_x, of_w in zip(self.xs, self.weights, self.of_x, self.of_w, strict=True):
-            if of_x is not None:
-                torch.mm(dlogits, weight, out=of_x[chunk])
-            if of_w is not None and of_w.dtype == dlogits.dtype:
-                of_w.addmm_(dlogits.t(), x[chunk])
-            elif of_w is not None:
-                for at in range(0, len(of_w), VOCAB_BLOCK):
-                    block = slice(at, at + VOCAB_BLOCK)
-                    of_w[block] += _product(dlogits[:, block].t(), x[chunk])
+        vocab_size = dlogits.shape[1]
+        step = VOCAB_BLOCK if dlogits.dtype in (torch.bfloat16, torch.float16) else vocab_size
+        of_xs, of_weights = self.sums[: len(self.xs)], self.sums[len(self.xs) :]
+        for x, weight, of_x, of_w in zip(self.xs, self.weights, of_xs, of_weights, strict=True):
+            for at in range(0, vocab_size, step):
+                block = slice(at, at + step)
+                if of_x is not None:
+                    _add_product(of_x[chunk], dlogits[:, block], weight[block])
+                if of_w is not None:
+                    _add_product(of_w[block], dlogits[:, block].t(), x[chunk])
 
-    def finished(self) -> list[Tensor | None]:
-        of_w = [None if grad is None else grad.to(w.dtype) for grad, w in zip(self.of_w, self.weights, strict=True)]
-        return [*self.of_x, *of_w]
+    def rounded(self, upstream: Tensor | None = None) -> list[Tensor | None]:
+        """The sums times `upstream`, in the dtypes of what they are gradients of; the sums are used up."""
+        scaled = [total if total is None or upstream is None else total.mul_(upstream) for total in self.sums]
+        self.sums = [None] * len(scaled)
+        tensors = [*self.xs, *self.weights]
+        return [None if total is None else total.to(t.dtype) for total, t in zip(scaled, tensors, strict=True)]
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b` in fp32 from half-precision factors: a product rounded to bf16 before it is added has lost already."""
-    if a.is_cuda:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return a.to(torch.float32) @ b.to(torch.float32)
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += a @ b`, unrounded before the sum when `a` and `b` are of half precision and `total` is fp32."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    elif a.is_cuda:
+        total += torch.mm(a, b, out_dtype=total.dtype)
+    else:
+        total.addmm_(a.to(total.dtype), b.to(total.dtype))
 
 
 def _each_chunk(
@@ -137,10 +143,10 @@ class _SumWithGradInForward(torch.autograd.Function):
     def forward(ctx: Any, job: Job, grad_enabled: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         wanted = list(ctx.needs_input_grad[2:])  # True even under no_grad, hence `grad_enabled`
         xs, weights = _halves(tensors)
-        grads = HeadGrads(xs, weights, wanted, len(job.chunks())) if grad_enabled and any(wanted) else None
+        grads = HeadGrads(xs, weights, wanted) if grad_enabled and any(wanted) else None
         values, nll = _run(job, xs, weights, grads)
         # On ctx, not in save_for_backward: hooks that offload saved activations would move V * d numbers to the host.
-        ctx.grads = None if grads is None else grads.finished()
+        ctx.grads = grads
         ctx.mark_non_differentiable(nll)
         return values.sum(), nll
 
@@ -149,7 +155,7 @@ class _SumWithGradInForward(torch.autograd.Function):
         if ctx.grads is None:
             raise RuntimeError("a fused loss goes backward once; build it with per_token_grad=True to go again")
         grads, ctx.grads = ctx.grads, None
-        return None, None, *(grad if grad is None else grad.mul_(upstream) for grad in grads)
+        return None, None, *grads.rounded(upstream)
 
 
 class _PerTokenWithRecompute(torch.autograd.Function):
@@ -164,9 +170,9 @@ class _PerTokenWithRecompute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Any) -> Any:
         xs, weights = _halves(ctx.saved_tensors)
-        grads = HeadGrads(xs, weights, list(ctx.needs_input_grad[2:]), len(ctx.job.chunks()))
+        grads = HeadGrads(xs, weights, list(ctx.needs_input_grad[2:]))
         _run(replace(ctx.job, weights=ctx.job.weights * upstream), xs, weights, grads)
-        return None, None, *grads.finished()
+        return None, None, *grads.rounded()
 
 
 def fused(job: Job, pairs: Pairs, *, per_token: bool = False) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,5 @@
-"""The torchtune layer of models: the one adapter that knows torchtune's decoder, generation, tokenizers and conversions."""
+"""The torchtune layer of models: the one adapter that knows torchtune's decoder, generation, tokenizers and
+conversions."""
 
 from cot_components.models.tokenizers import hf_tokenizer
 

@@ -55,7 +55,7 @@ def head_of(model: nn.Module) -> Head:
             f"the output layer ({type(head).__name__}) has a bias; the loss needs a head that is a sum of linear maps"
         )
     if hasattr(head, "lora_a"):
-        return _lora_pairs(head)
+        return head.weight if head.disabled else _lora_pairs(head)
     if isinstance(head, nn.Linear):
         return head.weight
     raise UserError(
@@ -65,11 +65,8 @@ def head_of(model: nn.Module) -> Head:
 
 def _lora_pairs(head: Any) -> Callable[[Tensor], Pairs]:
     def pairs(hidden: Tensor) -> Pairs:
-        whole = [(hidden, head.weight)]
-        if head.disabled:
-            return whole
         low_rank = head.lora_a(head.dropout(hidden)) * (head.alpha / head.rank)
-        return [*whole, (low_rank, head.lora_b.weight)]
+        return [(hidden, head.weight), (low_rank, head.lora_b.weight)]
 
     return pairs
 
@@ -80,10 +77,21 @@ def _stop_before_head(model: Any, hidden: Tensor) -> Tensor:
 
 
 def _loss(
-    model: Any, loss: Callable[..., Any], batch: Batch, *, labels: Tensor | None = None, rows: Tensor | None = None
+    model: Any,
+    loss: Callable[..., Any],
+    batch: Batch,
+    *,
+    labels: Tensor | None = None,
+    rows: Tensor | None = None,
+    reference: Callable[[Any, Batch], Any] | None = None,
 ) -> Any:
-    """`loss` on one micro-batch. `labels` and `rows` replace the batch's own (to measure tokens that are not trained
-    on).
+    """`loss` on one micro-batch.
+
+    Args:
+        loss: `Loss.fused`.
+        batch: the micro-batch.
+        labels, rows: in place of the batch's own, to measure tokens that are not trained on; weights are then 1.
+        reference: called with the model and the batch for the loss's second distribution.
     """
     hidden = model.forward(batch.tokens)  # not model(...): the hooks of FSDP must run once
     columns = {"roles": batch.roles.flatten(), "sample": batch.sample.flatten()}
@@ -94,6 +102,7 @@ def _loss(
         batch.weights.flatten() if labels is None else None,
         rows=batch.rows if rows is None else rows,
         columns=columns,
+        reference=None if reference is None else reference(model, batch),
     )
 
 

@@ -38,6 +38,7 @@ class Trainer:
         clip_grad_norm: largest gradient norm, None for no clipping.
         plain_loss: negative log-likelihood through the same interface; measures blurred tokens.
         log_blurred_every: steps between two measurements of the loss of blurred tokens; 0 is never.
+        reference: the loss's second distribution, for a loss that needs one (see `models.reference`).
     """
 
     model: Any
@@ -50,6 +51,7 @@ class Trainer:
     clip_grad_norm: float | None = None
     plain_loss: Callable[..., Any] | None = None
     log_blurred_every: int = 50
+    reference: Callable[[Any, Batch], Any] | None = None
 
 
 def train(
@@ -90,7 +92,7 @@ def train_step(trainer: Trainer, step: Step, *, loader_seconds: float = 0.0) -> 
     meter = StepMeter(trainer.device)
     for index, batch in enumerate(micro_batches):
         world.sync_gradients(model, index == len(micro_batches) - 1)
-        out = model.loss(trainer.loss, batch)
+        out = model.loss(trainer.loss, batch, reference=trainer.reference)
         # FSDP averages the gradients of the processes; multiplying by their number makes it the sum that the
         # denominator belongs to.
         (out.objective * (world.size / denominator)).backward()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -67,6 +68,19 @@ def pick_device(device: str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda was asked for, but torch sees no GPU; use device=cpu, or device=auto")
     return chosen
+
+
+def check_lengths(lengths: np.ndarray, model: Any) -> None:
+    """Refuse rows that do not fit into the model's context, before the first step.
+
+    Raises:
+        UserError: the longest row is longer than the context; names both.
+    """
+    if lengths.max() > model.max_seq_len:
+        raise UserError(
+            f"the longest row has {lengths.max()} tokens, the model's context {model.max_seq_len}; "
+            "set dataset.max_seq_len (or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
+        )
 
 
 def prepare_model(model: Any, world: World, *, compile: bool, enable_activation_checkpointing: bool) -> None:

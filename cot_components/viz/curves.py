@@ -42,6 +42,7 @@ STYLE: Any = {
     "figure.facecolor": PAPER.light,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
 }
 MARGINS: Any = {"w_pad": 0.16, "h_pad": 0.1, "wspace": 0.04, "hspace": 0.06}
 
@@ -86,7 +87,7 @@ def _names(dirs: Sequence[Path]) -> list[str]:
 
 
 def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]]) -> Figure:
-    """A figure of at most three panels a row under the names of the runs in their colours; needs no display."""
+    """A figure of at most three panels a row, under the names of the runs in their colours; needs no display."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -95,9 +96,12 @@ def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]]) -> Fi
     columns = min(3, len(panels)) if len(panels) != 4 else 2
     rows = -(-len(panels) // columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * columns, 3.0 * rows + 0.4), layout=ConstrainedLayoutEngine(**MARGINS))
+        figure = Figure(
+            figsize=(4.6 * columns, 3.0 * rows + (0.4 if names else 0)), layout=ConstrainedLayoutEngine(**MARGINS)
+        )
         FigureCanvasAgg(figure)
-        _draw_names(figure, names)
+        if names:
+            _draw_names(figure, names)
         for i, panel in enumerate(panels):
             _draw_panel(figure.add_subplot(rows, columns, i + 1), panel)
         figure.canvas.draw()  # labels are moved apart by the final height of the axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from cot_components.roles import Role
-from cot_components.viz.theme import INK, LINE, MUTED, PANEL, PAPER, ROLE_COLOURS
+from cot_components.viz.theme import BLURRED, INK, LINE, MUTED, PANEL, PAPER, ROLE_COLOURS
 
 ROOT_CLASS = "cot"
 
@@ -13,15 +13,19 @@ ROOT_CLASS = "cot"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def _variables(shade: str) -> str:
-    named = {"paper": PAPER, "panel": PANEL, "ink": INK, "muted": MUTED, "line": LINE}
-    named |= {role_class(role): colour for role, colour in ROLE_COLOURS.items()}
-    return "".join(f"--{name}:{getattr(colour, shade)};" for name, colour in named.items())
-
-
 def role_class(role: Role) -> str:
     """CSS class and variable of a role."""
     return role.label.replace("_", "-")
+
+
+COLOURS = {"paper": PAPER, "panel": PANEL, "ink": INK, "muted": MUTED, "line": LINE, "blurred": BLURRED} | {
+    role_class(role): colour for role, colour in ROLE_COLOURS.items()
+}
+"""CSS variables of a page."""
+
+
+def _variables(shade: str) -> str:
+    return "".join(f"--{name}:{getattr(colour, shade)};" for name, colour in COLOURS.items())
 
 
 _LAYOUT = """

@@ -11,9 +11,8 @@ import numpy as np
 
 from cot_components.roles import Role
 from cot_components.viz.log import Record, has_any, series
-from cot_components.viz.theme import MUTED, ROLE_COLOURS, RUN_COLOURS
+from cot_components.viz.theme import BLURRED, MUTED, ROLE_COLOURS, RUN_COLOURS
 
-BLURRED = "#5a8edb"  # the colour of thoughts, half gone
 THOUGHT, ANSWER = ROLE_COLOURS[Role.THOUGHT].light, ROLE_COLOURS[Role.ANSWER].light
 FORMAT, STAGE = ROLE_COLOURS[Role.THINK_OPEN].light, ROLE_COLOURS[Role.CALL].light
 
@@ -59,7 +58,7 @@ def run_panels(records: Sequence[Record]) -> list[Panel]:
             [
                 line("loss_thought", "thought", THOUGHT, smooth=True),
                 line("loss_answer", "answer", ANSWER, smooth=True),
-                line("loss_blurred", "blurred", BLURRED, dashed=True),
+                line("loss_blurred", "blurred", BLURRED.light, dashed=True),
                 line("val_loss", "held out", MUTED.light),
             ],
         ),

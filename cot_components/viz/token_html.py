@@ -31,9 +31,16 @@ _ELEMENT = {
 
 def token_html(samples: Sequence[Sample], totals: Totals, *, title: str, whole_page: bool = True) -> str:
     """The page (or the notebook fragment) of `samples`; `totals` count all rows, shown or not."""
-    head = f"<header><h1>{escape(title)}</h1>{_totals(totals)}{_legend(samples)}</header>"
+    head = f'<header><div class="title"><h1>{escape(title)}</h1>{_switch(samples)}</div>'
+    head += f"{_totals(totals)}{_legend(samples)}</header>"
     body = head + _contents(samples, totals) + "".join(map(_section, samples))
     return page(title, STYLE, body, SCRIPT) if whole_page else fragment(STYLE, body, SCRIPT)
+
+
+def _switch(samples: Sequence[Sample]) -> str:
+    if not any(run.state is State.IGNORED for sample in samples for draw in sample.draws for run in draw.runs):
+        return ""
+    return '<label><input type="checkbox" class="sharpen"> sharpen</label>'
 
 
 def _totals(totals: Totals) -> str:
@@ -59,8 +66,7 @@ def _legend(samples: Sequence[Sample]) -> str:
     if len(weights) > 1:
         shades = "".join(f'<span class="s thought" style="--w:{w:g}">{w:g}</span>' for w in _few(sorted(weights)))
         keys.append(f"<span>weight {shades}</span>")
-    sharpen = '<label><input type="checkbox" class="sharpen"> sharpen</label>' if State.IGNORED in states else ""
-    return f'<p class="legend">{" ".join(keys)}{sharpen}</p>'
+    return f'<p class="legend">{" ".join(keys)}</p>'
 
 
 def _few(values: list[float], at_most: int = 4) -> list[float]:

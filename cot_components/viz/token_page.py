@@ -17,7 +17,8 @@ STYLE = (
 .cot .legend { display: flex; flex-wrap: wrap; gap: .4rem 1.1rem; align-items: center; margin-top: 1.1rem;
   font-size: .85rem; color: var(--muted); }
 .cot .legend .s { padding: .1em .45em; border-radius: .2em; }
-.cot .legend label { margin-left: auto; cursor: pointer; color: var(--ink); }
+.cot .title { display: flex; flex-wrap: wrap; gap: .5rem 2rem; align-items: baseline; justify-content: space-between; }
+.cot .title label { cursor: pointer; font-size: .85rem; }
 .cot .sharpen { accent-color: var(--thought); vertical-align: -.1em; margin: 0 .3em 0 0; }
 .cot nav { margin-top: 1rem; font-size: .85rem; display: flex; flex-wrap: wrap; gap: .2rem .7rem; }
 
@@ -46,7 +47,7 @@ STYLE = (
 .cot .b:hover { color: var(--c); text-shadow: none; }
 .cot:has(.sharpen:checked) .b { color: var(--c); text-shadow: none; }
 .cot .w { color: var(--muted); text-decoration: line-through; }
-.cot .r { color: var(--muted); text-decoration: line-through dotted; opacity: .75; }
+.cot .r { color: var(--muted); text-decoration: line-through dotted; }
 .cot i { font-style: normal; }
 .cot i:hover { outline: 1px solid var(--c, var(--muted)); outline-offset: 1px; border-radius: 1px; }
 @media print { .cot .b { color: var(--c); text-shadow: none; } .cot .block { content-visibility: visible; } }

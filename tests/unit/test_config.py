@@ -27,13 +27,17 @@ def inner(*, ratio: float = 0.2, mode: Literal["a", "b"] = "a") -> str:
     return f"inner {ratio}"
 
 
+def lazy(*, node: dict | None = None) -> object:
+    return node
+
+
 def main(*, seed: int, model: dict, batch_size: int = 4, compile: bool = False, name: str | None = None) -> None: ...
 
 
 @pytest.fixture(autouse=True)
 def components(monkeypatch):
     module = types.ModuleType("config_components")
-    module.Optimizer, module.outer, module.inner = Optimizer, outer, inner
+    module.Optimizer, module.outer, module.inner, module.lazy = Optimizer, outer, inner, lazy
     monkeypatch.setitem(sys.modules, "config_components", module)
     BUILT.clear()
 
@@ -101,6 +105,13 @@ def test_inner_nodes_are_built_first():
     assert BUILT == ["inner", "outer"]
     assert build({"a": node["inner"], "b": [1, node["inner"]]}) == {"a": "inner 0.5", "b": [1, "inner 0.5"]}
     assert build({"_component_": "config_components.Optimizer", "lr": 1}, ["w"]).params == ["w"]
+
+
+def test_a_component_that_takes_a_mapping_gets_its_node():
+    node = {"_component_": "config_components.lazy", "node": {"_component_": "config_components.inner", "ratio": 0.5}}
+    assert build(node) == node["node"] and BUILT == []
+    with pytest.raises(ConfigError, match=r"unknown key 'x\.node\.size'"):
+        walk({"x": {**node, "node": {**node["node"], "size": 1}}})
 
 
 def test_fits_lets_components_stand_for_anything():

@@ -1,0 +1,138 @@
+"""Target fine-tuning: the loss is chosen by the distribution it pulls to (SFT, DFT, ASFT, distillation, Target-SFT).
+
+    tune run target_sft --config target_sft/quickstart
+    tune run target_sft --config target_sft/qwen2_5_1_5B_numina loss._component_=cot_components.losses.dft reference=null
+
+The method is the `loss` node, one of the presets of `cot_components.losses`. A preset with a second distribution takes it
+from `reference`: a frozen model, or the model itself with its LoRA adapters off. Transforms compose as everywhere.
+"""
+
+from functools import partial
+from typing import Literal
+
+from torch.utils.data import DataLoader
+
+from cot_components.config import build
+from cot_components.data.plans import Plans
+from cot_components.losses import sft
+from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.reference import reference_for
+from cot_components.models.think_tokens import grow_vocabulary
+from cot_components.training.answers import Evaluations
+from cot_components.training.finish import finish
+from cot_components.training.loop import Trainer, train
+from cot_components.training.recipe import recipe
+from cot_components.training.run_log import RunLog
+from cot_components.training.setup import check_lengths, prepare_model, start_run
+from cot_components.training.validation import validation_data
+
+SUPPLIES = {
+    "dataset": ["tokenizer"],
+    "optimizer": ["params"],
+    "lr_scheduler": ["optimizer", "num_training_steps", "last_epoch"],
+}
+
+
+@recipe(supplies=SUPPLIES)
+def main(
+    *,
+    output_dir: str,
+    tokenizer: dict,
+    dataset: dict,
+    model: dict,
+    optimizer: dict,
+    loss: dict,
+    checkpointer: dict | None = None,
+    reference: dict | None = None,
+    lr_scheduler: dict | None = None,
+    dataset_val: float | str | dict | None = None,
+    evaluation: dict | None = None,
+    evaluate_every_n_steps: int | None = None,
+    evaluate_before_training: bool = True,
+    epochs: int = 1,
+    max_steps_per_epoch: int | None = None,
+    batch_size: int = 8,
+    gradient_accumulation_steps: int = 1,
+    normalize: Literal["count", "weight"] = "count",
+    clip_grad_norm: float | None = 1.0,
+    num_workers: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "bf16",
+    compile: bool = False,
+    enable_activation_checkpointing: bool = False,
+    metric_logger: dict | None = None,
+    log_every_n_steps: int = 1,
+    log_blurred_every: int = 50,
+) -> None:
+    """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
+    config = dict(locals())
+    check_checkpointer(checkpointer)
+    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+
+    # Data first: it is encoded before a model is built, so bad data costs seconds.
+    text = build(tokenizer)
+    data, held_out = validation_data(dataset, dataset_val, build(dataset, text), text)
+    plans = Plans(
+        data.rows.lengths,
+        batch_size=batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        epochs=epochs,
+        seed=seed,
+        max_steps_per_epoch=max_steps_per_epoch,
+        shares=data.shares,
+        rank=run.world.rank,
+        world_size=run.world.size,
+    )
+    loader = DataLoader(
+        data.batches(), sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=run.device.type == "cuda"
+    )
+
+    objective = build(loss)
+    net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
+    check_lengths(data.rows.lengths, net)
+    grow_vocabulary(net, data.chat.tokenizer.vocab_size)
+    source = reference_for(objective, build(reference), net, device=run.device, dtype=run.dtype)
+    prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
+    optim = build(optimizer, net.parameters())
+    trainer = Trainer(
+        model=net,
+        loss=objective.fused,
+        reference=source,
+        plain_loss=sft().fused,
+        optimizer=optim,
+        lr_scheduler=build(lr_scheduler, optim, num_training_steps=plans.total_steps) if lr_scheduler else None,
+        device=run.device,
+        world=run.world,
+        normalize=normalize,
+        clip_grad_norm=clip_grad_norm,
+        log_blurred_every=log_blurred_every,
+    )
+
+    log = RunLog(
+        run.output_dir,
+        run.world,
+        total_steps=plans.total_steps,
+        metric_logger=build(metric_logger),
+        every=log_every_n_steps,
+    )
+    log.say(f"{data.report.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
+    evaluations = Evaluations(trainer, data.chat, held_out, build(evaluation), log, batch_size=batch_size)
+    if evaluate_before_training:
+        evaluations.run(step=0)
+    train(
+        trainer, loader, on_step=partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
+    )
+    finish(
+        run,
+        trainer,
+        data,
+        evaluations,
+        log,
+        base_dir=(checkpointer or {}).get("checkpoint_dir"),
+        tokenizer_dir=tokenizer.get("path"),
+    )
+
+
+if __name__ == "__main__":
+    main()
