@@ -147,11 +147,11 @@ def test_frozen_parts_get_no_gradient_and_no_work() -> None:
     batch = Batch()
     frozen = batch.head.detach()
     out = losses.sft().fused(batch.hidden, frozen, batch.labels)
-    assert out.objective.grad_fn.grads[1] is None
+    assert out.objective.grad_fn.grads.sums[1] is None
     out.objective.backward()
     assert frozen.grad is None and batch.hidden.grad is not None
     out = losses.sft().fused(batch.hidden.detach(), batch.head, batch.labels)
-    assert out.objective.grad_fn.grads[0] is None
+    assert out.objective.grad_fn.grads.sums[0] is None
 
 
 def test_nothing_is_differentiable_under_no_grad_or_without_leaves() -> None:
