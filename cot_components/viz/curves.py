@@ -43,6 +43,7 @@ STYLE: Any = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "svg.fonttype": "none",
+    "svg.hashsalt": "cot",
 }
 MARGINS: Any = {"w_pad": 0.16, "h_pad": 0.1, "wspace": 0.04, "hspace": 0.06}
 
@@ -142,7 +143,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title, loc="left", fontsize=10.5, fontweight="bold", pad=10)
     axes.margins(x=0.02)
     axes.set_xlabel("step", loc="right", labelpad=1)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     _set_scale(axes, panel)
 
 
@@ -165,7 +166,7 @@ def _set_scale(axes: Axes, panel: Panel) -> None:
         axes.set_yticks([], minor=True)
         axes.set_ylim(lowest / 1.3, highest * 1.3)
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         axes.set_ylim(0, 1.08 * highest if highest > 0 else 1)
 
 

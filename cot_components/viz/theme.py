@@ -31,8 +31,8 @@ ROLE_COLOURS: dict[Role, Colour] = {
     Role.PAD: Colour("#62666e", "#9a9fa8"),
 }
 
-BLURRED = Colour("#5a8edb", "#5d86bf")
-"""The colour of thoughts, half gone; for lines, too faint for text on its own."""
+BLURRED = Colour("#3b77b3", "#6f97cf")
+"""The colour of thoughts, half gone."""
 
 RUN_COLOURS = ("#1c5fc4", "#b04a06", "#0b7468", "#7443c4", "#a3195b", "#77650f", "#3d4a5c", "#4f8f00")
 """Colours of runs compared in one figure, in order; repeated when there are more."""

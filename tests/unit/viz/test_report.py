@@ -1,0 +1,99 @@
+"""The report of a run's folder, whole and with parts missing."""
+
+import json
+import re
+
+import pytest
+
+from cot_components.data.segments import Tags
+from cot_components.data.tasks import make_traces
+from cot_components.errors import UserError
+from cot_components.evaluation.evaluate import Evaluation, evaluate
+from cot_components.viz.report import SHOWN_EXAMPLES, read_evaluations, report_html
+
+TRACES = make_traces(split="held_out", count=10)
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b"
+
+
+def say(completions, **options):
+    return evaluate(TRACES, lambda _: completions, tags=Tags(), count_tokens=lambda text: len(text.split()), **options)
+
+
+def write_run(folder):
+    folder.mkdir()
+    training = [
+        {"step": i, "epoch": i // 10, "loss": 2 - i / 20, "loss_answer": 2 - i / 20, "tokens_per_second": 1000.0 + i}
+        for i in range(20)
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in training))
+    references = [trace.messages[-1].content for trace in TRACES]
+    say([HOSTILE] * 10, losses={"val_loss": 5.0}).save(folder / "evaluations" / "step_0.json")
+    say(["<think>x</think>Answer: wrong"] * 4 + references[4:], losses={"val_loss": 1.0}).save(
+        folder / "evaluations" / "step_100.json"
+    )
+    say(references).save(folder / "evaluations" / "step_20.json")
+    (folder / "config.yaml").write_text(f"# <b>{HOSTILE}\nseed: 0\n")
+    (folder / "versions.json").write_text('{"torch": "2.13.0"}')
+    (folder / "checkpoints" / "step_10").mkdir(parents=True)
+    (folder / "checkpoints" / "step_10" / "weights").write_bytes(b"0" * 3000)
+    return folder
+
+
+def sections(page):
+    return re.findall(r"<h2>(.*?)</h2>", page)
+
+
+def test_a_whole_run(tmp_path):
+    page = report_html(write_run(tmp_path / "my_run"))
+    assert sections(page) == ["Before and after", "Curves", "Samples", "On disk", "Config", "Versions"]
+    assert "<h1>my_run</h1>" in page and "20 steps, 2 epochs, 1,010 tokens/s" in page
+    assert "<th>step 0</th><th>step 100</th>" in page
+    assert "<tr><th>answers correct</th><td><b>0.0 %</b>" in page and "<td><b>60.0 %</b>" in page
+    assert "checkpoints/step_10/</td><td>2.9 KiB" in page and "seed: 0" in page and "<td>2.13.0</td>" in page
+    assert page.count('class="example"') == SHOWN_EXAMPLES
+    assert page.count('<span class="wrong">wrong</span>, answer wrong, expected') == SHOWN_EXAMPLES // 2
+    assert page.count('<span class="right">right</span>') == SHOWN_EXAMPLES - SHOWN_EXAMPLES // 2
+
+
+def test_evaluations_are_in_the_order_of_their_steps(tmp_path):
+    assert list(read_evaluations(write_run(tmp_path / "run"))) == [0, 20, 100]
+
+
+def test_data_never_becomes_markup_and_nothing_is_asked_for(tmp_path):
+    page = report_html(write_run(tmp_path / "run"))
+    assert "alert(1)" in page and "<script" not in page and "<img" not in page and "\x1b" not in page
+    body = page.split("<main>")[1]
+    assert not re.search(r"""(?:src|href)="(?!#)""", body.replace("xlink:href", "href"))
+
+
+def test_the_curves_take_the_colours_of_the_page(tmp_path):
+    page = report_html(write_run(tmp_path / "run"))
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert "var(--answer)" in svg and "var(--muted)" in svg and "var(--line)" in svg
+    assert not re.search(r"#[0-9a-f]{6}", svg)
+
+
+def test_what_is_missing_is_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "lr": 0.1}\n')
+    assert sections(report_html(tmp_path)) == ["On disk"]
+    Evaluation((), losses={"val_loss": 1.5}).save(tmp_path / "evaluations" / "step_0.json")
+    page = report_html(tmp_path)
+    assert sections(page) == ["Before and after", "On disk"] and "1.500" in page
+
+
+def test_one_evaluation_is_shown_alone(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
+    say([trace.messages[-1].content for trace in TRACES]).save(tmp_path / "evaluations" / "step_5.json")
+    page = report_html(tmp_path)
+    assert "<th>step 5</th></tr>" in page and "<h3>before" not in page and "<h3>after" in page
+
+
+def test_faults_are_sentences(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such run"):
+        report_html(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no such log"):
+        report_html(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
+    (tmp_path / "versions.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"versions\.json: not a JSON object"):
+        report_html(tmp_path)
