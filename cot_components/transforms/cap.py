@@ -1,0 +1,48 @@
+"""Leave out what is too long once the transforms before it have had their say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cot_components.clock import Clock
+from cot_components.data.flat import Flat
+from cot_components.errors import UserError
+from cot_components.transforms.remove import keep_tokens
+
+
+@dataclass(frozen=True)
+class Cap:
+    """Empty the rows that are still too long; an emptied row counts nothing. Goes behind `Remove`.
+
+    A row that is too long today may fit tomorrow, when more of its thought is gone.
+
+    Args:
+        max_tokens: longest row.
+        scope: `row` empties the row, `batch` its whole micro-batch, as the released script of stepwise internalisation
+            does with its `max_len_train`.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    max_tokens: int
+    scope: Literal["row", "batch"] = "row"
+
+    needs_epoch = False
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise UserError(f"cap: max_tokens must be at least 1, got {self.max_tokens}")
+        if self.scope not in ("row", "batch"):
+            raise UserError(f"cap: scope must be 'row' or 'batch', got {self.scope!r}")
+
+    def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        too_long = flat.lengths > self.max_tokens
+        if not too_long.any():
+            return flat
+        if self.scope == "batch":
+            too_long[:] = True
+        return keep_tokens(flat, np.repeat(~too_long, flat.lengths))
