@@ -11,14 +11,12 @@ around it.
 from functools import partial
 from typing import Literal
 
-from torch.utils.data import DataLoader
-
 from cot_components.config import build
-from cot_components.data.plans import Plans
 from cot_components.losses import sft
 from cot_components.models.load import check_checkpointer, load_model
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.answers import Evaluations
+from cot_components.training.batching import plan_batches
 from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
@@ -72,19 +70,15 @@ def main(
     # Data first: it is encoded before a model is built, so bad data costs seconds.
     text = build(tokenizer)
     data, held_out = validation_data(dataset, dataset_val, build(dataset, text), text)
-    plans = Plans(
-        data.rows.lengths,
+    plans, loader = plan_batches(
+        data,
+        run,
         batch_size=batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps,
         epochs=epochs,
-        seed=seed,
         max_steps_per_epoch=max_steps_per_epoch,
-        shares=data.shares,
-        rank=run.world.rank,
-        world_size=run.world.size,
-    )
-    loader = DataLoader(
-        data.batches(), sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=run.device.type == "cuda"
+        seed=seed,
+        num_workers=num_workers,
     )
 
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
@@ -105,29 +99,14 @@ def main(
         log_blurred_every=log_blurred_every,
     )
 
-    log = RunLog(
-        run.output_dir,
-        run.world,
-        total_steps=plans.total_steps,
-        metric_logger=build(metric_logger),
-        every=log_every_n_steps,
-    )
+    log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
     log.say(f"{data.report.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
     evaluations = Evaluations(trainer, data.chat, held_out, build(evaluation), log, batch_size=batch_size)
     if evaluate_before_training:
         evaluations.run(step=0)
-    train(
-        trainer, loader, on_step=partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
-    )
-    finish(
-        run,
-        trainer,
-        data,
-        evaluations,
-        log,
-        base_dir=(checkpointer or {}).get("checkpoint_dir"),
-        tokenizer_dir=tokenizer.get("path"),
-    )
+    after_step = partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
+    train(trainer, loader, on_step=after_step)
+    finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer)
 
 
 if __name__ == "__main__":

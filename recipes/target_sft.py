@@ -1,24 +1,22 @@
 """Target fine-tuning: the loss is chosen by the distribution it pulls to (SFT, DFT, ASFT, distillation, Target-SFT).
 
     tune run target_sft --config target_sft/quickstart
-    tune run target_sft --config target_sft/qwen2_5_1_5B_numina loss._component_=cot_components.losses.dft reference=null
+    tune run target_sft --config target_sft/qwen2_5_1_5B_numina loss=cot_components.losses.dft reference=null
 
-The method is the `loss` node, one of the presets of `cot_components.losses`. A preset with a second distribution takes it
-from `reference`: a frozen model, or the model itself with its LoRA adapters off. Transforms compose as everywhere.
+The method is the `loss` node, one of the presets of `cot_components.losses`. A preset with a second distribution takes
+it from `reference`: a frozen model, or the model itself with its LoRA adapters off. Transforms compose as everywhere.
 """
 
 from functools import partial
 from typing import Literal
 
-from torch.utils.data import DataLoader
-
 from cot_components.config import build
-from cot_components.data.plans import Plans
 from cot_components.losses import sft
 from cot_components.models.load import check_checkpointer, load_model
 from cot_components.models.reference import reference_for
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.answers import Evaluations
+from cot_components.training.batching import plan_batches
 from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
@@ -73,19 +71,15 @@ def main(
     # Data first: it is encoded before a model is built, so bad data costs seconds.
     text = build(tokenizer)
     data, held_out = validation_data(dataset, dataset_val, build(dataset, text), text)
-    plans = Plans(
-        data.rows.lengths,
+    plans, loader = plan_batches(
+        data,
+        run,
         batch_size=batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps,
         epochs=epochs,
-        seed=seed,
         max_steps_per_epoch=max_steps_per_epoch,
-        shares=data.shares,
-        rank=run.world.rank,
-        world_size=run.world.size,
-    )
-    loader = DataLoader(
-        data.batches(), sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=run.device.type == "cuda"
+        seed=seed,
+        num_workers=num_workers,
     )
 
     objective = build(loss)
@@ -109,29 +103,14 @@ def main(
         log_blurred_every=log_blurred_every,
     )
 
-    log = RunLog(
-        run.output_dir,
-        run.world,
-        total_steps=plans.total_steps,
-        metric_logger=build(metric_logger),
-        every=log_every_n_steps,
-    )
+    log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
     log.say(f"{data.report.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
     evaluations = Evaluations(trainer, data.chat, held_out, build(evaluation), log, batch_size=batch_size)
     if evaluate_before_training:
         evaluations.run(step=0)
-    train(
-        trainer, loader, on_step=partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
-    )
-    finish(
-        run,
-        trainer,
-        data,
-        evaluations,
-        log,
-        base_dir=(checkpointer or {}).get("checkpoint_dir"),
-        tokenizer_dir=tokenizer.get("path"),
-    )
+    after_step = partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
+    train(trainer, loader, on_step=after_step)
+    finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer)
 
 
 if __name__ == "__main__":

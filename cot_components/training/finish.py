@@ -3,7 +3,9 @@ screen."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -29,22 +31,31 @@ def finish(
     evaluations: Evaluations,
     log: RunLog,
     *,
-    base_dir: str | None,
-    tokenizer_dir: str | None,
+    checkpointer: Mapping[str, Any] | None,
+    tokenizer: Mapping[str, Any],
 ) -> None:
     """Write the run's results; the first process alone touches files.
 
     Args:
         run: folder and process.
         trainer, data, evaluations, log: of the run.
-        base_dir: folder of the starting weights, whose config.json is kept where the model does not decide.
-        tokenizer_dir: folder whose tokenizer files go with the weights.
+        checkpointer: node of the starting weights, whose config.json is kept where the model does not decide.
+        tokenizer: node of the tokenizer, whose files go with the weights.
     """
     weights = full_weights(trainer.model)
     log.close()
     if not run.world.is_first:
         return
-    written = {"model": _export(run, trainer, data, weights, base_dir, tokenizer_dir)}
+    folder = save_pretrained(
+        trainer.model,
+        run.output_dir / "model",
+        weights=weights,
+        tokenizer_dir=_folder(tokenizer.get("path")),
+        base_config=Path(checkpointer["checkpoint_dir"]) / "config.json" if checkpointer else None,
+        stop_ids=data.chat.stop_ids,
+        pad_id=data.chat.tokenizer.pad_id,
+    )
+    written = {"model": folder}
     for step, result in evaluations.done:
         result.save(run.output_dir / "evaluations" / f"step_{step}.json")
     written["token view"] = token_view(data).save(run.output_dir / "tokens.html")
@@ -58,21 +69,6 @@ def finish(
         console.print(summary_table(after=scored[-1]))
     for name, path in written.items():
         console.print(f"{name:<12}{path}", soft_wrap=True, highlight=False)
-
-
-def _export(
-    run: Run, trainer: Trainer, data: ReasoningDataset, weights: dict, base_dir: str | None, tokenizer_dir: str | None
-) -> Path:
-    base_config = Path(base_dir) / "config.json" if base_dir else None
-    return save_pretrained(
-        trainer.model,
-        run.output_dir / "model",
-        weights=weights,
-        tokenizer_dir=_folder(tokenizer_dir),
-        base_config=base_config,
-        stop_ids=data.chat.stop_ids,
-        pad_id=data.chat.tokenizer.pad_id,
-    )
 
 
 def _folder(path: str | None) -> Path | None:

@@ -6,32 +6,29 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from cot_components.training.distributed import World
+from cot_components.training.setup import Run
 
 
 class RunLog:
     """Writes records of the first process; the others stay silent.
 
     Args:
-        output_dir: folder of `log.jsonl`.
-        world: this process among its peers.
+        run: folder of `log.jsonl`, and this process.
         total_steps: length of the progress bar.
         metric_logger: a torchtune metric logger, or None.
         every: steps between two records.
     """
 
-    def __init__(
-        self, output_dir: Path, world: World, *, total_steps: int, metric_logger: Any = None, every: int = 1
-    ) -> None:
-        self._file = open(output_dir / "log.jsonl", "a", encoding="utf-8") if world.is_first else None  # noqa: SIM115
+    def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
+        first = run.world.is_first
+        self._file = open(run.output_dir / "log.jsonl", "a", encoding="utf-8") if first else None  # noqa: SIM115
         self._bar: tqdm | None = None
         self._total_steps = total_steps
-        self._metric_logger = metric_logger if world.is_first else None
+        self._metric_logger = metric_logger if first else None
         self._every = every
 
     def training(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:

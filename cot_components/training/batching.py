@@ -1,0 +1,31 @@
+"""Plans and loader of a run: which rows meet in which step, and finished batches for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from cot_components.data.plans import Plans
+from cot_components.datasets import ReasoningDataset
+from cot_components.training.setup import Run
+
+
+def plan_batches(
+    data: ReasoningDataset, run: Run, *, num_workers: int = 0, **settings: Any
+) -> tuple[Plans, DataLoader]:
+    """All optimizer steps of a run, and a loader that yields one finished `Step` for each.
+
+    Args:
+        data: the training data.
+        run: this process and its device.
+        num_workers: processes that make batches ahead of the loop; 0 makes them in the loop.
+        settings: of `Plans` (`batch_size`, `gradient_accumulation_steps`, `epochs`, ...).
+
+    Raises:
+        UserError: see `Plans`.
+    """
+    plans = Plans(data.rows.lengths, shares=data.shares, rank=run.world.rank, world_size=run.world.size, **settings)
+    pin = run.device.type == "cuda"
+    batches: Any = data.batches()  # indexed by plans, where torch expects numbers
+    return plans, DataLoader(batches, sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=pin)

@@ -1,0 +1,42 @@
+"""The plain layer imports no torchtune, and no recipe is imported by the package."""
+
+import ast
+import sys
+
+from commands import ROOT, must, run
+
+PLAIN = ["data", "transforms", "losses", "evaluation", "viz", "config", "clock", "roles", "errors", "curriculum"]
+
+
+def test_the_plain_layer_imports_without_torchtune(tmp_path):
+    modules = []
+    for name in PLAIN:
+        path = ROOT / "cot_components" / name
+        files = [path.with_suffix(".py")] if path.with_suffix(".py").is_file() else sorted(path.glob("*.py"))
+        modules += [file.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for file in files]
+    assert len(modules) > 30
+    block = "import sys; sys.modules['torchtune'] = None; sys.modules['torchao'] = None; import importlib\n"
+    loop = f"for name in {modules!r}: importlib.import_module(name.removesuffix('.__init__'))"
+    must(run(sys.executable, "-W", "ignore", "-c", block + loop, cwd=tmp_path))
+
+
+def test_nothing_imports_a_recipe():
+    recipes = {path.stem for path in (ROOT / "recipes").glob("*.py")}
+    checked = 0
+    for path in (ROOT / "cot_components").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not recipes & {name.split(".")[0] for name in names}, path
+        checked += 1
+    assert checked > 30 and recipes
+
+
+def test_recipes_read_on_one_screen_and_files_stay_small():
+    sizes = {
+        path: len(path.read_text().splitlines())
+        for part in ("cot_components", "recipes")
+        for path in (ROOT / part).rglob("*.py")
+    }
+    assert max(size for path, size in sizes.items() if path.parent.name == "recipes") <= 120
+    assert not {str(path): size for path, size in sizes.items() if size > 300}
