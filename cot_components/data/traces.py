@@ -215,7 +215,7 @@ _SEPARATOR = re.compile(r"[ \t\r\n]*([,\]]?)[ \t\r\n]*")
 def _list_rows(path: Path) -> Iterator[PlacedRow]:
     """Rows of a JSON list, with the line each one starts on."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}:{error.object.count(10, 0, error.start) + 1}", "not UTF-8") from None
     after = text.index("[") + 1

@@ -165,6 +165,15 @@ def test_readme_configs_and_file_names_decide_the_files(tmp_path: Path) -> None:
         read_traces(tmp_path / "empty")
 
 
+def test_a_message_from_below_is_cut_to_one_readable_sentence(tmp_path: Path) -> None:
+    names = "".join(f"- config_name: {letter * 400}\n  data_files: x.jsonl\n" for letter in "ab")
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{names}---\n")
+    write_lines(tmp_path / "x.jsonl", GOOD)
+    with pytest.raises(UserError, match=r"a\.\.\.$") as caught:
+        read_traces(tmp_path)
+    assert "\n" not in str(caught.value) and "b" * 400 not in str(caught.value)
+
+
 HUB_SCRIPT = """
 import sys
 from cot_components.data import traces

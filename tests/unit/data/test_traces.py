@@ -148,6 +148,7 @@ def test_arguments_that_cannot_work_fail_before_reading(tmp_path: Path) -> None:
     for source, settings, message in [
         (tmp_path / "none.jsonl", {}, "no such file or folder"),
         (tmp_path / "none", {}, "no such file or folder"),
+        ("nowhere/none.jsonl", {}, "no such file or folder"),
         (tmp_path / "x.csv", {}, "unknown kind of file '.csv'; known: .jsonl, .json, .parquet, .txt"),
         (write_lines(tmp_path / "x.jsonl", GOOD), {"format": "chat"}, "unknown format 'chat'"),
         (write_lines(tmp_path / "x.jsonl", GOOD), {"columns": {"prompts": "x"}}, "did you mean 'prompt'"),
