@@ -37,8 +37,12 @@ lint: $(INSTALLED)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# The pages are looked at in a real browser: one on PATH, or Debian's, installed where we are root; without any, one line says so.
 test: lint
 	@$(BIN)/python -m pytest -q
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || true
+	@$(BIN)/python tests/browser/check_pages.py
 
 clean:
 	rm -rf $(VENV) build dist recipes/*.egg-info

@@ -141,7 +141,7 @@ class Evaluations:
             result = replace(self._answers(self._trainer.model, self._chat, self._traces), losses=losses)
         if losses or result.examples:
             self.done.append((step, result))
-            self._log.record({"step": step, **(result.metrics() if result.examples else losses)})
+            self._log.record({"step": step, **result.metrics()})
 
     def after_step(self, step: Step, measured: dict[str, float], *, every: int | None, total: int) -> None:
         """Log one optimizer step; evaluate after every `every` of them, and after the last of `total`."""

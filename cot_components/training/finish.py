@@ -19,6 +19,7 @@ from cot_components.training.loop import Trainer
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
 from cot_components.viz.curves import plot_run
+from cot_components.viz.report import report_html
 from cot_components.viz.token_view import TokenView
 
 SHOWN_ROWS, SHOWN_EPOCHS = 4, 3
@@ -60,6 +61,9 @@ def finish(
         result.save(run.output_dir / "evaluations" / f"step_{step}.json")
     written["token view"] = token_view(data).save(run.output_dir / "tokens.html")
     written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
+    report = run.output_dir / "report.html"
+    report.write_text(report_html(run.output_dir), encoding="utf-8")
+    written["report"] = report
 
     console = Console()
     scored = [result for _, result in evaluations.done if result.examples]

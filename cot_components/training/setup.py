@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import platform
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,9 +51,16 @@ def start_run(*, output_dir: str, device: str, dtype: str, seed: int, config: Ma
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+            (folder / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
         except OSError as error:
             raise UserError(f"output_dir: cannot write to {folder}: {error.strerror}") from error
     return Run(folder, world.device, DTYPES[dtype], world)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a run's numbers."""
+    names = ("cot-components", "torch", "torchtune", "torchao", "numpy", "tokenizers", "datasets")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
 
 
 def pick_device(device: str) -> torch.device:
