@@ -47,6 +47,13 @@ class ReasoningDataset:
     chat: ChatFormat
     report: DropReport
 
+    def summary(self) -> str:
+        """One line: rows read and dropped, tokens by role; says so where no row has a thought."""
+        tokens = self.rows.tokens_by_role()
+        counts = ", ".join(f"{role} {count:,}" for role, count in tokens.items())
+        warning = "" if tokens.get("thought") else "; no row has a thought: are dataset.tags those of the data?"
+        return f"{self.report.summary()}; tokens: {counts}{warning}"
+
     def batches(self, *, pad_multiple: int = 1) -> Batches:
         """The data set of a `DataLoader` whose sampler is `Plans`."""
         return Batches(self.rows, self.transforms, self.chat.tokenizer.pad_id, pad_multiple)

@@ -100,7 +100,7 @@ def main(
     )
 
     log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
-    log.say(f"{data.report.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
+    log.say(f"{data.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
     evaluations = Evaluations(trainer, data.chat, held_out, build(evaluation), log, batch_size=batch_size)
     if evaluate_before_training:
         evaluations.run(step=0)

@@ -42,6 +42,7 @@ class Batch:
     num_supervised: n
     weight_sum:     sum of the supervised weights
     num_tokens:     tokens without padding
+    input_pos:      int64 `[B, T]`, position ids where they are not 0, 1, 2, ...; None where they are
     """
 
     tokens: Tensor
@@ -54,6 +55,7 @@ class Batch:
     num_supervised: int
     weight_sum: float
     num_tokens: int
+    input_pos: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy whose tensors are on `device`."""
@@ -138,6 +140,7 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
     counted = (labels != IGNORE) & (weights != 0)
     blurred = (labels == IGNORE) & np.isin(roles, SUPERVISED_ROLES)
     shape = (num_rows, width)
+    positions = None if flat.positions is None else fill(flat.positions, here, 0, np.int64).reshape(shape)
     return Batch(
         tokens=torch.from_numpy(tokens.reshape(shape)),
         labels=torch.from_numpy(labels.reshape(shape)),
@@ -149,4 +152,5 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
         num_supervised=int(counted.sum()),
         weight_sum=float(weights[counted].sum()),
         num_tokens=len(flat.tokens),
+        input_pos=None if positions is None else torch.from_numpy(positions),
     )

@@ -93,7 +93,7 @@ def _loss(
         labels, rows: in place of the batch's own, to measure tokens that are not trained on; weights are then 1.
         reference: called with the model and the batch for the loss's second distribution.
     """
-    hidden = model.forward(batch.tokens)  # not model(...): the hooks of FSDP must run once
+    hidden = model.forward(batch.tokens, input_pos=batch.input_pos)  # not model(...): the hooks of FSDP must run once
     columns = {"roles": batch.roles.flatten(), "sample": batch.sample.flatten()}
     return loss(
         hidden.flatten(0, 1),

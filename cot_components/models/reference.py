@@ -60,7 +60,7 @@ class FrozenModel:
 
     @torch.no_grad()
     def __call__(self, student: Any, batch: Batch) -> tuple[Tensor, Head]:
-        return self.teacher.forward(batch.tokens).flatten(0, 1), head_of(self.teacher)
+        return self.teacher.forward(batch.tokens, input_pos=batch.input_pos).flatten(0, 1), head_of(self.teacher)
 
 
 class AdaptersOff:
@@ -76,7 +76,7 @@ class AdaptersOff:
         from torchtune.modules.peft import disable_adapter
 
         with disable_adapter(student):
-            return student.forward(batch.tokens).flatten(0, 1), head_of(student)
+            return student.forward(batch.tokens, input_pos=batch.input_pos).flatten(0, 1), head_of(student)
 
 
 def reference_for(

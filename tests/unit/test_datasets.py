@@ -146,6 +146,14 @@ def test_the_cache_is_used_and_keyed(tokenizer, hub, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_the_summary_says_when_there_is_no_thought(tokenizer, hub, tmp_path):
+    summary = reasoning_dataset(tokenizer, source=str(hub)).summary()
+    assert "40 rows read, 40 kept" in summary and "thought " in summary and "no row has a thought" not in summary
+    path = tmp_path / "plain.jsonl"
+    path.write_text(json.dumps({"prompt": "q", "completion": "a"}) + "\n")
+    assert "no row has a thought" in reasoning_dataset(tokenizer, source=str(path)).summary()
+
+
 def test_tags_as_tokens(tokenizer, hub):
     data = reasoning_dataset(tokenizer, source=str(hub), tags_as="token")
     roles = data.rows.roles

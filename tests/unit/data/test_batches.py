@@ -1,5 +1,7 @@
 """Batches: the shift happens once per row, every column describes the target token, and padding never counts."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from rows import make_flat, random_rows, trace_roles
@@ -45,6 +47,15 @@ def test_pad_equals_the_obvious_way():
 def test_the_last_token_of_a_row_predicts_nothing():
     batch = pad(make_flat([trace_roles(1, 3, 1), trace_roles(1, 1, 1)]), pad_id=0)
     assert (batch.labels[0, -1], batch.labels[1, 4]) == (IGNORE, IGNORE)
+
+
+def test_positions_travel_with_their_tokens():
+    flat = random_rows(3).flat(range(3))
+    assert pad(flat, pad_id=0).input_pos is None
+    positions = np.arange(len(flat.tokens)) * 2
+    batch = pad(replace(flat, positions=positions), pad_id=0)
+    kept = torch.cat([row[:length] for row, length in zip(batch.input_pos, flat.lengths.tolist(), strict=True)])
+    assert kept.tolist() == positions.tolist() and batch.input_pos.shape == batch.tokens.shape
 
 
 def test_weight_zero_is_not_supervised():
