@@ -1,4 +1,4 @@
-"""Real reasoning data (or its look-alikes) through every kind of tokenizer: what is dropped, and each kept row's text."""
+"""Real reasoning data (or its look-alikes) through real tokenizers: what is dropped, and each kept row's text."""
 
 from __future__ import annotations
 
