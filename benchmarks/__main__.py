@@ -1,0 +1,50 @@
+"""`python -m benchmarks [NAME ...]`: exit code 1 if a gate is missed, or with `--strict` if anything could not run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+import torch
+
+from benchmarks import BENCHMARKS
+from benchmarks.report import HEADER, Row, write
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours against a peer, ratio by ratio.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all when none is given")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--strict", action="store_true", help="what cannot run counts as missed")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    torch.set_num_threads(1)
+
+    everything: list[Row] = []
+    for name in options.names or BENCHMARKS:
+        print(f"\n{name} on {options.device}\n{HEADER}", flush=True)
+        rows = []
+        for row in run(name, options.device):
+            print(row.line(), flush=True)
+            rows.append(row)
+        print(
+            f"written to {write(name, rows, options.device, f'python -m benchmarks {name} --device {options.device}')}"
+        )
+        everything += rows
+    count = {verdict: sum(row.verdict == verdict for row in everything) for verdict in ("ok", "MISSED", "NOT RUN")}
+    print(f"\n{count['ok']} gates kept, {count['MISSED']} missed, {count['NOT RUN']} rows not run")
+    return int(count["MISSED"] > 0 or (options.strict and count["NOT RUN"] > 0))
+
+
+def run(name: str, device: str) -> list[Row]:
+    """Rows of one benchmark, as they come."""
+    if device == "cuda" and not torch.cuda.is_available():
+        return [Row(name, "all", "", note="no CUDA device here")]
+    return importlib.import_module(BENCHMARKS[name]).rows(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

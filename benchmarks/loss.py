@@ -1,0 +1,184 @@
+"""The fused loss against whole logits, torchtune, torch and the GPU kernels: time, peak memory, precision.
+
+Shapes, gates and rules are fixed here so that two runs can be compared; ratios are of one process, never of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.loss_peers import NAIVE, ON_CPU, ON_GPU, Peer, available, naive
+from benchmarks.measure import peak_bytes, seconds
+from benchmarks.report import Row
+from cot_components import losses
+from cot_components.losses import Loss, supervised_rows
+
+CPU_SHAPES = {
+    # (N, d, V): time gates at 0 / 50 / 80 % ignored, gate of the peak
+    (1024, 512, 32768): ((1.00, 0.55, 0.27), 0.35),
+    (512, 512, 128256): ((0.95, 0.52, 0.28), 0.55),
+}
+GPU_SHAPE = (8192, 2048, 128256)
+GPU_FLOPS = 790e12
+"""bf16 products on random data on one H200, the floor's speed."""
+IGNORED = (0.0, 0.5, 0.8)
+MIB = 2.0**20
+
+
+class Inputs:
+    """Fresh random inputs, and steps on them: a loss, its gradients for hidden states and head, everything dropped."""
+
+    def __init__(self, shape: tuple[int, int, int], ignored: float, device: str, dtype: torch.dtype) -> None:
+        num_tokens, width, vocab_size = shape
+        make = {"device": device, "dtype": dtype}
+        self.hidden = torch.randn(num_tokens, width, **make).requires_grad_()
+        self.head = (torch.randn(vocab_size, width, **make) * width**-0.5).requires_grad_()
+        labels = torch.randint(0, vocab_size, (num_tokens,))
+        labels[torch.randperm(num_tokens)[: round(ignored * num_tokens)]] = -100
+        self.rows, self.labels = supervised_rows(labels).to(device), labels.to(device)
+        self.reference = (torch.randn(num_tokens, width, **make), torch.randn(vocab_size, width, **make) * width**-0.5)
+        self.columns = {"old_logp": torch.full((num_tokens,), -9.0, device=device)}
+
+    def ours(self, loss: Loss) -> Tensor:
+        reference = self.reference if loss.needs_reference else None
+        out = loss.fused(self.hidden, self.head, self.labels, rows=self.rows, columns=self.columns, reference=reference)
+        return out.objective.sum()
+
+    def peer(self, peer: Peer) -> Tensor:
+        return peer(self.hidden, self.head, self.labels)
+
+    def gradients(self, total: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad(total, (self.hidden, self.head)))
+
+    def step(self, loss: Loss | Peer) -> Callable[[], None]:
+        def run() -> None:
+            self.gradients(self.ours(loss) if isinstance(loss, Loss) else self.peer(loss))
+
+        return run
+
+
+def agree(inputs: Inputs, peers: dict[str, Peer], tolerance: float) -> None:
+    """Stop unless every peer computes our loss and our gradients on these inputs."""
+    total = inputs.ours(losses.sft())
+    expected = [total.detach(), *inputs.gradients(total)]
+    for name, peer in peers.items():
+        total = inputs.peer(peer)
+        found = [total.detach(), *inputs.gradients(total)]
+        off = max(
+            float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(found, expected, strict=True)
+        )
+        if off > tolerance:
+            raise RuntimeError(f"{name} differs from ours by {off:.1e}; their times cannot be compared")
+
+
+def rows(device: str) -> Iterator[Row]:
+    if device == "cuda":
+        yield from on_gpu()
+        return
+    peers, absent = available(ON_CPU)
+    for shape, (time_gates, peak_gate) in CPU_SHAPES.items():
+        for ignored, time_gate in zip(IGNORED, time_gates, strict=True):
+            gates = {NAIVE: (time_gate, peak_gate)}
+            yield from compare(shape, ignored, {NAIVE: naive, **peers}, gates, "cpu", torch.float32)
+    for name, reason in absent.items():
+        yield Row("time and peak", name, "", note=reason)
+    yield from presets("cpu")
+    yield from precision("cpu")
+
+
+def compare(
+    shape: tuple[int, int, int],
+    ignored: float,
+    peers: dict[str, Peer],
+    gates: dict[str, tuple[float | None, float | None]],
+    device: str,
+    dtype: torch.dtype,
+) -> Iterator[Row]:
+    """Time and peak of ours against each peer; a peer without gates of its own must be slower and larger."""
+    inputs = Inputs(shape, ignored, device, dtype)
+    agree(inputs, peers, 1e-4 if dtype == torch.float32 else 2e-2)
+    steps = {name: inputs.step(loss) for name, loss in {"ours": losses.sft(), **peers}.items()}
+    times = seconds(steps, device)
+    peaks = {name: peak_bytes(step, device) / MIB for name, step in steps.items()}
+    case = f"V={shape[2]} N={shape[0]} {ignored:.0%} ignored {str(dtype)[6:]}"
+    for name in peers:
+        time_gate, peak_gate = gates.get(name, (1.0, 1.0))
+        yield Row(f"time, {case}", name, "s", times["ours"], times[name], time_gate)
+        yield Row(f"peak, {case}", name, "MiB", peaks["ours"], peaks[name], peak_gate)
+
+
+OBSERVED_ONLY = {
+    "dft": losses.dft(),
+    "beyond_log": losses.beyond_log(exponent=0.5),
+    "profit": losses.profit(threshold=0.1),
+    "chord_phi": losses.chord_phi(),
+    "psft": losses.psft(),
+}
+WHOLE_ROW = {
+    "eaft": (losses.eaft(), "reads the top 20 logits"),
+    "label_smoothing": (losses.label_smoothing(), "keeps logits beside their exponentials"),
+    "otr": (losses.otr(), "a second softmax"),
+    "gem": (losses.gem(), "a second softmax"),
+    "sft_kl": (losses.sft_kl(kl_weight=0.1), "a reference head, 8ndV, and its softmax"),
+    "asft": (losses.asft(), "a reference head, 8ndV, and its softmax"),
+    "distill": (losses.distill(), "a reference head, 8ndV, and its softmax"),
+    "target_sft": (losses.target_sft(eta=0.5), "a reference head, 8ndV, and a mixture's softmax"),
+    "sft, per_token_grad": (losses.sft(per_token_grad=True), "logits computed twice, 8ndV"),
+}
+
+
+def presets(device: str) -> Iterator[Row]:
+    """Every kind of preset against our own nll at half the tokens ignored."""
+    inputs = Inputs((1024, 512, 32768), 0.5, device, torch.float32)
+    everything = {**OBSERVED_ONLY, **{name: loss for name, (loss, _) in WHOLE_ROW.items()}}
+    steps = {name: inputs.step(loss) for name, loss in {"nll": losses.sft(), **everything}.items()}
+    times = seconds(steps, device)
+    for name in everything:
+        gate = 1.10 if name in OBSERVED_ONLY else None
+        note = "" if name in OBSERVED_ONLY else WHOLE_ROW[name][1]
+        yield Row(f"time, {name}, V=32768 50% ignored", "our nll", "s", times[name], times["nll"], gate, note=note)
+
+
+def precision(device: str) -> Iterator[Row]:
+    """Error of loss and gradients from bf16 inputs, against float64, beside that of whole bf16 logits."""
+    inputs = Inputs((2048, 256, 8192), 0.5, device, torch.bfloat16)
+    exact_in = [tensor.detach().double().requires_grad_() for tensor in (inputs.hidden, inputs.head)]
+    count = int((inputs.labels != -100).sum())
+    exact = F.cross_entropy(exact_in[0] @ exact_in[1].t(), inputs.labels)
+    exact_grads = torch.autograd.grad(exact, exact_in)
+
+    def errors(total: Tensor) -> list[float]:
+        grads = inputs.gradients(total / count)
+        value = abs(float(total.detach()) / count - float(exact.detach())) / float(exact.detach())
+        return [value, *(float((g.double() - e).norm() / e.norm()) for g, e in zip(grads, exact_grads, strict=True))]
+
+    ours = errors(inputs.ours(losses.sft()))
+    whole = errors(inputs.peer(naive))
+    yield Row("loss, bf16, error over what is allowed", "2e-4", "", ours[0], 2e-4, 1.0)
+    for name, mine, other in zip(("hidden", "head"), ours[1:], whole[1:], strict=True):
+        yield Row(f"gradient of {name}, bf16, error", NAIVE, "", mine, other, 1.1)
+
+
+def on_gpu() -> Iterator[Row]:
+    num_tokens, width, vocab_size = GPU_SHAPE
+    peers, absent = available(ON_GPU)
+    for ignored in IGNORED:
+        # At 0 % the gate is the floor below; from half ignored on, every peer must be behind.
+        gates = dict.fromkeys(peers, (None, None)) if ignored == 0 else {}
+        yield from compare(GPU_SHAPE, ignored, peers, gates, "cuda", torch.bfloat16)
+    inputs = Inputs(GPU_SHAPE, 0.0, "cuda", torch.bfloat16)
+    step = inputs.step(losses.sft())
+    floor = 6 * num_tokens * width * vocab_size / GPU_FLOPS
+    yield Row(
+        "time, 0% ignored bf16", "products at 790 TFLOP/s", "s", seconds({"ours": step}, "cuda")["ours"], floor, 1.25
+    )
+    allowed = (2 * width * (vocab_size + num_tokens) + 1.1e9) / MIB
+    yield Row("peak, 0% ignored bf16", "both gradients + 1.1 GB", "MiB", peak_bytes(step, "cuda") / MIB, allowed, 1.0)
+    for name, reason in absent.items():
+        yield Row("time and peak", name, "", note=reason)
+    yield from presets("cuda")
+    yield from precision("cuda")

@@ -1,0 +1,91 @@
+"""The losses ours is measured against; each is `(hidden [N, d], head [V, d], labels [N]) -> sum of nll`.
+
+Those that are functions of installed packages are called; a way of doing it that has no entry point of its own is
+written out here and says whose it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Peer = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+NAIVE = "linear + cross_entropy"
+
+
+def naive(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy((hidden @ head.t()).float(), labels, reduction="sum")
+
+
+def torchtune_chunked() -> Peer:
+    """torchtune 0.6.1's default, as its recipes call it: the model's output in 8 chunks, then the chunked loss."""
+    loss_class = importlib.import_module("torchtune.modules.loss").CEWithChunkedOutputLoss
+    loss = loss_class()
+
+    def run(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+        chunks = [chunk @ head.t() for chunk in hidden[None].chunk(loss.num_output_chunks, dim=1)]
+        return loss(chunks, labels[None]) * (labels != loss.ignore_index).sum()
+
+    return run
+
+
+def torch_fused() -> Peer:
+    """torch's own `linear_cross_entropy` at its default settings."""
+    if not hasattr(F, "linear_cross_entropy"):
+        raise ImportError("this torch has no linear_cross_entropy")
+
+    def run(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+        return F.linear_cross_entropy(hidden, head, labels, reduction="sum", ignore_index=-100)
+
+    return run
+
+
+def checkpointed_chunks() -> Peer:
+    """Supervised rows in chunks of 256, logits computed again in the backward: what TRL's `chunked_nll` does."""
+
+    def chunk_nll(rows: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy((rows @ head.t()).float(), labels, reduction="sum")
+
+    def run(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+        rows = (labels != -100).nonzero().squeeze(1)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for part in rows.split(256):
+            total = total + checkpoint(chunk_nll, hidden[part], head, labels[part], use_reentrant=False)
+        return total
+
+    return run
+
+
+def liger() -> Peer:
+    loss = importlib.import_module("liger_kernel.transformers").LigerFusedLinearCrossEntropyLoss(reduction="sum")
+    return lambda hidden, head, labels: loss(head, hidden, labels)
+
+
+def cut_cross_entropy() -> Peer:
+    function = importlib.import_module("cut_cross_entropy").linear_cross_entropy
+    return lambda hidden, head, labels: function(hidden, head, labels, reduction="sum")
+
+
+ON_CPU: dict[str, Callable[[], Peer]] = {
+    "torchtune 0.6.1 chunked": torchtune_chunked,
+    "torch linear_cross_entropy": torch_fused,
+    "TRL's way": checkpointed_chunks,
+}
+ON_GPU: dict[str, Callable[[], Peer]] = {**ON_CPU, "Liger": liger, "cut-cross-entropy": cut_cross_entropy}
+
+
+def available(makers: dict[str, Callable[[], Peer]]) -> tuple[dict[str, Peer], dict[str, str]]:
+    """Peers that can run here, and why the others cannot."""
+    found, absent = {}, {}
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+        except (ImportError, AttributeError) as error:
+            absent[name] = str(error)
+    return found, absent

@@ -1,0 +1,86 @@
+"""Time and memory of one step, measured so that a noisy machine moves the ratios little."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+Step = Callable[[], object]
+
+
+def seconds(steps: Mapping[str, Step], device: str, *, rounds: int = 4) -> dict[str, float]:
+    """Median seconds of each step, taking turns, the first round thrown away.
+
+    CPU: processor time of the process, so that other people's load counts little. GPU: events around the step.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            taken[name].append(_gpu_seconds(step) if device == "cuda" else _cpu_seconds(step))
+    return {name: statistics.median(values[1:]) for name, values in taken.items()}
+
+
+def _cpu_seconds(step: Step) -> float:
+    gc.collect()
+    began = time.process_time()
+    step()
+    return time.process_time() - began
+
+
+def _gpu_seconds(step: Step) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    step()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def peak_bytes(step: Step, device: str) -> int:
+    """Most memory the step took beyond what was there before it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    return _peak_in_a_child(step)
+
+
+def _peak_in_a_child(step: Step) -> int:
+    """In a forked child, which nobody else's freed memory can help, after one step that loads all the code it needs."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, fixed: large blocks go back to the system when they are freed
+        step()
+        libc.malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is there now
+        before = _status("VmRSS")
+        step()
+        os.write(writer, str(_status("VmHWM") - before).encode())
+        os._exit(0)
+    os.close(writer)
+    _, code = os.waitpid(child, 0)
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    if code or not text:
+        raise RuntimeError(f"the child that measured memory ended with status {code}")
+    return int(text)
+
+
+def _status(key: str) -> int:
+    """A memory figure of this process from /proc, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])

@@ -1,0 +1,188 @@
+"""A teacher's top k on disk: computed once, row by row, read back by every run that trains on the same tokens.
+
+A store is a folder: `header.json` says whose tokens and whose vocabulary, each numbered folder beside it holds some
+rows. A numbered folder appears by a rename when it is complete, so whatever stops a run that writes, the next one goes
+on where it ended. What is kept for token `t` of a row is the teacher's distribution of it given the tokens before; it
+stays with that target however the row is blurred, weighed or packed. (Not if earlier tokens are removed: then the
+teacher would have seen another row.)
+
+Bytes per token: 6 k + 4. Log-probabilities are kept in fp16, and the tail is what the kept values leave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cot_components.errors import UserError
+from cot_components.losses.checks import require
+from cot_components.losses.types import TopK
+
+VERSION = 1
+COLUMNS = ("ids", "logp", "tail", "row_ids", "row_start")
+
+
+def top_k(logits: Tensor, k: int) -> TopK:
+    """The k most likely tokens of logits `[n, V]`, their log-probabilities and the mass of the others, fp32."""
+    logp, ids = logits.float().log_softmax(-1).topk(min(k, logits.shape[-1]), dim=-1)
+    logp = logp.half().float()
+    return TopK(ids, logp, (1.0 - logp.exp().sum(-1)).clamp(min=0.0))
+
+
+class TopKWriter:
+    """Adds rows to a store, and knows which it has.
+
+    Args:
+        folder: made if absent.
+        k: tokens kept per position; vocab_size: of the teacher.
+        tokenizer, data: hashes of what the token ids mean and of the rows they come from.
+        rows_per_part: rows that are lost at most when the process dies.
+
+    Raises:
+        UserError: the folder holds a store of something else.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, k: int, vocab_size: int, tokenizer: str, data: str, rows_per_part: int = 256
+    ) -> None:
+        require("k", k, 1, vocab_size)
+        self.folder, self.rows_per_part = Path(folder), rows_per_part
+        header = {"version": VERSION, "k": k, "vocab_size": vocab_size, "tokenizer": tokenizer, "data": data}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "header.json"
+        if path.exists():
+            _check_header(path, header)
+        else:
+            _write_atomically(path, json.dumps(header, indent=1) + "\n")
+        self.k = k
+        self.done = {int(row) for part in _parts(self.folder) for row in np.load(part / "row_ids.npy")}
+        self._pending: list[tuple[int, TopK]] = []
+
+    def add(self, row_id: int, logits: Tensor) -> None:
+        """One row: the teacher's `logits [T, V]`, where position t predicts token t + 1; the last is not kept."""
+        top = top_k(logits[:-1], self.k)
+        self._pending.append((row_id, TopK(*(column.cpu() for column in top))))
+        if len(self._pending) >= self.rows_per_part:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending; to be called at the end."""
+        if not self._pending:
+            return
+        tops = [top for _, top in self._pending]
+        columns: dict[str, np.ndarray] = {
+            "ids": torch.cat([top.ids for top in tops]).numpy().astype(np.int32),
+            "logp": torch.cat([top.logp for top in tops]).numpy().astype(np.float16),
+            "tail": torch.cat([top.tail for top in tops]).numpy(),
+            "row_ids": np.array([row_id for row_id, _ in self._pending], dtype=np.int64),
+            "row_start": np.cumsum([0, *(len(top.tail) for top in tops)], dtype=np.int64),
+        }
+        number = 1 + max((int(part.name) for part in _parts(self.folder)), default=-1)
+        made = self.folder / f"{number:06d}.tmp"
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        for name, column in columns.items():
+            np.save(made / f"{name}.npy", column)
+        os.replace(made, self.folder / f"{number:06d}")
+        self.done |= {row_id for row_id, _ in self._pending}
+        self._pending = []
+
+
+class TopKStore:
+    """Reads a store; memory-mapped, picklable, for any number of loader workers.
+
+    Raises:
+        UserError: no store there, another tokenizer, other data or another vocabulary; the sentence names both.
+    """
+
+    def __init__(self, folder: str | Path, *, vocab_size: int, tokenizer: str, data: str) -> None:
+        self.folder = Path(folder)
+        self._again = partial(TopKStore, folder, vocab_size=vocab_size, tokenizer=tokenizer, data=data)
+        header = {"version": VERSION, "vocab_size": vocab_size, "tokenizer": tokenizer, "data": data}
+        self.k = int(_check_header(self.folder / "header.json", header)["k"])
+        parts = [
+            {name: np.load(part / f"{name}.npy", mmap_mode="r") for name in COLUMNS} for part in _parts(self.folder)
+        ]
+        if not parts:
+            raise UserError(f"{self.folder}: the store of top-k log-probabilities holds no row yet")
+        self._parts = parts
+        order, row_ids = _sorted_ids(parts)
+        self._row_ids = row_ids
+        self._part = np.repeat(np.arange(len(parts)), [len(part["row_ids"]) for part in parts])[order]
+        self._start = np.concatenate([part["row_start"][:-1] for part in parts])[order]
+        self._length = np.concatenate([np.diff(part["row_start"]) for part in parts])[order]
+
+    def __reduce__(self) -> Any:  # opened anew in a worker: a pickled memory map would carry the whole file
+        return self._again, ()
+
+    def __len__(self) -> int:
+        return len(self._row_ids)
+
+    def lookup(self, row_ids: np.ndarray, positions: np.ndarray) -> TopK:
+        """The teacher's distribution of target tokens.
+
+        Args:
+            row_ids: int64 `[N]`, the row of each target.
+            positions: int64 `[N]`, the target's index in the row as encoded, at least 1; negative (padding) gets a
+                placeholder.
+
+        Raises:
+            UserError: a row that is not in the store, or is shorter there.
+        """
+        wanted = positions >= 0
+        at = np.searchsorted(self._row_ids, row_ids).clip(max=len(self._row_ids) - 1)
+        missing = wanted & (self._row_ids[at] != row_ids)
+        if missing.any():
+            raise UserError(f"{self.folder}: row {row_ids[missing][0]} is not in the store, which has {len(self)} rows")
+        outside = wanted & ((positions < 1) | (positions > self._length[at]))
+        if outside.any():
+            row, position = row_ids[outside][0], positions[outside][0]
+            raise UserError(
+                f"{self.folder}: row {row} has no token {position} in the store; it was encoded differently"
+            )
+        ids = np.tile(np.arange(self.k, dtype=np.int64), (len(row_ids), 1))
+        logp = np.full((len(row_ids), self.k), -np.log(self.k), dtype=np.float32)
+        tail = np.zeros(len(row_ids), dtype=np.float32)
+        for number, part in enumerate(self._parts):
+            here = np.flatnonzero(wanted & (self._part[at] == number))
+            entry = self._start[at[here]] + positions[here] - 1
+            ids[here], logp[here], tail[here] = part["ids"][entry], part["logp"][entry], part["tail"][entry]
+        return TopK(torch.from_numpy(ids), torch.from_numpy(logp), torch.from_numpy(tail))
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(part for part in folder.iterdir() if part.is_dir() and part.name.isdigit()) if folder.is_dir() else []
+
+
+def _sorted_ids(parts: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    row_ids = np.concatenate([part["row_ids"] for part in parts])
+    order = np.argsort(row_ids, kind="stable")
+    return order, row_ids[order]
+
+
+def _check_header(path: Path, expected: dict[str, object]) -> dict[str, Any]:
+    """The header, if everything expected of it is so."""
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: no store of top-k log-probabilities there (no {path.name})") from error
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{path.parent}: the store was made with {key} {found.get(key)}, this run has {key} {value}"
+            )
+    return found
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    made = path.with_suffix(".tmp")
+    made.write_text(text)
+    os.replace(made, path)

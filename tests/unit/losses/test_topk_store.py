@@ -1,0 +1,149 @@
+"""A teacher's top k on disk."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from cot_components import losses
+from cot_components.errors import UserError
+from cot_components.losses.topk_store import TopKStore, TopKWriter, top_k
+
+V, K = 30, 5
+KEYS = {"vocab_size": V, "tokenizer": "tok-1", "data": "data-1"}
+LENGTHS = {7: 6, 3: 9, 1000: 4, 12: 2, 5: 12}
+LOGITS = {row: torch.randn(length, V) * 3 for row, length in LENGTHS.items()}
+
+
+def write(folder: Path, rows: list[int], *, rows_per_part: int = 2) -> TopKWriter:
+    writer = TopKWriter(folder, k=K, rows_per_part=rows_per_part, **KEYS)
+    for row in rows:
+        if row not in writer.done:
+            writer.add(row, LOGITS[row])
+    writer.flush()
+    return writer
+
+
+def check_all(store: TopKStore, rows: list[int]) -> int:
+    """Every target of every row is the teacher's prediction of it from the position before."""
+    count = 0
+    for row in rows:
+        positions = np.arange(1, LENGTHS[row])
+        found = store.lookup(np.full(len(positions), row), positions)
+        expected = top_k(LOGITS[row][:-1], K)
+        for a, b in zip(found, expected, strict=True):
+            assert torch.equal(a, b) and a.dtype == b.dtype
+            count += 1
+    return count
+
+
+def test_round_trip_over_parts_in_any_order(tmp_path: Path) -> None:
+    write(tmp_path, list(LENGTHS))
+    store = TopKStore(tmp_path, **KEYS)
+    assert len(store) == 5 and store.k == K and len(list(tmp_path.glob("0*"))) == 3
+    assert check_all(store, list(LENGTHS)) == 15
+    mixed = store.lookup(np.array([5, 7, -1, 1000, 5]), np.array([11, 1, -1, 3, 1]))
+    picked = [(0, 5, 11), (1, 7, 1), (3, 1000, 3), (4, 5, 1)]
+    for i, row, position in picked:
+        expected = top_k(LOGITS[row][position - 1 : position], K)
+        assert torch.equal(mixed.ids[i : i + 1], expected.ids) and torch.equal(mixed.tail[i : i + 1], expected.tail)
+    assert len(picked) == 4
+    torch.testing.assert_close(mixed.logp.exp().sum(-1) + mixed.tail, torch.ones(5))
+
+
+def test_what_is_kept_is_a_distribution_near_the_teachers() -> None:
+    logits = torch.randn(50, V) * 4
+    top = top_k(logits, K)
+    torch.testing.assert_close(top.logp.exp().sum(-1) + top.tail, torch.ones(50), atol=1e-3, rtol=0)
+    torch.testing.assert_close(top.logp, logits.log_softmax(-1).gather(1, top.ids), atol=5e-3, rtol=1e-3)
+    assert bool((top.tail >= 0).all()) and top_k(logits, 99).ids.shape == (50, V)
+
+
+def test_an_interrupted_writer_goes_on_where_it_ended(tmp_path: Path) -> None:
+    writer = TopKWriter(tmp_path, k=K, rows_per_part=2, **KEYS)
+    for row in (7, 3, 1000):
+        writer.add(row, LOGITS[row])  # 1000 is pending when the process dies
+    (tmp_path / "000001.tmp").mkdir()
+    (tmp_path / "000001.tmp" / "ids.npy").write_bytes(b"half")
+    resumed = TopKWriter(tmp_path, k=K, rows_per_part=2, **KEYS)
+    assert resumed.done == {7, 3}
+    assert len(TopKStore(tmp_path, **KEYS)) == 2
+    assert write(tmp_path, list(LENGTHS)).done == set(LENGTHS)
+    assert check_all(TopKStore(tmp_path, **KEYS), list(LENGTHS)) == 15
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"tokenizer": "tok-2"}, "the store was made with tokenizer tok-1, this run has tokenizer tok-2"),
+        ({"data": "data-2"}, "the store was made with data data-1, this run has data data-2"),
+        ({"vocab_size": 31}, "the store was made with vocab_size 30, this run has vocab_size 31"),
+    ],
+)
+def test_another_tokenizer_other_data_or_another_vocabulary(tmp_path: Path, changed: dict, sentence: str) -> None:
+    write(tmp_path, [7])
+    for make in (
+        lambda: TopKStore(tmp_path, **{**KEYS, **changed}),
+        lambda: TopKWriter(tmp_path, k=K, **{**KEYS, **changed}),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            make()
+    with pytest.raises(UserError, match="made with k 5, this run has k 6"):
+        TopKWriter(tmp_path, k=6, **KEYS)
+
+
+def test_stores_that_cannot_answer(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no store of top-k log-probabilities there"):
+        TopKStore(tmp_path / "nowhere", **KEYS)
+    TopKWriter(tmp_path / "empty", k=K, **KEYS)
+    with pytest.raises(UserError, match="holds no row yet"):
+        TopKStore(tmp_path / "empty", **KEYS)
+    with pytest.raises(UserError, match="k must be at least 1 and at most 30, got 31"):
+        TopKWriter(tmp_path / "wide", k=31, **KEYS)
+    write(tmp_path / "some", [7, 3])
+    store = TopKStore(tmp_path / "some", **KEYS)
+    with pytest.raises(UserError, match="row 4 is not in the store, which has 2 rows"):
+        store.lookup(np.array([7, 4]), np.array([1, 1]))
+    for position in (0, 6):
+        with pytest.raises(UserError, match=f"row 7 has no token {position} in the store"):
+            store.lookup(np.array([3, 7]), np.array([1, position]))
+    assert json.loads((tmp_path / "some" / "header.json").read_text())["data"] == "data-1"
+
+
+class Lookups(torch.utils.data.Dataset):
+    def __init__(self, store: TopKStore) -> None:
+        self.store = store
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.store.lookup(np.array([5]), np.array([index + 1])).logp
+
+
+def test_a_store_goes_to_loader_workers(tmp_path: Path) -> None:
+    write(tmp_path, list(LENGTHS))
+    pickled = pickle.dumps(TopKStore(tmp_path, **KEYS))
+    assert len(pickled) < 1000
+    store = pickle.loads(pickled)
+    assert check_all(store, [3]) == 3
+    found = torch.cat(list(DataLoader(Lookups(store), batch_size=None, num_workers=1)))
+    assert torch.equal(found, top_k(LOGITS[5][:4], K).logp)
+
+
+def test_it_is_a_reference_of_the_loss(tmp_path: Path) -> None:
+    write(tmp_path, [5], rows_per_part=1)
+    top = TopKStore(tmp_path, **KEYS).lookup(np.full(11, 5), np.arange(1, 12))
+    hidden, head, labels = torch.randn(11, 4).requires_grad_(), torch.randn(V, 4), torch.randint(0, V, (11,))
+    found, direct = (
+        losses.target_sft(eta=0.5).fused(hidden, head, labels, reference=reference).objective
+        for reference in (top, top_k(LOGITS[5][:-1], K))
+    )
+    assert torch.equal(found, direct)

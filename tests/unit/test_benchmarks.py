@@ -1,0 +1,82 @@
+"""The benchmark command: a ratio, a verdict, an exit code, a file; and the rule that what did not run is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import benchmarks
+import benchmarks.__main__ as command
+from benchmarks import report
+from benchmarks.measure import peak_bytes, seconds
+from benchmarks.report import Row
+
+KEPT = Row("time", "peer", "s", 1.0, 2.0, 0.6)
+MISSED = Row("time", "peer", "s", 1.0, 2.0, 0.4)
+ABSENT = Row("time", "peer", "s", note="not installed")
+INFORMS = Row("time", "peer", "s", 3.0, 2.0)
+
+
+def test_verdicts() -> None:
+    assert [row.verdict for row in (KEPT, MISSED, ABSENT, INFORMS)] == ["ok", "MISSED", "NOT RUN", ""]
+    faster = Row("speed", "peer", "x", 6.0, 2.0, 4.0, at_most=False)
+    assert faster.verdict == "MISSED" and ">= 4" in faster.line()
+    assert "0.500" in KEPT.line() and "<= 0.6 ok" in KEPT.line() and ABSENT.line().endswith("NOT RUN  not installed")
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "code"),
+    [([KEPT, INFORMS], [], 0), ([KEPT, MISSED], [], 1), ([KEPT, ABSENT], [], 0), ([KEPT, ABSENT], ["--strict"], 1)],
+)
+def test_exit_code_and_file(
+    rows: list[Row],
+    options: list[str],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(benchmarks, "BENCHMARKS", {"some": "some.module"})
+    monkeypatch.setattr(command, "BENCHMARKS", {"some": "some.module"})
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: SimpleNamespace(rows=lambda device: rows))
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    threads = torch.get_num_threads()
+    assert command.main(["some", *options]) == code
+    torch.set_num_threads(threads)
+    kept = json.loads((tmp_path / "some_cpu.json").read_text())
+    assert [row["verdict"] for row in kept["rows"]] == [row.verdict for row in rows]
+    assert (
+        kept["command"] == "python -m benchmarks some --device cpu" and kept["versions"]["torch"] == torch.__version__
+    )
+    assert rows[0].line() in capsys.readouterr().out
+
+
+def test_an_unknown_name_and_an_absent_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["lost"])
+    assert stopped.value.code == 2 and "no benchmark lost; there are loss" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (row,) = command.run("loss", "cuda")
+    assert row.verdict == "NOT RUN" and row.note == "no CUDA device here"
+
+
+def test_time_is_the_processors_and_steps_take_turns() -> None:
+    order: list[str] = []
+    found = seconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, "cpu", rounds=3)
+    assert order == ["a", "b"] * 3 and set(found) == {"a", "b"}
+
+
+def test_peak_memory_is_what_a_step_takes_at_most() -> None:
+    mib = 2**20
+
+    def step() -> None:
+        first = torch.ones(32 * mib, dtype=torch.uint8)
+        second = torch.ones(16 * mib, dtype=torch.uint8)
+        del first, second
+        torch.ones(24 * mib, dtype=torch.uint8)
+
+    assert 47 * mib <= peak_bytes(step, "cpu") <= 52 * mib
