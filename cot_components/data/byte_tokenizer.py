@@ -1,8 +1,8 @@
 """A byte-level BPE tokenizer of 384 ids, built in code, as a folder that `transformers.AutoTokenizer` loads.
 
 Every text has an encoding and decodes to itself. Id `b` below 256 is the byte `b`; then come the merges, learned from
-the embedded tasks, then the control tokens. No two digits share a token: a model this small learns sums from
-digits, not from 90 unrelated numbers.
+the embedded tasks, then the control tokens. The numbers of the tasks are single tokens but for the rarest: a model this
+small learns sums by heart.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def _byte_symbols() -> list[str]:
 
 
 def _split_words() -> pre_tokenizers.PreTokenizer:
-    """Words, single digits and runs of signs, each with the space before it, and runs of white space: no merge crosses."""
-    pattern = Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
+    """Words, numbers and runs of signs, each with the space before it, and runs of white space: no merge crosses."""
+    pattern = Regex(r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+")
     return pre_tokenizers.Sequence(
         [pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

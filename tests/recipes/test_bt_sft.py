@@ -95,7 +95,7 @@ def test_it_leaves_a_folder_that_transformers_loads(finished):
     node |= {"checkpoint_files": ["model.safetensors"], "output_dir": str(out)}
     model = OmegaConf.to_container(OmegaConf.load(find_config("bt_sft/quickstart")))["model"]
     ours = load_model(model, node, device=torch.device("cpu"), dtype=torch.float32)
-    tokens = torch.randint(0, 320, (2, 40))
+    tokens = torch.randint(0, 384, (2, 40))
     with torch.no_grad():
         assert (logits(ours, tokens) - theirs(tokens).logits).abs().max() < 1e-4
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
@@ -186,4 +186,4 @@ def test_weights_that_do_not_fit_are_named(hub, tmp_path):
         "model.embed_dim=32",
         cwd=tmp_path,
     )
-    assert "tok_embeddings.weight' is [320, 64], the model wants [320, 32]" in user_error(result)
+    assert "tok_embeddings.weight' is [384, 64], the model wants [384, 32]" in user_error(result)

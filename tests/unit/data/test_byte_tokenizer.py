@@ -26,10 +26,10 @@ def tokenizer(folder) -> Tokenizer:
 
 
 def test_ids_are_bytes_then_merges_then_control_tokens(tokenizer):
-    assert tokenizer.get_vocab_size() == VOCAB_SIZE == 320
+    assert tokenizer.get_vocab_size() == VOCAB_SIZE == 384
     for byte in range(128):
         assert tokenizer.decode([byte], skip_special_tokens=False) == chr(byte)
-    assert [tokenizer.token_to_id(token) for token in CONTROL_TOKENS] == list(range(310, 320))
+    assert [tokenizer.token_to_id(token) for token in CONTROL_TOKENS] == list(range(374, 384))
 
 
 @given(text=st.text(max_size=60))
@@ -45,15 +45,15 @@ def test_every_byte_has_its_own_id(tokenizer):
     text = "".join(chr(point) for point in range(0x20, 0x2000))
     ids = tokenizer.encode(text).ids
     assert tokenizer.decode(ids) == text
-    assert all(id_ < 256 or id_ in range(256, 310) for id_ in ids)
+    assert all(id_ < 256 or id_ in range(256, 374) for id_ in ids)
     assert [tokenizer.encode(chr(point)).ids for point in range(128)] == [[point] for point in range(128)]
     assert tokenizer.encode("\u00e9").ids == list("\u00e9".encode())
 
 
-def test_digits_are_never_merged(tokenizer):
-    assert tokenizer.encode(" 3407").tokens[-4:] == ["3", "4", "0", "7"]
-    merged = [tokenizer.id_to_token(i) for i in range(256, 310)]
-    assert len(merged) == 54 and not any(character.isdigit() for piece in merged for character in piece)
+def test_numbers_of_the_tasks_are_single_tokens(tokenizer):
+    assert sum(len(tokenizer.encode(f" {number}").ids) == 1 for number in range(21)) >= 18
+    merged = [tokenizer.id_to_token(i) for i in range(256, 374)]
+    assert len(merged) == byte_tokenizer.NUM_MERGES == 118
 
 
 def test_merges_shorten_the_tasks_and_are_learned_from_training_problems_only(tokenizer):
@@ -80,7 +80,7 @@ def test_transformers_loads_the_folder(folder, tokenizer):
     text = "<|user|>What is 34 + 5?<|end|><|assistant|><think>\nHmm \u00e9.\n</think>\n\nAnswer: 39<|end|>"
     ids = loaded.encode(text)
     assert ids == tokenizer.encode(text).ids and loaded.decode(ids) == text
-    assert (loaded.eos_token, loaded.pad_token, loaded.bos_token, len(loaded)) == ("<|end|>", "<|pad|>", None, 320)
+    assert (loaded.eos_token, loaded.pad_token, loaded.bos_token, len(loaded)) == ("<|end|>", "<|pad|>", None, 384)
 
 
 def test_chat_template_of_the_prompt_starts_the_whole(folder):
