@@ -4,25 +4,23 @@ The peer works as the released training script of stepwise internalisation does:
 looks for the separators of every row, cuts the row there, joins the two ends, and pads the rows anew. Ours cuts the
 flat batch before it is padded for the first and only time. Both must give the same tokens and labels.
 
-The gate is on what removal adds to the work of a step (`removal`, the peer's whole surgery). `finished` is ours with
-the batch made ready for training, which the peer needs as well, once before its surgery: shift, padding, weights,
-roles, rows of supervised tokens.
-
-    python -m benchmarks.surgery
+The gates are on what removal adds to a batch (`removal`, the peer's whole surgery), and on the times the host waits for
+the device. `finished` is ours with the batch made ready for training, which the peer needs as well, once before its
+surgery: shift, padding, weights, roles, rows of supervised tokens.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.measure import seconds
+from benchmarks.report import Row
 from cot_components.clock import Clock
 from cot_components.curriculum import Schedule
 from cot_components.data.batches import Batch, pad
@@ -33,13 +31,16 @@ from cot_components.models.gpt2_tokenizer import compact_tokenizer
 from cot_components.roles import IGNORE
 from cot_components.transforms.remove import Remove
 
-GATE = 7.0
-"""The peer takes at least this many times our processor time, in every case."""
+BATCH_SIZE = 32
+REPEATS = 100
+SPEED_GATE = 0.142  # at least 7 times faster
+CASES = {"4x4, 8 removed": (4, 8), "4x4, all removed": (4, 200), "9x9, 8 removed": (9, 8), "9x9, 120 removed": (9, 120)}
+"""Digits, and units removed from every row before its offset."""
 
 SYNCS = ("aten._local_scalar_dense.default", "aten.nonzero.default")
 """Operations that make the host wait for a device; on a CPU they are counted, not felt."""
 
-CASES = {"4x4, 8 removed": (4, 8), "4x4, all removed": (4, 200), "9x9, 8 removed": (9, 8), "9x9, 120 removed": (9, 120)}
+PEER = "slicing row by row"
 
 
 class Surgery(NamedTuple):
@@ -50,57 +51,51 @@ class Surgery(NamedTuple):
     all_gone: bool
 
 
-class Operations(NamedTuple):
-    """Operations that reach torch's dispatcher, and how many of them would make the host wait for a device."""
-
-    total: int
-    syncs: int
-
-
-def run(*, batch_size: int = 32, repeats: int = 200, rounds: int = 5) -> list[dict[str, Any]]:
-    """One row per case: processor milliseconds per batch, ratios, and operations of both.
-
-    Args:
-        batch_size: rows per batch.
-        repeats: batches per timing.
-        rounds: timings; the first is thrown away, the median of the rest is reported.
-    """
+def rows(device: str) -> Iterator[Row]:
+    """Per case: milliseconds per batch of 32 rows, and what reaches torch's dispatcher."""
     chat = ICoTFormat(compact_tokenizer().text)
-    eos_id = chat.stop_ids[0]
-    measured = []
-    for name, (num_digits, stage) in CASES.items():
-        rows = multiplication_rows(*draw_operands(num_digits, batch_size), chat)
-        flat = rows.flat(np.arange(batch_size))
-        remove = Remove(schedule=Schedule(ticks_per_epoch=1, per_epoch=0, start=stage), smoothing=1.0)
-        clock = Clock(0, 0)
-        padded = pad(flat, pad_id=eos_id)
-        targets = unshifted_labels(flat, padded.tokens)
-        amounts = torch.from_numpy(remove.amounts(flat.ids, clock))
-
-        def removal(flat: Flat = flat, remove: Remove = remove, clock: Clock = clock) -> Flat:
-            return remove(flat, clock)
-
-        def finished(removal: Callable[[], Flat] = removal) -> Batch:
-            return pad(removal(), pad_id=eos_id)
-
-        def peer(tokens: Tensor = padded.tokens, labels: Tensor = targets, amounts: Tensor = amounts) -> Surgery:
-            return remove_row_by_row(tokens, labels, amounts, eos_id)
-
+    for case, (num_digits, stage) in CASES.items():
+        removal, finished, peer = workers(chat, num_digits, stage, device)
         check_equal(finished(), peer())
-        functions = {"removal": removal, "finished": finished, "peer": peer}
-        seconds = interleaved(functions, repeats=repeats, rounds=rounds)
-        measured.append(
-            {
-                "case": name,
-                **{f"{which}_ms": 1e3 * value for which, value in seconds.items()},
-                "ratio": seconds["peer"] / seconds["removal"],
-                "ratio_finished": seconds["peer"] / seconds["finished"],
-                "gate": GATE,
-                "operations": count_operations(finished),
-                "peer_operations": count_operations(peer),
-            }
-        )
-    return measured
+        taken = seconds({"removal": many(removal), "finished": many(finished), "peer": many(peer)}, device)
+        milliseconds = {name: 1e3 * value / REPEATS for name, value in taken.items()}
+        yield Row(f"removal, {case}", PEER, "ms", milliseconds["removal"], milliseconds["peer"], SPEED_GATE)
+        yield Row(f"finished, {case}", PEER, "ms", milliseconds["finished"], milliseconds["peer"])
+        ours, theirs = operations(finished), operations(peer)
+        yield Row(f"operations, {case}", PEER, "", len(ours), len(theirs))
+        yield Row(f"syncs, {case}", PEER, "", *(sum(name in SYNCS for name in names) for names in (ours, theirs)), 0.0)
+
+
+def workers(
+    chat: ICoTFormat, num_digits: int, stage: int, device: str
+) -> tuple[Callable[[], Flat], Callable[[], Batch], Callable[[], Surgery]]:
+    """Ours without and with finishing the batch, and the peer, on one batch."""
+    eos_id, clock = chat.stop_ids[0], Clock(0, 0)
+    encoded = multiplication_rows(*draw_operands(num_digits, BATCH_SIZE), chat)
+    flat = encoded.flat(np.arange(BATCH_SIZE))
+    remove = Remove(schedule=Schedule(ticks_per_epoch=1, per_epoch=0, start=stage), smoothing=1.0)
+    tokens = pad(flat, pad_id=eos_id).tokens.to(device)
+    labels = torch.from_numpy(flat.labels).view(tokens.shape).to(device)  # all rows of one K have the same length
+    amounts = torch.from_numpy(remove.amounts(flat.ids, clock)).to(device)
+
+    def removal() -> Flat:
+        return remove(flat, clock)
+
+    def finished() -> Batch:
+        return pad(removal(), pad_id=eos_id).to(torch.device(device))
+
+    def peer() -> Surgery:
+        return remove_row_by_row(tokens, labels, amounts, eos_id)
+
+    return removal, finished, peer
+
+
+def many(function: Callable[[], object]) -> Callable[[], None]:
+    def repeated() -> None:
+        for _ in range(REPEATS):
+            function()
+
+    return repeated
 
 
 def remove_row_by_row(tokens: Tensor, labels: Tensor, amounts: Tensor, eos_id: int) -> Surgery:
@@ -138,56 +133,22 @@ def pad_rows(rows: list[Tensor], value: int) -> Tensor:
     return padded
 
 
-def unshifted_labels(flat: Flat, tokens: Tensor) -> Tensor:
-    """Labels at their own tokens, `[B, T]`."""
-    labels = torch.full_like(tokens, IGNORE)
-    for b, (start, stop) in enumerate(zip(flat.row_start[:-1], flat.row_start[1:], strict=True)):
-        labels[b, : stop - start] = torch.from_numpy(flat.labels[start:stop])
-    return labels
-
-
 def check_equal(ours: Batch, theirs: Surgery) -> None:
-    """The two batches are the same: the peer's labels stand one place later."""
+    """The two batches are the same; the peer's labels stand one place later."""
     assert torch.equal(ours.tokens, theirs.tokens)
     assert torch.equal(ours.labels[:, :-1], theirs.labels[:, 1:])
     assert (ours.labels[:, -1] == IGNORE).all()
 
 
-def interleaved(functions: dict[str, Callable[[], object]], *, repeats: int, rounds: int) -> dict[str, float]:
-    """Median processor seconds per call, the functions taking turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            began = time.process_time()
-            for _ in range(repeats):
-                function()
-            seconds[name].append((time.process_time() - began) / repeats)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
-def count_operations(function: Callable[[], object]) -> Operations:
+def operations(function: Callable[[], object]) -> list[str]:
+    """Names of the operations that reach torch's dispatcher."""
     names: list[str] = []
 
-    class Count(TorchDispatchMode):
+    class Record(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             names.append(str(func))
             return func(*args, **(kwargs or {}))
 
-    with Count():
+    with Record():
         function()
-    return Operations(len(names), sum(name in SYNCS for name in names))
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    for row in run():
-        ours, theirs = row["operations"], row["peer_operations"]
-        print(
-            f"{row['case']:17} removal {row['removal_ms']:.3f} ms, peer {row['peer_ms']:.3f} ms: {row['ratio']:.1f}x; "
-            f"finished {row['finished_ms']:.3f} ms: {row['ratio_finished']:.1f}x; operations {ours.total} and "
-            f"{theirs.total}, of them syncs {ours.syncs} and {theirs.syncs}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+    return names
