@@ -205,17 +205,17 @@ def math() -> list[dict]:
 
 
 def tau_bench() -> list[dict]:
-    """Calls beside the text, which are not read: every row is dropped, for one reason or another."""
-    call = {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}],
-    }
+    """OpenAI's calls beside a text or none, results, and a user's goodbye at the end; one trace has no call at all."""
+    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"n": 1, "who": "Ann"}'}}]
     user, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
-    return [{"task_id": 0, "traj": [user, call]}, {"task_id": 1, "traj": [user, answer, user]}]
+    beside = [{"role": "assistant", "content": text, "tool_calls": calls} for text in (None, "Let me look.")]
+    result = {"role": "tool", "tool_call_id": "1", "name": "f", "content": '{"found": [1, 2]}'}
+    called = [turn for call in beside for turn in (user, call, result, answer)]
+    trajectories = [[*called, user], [user, beside[0], result], [user, answer, user]]
+    return [{"task_id": i, "traj": trajectory} for i, trajectory in enumerate(trajectories)]
 
 
-CALLS, LAST_TURN = "a turn holds 'tool_calls', which are not text yet", "the last turn is not the assistant's"
+LAST_TURN = "the last turn is not the assistant's"
 DATA_SETS = (
     DataSet("think_qwen3_small/messages.jsonl", "messages", Counts(329, 329, 0, 266), Counts(6, 6, 0, 4), qwen3_small),
     DataSet("think_toolrl/messages.jsonl", "messages", Counts(400, 400), Counts(5, 5), toolrl),
@@ -237,8 +237,8 @@ DATA_SETS = (
     DataSet(
         "tau_bench/gpt-4o-airline.json",
         "messages",
-        Counts(200, 0, dropped={CALLS: 182, LAST_TURN: 18}),
-        Counts(2, 0, dropped={CALLS: 1, LAST_TURN: 1}),
+        Counts(200, 0, dropped={LAST_TURN: 18}),
+        Counts(3, 0, dropped={LAST_TURN: 1}),
         tau_bench,
         columns={"messages": "traj"},
     ),

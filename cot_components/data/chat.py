@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from cot_components.data.agent_segments import with_calls
 from cot_components.data.errors import RowError
 from cot_components.data.formats import Message
 from cot_components.data.segments import Segment, Tags, assistant_text, segment_text
@@ -80,7 +81,7 @@ class ChatFormat:
         written, end_id = self._until_end(full[len(rendered_prompt) :])
         completion = [Segment(s.role, shield.restore(s.text)) for s in self._read_back(opening, written)]
         _compare(segments, completion)
-        parts = [part for s in completion for part in self._completion_parts(s)]
+        parts = [part for s in with_calls(completion, last.calls) for part in self._completion_parts(s)]
         return Turn(self._template_parts(prompt, Role.PROMPT, shield), [*parts, Part(Role.ANSWER, end_id)])
 
     @cached_property

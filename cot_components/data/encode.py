@@ -12,7 +12,7 @@ from cot_components.data.errors import RowError
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.roles import SUPERVISED_ROLES, Role
 
-ENCODER_VERSION = 1
+ENCODER_VERSION = 2
 """Part of the key of cached rows: raise it whenever the same trace would encode differently."""
 
 

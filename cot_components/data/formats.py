@@ -2,15 +2,17 @@
 
 | format              | columns (in brackets: may be absent)          | becomes                                        |
 |---------------------|-----------------------------------------------|------------------------------------------------|
-| `messages`          | messages (answer)                             | the turns as they are                          |
+| `messages`          | messages (answer tools)                       | the turns as they are                          |
 | `instruction`       | instruction, response (thought system answer) | user, assistant                                |
 | `prompt_completion` | prompt, completion (thought system answer)    | user, assistant; or two lists of turns, joined |
-| `sharegpt`          | conversations (system answer)                 | the turns as they are                          |
+| `sharegpt`          | conversations (system answer tools)           | the turns as they are                          |
 | `alpaca`            | instruction, output                           | user: instruction, and below a blank line      |
 |                     | (input thought system answer)                 | the input; assistant                           |
 | `gsm8k`             | question, answer: `cot #### result` (system)  | user, assistant with thought `cot` and         |
 |                     |                                               | content `#### result`                          |
 | `icot`              | text: `question||cot #### result` (system)    | as above                                       |
+| `xlam`              | query, tools, answers (calls)                 | tools as system prompt, user, assistant: calls |
+| `react`             | trajectory: `Question: ... Thought: ...`      | user, assistant                                |
 
 Detection takes the first format in this order whose columns are all there. `answer` beside a response is a reference
 for scoring, never trained on. In `gsm8k` and `icot` the blanks around a separator belong to it, the thought may be
@@ -18,19 +20,23 @@ empty, and each separator must stand there once.
 
 A turn is `{role, content}` or `{from, value}`. A thought beside the content is read from `reasoning_content`,
 `reasoning` or `thinking`: null means that there is none, "" that it is empty. The factor on a turn's loss is read from
-`weight`, `loss_scale`, `loss_weight` (numbers from 0) or `train`, `loss` (booleans).
+`weight`, `loss_scale`, `loss_weight` (numbers from 0) or `train`, `loss` (booleans). Tools, calls and results: see
+`agents`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cot_components.config import nearest
+from cot_components.data.agents import agent_messages, from_react, from_xlam, turn_content
 from cot_components.data.errors import RowError
+from cot_components.data.messages import Content, Fields, Message, as_text
 from cot_components.errors import UserError
+
+__all__ = ["FORMATS", "Content", "Fields", "Format", "Message", "check_format", "check_order", "detect", "read_row"]
 
 THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 SCALE_KEYS = ("weight", "loss_scale", "loss_weight")
@@ -41,81 +47,6 @@ ROLES = {
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "function_call"), "assistant"),
     **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
 }
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation.
-
-    role:    system, user, assistant or tool
-    thought: what the data keeps beside the content; None when there is nothing, or when it stands inside the content
-    weight:  factor on the loss of the turn's tokens
-    """
-
-    role: str
-    content: str
-    thought: str | None = None
-    weight: float = 1.0
-
-
-class Content(NamedTuple):
-    """What a row holds: its turns, and a reference answer when there is one."""
-
-    messages: tuple[Message, ...]
-    answer: str | None
-
-
-def as_text(value: Any, name: str) -> str:
-    """`value` if it is text that can be written as UTF-8. A missing value never becomes the word "None"."""
-    if value is None:
-        raise RowError(f"{name} is null")
-    if not isinstance(value, str):
-        raise RowError(f"{name} is not text", f"it is {type(value).__name__}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise RowError(f"{name} holds a lone surrogate", f"character {error.start}") from None
-    return value
-
-
-@dataclass(frozen=True)
-class Fields:
-    """A row seen through the user's column names: `columns` maps a field of the format to the column that holds it."""
-
-    row: Mapping[str, Any]
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-    def name(self, key: str) -> str:
-        return f"'{self.columns.get(key, key)}'"
-
-    def get(self, key: str) -> Any:
-        if key in self.columns and self.columns[key] not in self.row:
-            raise RowError(f"{self.name(key)} is missing")
-        return self.row.get(self.columns.get(key, key))
-
-    def need(self, key: str) -> Any:
-        if self.columns.get(key, key) not in self.row:
-            raise RowError(f"{self.name(key)} is missing")
-        return self.get(key)
-
-    def text(self, key: str) -> str:
-        return as_text(self.need(key), self.name(key))
-
-    def optional_text(self, key: str) -> str | None:
-        value = self.get(key)
-        return None if value is None else as_text(value, self.name(key))
-
-    def reference(self) -> str | None:
-        """The column `answer`: text or a number. Anything else is a fault only if the user named the column."""
-        value = self.get("answer")
-        if isinstance(value, str):
-            return as_text(value, self.name("answer")).strip() or None
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return str(value)
-        if value is not None and "answer" in self.columns:
-            raise RowError(f"{self.name('answer')} is neither text nor a number", f"it is {type(value).__name__}")
-        return None
 
 
 def _weight(turn: Mapping[str, Any]) -> float:
@@ -158,10 +89,8 @@ def _turn(turn: Any) -> Message:
     role = ROLES.get(name.lower())
     if role is None:
         raise RowError("a turn has an unknown role", repr(name))
-    if turn.get("tool_calls"):
-        raise RowError("a turn holds 'tool_calls', which are not text yet")
-    content = as_text(turn[text_key], f"'{text_key}' of the {role}'s turn")
-    return Message(role, content, _thought(turn, role), _weight(turn))
+    content, calls = turn_content(turn, name, role, text_key)
+    return Message(role, content, _thought(turn, role), _weight(turn), calls)
 
 
 def _turns(value: Any, name: str) -> tuple[Message, ...]:
@@ -258,13 +187,15 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "messages": Format(("messages",), ("answer",), _from_messages),
+    "messages": Format(("messages",), ("answer", "tools"), _from_messages),
     "instruction": Format(("instruction", "response"), ("thought", "system", "answer"), _from_instruction),
     "prompt_completion": Format(("prompt", "completion"), ("thought", "system", "answer"), _from_prompt_completion),
-    "sharegpt": Format(("conversations",), ("system", "answer"), _from_sharegpt),
+    "sharegpt": Format(("conversations",), ("system", "answer", "tools"), _from_sharegpt),
     "alpaca": Format(("instruction", "output"), ("input", "thought", "system", "answer"), _from_alpaca),
     "gsm8k": Format(("question", "answer"), ("system",), _from_gsm8k),
     "icot": Format(("text",), ("system",), _from_icot),
+    "xlam": Format(("query", "tools", "answers"), (), from_xlam),
+    "react": Format(("trajectory",), (), from_react),
 }
 
 
@@ -293,6 +224,9 @@ def detect(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
 
 def read_row(row: Any, format: Format, columns: Mapping[str, str]) -> Content:
     """Turns and reference answer of one row; raises RowError for anything whose meaning is not certain."""
-    content = format.read(Fields(row, columns))
-    check_order(content.messages)
-    return content
+    fields = Fields(row, columns)
+    content = format.read(fields)
+    tools = fields.get("tools") if "tools" in (*format.required, *format.optional) else None
+    messages = agent_messages(content.messages, tools)
+    check_order(messages)
+    return Content(messages, content.answer)

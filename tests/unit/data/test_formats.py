@@ -126,7 +126,7 @@ def test_turns_read_their_thought_weight_and_role() -> None:
         ({"content": [{"type": "text", "text": "a"}]}, "'content' of the assistant's turn is not text (it is list)"),
         ({"content": " \n"}, "the response is empty"),
         ({"content": "", "reasoning_content": "t"}, "the response is empty"),
-        ({"tool_calls": [{"name": "f"}]}, "a turn holds 'tool_calls', which are not text yet"),
+        ({"tool_calls": {"name": "f"}}, "'tool_calls' is not a list (it is dict)"),
         ({"role": None}, "'role' of a turn is null"),
         ({"role": "narrator"}, "a turn has an unknown role ('narrator')"),
     ],

@@ -62,7 +62,8 @@ def test_shared_rows_keep_their_text_and_place(data_folder: Path) -> None:
     with path.open(encoding="utf-8", newline="\n") as file:
         lines = [json.loads(line) for line in file]
     for number, (row, trace) in enumerate(zip(lines, read_traces(path), strict=True)):
-        messages = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
+        styles = {"assistant": "tagged" if row["tool_calls"] else ""}
+        messages = tuple(Message(m["role"], m["content"], calls=styles.get(m["role"], "")) for m in row["messages"])
         assert trace == Trace(number, messages, f"{path}:{number + 1}")
         thought = segment_text(trace.messages[-1].content, DATA_SETS[1].tags)[1]
         assert thought.text.strip() == row["think"].strip()
