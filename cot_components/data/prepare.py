@@ -94,7 +94,6 @@ def prepare_rows(
         write_rows(folder, parts, lambda: dataclasses.asdict(report))
         found = read_rows(folder)
     if found is None:
-        report.check(max_dropped)
         raise UserError(f"encoded rows could not be kept in {folder}")
     report = DropReport(**found[1])
     if strict and report.dropped:

@@ -17,8 +17,8 @@ from cot_components.data.segments import Tags
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 
-# `<|reserved_special_token_7|>` of Llama-3, `<|reserved_2|>`, `<unused5>` of Gemma, `<SPECIAL_20>` of Mistral
-RESERVED = re.compile(r"<\|?(?:reserved(?:_special)?(?:_token)?_|unused_?|SPECIAL_)(\d+)\|?>")
+# `<|reserved_special_token_7|>` of Llama-3, `<unused5>` of Gemma, `<SPECIAL_2>` of Mistral, `<|placeholder1|>` of Phi-3
+RESERVED = re.compile(r"<\|?(?:reserved(?:_special)?(?:_token)?_|unused_?|SPECIAL_|placeholder_?|dummy_?)(\d+)\|?>")
 
 
 def with_tag_tokens(tokenizer: TextTokenizer, tags: Tags) -> TextTokenizer:
@@ -27,7 +27,7 @@ def with_tag_tokens(tokenizer: TextTokenizer, tags: Tags) -> TextTokenizer:
     A tag's id is, in this order: that of an added token of this very text; the reserved token of the lowest number that
     is left; the first id behind the vocabulary. `vocab_size` of the result is what the model must have.
     """
-    reserved = sorted((int(m[1]), i) for text, i in tokenizer.control.items() if (m := RESERVED.fullmatch(text)))
+    reserved = sorted((int(m[1]), i) for text, i in tokenizer.added_tokens.items() if (m := RESERVED.fullmatch(text)))
     spare = itertools.chain((i for _, i in reserved), itertools.count(tokenizer.vocab_size))
     given = tokenizer.added_tokens
     return tokenizer.with_control(

@@ -49,6 +49,13 @@ def test_a_thought_beside_the_content(byte: TextTokenizer) -> None:
     assert chat(byte).turn(beside) == chat(byte).turn(ask("q", "<think>\nt\n</think>\n\na"))
 
 
+def test_a_prompt_that_ends_in_the_tag_opens_nothing(byte: TextTokenizer) -> None:
+    source = "{{ messages[0].content }}{% if messages | length > 1 %}{{ messages[1].content }}<|end|>{% endif %}"
+    turn = chat(byte, source).turn(ask("say <think>", "<think>t</think>a"))
+    assert texts(turn.prompt, byte) == [("prompt", "say <think>")]
+    assert texts(turn.completion, byte)[0] == ("think_open", "<think>")
+
+
 def test_tags_as_tokens(byte: TextTokenizer) -> None:
     format = chat(byte, tags_as="token")
     turn = format.turn(ask("say <think>", "<think>\nt\n</think>a"))

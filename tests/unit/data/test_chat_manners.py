@@ -62,6 +62,7 @@ LIES = {
     "shortens the thought": PLAIN.replace("m.content", "m.content | replace('ten', '10')"),
     "changes the answer": PLAIN.replace("m.content", "m.content | replace('eleven', '11')"),
     "writes tags twice": PLAIN.replace("{{ m.content }}", "<think></think>{{ m.content }}"),
+    "opens twice": PLAIN.replace("{{ m.content }}", "<think>{{ m.content }}"),
     "swaps tags": PLAIN.replace("m.content", "m.content | replace('<think>', '</think>')"),
     "cuts the answer": PLAIN.replace("m.content", "m.content | replace('</think>', '</think>x<|end|>')"),
     "adds a thought": REWRITES.replace("m.content.split(", "('<think>w</think>' ~ m.content).split("),

@@ -15,7 +15,7 @@ from tokenizers_for_tests import KINDS, make_tokenizer
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.errors import RowError
 from cot_components.data.hf_tokenizer import read_hf_tokenizer
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.text_tokenizer import TextTokenizer, any_of
 from cot_components.errors import UserError
 
 
@@ -86,6 +86,15 @@ def test_encoding_in_one_batch_or_one_by_one(pieces: list[str]) -> None:
     together = tokenizer.encode_texts(texts)
     assert together == [tokenizer.encode_text(text) for text in texts]
     assert [tokenizer.decode(ids) for ids in together] == texts
+
+
+def test_the_longest_text_is_found_first() -> None:
+    assert any_of(["<", "<a>", "<a"]).findall("<a><a<") == ["<a>", "<a", "<"]
+    assert any_of([]).findall("<a>") == []
+
+
+def test_ids_beyond_the_vocabulary_are_left_to_the_library() -> None:
+    assert letters().decode([5_000, 1_000]) == chr(5_000) + "<a>"
 
 
 def test_half_a_surrogate_pair_is_a_fault_of_the_row() -> None:

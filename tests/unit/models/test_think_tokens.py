@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers_for_tests import CHATML, KINDS, make_tokenizer, qwen_rules, write_folder
+from tokenizers_for_tests import CHATML, KINDS, added_token, make_tokenizer, qwen_rules, write_folder
 from torch import nn
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
@@ -33,6 +33,15 @@ def test_reserved_ids_come_before_new_ones(tmp_path: Path) -> None:
     reserved = (byte.control["<|reserved_0|>"], byte.control["<|reserved_1|>"])
     assert ids_of_tags("byte", tmp_path / "byte") == reserved
     assert with_tag_tokens(make_tokenizer("llama3", tmp_path), TAGS).vocab_size == 128_256
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_reserved_tokens_count_by_their_number(special: bool, tmp_path: Path) -> None:
+    rules = qwen_rules()
+    rules["added_tokens"] += [added_token(265 + i, f"<unused{9 + i}>", special=special) for i in range(3)]
+    rules["added_tokens"] += [added_token(268, "<unused0>", special=special)]
+    tokenizer = with_tag_tokens(read_hf_tokenizer(write_folder(tmp_path, rules)), TAGS)
+    assert (tokenizer.control["<think>"], tokenizer.control["</think>"]) == (268, 265)
 
 
 def test_spare_rows_of_qwen2_5_come_behind_its_vocabulary(tmp_path: Path) -> None:
