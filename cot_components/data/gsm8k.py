@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from cot_components.data.errors import TraceError
+from cot_components.data.errors import DropReport, TraceError
 from cot_components.data.traces import Trace, read_traces
 from cot_components.errors import UserError
 
@@ -30,8 +30,12 @@ def equations(solution: str) -> str:
     return " ".join(_ANNOTATION.findall(solution))
 
 
-def with_equations(traces: Iterable[Trace], *, empty_thoughts: EmptyThoughts = "keep") -> Iterator[Trace]:
+def with_equations(
+    traces: Iterable[Trace], *, empty_thoughts: EmptyThoughts = "keep", report: DropReport | None = None
+) -> Iterator[Trace]:
     """Traces of the official data set (format `gsm8k`) with equations for thoughts; ids stay as they are.
+
+    Rows left out on purpose count as never read in the report.
 
     Raises:
         UserError: `empty_thoughts` is neither `keep` nor `drop`.
@@ -43,6 +47,8 @@ def with_equations(traces: Iterable[Trace], *, empty_thoughts: EmptyThoughts = "
         thought = equations(last.thought or "")
         if thought or empty_thoughts == "keep":
             yield replace(trace, messages=(*before, replace(last, thought=thought)))
+        elif report is not None:
+            report.read -= 1
 
 
 def icot_line(trace: Trace) -> str:
