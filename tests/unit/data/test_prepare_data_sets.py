@@ -83,13 +83,15 @@ def test_every_row_is_exact_or_dropped(
             Role.ANSWER: before + answer + END_OF_TURN[kind],
         }
         for role, part in wanted.items():
-            assert chat.tokenizer.decode(flat.tokens[flat.roles == role]) == part
-            supervised[role.label] = supervised.get(role.label, 0) + int((flat.roles == role).sum())
+            roles = (Role.ANSWER, Role.CALL) if role is Role.ANSWER else (role,)
+            assert chat.tokenizer.decode(flat.tokens[np.isin(flat.roles, roles)]) == part
+            for one in roles:
+                supervised[one.label] = supervised.get(one.label, 0) + int((flat.roles == one).sum())
         num_thought = int((flat.roles == Role.THOUGHT).sum())
         assert flat.counters[flat.roles == Role.THOUGHT].tolist() == list(range(num_thought))
     prompt = int(rows.lengths.sum()) - sum(supervised.values())
-    assert rows.tokens_by_role() == {"prompt": prompt, **supervised}
-    assert len(rows) > 0 and prompt > 0
+    assert rows.tokens_by_role() == {"prompt": prompt, **{role: n for role, n in supervised.items() if n}}
+    assert len(rows) > 0 and prompt > 0 and (supervised["call"] > 0) == (name == "think_toolrl")
     if tags_as == "token":
         assert supervised["think_open"] == supervised["think_close"] == len(rows)
 
