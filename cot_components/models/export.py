@@ -96,6 +96,16 @@ def family_of(model: Any) -> Family:
     raise UserError(f"cannot write {type(model).__name__} as a Hugging Face folder; known: Llama 3.x, Qwen2.5")
 
 
+def architecture(model: Any) -> dict[str, Any]:
+    """What the shapes of a decoder's weights do not tell, in the hub's names; empty for one that is not known."""
+    try:
+        config = family_of(model).config(model)
+    except UserError:
+        return {}
+    hidden = ("num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta", "tie_word_embeddings")
+    return {name: config[name] for name in hidden if name in config}
+
+
 _LLAMA_ROPES = ("RotaryPositionalEmbeddings", "Llama3ScaledRoPE")
 
 

@@ -3,6 +3,7 @@ sentence."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from cot_components.config import build
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt
+from cot_components.models.export import architecture
 from cot_components.models.think_tokens import grow_vocabulary
 
 EMBEDDING = "tok_embeddings.weight"
@@ -74,6 +76,7 @@ def load_model(
         grow_vocabulary(
             built, len(weights[EMBEDDING]) if EMBEDDING in weights else 0
         )  # a run may have added tag tokens
+        check_architecture(built, Path(checkpointer["checkpoint_dir"]))
         check_weights(built.state_dict(), weights, f"checkpointer: {checkpointer['checkpoint_dir']}")
         built.load_state_dict(weights)
     return adapt(built)
@@ -84,6 +87,21 @@ def start_from_scratch(model: Any) -> None:
     about ten times too large.
     """
     torch.nn.init.normal_(model.tok_embeddings.weight, std=0.02)
+
+
+def check_architecture(model: Any, folder: Path) -> None:
+    """Compare what shapes of tensors do not show (rope base, heads, norm epsilon) with the checkpoint's config.json.
+
+    Raises:
+        UserError: they differ: the weights would load, and every token after the first would be wrong.
+    """
+    there = json.loads((folder / "config.json").read_text())
+    there = {**there, **(there.get("rope_parameters") or {})}
+    for name, ours in architecture(model).items():
+        if name in there and there[name] != ours:
+            raise UserError(
+                f"checkpointer: {folder}/config.json has {name} {there[name]}, model._component_ builds {ours}"
+            )
 
 
 def check_weights(wanted: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:

@@ -49,9 +49,12 @@ def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[st
     """Parse `argv` with torchtune, resolve interpolations, check every key. Returns plain Python containers."""
     config = _parse(_with_config_path(argv))
     try:
+        unset = sorted(OmegaConf.missing_keys(config))
         resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"config: {str(error).splitlines()[0]}") from error
+    if unset:
+        raise ConfigError(f"{unset[0]} has no default and must be set: {unset[0]}=VALUE (the config's header says why)")
     assert isinstance(resolved, dict)
     values = {str(key): None if _is_switched_off(value) else value for key, value in resolved.items()}
     check(main, values)

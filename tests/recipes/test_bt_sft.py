@@ -187,3 +187,17 @@ def test_weights_that_do_not_fit_are_named(hub, tmp_path):
         cwd=tmp_path,
     )
     assert "tok_embeddings.weight' is [384, 64], the model wants [384, 32]" in user_error(result)
+
+
+def test_an_architecture_that_weights_do_not_show_is_compared(hub, tmp_path):
+    result = tune(
+        "bt_sft",
+        "--config",
+        "bt_sft/llama3_2_1B",
+        *overrides(hub, tmp_path / "out"),
+        *TINY_OVERRIDES,
+        *ON_CPU,
+        "model.rope_base=10000",
+        cwd=tmp_path,
+    )
+    assert "config.json has rope_theta 500000, model._component_ builds 10000" in user_error(result)

@@ -26,7 +26,9 @@ def test_all_configs_are_shipped():
 
 @pytest.mark.parametrize("name", OF_OUR_RECIPES)
 def test_config_is_valid_and_says_how_to_run_it(name):
-    assert read(name)["output_dir"] == f"runs/{name.replace('/', '_')}"
+    to_be_set = [f"{key}=0.5" for key in OmegaConf.missing_keys(OmegaConf.load(CONFIGS / f"{name}.yaml"))]
+    to_be_set = [key.replace("dir=0.5", "dir=DIR") for key in to_be_set]
+    assert read(name, *to_be_set)["output_dir"] == f"runs/{name.replace('/', '_')}"
     header = (CONFIGS / f"{name}.yaml").read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"--config {name}" in header
@@ -66,6 +68,11 @@ def test_a_wrong_key_is_one_sentence(overrides, sentence):
     with pytest.raises(ConfigError) as error:
         read("bt_sft/quickstart", *overrides)
     assert str(error.value) == sentence
+
+
+def test_a_value_without_a_default_must_be_set():
+    with pytest.raises(ConfigError, match=r"^loss\.eta has no default and must be set: loss\.eta=VALUE"):
+        read("target_sft/qwen2_5_0_5B_math", "reference.checkpointer.checkpoint_dir=DIR")
 
 
 def test_names_of_configs():
