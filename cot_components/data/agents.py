@@ -24,7 +24,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from cot_components.data.calls import CALL_CLOSE, CALL_OPEN, REACT, TAGGED, Call, as_call, as_calls, write_calls
+from cot_components.data.calls import (
+    CALL_CLOSE,
+    CALL_OPEN,
+    REACT,
+    TAGGED,
+    Call,
+    as_call,
+    as_calls,
+    canonical_calls,
+    write_calls,
+)
 from cot_components.data.errors import RowError
 from cot_components.data.messages import Content, Fields, Message, as_text
 
@@ -121,8 +131,7 @@ def from_xlam(fields: Fields) -> Content:
     calls = as_calls(fields.need("answers"))
     written = as_text(write_calls(calls), fields.name("answers"))
     turns = (Message("user", fields.text("query")), Message("assistant", written, calls=TAGGED))
-    reference = json.dumps([call._asdict() for call in calls], ensure_ascii=False)
-    return Content(turns, reference)
+    return Content(turns, canonical_calls(calls))
 
 
 def from_react(fields: Fields) -> Content:

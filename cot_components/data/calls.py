@@ -96,6 +96,12 @@ def call_json(call: Call) -> str:
     return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
 
 
+def canonical_calls(calls: Iterable[Call]) -> str:
+    """One line of JSON that is the same for the same calls, whatever their order and that of their arguments."""
+    lines = sorted(json.dumps(call._asdict(), ensure_ascii=False, sort_keys=True) for call in calls)
+    return f"[{', '.join(lines)}]"
+
+
 def write_calls(calls: Iterable[Call]) -> str:
     """Each call as JSON on a line of its own between tags, as Hermes and Qwen models write it."""
     return "\n".join(f"{CALL_OPEN}\n{call_json(call)}\n{CALL_CLOSE}" for call in calls)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cot_components.config import nearest
 from cot_components.errors import UserError
+from cot_components.evaluation.tool_calls import tool_calls
 
 if TYPE_CHECKING:
     from cot_components.data.segments import Tags
@@ -61,7 +62,7 @@ def whole(text: str) -> str | None:
     return text.strip() or None
 
 
-EXTRACTORS: dict[str, Extractor] = {f.__name__: f for f in (answer_line, boxed, gsm8k, last_number, whole)}
+EXTRACTORS: dict[str, Extractor] = {f.__name__: f for f in (answer_line, boxed, gsm8k, last_number, tool_calls, whole)}
 
 
 def _line_after_last(pattern: re.Pattern[str], text: str) -> str | None:

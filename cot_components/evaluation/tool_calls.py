@@ -1,0 +1,223 @@
+"""Tool calls in a completion, and whether they are right.
+
+What is right follows BFCL (Berkeley Function Calling Leaderboard, its AST check for Python functions): per call a
+function's name, per argument a list of allowed values, in which "" says that the argument may be left out.
+
+| compared     | right when                                                                                           |
+|--------------|------------------------------------------------------------------------------------------------------|
+| calls        | each allowed call is met by one call, in any order, and none is left over                            |
+| arguments    | none is missing but optional ones, none is unknown to the function or the answer                     |
+| text         | equal without case, blanks and any of `, . / - _ * ^`; single quotes are double ones                 |
+| numbers      | equal; where an integer is declared, 5.0 is not 5; a boolean is never a number                       |
+| lists        | equal item by item                                                                                   |
+| objects      | for each key one of its allowed values; a key whose values hold "" may be missing                    |
+
+Calls that stand in more than one possible pairing are paired by search, where BFCL takes the first that fits.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cot_components.data.calls import CALL_OPEN, Call, as_calls, canonical_calls, read_tagged
+from cot_components.data.errors import RowError
+from cot_components.errors import UserError
+
+Allowed = Mapping[str, Mapping[str, Sequence[Any]]]
+"""Function name -> argument -> allowed values; exactly one function."""
+
+_ACTION = re.compile(
+    r"^[ \t]*Action:[ \t]*(.+?)[ \t]*\n[ \t]*Action Input:(.*?)(?=^[ \t]*Observation:|\Z)", re.M | re.S
+)
+_FENCE = re.compile(r"```(?:json|python)?\s*\n(.*?)```", re.S)
+_IGNORED = re.compile(r"[ ,./\-_*^]")
+_NO_SCHEMA: Mapping[str, Any] = {}
+
+
+def parse_calls(text: str) -> list[Call] | None:
+    """The calls that a text behind its thought makes, or None where there is none, or one that cannot be read.
+
+    Read are `<tool_call>` tags; else `Action:` and `Action Input:`; else JSON, or calls in Python (`f(a=1)`, alone or
+    in a list), which may stand in a code fence or on the last line.
+    """
+    try:
+        if CALL_OPEN in text:
+            return _tagged_calls(text)
+        if _ACTION.search(text):
+            return [call for name, given in _ACTION.findall(text) for call in as_calls({"name": name, "args": given})]
+    except RowError:
+        return None
+    fenced = _FENCE.findall(text)
+    lines = text.strip().splitlines()
+    for candidate in (fenced[-1] if fenced else text, lines[-1] if lines else ""):
+        if (calls := _bare_calls(candidate.strip())) is not None:
+            return calls
+    return None
+
+
+def _tagged_calls(text: str) -> list[Call]:
+    calls, end = [], 0
+    while (start := text.find(CALL_OPEN, end)) >= 0:
+        found, end = read_tagged(text, start)
+        calls += found
+    return calls
+
+
+def _bare_calls(text: str) -> list[Call] | None:
+    if text.startswith(("{", "[{")):
+        try:
+            return as_calls(text)
+        except RowError:
+            return None
+    try:
+        tree = ast.parse(text, mode="eval").body
+        return [_python_call(node) for node in (tree.elts if isinstance(tree, ast.List) else [tree])] or None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _python_call(node: ast.expr) -> Call:
+    if not isinstance(node, ast.Call) or node.args or any(keyword.arg is None for keyword in node.keywords):
+        raise ValueError("not a call by name")
+    return Call(ast.unparse(node.func), {str(k.arg): _lists(ast.literal_eval(k.value)) for k in node.keywords})
+
+
+def _lists(value: Any) -> Any:
+    """The value with its tuples as lists, as JSON has them."""
+    if isinstance(value, list | tuple):
+        return [_lists(item) for item in value]
+    return {key: _lists(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def tool_calls(text: str) -> str | None:
+    """Extractor: the calls of a text as one canonical line, comparable by `exact_match`; None when there are none."""
+    calls = parse_calls(text)
+    return canonical_calls(calls) if calls else None
+
+
+def calls_fault(
+    calls: Sequence[Call] | None, allowed: Sequence[Allowed], functions: Sequence[Mapping[str, Any]] = ()
+) -> str | None:
+    """What is wrong with the calls, in words; None when they are right.
+
+    allowed:   the calls that must be made, as BFCL's `possible_answer` files have them
+    functions: descriptions with `name` and `parameters` (`properties`, `required`); without them no type is known
+    """
+    if calls is None:
+        return "no call that can be read"
+    if len(calls) != len(allowed):
+        return f"{len(calls)} calls in place of {len(allowed)}"
+    described = {function["name"]: function["parameters"] for function in functions}
+    faults = [[_call_fault(call, one, described) for one in allowed] for call in calls]
+    if _can_pair([[fault is None for fault in row] for row in faults]):
+        return None
+    unmet = next((row for row in faults if None not in row), None)
+    return unmet[0] if unmet else "two calls answer the same request"
+
+
+def calls_match(
+    calls: Sequence[Call] | None, allowed: Sequence[Allowed], functions: Sequence[Mapping[str, Any]] = ()
+) -> bool:
+    """Whether the calls are right; see `calls_fault`."""
+    return calls_fault(calls, allowed, functions) is None
+
+
+def _can_pair(fits: Sequence[Sequence[bool]]) -> bool:
+    """Whether every row can have a column of its own where it fits (bipartite matching by augmenting paths)."""
+    row_of: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        for column, fit in enumerate(fits[row]):
+            if fit and column not in tried:
+                tried.add(column)
+                if column not in row_of or place(row_of[column], tried):
+                    row_of[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(fits)))
+
+
+def _call_fault(call: Call, allowed: Allowed, described: Mapping[str, Mapping[str, Any]]) -> str | None:
+    ((name, options),) = allowed.items()
+    if call.name != name:
+        return f"calls {call.name}, not {name}"
+    parameters = described.get(name)
+    schemas = (parameters or _NO_SCHEMA).get("properties", {})
+    required = (parameters or _NO_SCHEMA).get("required", ())
+    for key in (*required, *(key for key, values in options.items() if "" not in values)):
+        if key not in call.arguments:
+            return f"{name}: {key} is missing"
+    for key, value in call.arguments.items():
+        if key not in options or (parameters is not None and key not in schemas):
+            return f"{name}: {key} is not one of its arguments"
+        if not any(_same(value, option, schemas.get(key, _NO_SCHEMA)) for option in options[key]):
+            return f"{name}: {key} is {value!r}"
+    return None
+
+
+def _same(value: Any, option: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a value is the allowed one, given what the function declares about it."""
+    if isinstance(option, str):
+        return isinstance(value, str) and _standard(value) == _standard(option)
+    if isinstance(option, bool) or isinstance(value, bool) or option is None:
+        return value is option
+    if isinstance(option, int | float):
+        wanted = int if schema.get("type") == "integer" and isinstance(option, int) else int | float
+        return isinstance(value, wanted) and value == option
+    if isinstance(option, list):
+        items = schema.get("items", _NO_SCHEMA)
+        same_length = isinstance(value, list) and len(value) == len(option)
+        return same_length and all(_same(v, o, items) for v, o in zip(value, option, strict=True))
+    properties = schema.get("properties", _NO_SCHEMA)
+    return (
+        isinstance(value, dict)
+        and value.keys() <= option.keys()
+        and all(
+            any(_same(value[key], one, properties.get(key, _NO_SCHEMA)) for one in choices)
+            if key in value
+            else "" in choices
+            for key, choices in option.items()
+        )
+    )
+
+
+def _standard(text: str) -> str:
+    return _IGNORED.sub("", text).lower().replace("'", '"')
+
+
+@dataclass(frozen=True)
+class CallTask:
+    """One question of BFCL: the turns to answer, the functions to choose from, the calls that are right."""
+
+    id: str
+    messages: tuple[Mapping[str, str], ...]
+    functions: tuple[Mapping[str, Any], ...]
+    allowed: tuple[Allowed, ...]
+
+
+def read_bfcl(questions: str | Path, answers: str | Path) -> list[CallTask]:
+    """Single-turn questions of a BFCL file and their possible answers, paired by id.
+
+    Raises:
+        UserError: a file that cannot be read, or a question without an answer.
+    """
+    try:
+        rows, truth = (
+            [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
+            for path in (questions, answers)
+        )
+        allowed = {row["id"]: tuple(row["ground_truth"]) for row in truth}
+        return [
+            CallTask(row["id"], tuple(row["question"][0]), tuple(row["function"]), allowed[row["id"]]) for row in rows
+        ]
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"{questions}, {answers}: not BFCL files ({error})") from error
+    except KeyError as error:
+        raise UserError(f"{questions}: {error} is missing in a row, or has no answer in {answers}") from error

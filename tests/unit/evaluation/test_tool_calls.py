@@ -1,0 +1,270 @@
+"""Calls in completions, and BFCL's idea of the right ones: on its files, or on look-alikes with the same odd cases."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cot_components.data.calls import Call, canonical_calls, write_calls
+from cot_components.errors import UserError
+from cot_components.evaluation.answers import exact_match, find_extractor
+from cot_components.evaluation.tool_calls import CallTask, calls_fault, calls_match, parse_calls, read_bfcl
+
+PARTS = ("simple_python", "multiple", "parallel")
+SCHEMAS = {
+    "days": {"type": "integer"},
+    "area": {"type": "float"},
+    "city": {"type": "string"},
+    "deep": {"type": "boolean"},
+    "names": {"type": "array", "items": {"type": "string"}},
+    "point": {"type": "tuple", "items": {"type": "float"}},
+    "budget": {"type": "dict", "properties": {"min": {"type": "float"}, "unit": {"type": "string"}}},
+    "where": {"type": "array", "items": {"type": "dict", "properties": {"field": {"type": "string"}}}},
+    "rate": {"type": "float"},
+}
+ALLOWED = {
+    "days": [3],
+    "area": [0.5, 2],
+    "city": ["New York, NY", "NYC"],
+    "deep": ["", True],
+    "names": [["Ann", "Bo"], ["Bo", "Ann"], ""],
+    "point": [[1.5, 2.0]],
+    "budget": [{"min": [300], "unit": ["dollars", ""]}],
+    "where": [[{"field": ["age"]}, {"field": ["job", "work"]}]],
+    "rate": ["", None],
+}
+FUNCTION = {
+    "name": "geo.find",
+    "parameters": {
+        "type": "dict",
+        "properties": SCHEMAS,
+        "required": ["days", "area", "city", "point", "budget", "where"],
+    },
+}
+PLAY = {
+    "name": "play",
+    "parameters": {"type": "dict", "properties": {"song": {"type": "string"}}, "required": ["song"]},
+}
+
+
+def tasks() -> list[CallTask]:
+    if shared := os.environ.get("COT_SHARED_DATA"):
+        folder = Path(shared) / "bfcl"
+        return [
+            task
+            for part in PARTS
+            for task in read_bfcl(folder / f"BFCL_v4_{part}.json", folder / "possible_answer" / f"BFCL_v4_{part}.json")
+        ]
+    find = {"geo.find": ALLOWED}
+    songs = [{"play": {"song": ["a"]}}, {"play": {"song": ["a", "b"]}}]
+    turns = ({"role": "user", "content": "q"},)
+    functions = (FUNCTION, PLAY)
+    return [CallTask(str(i), turns, functions, tuple(a)) for i, a in enumerate([[find], songs, [find, *songs]])]
+
+
+TASKS = tasks()
+
+
+def value_of(option: Any, choose: random.Random) -> Any:
+    """A value that an entry of a list of allowed values stands for."""
+    if isinstance(option, dict):
+        chosen = {key: choose.choice(values) for key, values in option.items()}
+        return {key: value_of(value, choose) for key, value in chosen.items() if value != ""}
+    return [value_of(item, choose) for item in option] if isinstance(option, list) else option
+
+
+def right_calls(task: CallTask, choose: random.Random) -> list[Call]:
+    """Calls in any order with any of the allowed values, optional arguments there or not."""
+    required = {function["name"]: function["parameters"]["required"] for function in task.functions}
+    calls = []
+    for one in task.allowed:
+        ((name, options),) = one.items()
+        chosen = {
+            key: choose.choice([v for v in values if v != ""] if key in required[name] else values)
+            for key, values in options.items()
+            if key not in required[name] or [v for v in values if v != ""]
+        }
+        arguments = {key: value_of(value, choose) for key, value in chosen.items() if value != ""}
+        for key in required[name]:
+            arguments.setdefault(key, "")
+        calls.append(Call(name, arguments))
+    choose.shuffle(calls)
+    return calls
+
+
+def test_the_ground_truth_is_right_on_every_row() -> None:
+    faults = {t.id: calls_fault(right_calls(t, random.Random(0)), t.allowed, t.functions) for t in TASKS}
+    assert not {task: fault for task, fault in faults.items() if fault}
+    assert len(faults) == (800 if os.environ.get("COT_SHARED_DATA") else 3)
+
+
+@given(st.sampled_from(TASKS), st.integers(0, 10**6))
+def test_any_allowed_value_in_any_order_and_spelling_is_right(task: CallTask, seed: int) -> None:
+    calls = right_calls(task, random.Random(seed))
+    assert calls_fault(calls, task.allowed, task.functions) is None
+    assert parse_calls(write_calls(calls)) == calls
+    assert calls_match(parse_calls(f"I call them.\n{write_calls(calls)}"), task.allowed, task.functions)
+
+
+def wrong(value: Any) -> Any:
+    """A value of the same kind that nobody allows."""
+    if isinstance(value, bool) or value is None:
+        return "neither"
+    if isinstance(value, int | float):
+        return value + 1001.5 if isinstance(value, float) else value + 1001
+    if isinstance(value, str):
+        return value + " zzz"
+    return [*value, "zzz"] if isinstance(value, list) else value | {"zzz": 1}
+
+
+@given(st.sampled_from(TASKS), st.integers(0, 10**6), st.sampled_from(["value", "type", "name", "less", "more", "key"]))
+def test_what_leaves_the_allowed_set_is_wrong(task: CallTask, seed: int, kind: str) -> None:
+    choose = random.Random(seed)
+    calls = copy.deepcopy(right_calls(task, choose))
+    number = choose.randrange(len(calls))
+    name, arguments = calls[number]
+    if kind in ("value", "type") and not arguments:
+        kind = "key"
+    if kind in ("value", "type"):
+        key = choose.choice(sorted(arguments))
+        arguments[key] = wrong(arguments[key]) if kind == "value" else {"a": {"b": arguments[key]}}
+    elif kind == "name":
+        calls[number] = Call(name + "_", arguments)
+    elif kind == "less":
+        del calls[number]
+    elif kind == "more":
+        calls.append(calls[number])
+    else:
+        arguments["unheard_of"] = 1
+    assert not calls_match(calls, task.allowed, task.functions)
+    required = {f["name"]: f["parameters"]["required"] for f in task.functions}[name]
+    if required:
+        missing = copy.deepcopy(right_calls(task, random.Random(seed)))
+        index = next(i for i, call in enumerate(missing) if call.name == name)
+        del missing[index].arguments[choose.choice(required)]
+        assert not calls_match(missing, task.allowed, task.functions)
+
+
+GOOD = {
+    "days": 3,
+    "area": 0.5,
+    "city": "NYC",
+    "point": [1.5, 2.0],
+    "budget": {"min": 300},
+    "where": [{"field": "age"}, {"field": "job"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, None),
+        ({"city": "new york ny"}, None),
+        ({"city": "New-York_NY."}, None),
+        ({"city": "York"}, "geo.find: city is 'York'"),
+        ({"days": 3.0}, "geo.find: days is 3.0"),
+        ({"days": "3"}, "geo.find: days is '3'"),
+        ({"days": True}, "geo.find: days is True"),
+        ({"area": 2}, None),
+        ({"area": 2.0}, None),
+        ({"point": [1.5, 2]}, None),
+        ({"point": [2.0, 1.5]}, "geo.find: point is [2.0, 1.5]"),
+        ({"deep": True}, None),
+        ({"deep": 1}, "geo.find: deep is 1"),
+        ({"deep": False}, "geo.find: deep is False"),
+        ({"names": ["bo", "ann"]}, None),
+        ({"names": ["bo"]}, "geo.find: names is ['bo']"),
+        ({"names": "bo"}, "geo.find: names is 'bo'"),
+        ({"budget": {"min": 300.0, "unit": "Dollars"}}, None),
+        ({"budget": {"unit": "dollars"}}, "geo.find: budget is {'unit': 'dollars'}"),
+        ({"budget": {"min": 300, "max": 1}}, "geo.find: budget is {'min': 300, 'max': 1}"),
+        ({"where": [{"field": "age"}, {"field": "work"}]}, None),
+        ({"where": [{"field": "work"}, {"field": "age"}]}, "geo.find: where is"),
+        ({"rate": None}, None),
+        ({"rate": 0}, "geo.find: rate is 0"),
+        ({"zone": 1}, "geo.find: zone is not one of its arguments"),
+    ],
+)
+def test_each_kind_of_value(changes: dict[str, Any], fault: str | None) -> None:
+    found = calls_fault([Call("geo.find", GOOD | changes)], [{"geo.find": ALLOWED}], [FUNCTION])
+    assert found == fault or (fault and str(found).startswith(fault))
+
+
+def test_a_call_is_used_once_and_pairing_is_found_where_the_first_fit_fails() -> None:
+    allowed = [{"play": {"song": ["a", "b"]}}, {"play": {"song": ["a"]}}]
+    a, b = Call("play", {"song": "a"}), Call("play", {"song": "b"})
+    assert calls_match([a, b], allowed) and calls_match([b, a], allowed) and calls_match([a, a], allowed)
+    assert calls_fault([b, b], allowed) == "two calls answer the same request"
+    assert calls_fault(None, allowed) == "no call that can be read"
+    assert calls_fault([a], allowed) == "1 calls in place of 2"
+    assert calls_fault([Call("stop", {}), a], allowed) == "calls stop, not play"
+
+
+def test_without_descriptions_the_answer_alone_decides() -> None:
+    assert calls_match([Call("geo.find", GOOD)], [{"geo.find": ALLOWED}])
+    assert calls_match([Call("f", {})], [{"f": {"x": ["", 1]}}])
+    fault = calls_fault([Call("f", {})], [{"f": {"x": ["", 1]}}], [{"name": "f", "parameters": {"required": ["x"]}}])
+    assert fault == "f: x is missing"
+
+
+PARSED = [Call("geo.find", {"days": 3, "names": ["a", "b"]})]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>\n{"name": "geo.find", "parameters": {"days": 3, "names": ["a", "b"]}}\n</tool_call> Done.',
+        'Thought: Hm.\nAction: geo.find\nAction Input: {"days": 3, "names": ["a", "b"]}\nObservation: no',
+        '{"name": "geo.find", "arguments": {"days": 3, "names": ["a", "b"]}}',
+        '[{"name": "geo.find", "arguments": "{\\"days\\": 3, \\"names\\": [\\"a\\", \\"b\\"]}"}]',
+        'Like this:\n```json\n{"name": "geo.find", "arguments": {"days": 3, "names": ["a", "b"]}}\n```\nDone.',
+        "geo.find(days=3, names=('a', 'b'))",
+        "[geo.find(days=3, names=['a', 'b'])]",
+        "I will call a tool.\ngeo.find(days=3, names=['a', 'b'])\n",
+    ],
+)
+def test_every_way_to_write_a_call_is_read(text: str) -> None:
+    assert parse_calls(text) == PARSED
+    assert exact_match(find_extractor("tool_calls")(text), canonical_calls(PARSED))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Yes.",
+        "f(1)",
+        "f(**x)",
+        "f(a=g())",
+        "[]",
+        "[f(a=1), 2]",
+        "<tool_call>{</tool_call>",
+        "Action: f\nAction Input: x",
+    ],
+)
+def test_what_is_no_call_is_none(text: str) -> None:
+    assert parse_calls(text) is None and find_extractor("tool_calls")(text) is None
+
+
+def test_canonical_lines_ignore_order_but_not_values() -> None:
+    a, b = Call("f", {"x": 1, "y": 2}), Call("g", {})
+    assert canonical_calls([a, b]) == canonical_calls([b, Call("f", {"y": 2, "x": 1})])
+    assert canonical_calls([a]) != canonical_calls([Call("f", {"x": 1, "y": 3})])
+
+
+def test_bfcl_files_that_cannot_be_used(tmp_path: Path) -> None:
+    questions, answers = tmp_path / "q.json", tmp_path / "a.json"
+    with pytest.raises(UserError, match="not BFCL files"):
+        read_bfcl(questions, answers)
+    questions.write_text(json.dumps({"id": "x", "question": [[]], "function": []}) + "\n")
+    answers.write_text("")
+    with pytest.raises(UserError, match="'x' is missing in a row, or has no answer in"):
+        read_bfcl(questions, answers)
