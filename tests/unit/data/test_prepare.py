@@ -113,6 +113,14 @@ def test_one_text_without_an_encoding_drops_only_its_own_row(byte: TextTokenizer
     assert report.dropped == {"tabs": ["data.jsonl:4"]}
 
 
+def test_a_row_that_does_not_come_back_exactly_is_dropped(byte: TextTokenizer) -> None:
+    lower = replace(byte, encode_plain=lambda texts: byte.encode_plain([text.lower() for text in texts]))
+    traces = [trace(0, "Q", "<think>t</think>a"), trace(1, "q", "<think>T</think>a")]
+    rows, report, _ = prepare_rows(reader(traces), chat(lower), strict=False, max_dropped=0.5)
+    assert rows.ids.tolist() == [0]
+    assert report.dropped == {"the tokenizer does not give the supervised text back exactly": ["data.jsonl:2"]}
+
+
 def test_the_weight_of_a_turn_multiplies_its_supervised_tokens(byte: TextTokenizer) -> None:
     flat = prepare_rows(reader([trace(0, "q", "<think>t</think>a", weight=0.5)]), chat(byte)).rows.flat([0])
     assert set(flat.weights[flat.roles != Role.PROMPT].tolist()) == {0.5}

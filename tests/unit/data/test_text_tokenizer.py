@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import KINDS, make_tokenizer
+from tokenizers_for_tests import KINDS, make_tokenizer, qwen_rules, write_folder
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.errors import RowError
@@ -143,6 +143,13 @@ def test_ordinary_added_tokens_are_vocabulary(tmp_path: Path) -> None:
     tokenizer = make_tokenizer("hf_qwen", tmp_path)
     assert tokenizer.encode_text("<tool_call>") == [tokenizer.added_tokens["<tool_call>"]]
     assert "<tool_call>" not in tokenizer.control
+
+
+def test_no_space_is_put_before_a_text(tmp_path: Path) -> None:
+    rules = qwen_rules()
+    rules["pre_tokenizer"] = {**rules["pre_tokenizer"], "add_prefix_space": True}
+    tokenizer = read_hf_tokenizer(write_folder(tmp_path, rules))
+    assert tokenizer.decode(tokenizer.encode_text("12")) == "12"
 
 
 def test_settings_that_cut_or_pad_are_left_out(tmp_path: Path) -> None:
