@@ -89,6 +89,13 @@ def test_a_folder_read_again_gives_the_tags_the_same_ids(kind: str, tmp_path: Pa
     assert read_hf_tokenizer(tmp_path).fingerprint() == plain.fingerprint()
 
 
+def test_a_tag_that_the_file_already_has_stays_as_it_is(tmp_path: Path) -> None:
+    rules = qwen_rules()
+    rules["added_tokens"].append(added_token(265, "<think>", special=True))
+    write_tag_tokens(write_folder(tmp_path, rules), {"<think>": 265})
+    assert json.loads((tmp_path / "tokenizer.json").read_text()) == rules
+
+
 def test_the_table_of_added_tokens_is_kept_in_step(tmp_path: Path) -> None:
     write_folder(tmp_path, qwen_rules(), **CHATML, added_tokens_decoder={"262": {"content": "<|endoftext|>"}})
     write_tag_tokens(tmp_path, {"<think>": 265})
