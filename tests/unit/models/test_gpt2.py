@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torchtune.generation import generate
 from torchtune.modules import local_kv_cache
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -120,6 +121,18 @@ def test_generation_with_cache_equals_generation_without(models, jump: int) -> N
     expected = [greedy_without_cache(ours, p, ids, 12) for p, ids in zip(prompts, positions, strict=True)]
     assert len({token for row in expected for token in row}) > 5, "a model that repeats one token proves nothing"
     assert greedy_with_cache(ours, prompts, positions, 12) == expected
+
+
+def test_torchtunes_own_generate_agrees_with_and_without_cache(models) -> None:
+    ours, _ = models
+    prompt = [5, 17, 3, 60]
+    expected = greedy_without_cache(ours, prompt, [0, 1, 2, 3], 12)
+    knobs = {"max_generated_tokens": 12, "pad_id": 0, "top_k": 1}
+    without, _ = generate(ours, torch.tensor([prompt]), **knobs)
+    cache = {"batch_size": 1, "device": torch.device("cpu"), "dtype": torch.float32, "decoder_max_seq_len": 16}
+    with local_kv_cache(ours, **cache):
+        cached, _ = generate(ours, torch.tensor([prompt]), **knobs)
+    assert without[0, 4:].tolist() == cached[0, 4:].tolist() == expected
 
 
 def test_one_position_per_row_while_decoding_is_not_broadcast(models) -> None:
