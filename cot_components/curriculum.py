@@ -156,3 +156,27 @@ def check_finishes(schedule: Schedule, *, longest: int, epochs: int, unit: str =
         f"curriculum: the longest thought has {longest} {unit}s and is removed whole {how}, but epochs is {epochs}; "
         "train longer, remove faster, or set partial: true"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anneal:
+    """A strength that moves in a straight line over the first steps of a run, for `Blur.ratio` and the like.
+
+    first, last: strength at step 0, and from step `num_steps` on.
+    num_steps:   optimizer steps the way takes.
+
+    Raises:
+        UserError: fewer than 1 step.
+    """
+
+    first: float
+    last: float
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise UserError(f"anneal: num_steps must be at least 1, got {self.num_steps}")
+
+    def __call__(self, clock: Clock) -> float:
+        way = min(clock.step / self.num_steps, 1.0)
+        return (1.0 - way) * self.first + way * self.last

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cot_components.clock import Clock
-from cot_components.curriculum import REMOVE_ALL, MicroBatchTick, Schedule, check_finishes, smoothing_offsets
+from cot_components.curriculum import REMOVE_ALL, Anneal, MicroBatchTick, Schedule, check_finishes, smoothing_offsets
 
 
 def clocks(steps_per_epoch: int, epochs: int) -> list[Clock]:
@@ -207,3 +207,13 @@ def test_a_schedule_that_cannot_finish_is_one_sentence() -> None:
 def test_impossible_schedules_are_refused(knobs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Schedule(**{"ticks_per_epoch": 10, **knobs})
+
+
+def test_annealing_is_a_straight_line_of_the_step() -> None:
+    anneal = Anneal(first=0.8, last=0.2, num_steps=4)
+    strengths = [anneal(Clock(step % 3, step)) for step in range(7)]
+    assert strengths == pytest.approx([0.8, 0.65, 0.5, 0.35, 0.2, 0.2, 0.2])
+    assert strengths[0] == 0.8 and strengths[-1] == 0.2, "the ends are exact, so strength 0 is no blur bit for bit"
+    assert pickle.loads(pickle.dumps(anneal)) == anneal
+    with pytest.raises(ValueError, match="num_steps must be at least 1"):
+        Anneal(first=1.0, last=0.0, num_steps=0)
