@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 Peer = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 NAIVE = "linear + cross_entropy"
+TORCH_CHUNKED = "torch, its own chunks"
 
 
 def naive(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
@@ -35,13 +37,14 @@ def torchtune_chunked() -> Peer:
     return run
 
 
-def torch_fused() -> Peer:
-    """torch's own `linear_cross_entropy` at its default settings."""
+def torch_fused(*, chunked: bool = False) -> Peer:
+    """torch's own `linear_cross_entropy` as it comes, or with its options for chunks at their defaults."""
     if not hasattr(F, "linear_cross_entropy"):
         raise ImportError("this torch has no linear_cross_entropy")
+    options = torch.nn.LinearCrossEntropyOptions() if chunked else None
 
     def run(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
-        return F.linear_cross_entropy(hidden, head, labels, reduction="sum", ignore_index=-100)
+        return F.linear_cross_entropy(hidden, head, labels, reduction="sum", ignore_index=-100, options=options)
 
     return run
 
@@ -75,6 +78,7 @@ def cut_cross_entropy() -> Peer:
 ON_CPU: dict[str, Callable[[], Peer]] = {
     "torchtune 0.6.1 chunked": torchtune_chunked,
     "torch linear_cross_entropy": torch_fused,
+    TORCH_CHUNKED: partial(torch_fused, chunked=True),
     "TRL's way": checkpointed_chunks,
 }
 ON_GPU: dict[str, Callable[[], Peer]] = {**ON_CPU, "Liger": liger, "cut-cross-entropy": cut_cross_entropy}

@@ -51,17 +51,16 @@ class HeadGrads:
     """
 
     def __init__(self, xs: list[Tensor], weights: list[Tensor], wanted: list[bool]) -> None:
-        self.xs, self.weights = xs, weights
+        self.dtypes = [tensor.dtype for tensor in (*xs, *weights)]
         self.sums = [
             torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32)) if want else None
             for tensor, want in zip([*xs, *weights], wanted, strict=True)
         ]
 
-    def add(self, chunk: slice, dlogits: Tensor) -> None:
+    def add(self, xs: list[Tensor], weights: list[Tensor], chunk: slice, dlogits: Tensor) -> None:
         vocab_size = dlogits.shape[1]
         step = VOCAB_BLOCK if dlogits.dtype in (torch.bfloat16, torch.float16) else vocab_size
-        of_xs, of_weights = self.sums[: len(self.xs)], self.sums[len(self.xs) :]
-        for x, weight, of_x, of_w in zip(self.xs, self.weights, of_xs, of_weights, strict=True):
+        for x, weight, of_x, of_w in zip(xs, weights, self.sums[: len(xs)], self.sums[len(xs) :], strict=True):
             for at in range(0, vocab_size, step):
                 block = slice(at, at + step)
                 if of_x is not None:
@@ -72,9 +71,8 @@ class HeadGrads:
     def rounded(self, upstream: Tensor | None = None) -> list[Tensor | None]:
         """The sums times `upstream`, in the dtypes of what they are gradients of; the sums are used up."""
         scaled = [total if total is None or upstream is None else total.mul_(upstream) for total in self.sums]
-        self.sums = [None] * len(scaled)
-        tensors = [*self.xs, *self.weights]
-        return [None if total is None else total.to(t.dtype) for total, t in zip(scaled, tensors, strict=True)]
+        self.sums = []
+        return [None if total is None else total.to(dtype) for total, dtype in zip(scaled, self.dtypes, strict=True)]
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -130,7 +128,11 @@ def _run(job: Job, xs: list[Tensor], weights: list[Tensor], grads: HeadGrads | N
     def read(chunk: slice) -> Tensor:
         return _logits(xs, weights, chunk, buffer)
 
-    return _each_chunk(job, read, None if grads is None else grads.add, xs[0])
+    def write(chunk: slice, dlogits: Tensor) -> None:
+        assert grads is not None
+        grads.add(xs, weights, chunk, dlogits)
+
+    return _each_chunk(job, read, None if grads is None else write, xs[0])
 
 
 def _halves(tensors: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
