@@ -117,7 +117,9 @@ class ChatFormat:
     def _without_thought(self, message: Message) -> str:
         if message.role != "assistant":
             return message.content
-        answers = [s.text for s in self._segments(message, opened=False) if s.role is Role.ANSWER]
+        text = assistant_text(message, self.tags)
+        opened = self.tags.close in text and self.tags.open not in text  # written after a template that opened it
+        answers = [s.text for s in segment_text(text, self.tags, opened=opened) if s.role is Role.ANSWER]
         return "".join(answers).lstrip("\n")
 
     def _split_prompt(self, rendered: str) -> tuple[str, str]:

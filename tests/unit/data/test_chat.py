@@ -91,6 +91,11 @@ def test_earlier_thoughts_are_taken_out(byte: TextTokenizer) -> None:
     assert "secret" not in str(texts(turn.prompt + turn.completion, byte))
 
 
+def test_an_earlier_thought_that_the_template_had_opened(byte: TextTokenizer) -> None:
+    messages = ask("q", "secret</think>\n\na", "r", "t\n</think>b")
+    assert chat(byte, OPENS).turn(messages) == chat(byte, OPENS).turn(ask("q", "a", "r", "t\n</think>b"))
+
+
 def test_an_earlier_turn_of_uncertain_shape_drops_the_row(byte: TextTokenizer) -> None:
     with pytest.raises(RowError):
         chat(byte).turn(ask("q", "<think>never closed", "r", "<think>t</think>b"))

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import llama3, make_tokenizer, qwen2_5
 
+from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.errors import RowError
 from cot_components.data.templates import BUILT_IN, ChatTemplate, Shield, load_template, read_template
 from cot_components.data.text_tokenizer import TextTokenizer
@@ -143,6 +145,22 @@ def test_what_templates_of_real_models_rely_on() -> None:
     assert render("{% for m in messages %}{{ m.content }}{% break %}{% endfor %}", "a", "b") == "a"
     assert render("{% if strftime_now is defined %}today{% else %}26 Jul 2024{% endif %}") == "26 Jul 2024"
     assert render("{% if tools is not none or documents %}tools{% endif %}{{ bos_token }}.") == "."
+
+
+@pytest.mark.parametrize("add_generation_prompt", [True, False])
+def test_templates_render_as_transformers_renders_them(tmp_path: Path, add_generation_prompt: bool) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(str(write_byte_tokenizer(tmp_path)))
+    turns = [{"role": r, "content": c} for r, c in CONVERSATIONS["turns"]]
+    checked = 0
+    for source in (PLAIN, OPENS, REWRITES, REWRITES_AND_OPENS, BUILT_IN["chatml"]):
+        expected = theirs.apply_chat_template(
+            turns, chat_template=source, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        assert ChatTemplate("t", source).render(turns, add_generation_prompt=add_generation_prompt) == expected
+        checked += 1
+    assert checked == 5
 
 
 @given(st.lists(st.text(st.sampled_from("ab<>\ue000\ue0010123"), max_size=12), min_size=1, max_size=4))
