@@ -43,6 +43,7 @@ class Batch:
     weight_sum:     sum of the supervised weights
     num_tokens:     tokens without padding
     input_pos:      int64 `[B, T]`, position ids where they are not 0, 1, 2, ...; None where they are
+    groups:         int64 `[B, T]`, class of the predicted token where a transform made classes; None where none did
     """
 
     tokens: Tensor
@@ -56,6 +57,7 @@ class Batch:
     weight_sum: float
     num_tokens: int
     input_pos: Tensor | None = None
+    groups: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy whose tensors are on `device`."""
@@ -141,6 +143,7 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
     blurred = (labels == IGNORE) & np.isin(roles, SUPERVISED_ROLES)
     shape = (num_rows, width)
     positions = None if flat.positions is None else fill(flat.positions, here, 0, np.int64).reshape(shape)
+    groups = None if flat.groups is None else fill(flat.groups[is_target], before, 0, np.int64).reshape(shape)
     return Batch(
         tokens=torch.from_numpy(tokens.reshape(shape)),
         labels=torch.from_numpy(labels.reshape(shape)),
@@ -153,4 +156,5 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
         weight_sum=float(weights[counted].sum()),
         num_tokens=len(flat.tokens),
         input_pos=None if positions is None else torch.from_numpy(positions),
+        groups=None if groups is None else torch.from_numpy(groups),
     )

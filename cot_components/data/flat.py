@@ -22,6 +22,7 @@ class Flat:
     row_start: int64 `[B + 1]`
     ids:       int64 `[B]`, the row's number in its source before any filtering
     positions: int64 `[N]`, position ids inside the row where they are not 0, 1, 2, ...; None where they are
+    groups:    uint8 `[N]`, class of each token for weight rules (0 boilerplate, 1 reasoning); None without classes
     """
 
     tokens: np.ndarray
@@ -32,10 +33,11 @@ class Flat:
     row_start: np.ndarray
     ids: np.ndarray
     positions: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         num_tokens, num_rows = len(self.tokens), len(self.ids)
-        per_token = (self.roles, self.counters, self.labels, self.weights, self.positions)
+        per_token = (self.roles, self.counters, self.labels, self.weights, self.positions, self.groups)
         assert all(x is None or len(x) == num_tokens for x in per_token)
         assert len(self.row_start) == num_rows + 1 and self.row_start[0] == 0 and self.row_start[-1] == num_tokens
 

@@ -95,6 +95,8 @@ def _loss(
     """
     hidden = model.forward(batch.tokens, input_pos=batch.input_pos)  # not model(...): the hooks of FSDP must run once
     columns = {"roles": batch.roles.flatten(), "sample": batch.sample.flatten()}
+    if batch.groups is not None:
+        columns["groups"] = batch.groups.flatten()
     return loss(
         hidden.flatten(0, 1),
         head_of(model),

@@ -136,6 +136,7 @@ def keep_tokens(flat: Flat, keep: np.ndarray) -> Flat:
         row_start=kept_before[flat.row_start],
         ids=flat.ids,
         positions=None if flat.positions is None else flat.positions[keep],
+        groups=None if flat.groups is None else flat.groups[keep],
     )
 
 

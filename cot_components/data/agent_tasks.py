@@ -1,0 +1,248 @@
+"""Generated tool-use dialogues in which every token of an output is known to be boilerplate or reasoning.
+
+A request names one of a few tools in one of several ways, a person and a number; the output is a phrase and a call. A
+character is *reasoning* where the outputs of its format that begin alike go on differently and only the request says
+how: the first letter of a tool, each digit of a number. It is *boilerplate* where the format alone decides, and where
+the generator does: phrases are drawn without a look at the request. With `diversity` n each word of a phrase is drawn
+from n words; 1 is one fixed phrase.
+
+The split goes by a hash of the call (tool, person, number), whatever the format, the wording and the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from cot_components.config import nearest
+from cot_components.data.calls import REACT, TAGGED, Call, canonical_calls
+from cot_components.data.prepare import TURN_SHIFT
+from cot_components.data.scores import scored_tokens
+from cot_components.data.store import Rows
+from cot_components.data.traces import Message, Trace
+from cot_components.errors import UserError
+from cot_components.viz.pieces import decode_pieces
+
+Split = Literal["train", "held_out"]
+
+HELD_OUT_ONE_IN = 10
+PATIENCE = 10_000
+"""Draws in a row that bring no new dialogue before the corpus counts as used up."""
+
+PEOPLE = ("Ann", "Ben", "Cal", "Dan", "Eva", "Flo", "Gus", "Hal", "Ida", "Jon")
+REQUESTS = {
+    "pay": ("Pay {who} {num}.", "{who} gets {num} coins."),
+    "book": ("Book {num} for {who}.", "{who} wants room {num}."),
+    "send": ("Send {num} to {who}.", "{who} needs file {num}."),
+    "move": ("Move {who} to {num}.", "{who} goes to seat {num}."),
+}
+NUMBERS = range(100, 1000)
+PHRASE_WORDS = tuple(
+    tuple(words.split())
+    for words in (
+        "Now Well So Yes Good Fine Sure Right Okay Here First Thanks Ah Oh Hm Hi",
+        "we I you they this that one all both each some most few any none it",
+        "can will may must do did could would should shall might had has let try go",
+        "use ask call take make need start run open pick set get see want give find",
+    )
+)
+"""Words of a phrase by their place in it; a format starts at a place of its own in each list."""
+
+
+class Piece(NamedTuple):
+    """Some text of an output, and what else could have stood in its place; boilerplate where that is empty."""
+
+    text: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A request, the output that answers it, what the tool says, and the report of that (empty without one)."""
+
+    format: str
+    request: str
+    output: tuple[Piece, ...]
+    call: Call
+    result: str
+    report: tuple[Piece, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The output as one text."""
+        return "".join(piece.text for piece in self.output)
+
+
+def _slots(call: Call) -> tuple[Piece, Piece, Piece]:
+    """Tool, person and number."""
+    who, num = str(call.arguments["who"]), str(call.arguments["num"])
+    return Piece(call.name, tuple(REQUESTS)), Piece(who, PEOPLE), Piece(num, tuple(map(str, NUMBERS)))
+
+
+def _tagged(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}.\n<tool_call>\n{{"name": "')
+    return head, tool, Piece('", "arguments": {"who": "'), who, Piece('", "num": '), num, Piece("}}\n</tool_call>")
+
+
+def _react(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f"Thought: {phrase}.\nAction: ")
+    return head, tool, Piece('\nAction Input: {"num": '), num, Piece(', "who": "'), who, Piece('"}')
+
+
+def _python(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    return Piece(f"{phrase}:\n"), tool, Piece("(num="), num, Piece(', who="'), who, Piece('")')
+
+
+def _json(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}\n{{"args": {{"who": "')
+    return head, who, Piece('", "num": '), num, Piece('}, "name": "'), tool, Piece('"}')
+
+
+FORMATS: dict[str, Callable[[str, Call], tuple[Piece, ...]]] = {
+    "tagged": _tagged,
+    "react": _react,
+    "python": _python,
+    "json": _json,
+}
+STYLES = {"tagged": TAGGED, "react": REACT}
+"""How `Message.calls` names the calls of a format; those of the others are answers to the encoder."""
+
+
+def split_of(call: Call) -> Split:
+    """The split a call belongs to."""
+    digest = hashlib.blake2b(canonical_calls([call]).encode(), digest_size=8).digest()
+    return "held_out" if int.from_bytes(digest, "little") % HELD_OUT_ONE_IN == 0 else "train"
+
+
+def make_dialogues(
+    *,
+    split: Split,
+    count: int,
+    seed: int = 0,
+    formats: Sequence[str] | None = None,
+    diversity: int = 1,
+    report: bool = False,
+) -> list[Dialogue]:
+    """`count` dialogues, the formats (default: all) taking turns, no request twice in a format.
+
+    Deterministic; a longer list starts with the shorter. Another diversity changes phrases alone.
+
+    Args:
+        diversity: words to choose from at each place of a phrase, 1 to 16.
+        report: whether the tool's result and a report of it follow.
+
+    Raises:
+        UserError: unknown split or format; no format; a number out of range; more dialogues than there are.
+    """
+    names = list(FORMATS) if formats is None else list(formats)
+    for kind, name, valid in [("split", split, get_args(Split)), *(("format", name, FORMATS) for name in names)]:
+        if name not in valid:
+            raise UserError(f"unknown {kind} '{name}'{nearest(name, valid)}")
+    if not names or count < 0:
+        raise UserError(f"need at least one format and a count of at least 0, got formats={names}, count={count}")
+    most = len(PHRASE_WORDS[0])
+    if not 1 <= diversity <= most:
+        raise UserError(f"diversity must lie between 1 and {most}, got {diversity}")
+    streams = [_stream(name, split=split, seed=seed, diversity=diversity, report=report) for name in names]
+    return [next(streams[i % len(streams)]) for i in range(count)]
+
+
+def _stream(name: str, *, split: Split, seed: int, diversity: int, report: bool) -> Iterator[Dialogue]:
+    place = list(FORMATS).index(name)
+    requests = np.random.default_rng([seed, get_args(Split).index(split), place, 0])
+    words = np.random.default_rng([seed, get_args(Split).index(split), place, 1])
+    seen: set[str] = set()
+    misses = 0
+    while misses < PATIENCE:
+        tool, who = _pick(requests, tuple(REQUESTS)), _pick(requests, PEOPLE)
+        num, wording = int(requests.integers(NUMBERS.start, NUMBERS.stop)), _pick(requests, (0, 1))
+        result = int(requests.integers(NUMBERS.start, NUMBERS.stop))
+        call, request = Call(tool, {"who": who, "num": num}), REQUESTS[tool][wording].format(who=who, num=num)
+        if split_of(call) != split or request in seen:
+            misses += 1
+            continue
+        misses = 0
+        seen.add(request)
+        output = FORMATS[name](_phrase(words, place, diversity), call)
+        told = (Piece(f"{_phrase(words, place, diversity)} "), Piece(str(result), tuple(map(str, NUMBERS))), Piece("."))
+        yield Dialogue(name, request, output, call, f'{{"code": {result}}}', told if report else ())
+    raise UserError(f"format '{name}' has only about {len(seen)} {split} dialogues; ask for fewer or add formats")
+
+
+def _pick(rng: np.random.Generator, options: Sequence) -> str | int:
+    return options[int(rng.integers(len(options)))]
+
+
+def _phrase(rng: np.random.Generator, place: int, diversity: int) -> str:
+    draws = rng.random(len(PHRASE_WORDS))
+    return " ".join(
+        words[(4 * place + int(draw * diversity)) % len(words)] for words, draw in zip(PHRASE_WORDS, draws, strict=True)
+    )
+
+
+def as_traces(dialogues: Sequence[Dialogue], *, where: str = "generated_agents") -> list[Trace]:
+    """Dialogues as traces: request and output, and with a report the tool's result and the report.
+
+    `id` is the place in the list, `answer` the call as `evaluation.tool_calls` spells it (a report's is its result).
+    """
+    traces = []
+    for i, dialogue in enumerate(dialogues):
+        turns = [
+            Message("user", dialogue.request),
+            Message("assistant", dialogue.text, calls=STYLES.get(dialogue.format, "")),
+        ]
+        answer = canonical_calls([dialogue.call])
+        if dialogue.report:
+            told = "".join(piece.text for piece in dialogue.report)
+            turns += [Message("tool", dialogue.result), Message("assistant", told)]
+            answer = dialogue.report[1].text
+        traces.append(Trace(i, tuple(turns), f"{where}:{i}", answer))
+    return traces
+
+
+def reasoning_characters(pieces: Sequence[Piece]) -> np.ndarray:
+    """Which characters of an output only the request decides, bool `[characters]`."""
+    parts = [np.zeros(0, dtype=bool)]
+    for text, choices in pieces:
+        alike = list(choices)
+        branches = np.zeros(len(text), dtype=bool)
+        for i, character in enumerate(text if choices else ""):
+            branches[i] = len({choice[i : i + 1] for choice in alike}) > 1
+            alike = [choice for choice in alike if choice[i : i + 1] == character]
+        parts.append(branches)
+    return np.concatenate(parts)
+
+
+def true_groups(rows: Rows, dialogues: Sequence[Dialogue], decode: Callable[[list[int]], str]) -> np.ndarray:
+    """The true class of every token of encoded dialogues, uint8 `[N]`: 1 reasoning, 0 boilerplate (and prompt).
+
+    A token is reasoning if one of its characters is. `rows` come from `as_traces(dialogues)`, in any order, one turn
+    or `turns: each`; the end-of-turn token is boilerplate.
+    """
+    groups = np.zeros(len(rows.tokens), dtype=np.uint8)
+    scored = scored_tokens(rows)
+    for row, row_id in enumerate(rows.ids.tolist()):
+        start, stop = rows.row_start[row], rows.row_start[row + 1]
+        output = start + np.flatnonzero(scored[start:stop])
+        dialogue = dialogues[row_id % (1 << TURN_SHIFT)]
+        pieces = decode_pieces(rows.tokens[output].tolist(), decode)
+        text = "".join(piece.text for piece in pieces)
+        told = next(p for p in (dialogue.report, dialogue.output) if p and text.startswith("".join(t for t, _ in p)))
+        branches = np.zeros(len(text), dtype=bool)
+        truth = reasoning_characters(told)
+        branches[: len(truth)] = truth
+        end = 0
+        classes = []
+        for piece in pieces:
+            classes += [branches[end : end + len(piece.text)].any()] * piece.num_tokens
+            end += len(piece.text)
+        groups[output] = classes
+    return groups

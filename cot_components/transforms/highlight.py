@@ -1,0 +1,107 @@
+"""Classes of tokens for weight rules: made by the shuffle-aware discriminator, or by patterns of text.
+
+A class is a number per token in the column `groups`: 0 boilerplate, 1 reasoning. What follows from it is for others:
+`losses.GroupSoftmax` weighs the groups by their current loss, `transforms.ByGroup` by fixed factors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cot_components.clock import Clock
+from cot_components.data.flat import Flat
+from cot_components.data.scores import open_scores, scored_tokens
+from cot_components.discriminator import BOILERPLATE, REASONING, classify
+from cot_components.errors import UserError
+from cot_components.viz.pieces import decode_pieces
+
+FORMAT_PATTERNS = (
+    r"</?\w+>",
+    r"(?m)^[ \t]*(?:Thought|Action|Action Input|Observation|Final Answer):",
+    r'"(?:name|arguments|parameters|args)"\s*:',
+    r"[{}\[\]\",:]+\s*",
+)
+"""Tags, labels of ReAct, the keys of a call and JSON's own signs: what a person writes down first as a format rule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Highlight:
+    """Classes by SHAD (arXiv 2412.14780): reasoning where `LD = l_shuffled - l_original` is above the threshold.
+
+    Args:
+        scores: folder that `data.scores.score_rows` has filled.
+        threshold: in nats; the paper's is 0.
+        original, shuffled: names of the two columns.
+
+    Raises:
+        UserError: no such scores; when called, a row that was not scored, or with other tokens.
+    """
+
+    scores: str
+    threshold: float = 0.0
+    original: str = "original"
+    shuffled: str = "shuffled"
+
+    needs_epoch = False
+
+    def __post_init__(self) -> None:
+        for name in (self.original, self.shuffled):
+            open_scores(self.scores).column(name)
+
+    def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        losses = open_scores(self.scores).gather(flat, self.original, self.shuffled)
+        return replace(flat, groups=classify(*losses, threshold=self.threshold))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByPattern:
+    """Classes by regular expressions: boilerplate where a token lies within matches wholly, reasoning elsewhere.
+
+    Args:
+        tokenizer: anything with `decode(ids) -> text`, or such a function.
+        patterns: searched in the text of each row's output; the default knows JSON calls, tags and ReAct.
+
+    Raises:
+        UserError: a pattern that is none, or no pattern.
+    """
+
+    tokenizer: Any
+    patterns: Sequence[str] = FORMAT_PATTERNS
+
+    needs_epoch = False
+
+    def __post_init__(self) -> None:
+        if not self.patterns:
+            raise UserError("patterns: name at least one")
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"pattern {pattern!r}: {error}") from error
+
+    def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        groups = np.full(len(flat.tokens), BOILERPLATE, dtype=np.uint8)
+        scored = scored_tokens(flat)
+        for start, stop in zip(flat.row_start, flat.row_start[1:], strict=False):
+            output = start + np.flatnonzero(scored[start:stop])
+            groups[output] = self._row(flat.tokens[output].tolist())
+        return replace(flat, groups=groups)
+
+    def _row(self, ids: list[int]) -> np.ndarray:
+        decode: Callable[[list[int]], str] = getattr(self.tokenizer, "decode", self.tokenizer)
+        pieces = decode_pieces(ids, decode)
+        text = "".join(piece.text for piece in pieces)
+        inside = np.zeros(len(text) + 1, dtype=np.int64)
+        for pattern in self.patterns:
+            for match in re.finditer(pattern, text):
+                inside[match.start() : match.end()] = 1
+        covered = np.concatenate([[0], np.cumsum(inside)])
+        ends = np.cumsum([len(piece.text) for piece in pieces], dtype=np.int64)
+        starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
+        groups = np.where(covered[ends] - covered[starts] == ends - starts, BOILERPLATE, REASONING)
+        return np.repeat(groups, [piece.num_tokens for piece in pieces])

@@ -1,0 +1,122 @@
+"""Static weights: fixed factors on the loss of some tokens. They multiply the weights that are there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from cot_components.clock import Clock
+from cot_components.config import nearest
+from cot_components.data.flat import Flat
+from cot_components.data.scores import open_scores, scored_tokens
+from cot_components.discriminator import BOILERPLATE, REASONING
+from cot_components.errors import UserError
+from cot_components.roles import Role
+
+
+def _require_factor(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise UserError(f"{name} must be a number from 0, got {value}")
+
+
+@dataclass(frozen=True)
+class ByRole:
+    """A constant factor per role: `{thought: 0.5, call: 2}`; roles that are not named keep their weight.
+
+    Raises:
+        UserError: an unknown role, or a factor that is negative or not finite.
+    """
+
+    factors: Mapping[str, float]
+
+    needs_epoch = False
+
+    def __post_init__(self) -> None:
+        known = [role.label for role in Role]
+        for name, factor in self.factors.items():
+            if name not in known:
+                raise UserError(f"unknown role '{name}'{nearest(name, known)}")
+            _require_factor(f"factor of {name}", factor)
+
+    def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        table = np.ones(len(Role), dtype=np.float32)
+        for name, factor in self.factors.items():
+            table[Role[name.upper()]] = factor
+        return flat.with_weights(flat.weights * table[flat.roles])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByGroup:
+    """A fixed factor per class of token: the fixed-weight variant of reasoning-highlighted fine-tuning.
+
+    Goes behind a transform that makes classes (`Highlight`, `ByPattern`).
+
+    Raises:
+        UserError: a factor that is negative or not finite; when called, no classes.
+    """
+
+    boilerplate: float = 1.0
+    reasoning: float = 1.0
+
+    needs_epoch = False
+
+    def __post_init__(self) -> None:
+        _require_factor("boilerplate", self.boilerplate)
+        _require_factor("reasoning", self.reasoning)
+
+    def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        if flat.groups is None:
+            raise UserError("tokens have no classes to weigh; put Highlight or ByPattern before ByGroup")
+        table = np.ones(2, dtype=np.float32)
+        table[[BOILERPLATE, REASONING]] = self.boilerplate, self.reasoning
+        return flat.with_weights(flat.weights * table[flat.groups])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopGap:
+    """Rho-1 (arXiv 2404.07965) with scores made before training: only tokens with much left to learn count.
+
+    The gap is the model's loss minus a reference model's. Rho-1 takes the current model's and the top share of a batch;
+    here it is the model before training and the top share of the whole data set, so weights do not depend on batches.
+
+    Args:
+        scores: folder that `data.scores.score_rows` has filled.
+        keep: share of the scored tokens that keep their weight, above 0 and at most 1; the others weigh 0.
+        model, reference: names of the two columns.
+
+    Raises:
+        UserError: a share out of range; no such scores, or unfinished ones.
+    """
+
+    scores: str
+    keep: float = 0.6
+    model: str = "original"
+    reference: str = "reference"
+
+    needs_epoch = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise UserError(f"keep must lie in (0, 1], got {self.keep}")
+        for name in (self.model, self.reference):
+            open_scores(self.scores).column(name)
+
+    def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        found = open_scores(self.scores)
+        model, reference = found.gather(flat, self.model, self.reference)
+        stamp = (found.folder / "meta.json").stat().st_mtime_ns
+        least = _quantile(self.scores, self.model, self.reference, 1 - self.keep, stamp)
+        dropped = scored_tokens(flat) & ~(model - reference >= least)
+        return flat.with_weights(np.where(dropped, np.float32(0), flat.weights))
+
+
+@lru_cache(maxsize=8)
+def _quantile(folder: str, model: str, reference: str, share: float, stamp: int) -> float:
+    """The gap below which `share` of all scored tokens lie."""
+    scores = open_scores(folder)
+    gap = scores.finished(model) - scores.finished(reference)
+    return float(np.quantile(gap, share, method="lower"))
