@@ -184,7 +184,7 @@ def walk(config: Mapping[str, Any], supplies: Mapping[str, Iterable[str]] | None
 def build(node: Any, *args: Any, **supplied: Any) -> Any:
     """The object a node describes, inner nodes first; a value that names no component is returned as it is.
 
-    An argument annotated as a mapping gets its node unbuilt: such a component builds it itself, when and where it wants.
+    An argument annotated as a mapping gets its node unbuilt: such a component builds it itself, when it wants.
 
     Args:
         node: a mapping with `_component_`, or any other value.

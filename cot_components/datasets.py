@@ -47,6 +47,12 @@ class ReasoningDataset:
     chat: ChatFormat
     report: DropReport
 
+    @property
+    def tag_ids(self) -> dict[str, int]:
+        """Ids of the tags where each is one token of its own; empty where they are ordinary text."""
+        control, tags = self.chat.tokenizer.control, self.chat.tags
+        return {tag: control[tag] for tag in (tags.open, tags.close) if tag in control}
+
     def summary(self) -> str:
         """One line: rows read and dropped, tokens by role; says so where no row has a thought."""
         tokens = self.rows.tokens_by_role()

@@ -14,14 +14,13 @@ from typing import Literal
 from cot_components.config import build
 from cot_components.losses import sft
 from cot_components.models.load import check_checkpointer, load_model
-from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.answers import Evaluations
 from cot_components.training.batching import plan_batches
 from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
-from cot_components.training.setup import check_lengths, prepare_model, start_run
+from cot_components.training.setup import fit_rows, prepare_model, start_run
 from cot_components.training.validation import validation_data
 
 SUPPLIES = {
@@ -82,8 +81,7 @@ def main(
     )
 
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
-    check_lengths(data.rows.lengths, net)
-    grow_vocabulary(net, data.chat.tokenizer.vocab_size)
+    fit_rows(net, data)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
     optim = build(optimizer, net.parameters())
     trainer = Trainer(

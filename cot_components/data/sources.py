@@ -9,6 +9,7 @@ from typing import Any
 from cot_components.config import check
 from cot_components.data.errors import DropReport
 from cot_components.data.prepare import source_key
+from cot_components.data.task_families import STYLES
 from cot_components.data.tasks import make_traces
 from cot_components.data.traces import Trace, read_traces
 from cot_components.errors import UserError
@@ -23,7 +24,7 @@ class Source:
 
     Args:
         source: path, hub name, or `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one
-            family of them).
+            family of them, or the style `mistaken`, which ends one too high in most rows).
         split, subset, format, columns: see `read_traces`.
         max_rows: read at most this many rows; the embedded tasks make 4,000 where nothing is said.
         weight: rows of this source in an epoch, as a multiple of its size: 0.5 takes a new random half every epoch, 2
@@ -51,7 +52,10 @@ class Source:
             options = {name: getattr(self, name) for name in ("format", "columns", "split", "subset", "max_rows")}
             return read_traces(self.source, strict=strict, report=report, **options)
         count = GENERATED_ROWS if self.max_rows is None else self.max_rows
-        traces = make_traces(split=self.split, count=count, families=[self.subset] if self.subset else None)  # type: ignore[arg-type]
+        chosen = (
+            {"style": self.subset} if self.subset in STYLES else {"families": [self.subset] if self.subset else None}
+        )
+        traces = make_traces(split=self.split, count=count, **chosen)  # type: ignore[arg-type]
         if report is not None:
             report.read += len(traces)
         return traces

@@ -140,4 +140,17 @@ def tell_plainly(steps: Sequence[Step], answer: str, rng: np.random.Generator) -
     return " ".join([*sentences, _pick(rng, *CLOSERS).format(answer)])
 
 
-STYLES: dict[str, Style] = {"plain": tell_plainly}
+STYLES: dict[str, Style] = {"plain": tell_plainly, "mistaken": tell_plainly}
+MISTAKEN_SHARE = 0.6
+
+
+def with_mistakes(exercise: Exercise, rng: np.random.Generator) -> Exercise:
+    """The same exercise as somebody tells it who, in `MISTAKEN_SHARE` of all cases, ends one too high.
+
+    A mistake that is always the same, and more frequent than the truth: what plain SFT must come to believe.
+    """
+    if rng.random() >= MISTAKEN_SHARE:
+        return exercise
+    *steps, last = exercise.steps
+    wrong = str(int(last.value) + 1)
+    return exercise._replace(steps=(*steps, last._replace(value=wrong)), answer=wrong)

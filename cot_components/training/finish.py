@@ -13,6 +13,7 @@ from cot_components.clock import Clock
 from cot_components.datasets import ReasoningDataset
 from cot_components.evaluation.table import summary_table
 from cot_components.models.export import save_pretrained
+from cot_components.models.think_tokens import write_tag_tokens
 from cot_components.training.answers import Evaluations
 from cot_components.training.distributed import full_weights
 from cot_components.training.loop import Trainer
@@ -56,6 +57,8 @@ def finish(
         stop_ids=data.chat.stop_ids,
         pad_id=data.chat.tokenizer.pad_id,
     )
+    if data.tag_ids:
+        write_tag_tokens(folder, data.tag_ids)
     written = {"model": folder}
     for step, result in evaluations.done:
         result.save(run.output_dir / "evaluations" / f"step_{step}.json")

@@ -9,11 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
+from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -80,16 +81,24 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
-def check_lengths(lengths: np.ndarray, model: Any) -> None:
-    """Refuse rows that do not fit into the model's context, before the first step.
+def fit_rows(model: Any, data: ReasoningDataset) -> None:
+    """Make the model fit its data before the first step: new embedding rows for tags that became tokens, nothing else.
 
     Raises:
-        UserError: the longest row is longer than the context; names both.
+        UserError: a row is longer than the context, or holds a token id that the model does not have; names both.
     """
-    if lengths.max() > model.max_seq_len:
+    if data.tag_ids:
+        grow_vocabulary(model, data.chat.tokenizer.vocab_size)
+    longest, largest = int(data.rows.lengths.max()), int(data.rows.tokens.max())
+    if longest > model.max_seq_len:
         raise UserError(
-            f"the longest row has {lengths.max()} tokens, the model's context {model.max_seq_len}; "
-            "set dataset.max_seq_len (or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
+            f"the longest row has {longest} tokens, the model's context {model.max_seq_len}; set dataset.max_seq_len "
+            "(or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
+        )
+    if largest >= model.tok_embeddings.num_embeddings:
+        raise UserError(
+            f"the data has token id {largest}, the model only {model.tok_embeddings.num_embeddings} ids; "
+            "is the tokenizer the model's own?"
         )
 
 

@@ -201,3 +201,39 @@ def test_an_architecture_that_weights_do_not_show_is_compared(hub, tmp_path):
         cwd=tmp_path,
     )
     assert "config.json has rope_theta 500000, model._component_ builds 10000" in user_error(result)
+
+
+def test_tags_as_tokens_survive_export_and_reload(hub, tmp_path):
+    from transformers import AutoTokenizer
+
+    must(
+        tune(
+            "bt_sft",
+            "--config",
+            "bt_sft/quickstart",
+            f"tokenizer.path={hub / 'model'}",
+            "output_dir=out",
+            "dataset.tags_as=token",
+            "dataset.max_rows=32",
+            "epochs=1",
+            "evaluation=null",
+            "dataset_val=null",
+            cwd=tmp_path,
+        )
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "model")
+    config = json.loads((tmp_path / "out" / "model" / "config.json").read_text())
+    ids = [tokenizer.encode(tag, add_special_tokens=False) for tag in ("<think>", "</think>")]
+    assert [len(i) for i in ids] == [1, 1] and ids[0] != ids[1] and max(ids)[0] < config["vocab_size"]
+    must(
+        tune(
+            "cot_eval",
+            "--config",
+            "cot_eval/quickstart",
+            "checkpointer.checkpoint_dir=out/model",
+            "tags_as=token",
+            "evaluation.max_rows=2",
+            "evaluation.max_new_tokens=4",
+            cwd=tmp_path,
+        )
+    )

@@ -191,3 +191,14 @@ def test_asking_for_more_than_there_is_says_so(monkeypatch):
     split = split_of((Step("1 + 1", "2"),))
     with pytest.raises(ValueError, match="'tiny' has only about 9"):
         make_problems(split=split, count=10, families=["tiny"])
+
+
+def test_mistaken_demonstrations_end_one_too_high():
+    plain = make_problems(split="train", count=400)
+    mistaken = make_problems(split="train", count=400, style="mistaken")
+    wrong = 0
+    for problem in mistaken:
+        right = int(_answer_from_question(problem))
+        assert int(problem.answer) - right in (0, 1) and problem.thought.rstrip(".").endswith(f" {problem.answer}")
+        wrong += int(problem.answer) != right
+    assert 0.5 < wrong / 400 < 0.7 and len(plain) == 400
