@@ -34,6 +34,7 @@ def tensors(num_tokens: int = N, ignored: int = 2, dtype: torch.dtype = torch.fl
         "labels": labels,
         "weights": torch.rand(num_tokens) + 0.5,
         "rows": supervised_rows(labels),
+        "reference": (torch.randn(num_tokens, D, dtype=dtype), torch.randn(V, D, dtype=dtype)),
         "columns": {"sample": torch.arange(num_tokens) // 8, "groups": torch.arange(num_tokens) % 2},
     }
 
@@ -58,8 +59,10 @@ RULE = GroupSoftmax(tau=2.0)
         (losses.eaft(chunk_rows=10), 3),
         (losses.sft(chunk_rows=10, weight_rule=RULE), 4),
         (losses.sft(chunk_rows=10, per_token_grad=True), 4),
+        (losses.distill(chunk_rows=10), 4),
+        (losses.distill(chunk_rows=10, weight_rule=RULE), 5),
     ],
-    ids=["nll", "p-weighted", "top-k", "adaptive", "recompute"],
+    ids=["nll", "p-weighted", "top-k", "adaptive", "recompute", "reference", "adaptive reference"],
 )
 def test_flops_are_those_of_the_supervised_rows_alone(loss: Loss, head_passes: int) -> None:
     batch = tensors()

@@ -224,7 +224,10 @@ def test_the_row_function_compiles_whole_and_says_the_same(monkeypatch: pytest.M
 
 def test_under_autocast_the_loss_keeps_its_dtypes() -> None:
     batch = Batch(dtype=torch.float32)
-    plain = losses.sft().fused(batch.hidden, batch.head, batch.labels)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = losses.sft().fused(batch.hidden, batch.head, batch.labels)
-    assert torch.equal(plain.objective, cast.objective)
+    makers = [losses.sft(), losses.target_sft(eta=0.5)]
+    for loss in makers:
+        plain = loss.fused(batch.hidden, batch.head, batch.labels, reference=batch.reference)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = loss.fused(batch.hidden, batch.head, batch.labels, reference=batch.reference)
+        assert torch.equal(plain.objective, cast.objective)
+    assert len(makers) == 2

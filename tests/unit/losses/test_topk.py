@@ -17,6 +17,7 @@ NEEDY = [
     losses.distill(),
     losses.hybrid_distill(teacher_weight=0.3),
     losses.target_sft(eta=0.4),
+    losses.target_sft(eta=0.0),
 ]
 
 
