@@ -163,7 +163,7 @@ class Phrase(NamedTuple):
 
     text: str
     difference: float
-    count: int
+    times: int
 
 
 def phrases(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from cot_components.errors import UserError
 from cot_components.viz.pieces import decode_pieces
 
 Split = Literal["train", "held_out"]
+Option = TypeVar("Option")
 
 HELD_OUT_ONE_IN = 10
 PATIENCE = 10_000
@@ -177,7 +178,7 @@ def _stream(name: str, *, split: Split, seed: int, diversity: int, report: bool)
     raise UserError(f"format '{name}' has only about {len(seen)} {split} dialogues; ask for fewer or add formats")
 
 
-def _pick(rng: np.random.Generator, options: Sequence) -> str | int:
+def _pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
     return options[int(rng.integers(len(options)))]
 
 

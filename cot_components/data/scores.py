@@ -236,7 +236,7 @@ def _prepare_folder(folder: Path, rows: Rows, columns: Mapping[str, str], tokeni
     """Files of every column; `meta.json` names a column only once its file is there."""
     if not columns or not all(name.isidentifier() for name in columns):
         raise UserError(f"names of scores must be words, got {', '.join(columns) or 'none'}")
-    meta = {"version": VERSION, "tokenizer": tokenizer, "data": data_key(rows)}
+    meta: dict[str, Any] = {"version": VERSION, "tokenizer": tokenizer, "data": data_key(rows)}
     meta |= {"num_scored": int(scored_tokens(rows).sum()), "columns": {}}
     if (folder / "meta.json").exists():
         kept = dict(open_scores(folder).meta)

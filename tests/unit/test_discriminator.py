@@ -217,5 +217,5 @@ def test_phrases_are_runs_of_one_side_within_a_row() -> None:
     assert [tuple(p) for p in low] == [("1", -3.0, 1), ("1 2", -1.5, 2)]
     assert [tuple(p) for p in high] == [("5 5", 9.0, 1), ("3 4", 3.0, 1)]
     low, high = phrases(rows, difference, str, at_least=2)
-    assert [p.count for p in low] == [2] and not high
+    assert [p.times for p in low] == [2] and not high
     assert [p.text for p in phrases(rows, difference, str, max_tokens=1, most=1)[1]] == ["[5]"]
