@@ -182,13 +182,16 @@ def icot_gsm8k() -> list[str]:
 
 def glaive() -> list[dict]:
     """Several turns, calls and observations."""
-    call = [
-        {"from": "function_call", "value": '{"name": "f", "arguments": {}}'},
-        {"from": "observation", "value": "{}"},
-    ]
-    question, answer = {"from": "human", "value": "Do it."}, {"from": "gpt", "value": "Done."}
-    shapes = [[question, answer], [question, *call, answer], [question, answer, question, *call, answer]]
-    return [{"conversations": turns, "tools": "[]"} for turns in shapes]
+    names = ("add", "Look up", "zip.code")
+    rows = []
+    for i, name in enumerate(names):
+        value = json.dumps({"name": name, "arguments": {"n": 37 * i + 4}})
+        call = [{"from": "function_call", "value": value}, {"from": "observation", "value": "{}"}]
+        question = {"from": "human", "value": f"Do {name}."}
+        answer = {"from": "gpt", "value": f"Done, it was {37 * i + 4}."}
+        shapes = [[question, answer], [question, *call, answer], [question, answer, question, *call, answer]]
+        rows.append({"conversations": shapes[i], "tools": "[]"})
+    return rows
 
 
 def math() -> list[dict]:
