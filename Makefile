@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart tiny test lint clean
+.PHONY: install quickstart quickstart-target tiny test lint clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,20 @@ tiny: $(INSTALLED)
 quickstart: tiny
 	@rm -rf $(RUNS)/bt_sft_quickstart
 	@$(BIN)/tune run bt_sft --config bt_sft/quickstart output_dir=$(RUNS)/bt_sft_quickstart
+
+# Needs the model of `make quickstart` as teacher and trains it first where there is none.
+$(RUNS)/bt_sft_quickstart/model/config.json:
+	@$(MAKE) --no-print-directory quickstart
+
+quickstart-target: tiny $(RUNS)/bt_sft_quickstart/model/config.json
+	@rm -rf $(RUNS)/target_student $(RUNS)/target_sft_baseline $(RUNS)/target_sft_quickstart
+	@$(BIN)/tune run bt_sft --config bt_sft/quickstart output_dir=$(RUNS)/target_student epochs=1 \
+		evaluate_before_training=false evaluate_every_n_steps=null
+	@$(BIN)/tune run target_sft --config target_sft/quickstart output_dir=$(RUNS)/target_sft_baseline \
+		loss=cot_components.losses.sft '~loss.eta' reference=null
+	@$(BIN)/tune run target_sft --config target_sft/quickstart output_dir=$(RUNS)/target_sft_quickstart
+	@$(BIN)/python -m cot_components.evaluation.compare $(RUNS)/target_student $(RUNS)/target_sft_baseline \
+		$(RUNS)/target_sft_quickstart
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

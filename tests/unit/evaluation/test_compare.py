@@ -1,0 +1,38 @@
+"""Runs side by side: the last evaluation of each, and one sentence where there is none."""
+
+import json
+
+import pytest
+
+from cot_components.errors import UserError
+from cot_components.evaluation.compare import last_evaluation, main
+from cot_components.evaluation.evaluate import Evaluation, Example
+
+
+def write_run(folder, *steps):
+    folder.mkdir()
+    (folder / "log.jsonl").write_text(
+        "".join(json.dumps({"step": step, "loss_answer": 1.0 / (step + 1)}) + "\n" for step in range(12))
+    )
+    for step in steps:
+        example = Example("x:1", 0, ({"role": "user", "content": "q"},), "a", "a", "a", True, True, step)
+        Evaluation((example,), losses={"val_loss": 0.5}).save(folder / "evaluations" / f"step_{step}.json")
+    return folder
+
+
+def test_the_last_evaluation_is_the_one_of_the_highest_step(tmp_path):
+    assert last_evaluation(write_run(tmp_path / "a", 0, 10, 9)).thought_tokens == 10
+    with pytest.raises(UserError, match="holds no evaluation"):
+        last_evaluation(write_run(tmp_path / "b"))
+
+
+def test_it_prints_one_column_per_run(tmp_path, capsys):
+    runs = [str(write_run(tmp_path / name, 5)) for name in ("sft", "target")]
+    assert main(runs) == 0
+    printed = capsys.readouterr().out
+    assert "sft" in printed and "target" in printed and (tmp_path / "target" / "comparison.png").is_file()
+
+
+def test_errors_are_sentences(tmp_path, capsys):
+    assert main([]) == 2 and main([str(write_run(tmp_path / "c"))]) == 2
+    assert capsys.readouterr().err.count("error: ") == 2
