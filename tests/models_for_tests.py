@@ -11,7 +11,7 @@ from cot_components.models.tiny import SHAPE
 
 VOCABULARY = 60
 
-TINY_OVERRIDES = ["model._component_=torchtune.models.llama3_2.llama3_2", "model.vocab_size=384"]
+TINY_OVERRIDES = ["model._component_=torchtune.models.llama3_2.llama3_2", "model.vocab_size=384", "model.rope_base=500000"]
 TINY_OVERRIDES += [f"model.{name}={value}" for name, value in SHAPE.items()]
 """What makes any config's model the one of `cot_components.models.tiny`."""
 
