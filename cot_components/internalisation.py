@@ -1,40 +1,27 @@
 """Stepwise internalisation of a whole run: schedule and removal from the plans of the run, and what a recipe asks.
 
-curriculum:
-  _component_: cot_components.internalisation.stepwise
-  per_epoch: 8
+In a config (the recipe supplies plans and rows):
+
+    curriculum:
+      _component_: cot_components.internalisation.stepwise
+      per_epoch: 8
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
 from cot_components.clock import Clock
 from cot_components.curriculum import MicroBatchTick, Schedule, check_finishes
+from cot_components.data.plans import Plans
 from cot_components.data.store import Rows
 from cot_components.errors import UserError
 from cot_components.transforms.remove import Remove, Side, Unit
-
-
-class PlansOf(Protocol):
-    """What is needed of `cot_components.data.plans.Plans`."""
-
-    batch_size: int
-    gradient_accumulation_steps: int
-    epochs: int
-    world_size: int
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-    @property
-    def rows_per_epoch(self) -> int: ...
-    @property
-    def rows_per_step(self) -> int: ...
-    def epoch_order(self, epoch: int) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class Internalisation:
     """
 
     remove: Remove
-    plans: PlansOf
+    plans: Plans
     ids: np.ndarray
     units: np.ndarray
     reset_optimizer: bool = True
@@ -73,18 +60,25 @@ class Internalisation:
     def progress(self, clock: Clock, ids: Sequence[int]) -> dict[str, float]:
         """For the log of a step with these rows: `stage` (at most the longest thought), and per row the mean number of
         units `removed` and left (`thought_tokens` or `thought_steps`)."""
-        order = np.argsort(self.ids)
-        units = self.units[order[np.searchsorted(self.ids, ids, sorter=order)]]
+        units = self.units[self._by_id[np.searchsorted(self.ids, ids, sorter=self._by_id)]]
         removed = np.minimum(self.remove.amounts(np.asarray(ids, dtype=np.int64), clock), units)
         return {
-            "stage": float(min(self.remove.schedule.stage(clock), self.units.max(initial=0))),
+            "stage": float(min(self.remove.schedule.stage(clock), self._longest)),
             "removed": float(removed.mean()),
             f"thought_{self.remove.unit}s": float((units - removed).mean()),
         }
 
+    @cached_property
+    def _by_id(self) -> np.ndarray:
+        return np.argsort(self.ids)
+
+    @cached_property
+    def _longest(self) -> int:
+        return int(self.units.max(initial=0))
+
 
 def stepwise(
-    plans: PlansOf,
+    plans: Plans,
     rows: Rows,
     step_ends: Sequence[int] = (),
     *,
@@ -145,18 +139,18 @@ def stepwise(
     return Internalisation(remove, plans, np.asarray(rows.ids), units, reset_optimizer)
 
 
-def _count_steps(plans: PlansOf) -> dict[str, Any]:
+def _count_steps(plans: Plans) -> dict[str, Any]:
     return {"ticks_per_epoch": plans.steps_per_epoch}
 
 
-def _count_micro_batches(plans: PlansOf) -> dict[str, Any]:
+def _count_micro_batches(plans: Plans) -> dict[str, Any]:
     per_step = plans.gradient_accumulation_steps
     per_epoch = min(-(-plans.rows_per_epoch // plans.batch_size), plans.steps_per_epoch * per_step)
     return {"ticks_per_epoch": per_epoch, "tick": MicroBatchTick(plans.steps_per_epoch, per_step, per_epoch)}
 
 
 def reference(
-    plans: PlansOf,
+    plans: Plans,
     rows: Rows,
     step_ends: Sequence[int] = (),
     *,
