@@ -45,10 +45,10 @@ NUMBERS = range(100, 1000)
 PHRASE_WORDS = tuple(
     tuple(words.split())
     for words in (
-        "Now Well So Yes Good Fine Sure Right Okay Here First Thanks Ah Oh Hm Hi",
-        "we I you they this that one all both each some most few any none it",
-        "can will may must do did could would should shall might had has let try go",
-        "use ask call take make need start run open pick set get see want give find",
+        "Now Well So Yes Good Fine Sure Right Okay Here First Thanks Ah Oh Hm Hi Great Next Then Once Still Just No A",
+        "we I you they this that one all both each some most few any none it he she who such many other those these",
+        "can will may must do did could would should shall might had has let try go to just now then not yet even or",
+        "use ask call take make need start run open pick set get see want give find keep hold read turn add fix end do",
     )
 )
 """Words of a phrase by their place in it; a format starts at a place of its own in each list."""
@@ -107,11 +107,25 @@ def _json(phrase: str, call: Call) -> tuple[Piece, ...]:
     return head, who, Piece('", "num": '), num, Piece('}, "name": "'), tool, Piece('"}')
 
 
+def _list(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}\n[{{"name": "')
+    return head, tool, Piece('", "parameters": {"num": '), num, Piece(', "who": "'), who, Piece('"}}]')
+
+
+def _fenced(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}:\n```json\n{{"args": {{"num": ')
+    return head, num, Piece(', "who": "'), who, Piece('"}, "name": "'), tool, Piece('"}\n```')
+
+
 FORMATS: dict[str, Callable[[str, Call], tuple[Piece, ...]]] = {
     "tagged": _tagged,
     "react": _react,
     "python": _python,
     "json": _json,
+    "list": _list,
+    "fenced": _fenced,
 }
 STYLES = {"tagged": TAGGED, "react": REACT}
 """How `Message.calls` names the calls of a format; those of the others are answers to the encoder."""
@@ -137,7 +151,7 @@ def make_dialogues(
     Deterministic; a longer list starts with the shorter. Another diversity changes phrases alone.
 
     Args:
-        diversity: words to choose from at each place of a phrase, 1 to 16.
+        diversity: words to choose from at each place of a phrase, 1 to 24; up to 4 no two formats share a word.
         report: whether the tool's result and a report of it follow.
 
     Raises:
@@ -185,7 +199,8 @@ def _pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
 def _phrase(rng: np.random.Generator, place: int, diversity: int) -> str:
     draws = rng.random(len(PHRASE_WORDS))
     return " ".join(
-        words[(4 * place + int(draw * diversity)) % len(words)] for words, draw in zip(PHRASE_WORDS, draws, strict=True)
+        words[(place * len(words) // len(FORMATS) + int(draw * diversity)) % len(words)]
+        for words, draw in zip(PHRASE_WORDS, draws, strict=True)
     )
 
 
