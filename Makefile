@@ -37,14 +37,14 @@ $(RUNS)/bt_sft_quickstart/model/config.json:
 	@$(MAKE) --no-print-directory quickstart
 
 quickstart-target: tiny $(RUNS)/bt_sft_quickstart/model/config.json
-	@rm -rf $(RUNS)/target_student $(RUNS)/target_sft_baseline $(RUNS)/target_sft_quickstart
+	@rm -rf $(RUNS)/target_student $(RUNS)/sft_baseline $(RUNS)/dft_baseline $(RUNS)/target_sft_quickstart
 	@$(BIN)/tune run bt_sft --config bt_sft/quickstart output_dir=$(RUNS)/target_student epochs=1 \
 		evaluate_before_training=false evaluate_every_n_steps=null
-	@$(BIN)/tune run target_sft --config target_sft/quickstart output_dir=$(RUNS)/target_sft_baseline \
-		loss=cot_components.losses.sft '~loss.eta' reference=null
+	@for loss in sft dft; do $(BIN)/tune run target_sft --config target_sft/quickstart \
+		output_dir=$(RUNS)/$${loss}_baseline loss=cot_components.losses.$$loss '~loss.eta' reference=null || exit; done
 	@$(BIN)/tune run target_sft --config target_sft/quickstart output_dir=$(RUNS)/target_sft_quickstart
-	@$(BIN)/python -m cot_components.evaluation.compare $(RUNS)/target_student $(RUNS)/target_sft_baseline \
-		$(RUNS)/target_sft_quickstart
+	@$(BIN)/python -m cot_components.evaluation.compare \
+		$(RUNS)/sft_baseline $(RUNS)/dft_baseline $(RUNS)/target_sft_quickstart
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

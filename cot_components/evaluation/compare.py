@@ -45,7 +45,7 @@ def main(run_dirs: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console = Console()
+    console = Console(width=max(Console().width, 30 + 26 * len(folders)))
     console.print(summary_table(**evaluations))
     console.print(f"curves  {picture}", soft_wrap=True, highlight=False)
     return 0
