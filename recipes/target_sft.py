@@ -84,7 +84,7 @@ def main(
     objective = build(loss)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
-    source = reference_for(objective, build(reference), net, device=run.device, dtype=run.dtype)
+    source = reference_for(objective, build(reference), net, data, device=run.device, dtype=run.dtype)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
     optim = build(optimizer, net.parameters())
     trainer = Trainer(

@@ -11,8 +11,12 @@ from cot_components.models.tiny import SHAPE
 
 VOCABULARY = 60
 
-TINY_OVERRIDES = ["model._component_=torchtune.models.llama3_2.llama3_2", "model.vocab_size=384", "model.rope_base=500000"]
-TINY_OVERRIDES += [f"model.{name}={value}" for name, value in SHAPE.items()]
+TINY_OVERRIDES = [
+    "model._component_=torchtune.models.llama3_2.llama3_2",
+    "model.vocab_size=384",
+    "model.rope_base=500000",
+    *(f"model.{name}={value}" for name, value in SHAPE.items()),
+]
 """What makes any config's model the one of `cot_components.models.tiny`."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import tempfile
@@ -70,6 +71,13 @@ class Rows:
         batch = self.flat(indices)
         columns = {name: getattr(batch, name).astype(kind, copy=False) for name, kind in PER_TOKEN.items()}
         return Rows(**columns, row_start=batch.row_start, ids=batch.ids)
+
+    def content_hash(self) -> str:
+        """sha256 over ids and tokens: what a file of per-token results is tied to."""
+        digest = hashlib.sha256()
+        for column in (self.ids, self.row_start, self.tokens):
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
 
     def tokens_by_role(self) -> dict[str, int]:
         """Number of tokens of each role that occurs, by label."""

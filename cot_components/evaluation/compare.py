@@ -16,7 +16,6 @@ from cot_components.evaluation.evaluate import Evaluation, read_evaluation
 from cot_components.evaluation.table import summary_table
 from cot_components.viz.curves import plot_run
 
-
 _STEP = re.compile(r"step_(\d+)\.json")
 
 

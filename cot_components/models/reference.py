@@ -9,21 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from cot_components.data.batches import Batch
+from cot_components.data.batches import Batch, pad
+from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
-from cot_components.losses.types import Head, Reference
-from cot_components.models.adapter import head_of
+from cot_components.losses.topk_store import TopKStore, TopKWriter
+from cot_components.losses.types import Head, Reference, TopK
+from cot_components.models.adapter import head_of, logits
 from cot_components.models.load import check_checkpointer, load_model
+from cot_components.roles import Role
 
 
 class ReferenceSource(Protocol):
     """Gives the reference of a micro-batch."""
 
-    def prepare(self, student: Any, *, device: torch.device, dtype: torch.dtype) -> None:
-        """Get ready once, before training; refuses a reference that does not fit the student."""
+    def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
+        """Get ready once, before training; refuses a reference that does not fit student or data."""
 
     def __call__(self, student: Any, batch: Batch) -> Reference:
         """The reference of one micro-batch, without gradients."""
@@ -43,7 +48,7 @@ class FrozenModel:
         self._model, self._checkpointer = model, checkpointer
         self.teacher: Any = None
 
-    def prepare(self, student: Any, *, device: torch.device, dtype: torch.dtype) -> None:
+    def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
         """Load the weights.
 
         Raises:
@@ -66,7 +71,7 @@ class FrozenModel:
 class AdaptersOff:
     """The model itself with its LoRA adapters switched off: the base model at no cost in memory."""
 
-    def prepare(self, student: Any, *, device: torch.device, dtype: torch.dtype) -> None:
+    def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
         """Raises UserError for a model without adapters."""
         if not any(hasattr(module, "lora_a") for module in student.modules()):
             raise UserError("reference: the model has no LoRA adapters to switch off; use a frozen model")
@@ -79,8 +84,81 @@ class AdaptersOff:
             return student.forward(batch.tokens, input_pos=batch.input_pos).flatten(0, 1), head_of(student)
 
 
+class TopKFile:
+    """A teacher's top k on disk: computed by the first run that needs it, read by all others; the teacher is not kept.
+
+    Each row is scored as encoded, so this is for transforms that keep tokens (blur, weights), not for removal.
+
+    Args:
+        folder: where the store is, or will be; tied to tokenizer and rows by their hashes. A run that died goes on.
+        k: tokens kept per position; the rest of the mass follows the student.
+        model, checkpointer: the teacher, as in `FrozenModel`; None where the store is complete.
+        rows_per_pass: rows the teacher scores at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        k: int = 64,
+        model: Mapping[str, Any] | None = None,
+        checkpointer: Mapping[str, Any] | None = None,
+        rows_per_pass: int = 8,
+    ) -> None:
+        check_checkpointer(checkpointer)
+        self._folder, self._k, self._rows_per_pass = folder, k, rows_per_pass
+        self._teacher = FrozenModel(model=model, checkpointer=checkpointer) if model else None
+        self.store: TopKStore
+
+    def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
+        """Open the store; let the teacher score what is missing in it first.
+
+        Raises:
+            UserError: a store of other rows, another tokenizer or vocabulary; rows are missing and there is no teacher.
+        """
+        made_of: dict[str, Any] = {
+            "vocab_size": student.tok_embeddings.num_embeddings,
+            "tokenizer": data.chat.tokenizer.fingerprint(),
+            "data": data.rows.content_hash(),
+        }
+        writer = TopKWriter(self._folder, k=min(self._k, made_of["vocab_size"]), **made_of)
+        missing = np.flatnonzero(~np.isin(data.rows.ids, list(writer.done)))
+        if len(missing) and self._teacher is None:
+            raise UserError(f"reference.folder: {self._folder} lacks {len(missing)} rows; name the teacher in 'model'")
+        if len(missing) and self._teacher is not None:
+            self._teacher.prepare(student, data, device=device, dtype=dtype)
+            self._score(writer, data, missing, device)
+            self._teacher.teacher = None
+        self.store = TopKStore(self._folder, **made_of)
+
+    @torch.no_grad()
+    def _score(self, writer: TopKWriter, data: ReasoningDataset, missing: np.ndarray, device: torch.device) -> None:
+        assert self._teacher is not None
+        missing = missing[np.argsort(data.rows.lengths[missing], kind="stable")]
+        parts = np.array_split(missing, -(-len(missing) // self._rows_per_pass))
+        for part in tqdm(parts, desc="teacher", unit="batch", disable=None):
+            flat = data.rows.flat(part)
+            batch = pad(flat, pad_id=data.chat.tokenizer.pad_id).to(device)
+            for number, (row_id, length) in enumerate(zip(flat.ids.tolist(), flat.lengths.tolist(), strict=True)):
+                writer.add(row_id, logits(self._teacher.teacher, batch.tokens[number : number + 1, :length])[0])
+        writer.flush()
+
+    def __call__(self, student: Any, batch: Batch) -> TopK:
+        roles = batch.roles.cpu()
+        positions = torch.arange(1, roles.shape[1] + 1).expand_as(roles).masked_fill(roles == Role.PAD, -1)
+        row_ids = torch.tensor(batch.ids or [0])[:, None].expand_as(roles)
+        found = self.store.lookup(row_ids.flatten().numpy(), positions.flatten().numpy())
+        return TopK(*(column.to(batch.tokens.device) for column in found))
+
+
 def reference_for(
-    loss: Any, source: ReferenceSource | None, student: Any, *, device: torch.device, dtype: torch.dtype
+    loss: Any,
+    source: ReferenceSource | None,
+    student: Any,
+    data: ReasoningDataset,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> ReferenceSource | None:
     """The prepared reference of a loss, None where the loss needs none.
 
@@ -91,5 +169,5 @@ def reference_for(
         verb = "needs a reference; name one" if source is None else "takes no reference; remove it"
         raise UserError(f"the loss {loss.name} {verb} in the key 'reference'")
     if source is not None:
-        source.prepare(student, device=device, dtype=dtype)
+        source.prepare(student, data, device=device, dtype=dtype)
     return source

@@ -5,7 +5,19 @@ import sys
 
 from commands import ROOT, must, run
 
-PLAIN = ["data", "transforms", "losses", "evaluation", "viz", "config", "clock", "roles", "errors", "curriculum"]
+PLAIN = [
+    "data",
+    "transforms",
+    "losses",
+    "evaluation",
+    "viz",
+    "config",
+    "clock",
+    "roles",
+    "errors",
+    "curriculum",
+    "discriminator",
+]
 
 
 def test_the_plain_layer_imports_without_torchtune(tmp_path):

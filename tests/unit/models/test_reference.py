@@ -1,18 +1,26 @@
 """Sources of a loss's second distribution."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from models_for_tests import VOCABULARY, build
 from rows import random_rows
 
 from cot_components.data.batches import pad
+from cot_components.data.store import Rows
 from cot_components.errors import UserError
 from cot_components.losses import asft, sft, target_sft
 from cot_components.models.adapter import adapt, logits
-from cot_components.models.reference import AdaptersOff, FrozenModel, reference_for
+from cot_components.models.reference import AdaptersOff, FrozenModel, TopKFile, reference_for
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
-BATCH = pad(random_rows(3, vocabulary=VOCABULARY).flat(range(3)), pad_id=0)
+ROWS = random_rows(3, vocabulary=VOCABULARY)
+BATCH = pad(ROWS.flat(range(3)), pad_id=0)
+FLAT = ROWS.flat(range(3))
+STORED = Rows(FLAT.tokens, FLAT.roles, FLAT.counters, FLAT.weights, FLAT.row_start, FLAT.ids)
+TOKENIZER = SimpleNamespace(fingerprint=lambda: "tokenizer", pad_id=0)
+DATA = SimpleNamespace(rows=STORED, chat=SimpleNamespace(tokenizer=TOKENIZER))
 TEACHER = {"_component_": "models_for_tests.llama_untied"}
 
 
@@ -27,7 +35,7 @@ def fused_and_dense(loss, student, source, reference_logits):
 def test_a_frozen_model():
     student, source = adapt(build("llama_tied")), FrozenModel(model=TEACHER)
     loss = target_sft(eta=0.5)
-    assert reference_for(loss, source, student, **CPU) is source
+    assert reference_for(loss, source, student, DATA, **CPU) is source
     fused, dense = fused_and_dense(loss, student, source, logits(source.teacher, BATCH.tokens).flatten(0, 1))
     torch.testing.assert_close(fused, dense)
     fused.backward()
@@ -37,7 +45,7 @@ def test_a_frozen_model():
 
 def test_adapters_off_is_the_base_model():
     student, source = adapt(build("llama_lora")), AdaptersOff()
-    reference_for(asft(), source, student, **CPU)
+    reference_for(asft(), source, student, DATA, **CPU)
     student.output.disabled = True
     for layer in student.layers:
         layer.attn.q_proj.disabled = layer.attn.v_proj.disabled = True
@@ -53,9 +61,34 @@ def test_adapters_off_is_the_base_model():
 def test_what_does_not_fit():
     student = adapt(build("llama_tied"))
     with pytest.raises(UserError, match="no LoRA adapters to switch off"):
-        reference_for(asft(), AdaptersOff(), student, **CPU)
+        reference_for(asft(), AdaptersOff(), student, DATA, **CPU)
     with pytest.raises(UserError, match="needs a reference; name one"):
-        reference_for(asft(), None, student, **CPU)
+        reference_for(asft(), None, student, DATA, **CPU)
     with pytest.raises(UserError, match="takes no reference; remove it"):
-        reference_for(sft(), AdaptersOff(), student, **CPU)
-    assert reference_for(sft(), None, student, **CPU) is None
+        reference_for(sft(), AdaptersOff(), student, DATA, **CPU)
+    assert reference_for(sft(), None, student, DATA, **CPU) is None
+
+
+def test_a_file_is_made_once_and_gives_the_teacher(tmp_path):
+    student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
+    first = TopKFile(folder=str(tmp_path), k=VOCABULARY, model=TEACHER, rows_per_pass=2)
+    reference_for(loss, first, student, DATA, **CPU)
+    frozen = FrozenModel(model=TEACHER)
+    frozen.prepare(student, DATA, **CPU)
+    from_file = student.loss(loss.fused, BATCH, reference=first).objective
+    torch.testing.assert_close(
+        from_file, student.loss(loss.fused, BATCH, reference=frozen).objective, rtol=2e-3, atol=0
+    )
+    again = TopKFile(folder=str(tmp_path), k=VOCABULARY)  # no teacher needed any more
+    reference_for(loss, again, student, DATA, **CPU)
+    assert torch.equal(student.loss(loss.fused, BATCH, reference=again).objective, from_file)
+
+
+def test_a_file_of_other_rows_is_refused(tmp_path):
+    student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
+    with pytest.raises(UserError, match="lacks 3 rows; name the teacher"):
+        reference_for(loss, TopKFile(folder=str(tmp_path / "empty")), student, DATA, **CPU)
+    reference_for(loss, TopKFile(folder=str(tmp_path / "full"), k=4, model=TEACHER), student, DATA, **CPU)
+    other = SimpleNamespace(rows=STORED.select([0, 1]), chat=DATA.chat)
+    with pytest.raises(UserError, match="the store was made with data"):
+        reference_for(loss, TopKFile(folder=str(tmp_path / "full"), k=4), student, other, **CPU)
