@@ -1,0 +1,40 @@
+"""Switches of the loop: what must change nothing changes nothing, the rest trains."""
+
+import pytest
+from commands import must, tune
+
+from cot_components.viz.log import read_log
+
+
+def losses(hub, cwd, name, *overrides):
+    must(
+        tune(
+            "bt_sft",
+            "--config",
+            "bt_sft/quickstart",
+            f"tokenizer.path={hub / 'model'}",
+            "dataset.max_rows=48",
+            "dataset_val=null",
+            "evaluation=null",
+            "epochs=1",
+            "batch_size=8",
+            "log_every_n_steps=1",
+            f"output_dir={name}",
+            *overrides,
+            cwd=cwd,
+        )
+    )
+    return [record["loss"] for record in read_log(cwd / name)]
+
+
+def test_switches(hub, tmp_path):
+    plain = losses(hub, tmp_path, "plain")
+    assert len(plain) == 6
+    checkpointed = losses(hub, tmp_path, "checkpointed", "enable_activation_checkpointing=true")
+    assert checkpointed == pytest.approx(plain, rel=1e-5)
+    half = losses(hub, tmp_path, "half", "dtype=bf16")
+    assert half == pytest.approx(plain, rel=2e-2) and half != plain
+    logger = "metric_logger={_component_: torchtune.training.metric_logging.DiskLogger, log_dir: logs}"
+    constant = losses(hub, tmp_path, "constant", "lr_scheduler=null", logger)
+    assert constant[-1] < plain[-1]  # no warm-up: it has learned more after six steps
+    assert "loss_thought" in next((tmp_path / "logs").glob("*.txt")).read_text()
