@@ -26,7 +26,7 @@ def test_a_few_steps(hub, tmp_path):
             "evaluation.max_new_tokens=4",
             "evaluate_every_n_steps=null",
             "epochs=1",
-            "batch_size=2",
+            "batch_size=1",
             "max_steps_per_epoch=4",
             "log_every_n_steps=1",
             "log_blurred_every=1",
