@@ -1,6 +1,6 @@
 """Toward what? Token losses as targets: one family, many presets, three ways in. Plain torch."""
 
-from cot_components.losses.checks import describe_nonfinite, supervised_rows
+from cot_components.losses.checks import supervised_rows
 from cot_components.losses.dense import dense_loss, induced_target
 from cot_components.losses.highlight import GroupSoftmax
 from cot_components.losses.huggingface import hf_loss
@@ -38,7 +38,6 @@ __all__ = [
     "beyond_log",
     "chord_phi",
     "dense_loss",
-    "describe_nonfinite",
     "dft",
     "distill",
     "eaft",

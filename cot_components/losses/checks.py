@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from torch import Tensor, isfinite
+from torch import Tensor
 
 from cot_components.errors import UserError
 from cot_components.losses.types import Pairs, TopK
@@ -118,19 +118,3 @@ def check_topk(top: TopK, num_tokens: int) -> None:
     if not fits or len(top.ids) != num_tokens or len(top.tail) != num_tokens:
         shapes = f"ids {list(top.ids.shape)}, logp {list(top.logp.shape)}, tail {list(top.tail.shape)}"
         raise UserError(f"a TopK of {num_tokens} tokens is ids [N, k], logp [N, k], tail [N]; got {shapes}")
-
-
-def describe_nonfinite(nll: Tensor, sample: Tensor, ids: Iterable[int] | None = None) -> str | None:
-    """The sentence to stop with when a step is not finite; None if all of it is. Waits for the device.
-
-    Args:
-        nll: `[n]` of the supervised tokens; sample: `[n]`, the row of the batch each belongs to.
-        ids: of the batch's rows, in order; None names the rows themselves.
-    """
-    bad = ~isfinite(nll)
-    if not bad.any():
-        return None
-    names = None if ids is None else list(ids)
-    rows = sorted(set(sample[bad].tolist()))
-    listed = ", ".join(str(row if names is None else names[row]) for row in rows)
-    return f"the loss is not finite on {int(bad.sum())} tokens of the samples {listed}; nothing was updated"

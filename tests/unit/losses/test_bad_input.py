@@ -9,7 +9,7 @@ import torch
 
 from cot_components import losses
 from cot_components.errors import UserError
-from cot_components.losses import describe_nonfinite, supervised_rows
+from cot_components.losses import supervised_rows
 
 N, D, V = 5, 4, 7
 
@@ -127,17 +127,13 @@ def test_supervised_rows() -> None:
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
-def test_logits_that_are_not_finite_are_named_by_sample(poison: float) -> None:
+def test_logits_that_are_not_finite_show_in_objective_and_in_their_own_nll(poison: float) -> None:
     hidden = torch.randn(N, D)
     hidden[3] = poison
     rows = torch.tensor([0, 2, 3, 4])
     out = losses.dft().fused(**given(hidden=hidden, rows=rows))
     assert not bool(torch.isfinite(out.objective))
-    sample = torch.tensor([0, 0, 1, 1, 1])[rows]
-    sentence = describe_nonfinite(out.nll, sample, ids=[812, 4711])
-    assert sentence == "the loss is not finite on 1 tokens of the samples 4711; nothing was updated"
-    assert describe_nonfinite(out.nll, sample) == sentence.replace("4711", "1")
-    assert describe_nonfinite(torch.ones(3), torch.zeros(3)) is None
+    assert torch.isfinite(out.nll).tolist() == [True, True, False, True]  # the loop names the rows from these
 
 
 def test_a_sharded_head_is_told_where_the_loss_belongs() -> None:
