@@ -62,6 +62,7 @@ def _peak_in_a_child(step: Step) -> int:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the parent's OpenMP threads do not exist here; waiting for them would be for ever
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, fixed: large blocks go back to the system when they are freed
         step()
