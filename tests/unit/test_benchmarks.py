@@ -77,7 +77,6 @@ def test_peak_memory_is_what_a_step_takes_at_most() -> None:
     step = "first = torch.ones(32 * mib, dtype=u8); second = torch.ones(16 * mib, dtype=u8); del first, second"
     code = f"""
 import torch
-from commands import ROOT, must, run
 from benchmarks.measure import peak_bytes
 mib, u8 = 2**20, torch.uint8
 def step():
