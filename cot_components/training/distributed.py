@@ -46,7 +46,9 @@ class World:
         return value.full_tensor() if hasattr(value, "full_tensor") else value
 
     def close(self) -> None:
+        """Leave the process group together: one that leaves early takes the others down."""
         if self.size > 1 and dist.is_initialized():
+            dist.barrier()
             dist.destroy_process_group()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from cot_components.clock import Clock
 from cot_components.datasets import ReasoningDataset
@@ -46,8 +47,21 @@ def finish(
     """
     weights = full_weights(trainer.model)
     log.close()
-    if not run.world.is_first:
-        return
+    if run.world.is_first:
+        _write(run, trainer, data, evaluations, weights, checkpointer=checkpointer, tokenizer=tokenizer)
+    run.world.close()
+
+
+def _write(
+    run: Run,
+    trainer: Trainer,
+    data: ReasoningDataset,
+    evaluations: Evaluations,
+    weights: dict[str, Tensor],
+    *,
+    checkpointer: Mapping[str, Any] | None,
+    tokenizer: Mapping[str, Any],
+) -> None:
     folder = save_pretrained(
         trainer.model,
         run.output_dir / "model",
