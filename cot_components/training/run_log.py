@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cot_components.training.setup import Run
+from cot_components.viz.log import LOG_NAME
 
 
 class RunLog:
@@ -25,7 +26,7 @@ class RunLog:
 
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
         first = run.world.is_first
-        self._file = open(run.output_dir / "log.jsonl", "a", encoding="utf-8") if first else None  # noqa: SIM115
+        self._file = open(run.output_dir / LOG_NAME, "a", encoding="utf-8") if first else None  # noqa: SIM115
         self._bar: tqdm | None = None
         self._total_steps = total_steps
         self._metric_logger = metric_logger if first else None

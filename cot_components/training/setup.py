@@ -16,6 +16,7 @@ from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
+from cot_components.viz.log import LOG_NAME
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -41,7 +42,7 @@ def start_run(*, output_dir: str, device: str, dtype: str, seed: int, config: Ma
         config: what the run was started with.
 
     Raises:
-        UserError: no such device or format, or the folder cannot be made.
+        UserError: no such device or format, the folder cannot be made, or it holds an earlier run.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -49,6 +50,8 @@ def start_run(*, output_dir: str, device: str, dtype: str, seed: int, config: Ma
     torch.manual_seed(seed)
     folder = Path(output_dir)
     if world.is_first:
+        if (folder / LOG_NAME).exists():
+            raise UserError(f"output_dir: {folder} already holds a run; name another (output_dir=...) or remove it")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))

@@ -58,6 +58,16 @@ def test_it_prints_before_and_after(finished):
         assert name in printed
 
 
+def test_a_second_run_does_not_write_over_the_first(finished, hub):
+    _, out = finished
+    before = (out / "log.jsonl").read_bytes()
+    result = tune(
+        "bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", f"output_dir={out}", cwd=out
+    )
+    assert user_error(result).endswith("already holds a run; name another (output_dir=...) or remove it")
+    assert (out / "log.jsonl").read_bytes() == before
+
+
 def test_it_leaves_a_log_with_the_loss_by_role(finished):
     _, out = finished
     records = read_log(out)
