@@ -80,13 +80,14 @@ def main(
         num_workers=num_workers,
     )
 
+    objective, answers = build(loss), build(evaluation)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
     optim = build(optimizer, net.parameters())
     trainer = Trainer(
         model=net,
-        loss=build(loss).fused,
+        loss=objective.fused,
         plain_loss=sft().fused,
         optimizer=optim,
         lr_scheduler=build(lr_scheduler, optim, num_training_steps=plans.total_steps) if lr_scheduler else None,
@@ -99,7 +100,7 @@ def main(
 
     log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
     log.say(f"{data.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
-    evaluations = Evaluations(trainer, data.chat, held_out, build(evaluation), log, batch_size=batch_size)
+    evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size)
     if evaluate_before_training:
         evaluations.run(step=0)
     after_step = partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)

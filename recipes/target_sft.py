@@ -1,7 +1,7 @@
 """Target fine-tuning: the loss is chosen by the distribution it pulls to (SFT, DFT, ASFT, distillation, Target-SFT).
 
     tune run target_sft --config target_sft/quickstart
-    tune run target_sft --config target_sft/qwen2_5_1_5B_numina loss=cot_components.losses.dft reference=null
+    tune run target_sft --config target_sft/quickstart loss=cot_components.losses.dft ~loss.eta reference=null
 
 The method is the `loss` node, one of the presets of `cot_components.losses`. A preset with a second distribution takes
 it from `reference`: a frozen model, or the model itself with its LoRA adapters off. Transforms compose as everywhere.
@@ -81,10 +81,10 @@ def main(
         num_workers=num_workers,
     )
 
-    objective = build(loss)
+    objective, second, answers = build(loss), build(reference), build(evaluation)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
-    source = reference_for(objective, build(reference), net, data, device=run.device, dtype=run.dtype)
+    source = reference_for(objective, second, net, data, device=run.device, dtype=run.dtype)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
     optim = build(optimizer, net.parameters())
     trainer = Trainer(
@@ -103,7 +103,7 @@ def main(
 
     log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
     log.say(f"{data.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
-    evaluations = Evaluations(trainer, data.chat, held_out, build(evaluation), log, batch_size=batch_size)
+    evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size)
     if evaluate_before_training:
         evaluations.run(step=0)
     after_step = partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)

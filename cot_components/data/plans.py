@@ -70,6 +70,8 @@ class Plans:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.max_steps_per_epoch is not None and self.max_steps_per_epoch < 1:
             raise UserError(f"max_steps_per_epoch must be at least 1 or null, got {self.max_steps_per_epoch}")
+        if self.seed < 0:
+            raise UserError(f"seed must not be negative, got {self.seed}")
         if self.rows_per_epoch == 0:
             raise UserError("there is no row to train on")
 

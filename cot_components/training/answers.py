@@ -57,6 +57,11 @@ class AnswerEvaluation:
 
     def __post_init__(self) -> None:
         find_extractor(self.extractor)
+        for name in ("max_new_tokens", "batch_size", "num_samples"):
+            if getattr(self, name) < 1:
+                raise UserError(f"evaluation: {name} must be at least 1, got {getattr(self, name)}")
+        if self.temperature < 0:
+            raise UserError(f"evaluation: temperature must not be negative, got {self.temperature}")
         if self.num_samples > 1 and self.temperature == 0:
             raise UserError(
                 "evaluation: num_samples above 1 needs a temperature above 0, greedy samples are all the same"

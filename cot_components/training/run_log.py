@@ -21,7 +21,7 @@ class RunLog:
         run: folder of `log.jsonl`, and this process.
         total_steps: length of the progress bar.
         metric_logger: a torchtune metric logger, or None.
-        every: steps between two records.
+        every: steps between two records; 0 is never.
     """
 
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
@@ -44,7 +44,7 @@ class RunLog:
         self._bar.set_postfix_str(
             " ".join(f"{name} {measured[name]:.3f}" for name in ("loss", "loss_answer") if name in measured)
         )
-        if (step + 1) % self._every == 0 or "loss_blurred" in measured:
+        if (self._every and (step + 1) % self._every == 0) or "loss_blurred" in measured:
             self.record({"step": step, "epoch": epoch, **measured})
 
     def record(self, values: Mapping[str, float | int]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cot_components.clock import Clock
-from cot_components.config import build
+from cot_components.config import build, walk
 from cot_components.data.plans import Plans
 from cot_components.datasets import ReasoningDataset
 from cot_components.training.loop import Trainer
@@ -35,7 +35,9 @@ def validation_data(
     if isinstance(dataset_val, (int, float)):
         return data.split_off(float(dataset_val))
     differing = {"source": dataset_val} if isinstance(dataset_val, str) else dict(dataset_val)
-    return data, build({**dataset, **differing}, tokenizer)
+    merged = {**dataset, **differing}
+    walk({"dataset_val": merged}, {"dataset_val": ["tokenizer"]})
+    return data, build(merged, tokenizer)
 
 
 @torch.no_grad()
