@@ -64,7 +64,7 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     kept = json.loads(base_config.read_text()) if base_config else {}
     config = {**kept, **family.config(model)}
-    spelled = family.to_hf(model.state_dict() if weights is None else weights, config)
+    spelled = family.to_hf(_merged(model, model.state_dict() if weights is None else weights), config)
     tensors = {name: value.detach().cpu().contiguous() for name, value in spelled.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
@@ -76,6 +76,16 @@ def save_pretrained(
         if tokenizer_dir is not None and (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, folder / name)
     return folder
+
+
+def _merged(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict with LoRA adapters added to the weights they adapt; as it is where there are none."""
+    lora = next((module for module in model.modules() if hasattr(module, "lora_a")), None)
+    if lora is None:
+        return dict(weights)
+    from torchtune.modules.peft import get_merged_lora_ckpt
+
+    return get_merged_lora_ckpt(dict(weights), rank=lora.rank, alpha=lora.alpha)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

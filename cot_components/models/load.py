@@ -64,6 +64,7 @@ def load_model(
     Raises:
         UserError: weights that do not fit the model; names the first tensor that differs.
     """
+    from torchtune.modules.peft import get_adapter_params, set_trainable_params
     from torchtune.training import MODEL_KEY, set_default_dtype
 
     torch.manual_seed(seed)
@@ -77,8 +78,15 @@ def load_model(
             built, len(weights[EMBEDDING]) if EMBEDDING in weights else 0
         )  # a run may have added tag tokens
         check_architecture(built, Path(checkpointer["checkpoint_dir"]))
-        check_weights(built.state_dict(), weights, f"checkpointer: {checkpointer['checkpoint_dir']}")
-        built.load_state_dict(weights)
+        adapters = get_adapter_params(built)
+        check_weights(
+            {n: t for n, t in built.state_dict().items() if n not in adapters},
+            weights,
+            f"checkpointer: {checkpointer['checkpoint_dir']}",
+        )
+        built.load_state_dict(weights, strict=False)  # names and shapes were checked; adapters start as they are
+        if adapters:
+            set_trainable_params(built, adapters)
     return adapt(built)
 
 

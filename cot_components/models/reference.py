@@ -125,6 +125,10 @@ class TopKFile:
         missing = np.flatnonzero(~np.isin(data.rows.ids, list(writer.done)))
         if len(missing) and self._teacher is None:
             raise UserError(f"reference.folder: {self._folder} lacks {len(missing)} rows; name the teacher in 'model'")
+        if len(missing) and torch.distributed.is_initialized():
+            raise UserError(
+                f"reference.folder: {self._folder} lacks {len(missing)} rows; make it with one process first"
+            )
         if len(missing) and self._teacher is not None:
             self._teacher.prepare(student, data, device=device, dtype=dtype)
             self._score(writer, data, missing, device)

@@ -1,8 +1,10 @@
 """`tune run target_sft`, as typed: a teacher, other presets, and what does not fit."""
 
 import pytest
-from commands import must, tune, user_error
+import torch
+from commands import CONFIGS, must, tune, user_error
 from models_for_tests import TINY_OVERRIDES
+from safetensors.torch import load_file
 
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.viz.log import read_log
@@ -62,3 +64,36 @@ def test_a_teacher_with_another_vocabulary_names_both_sizes(hub, tmp_path):
     other = "reference.model.vocab_size=400"
     result = run(hub, tmp_path, "output_dir=out", other, "reference.checkpointer=null", "checkpointer=null")
     assert "its vocabulary has 400 tokens, the model's has 384" in user_error(result)
+
+
+def test_the_model_itself_with_its_adapters_off_is_a_reference(hub, tmp_path):
+    """ASFT of a LoRA model: only adapters train, and the exported folder holds them merged."""
+    config = (CONFIGS / "target_sft" / "quickstart.yaml").read_text()
+    begin, end = config.index("reference:"), config.index("optimizer:")
+    off = "reference:\n  _component_: cot_components.models.reference.AdaptersOff\n\n"
+    (tmp_path / "lora.yaml").write_text(config[:begin] + off + config[end:])
+    must(
+        tune(
+            "target_sft",
+            "--config",
+            "lora.yaml",
+            f"tokenizer.path={hub / 'model'}",
+            f"checkpointer.checkpoint_dir={hub / 'model'}",
+            *TINY_OVERRIDES,
+            "model._component_=torchtune.models.llama3_2.lora_llama3_2",
+            "model.lora_attn_modules=[q_proj,v_proj]",
+            "model.lora_rank=4",
+            "model.lora_alpha=8",
+            "loss=cot_components.losses.asft",
+            "~loss.eta",
+            *SHORT,
+            "optimizer.lr=1e-2",
+            "output_dir=out",
+            cwd=tmp_path,
+        )
+    )
+    before = load_file(hub / "model" / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and changed
+    assert all("q_proj" in name or "v_proj" in name for name in changed)
