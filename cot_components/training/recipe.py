@@ -49,7 +49,8 @@ def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[st
     """Parse `argv` with torchtune, resolve interpolations, check every key. Returns plain Python containers."""
     config = _parse(_with_config_path(argv))
     try:
-        off = tuple(f"{key}." for key in config if _is_switched_off(OmegaConf.to_container(config).get(key)))
+        written: Any = OmegaConf.to_container(config)
+        off = tuple(f"{key}." for key, value in written.items() if _is_switched_off(value))
         unset = sorted(key for key in OmegaConf.missing_keys(config) if not key.startswith(off))
         resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
