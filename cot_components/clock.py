@@ -1,4 +1,4 @@
-"""Time and chance: the two numbers a run knows about time, and random bits that depend on nothing else.
+"""Time and chance: the numbers a run knows about time, and random bits that depend on nothing else.
 
 Every random choice a transform makes is `draw_bits(seed, epoch, ids, counters)`: a hash, not a stream. The same token
 of the same row gets the same bits for any batch size, order, number of workers or processes, and after a resume.
@@ -19,10 +19,12 @@ class Clock(NamedTuple):
     epoch: passes over the data finished before this batch, from 0.
     step:  optimizer steps of the global batch finished before this batch, counted from the start of the run and never
         restarted.
+    micro_batch: micro-batches of this step before this batch, on this process; 0 for anything that asks about the step.
     """
 
     epoch: int
     step: int
+    micro_batch: int = 0
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ class MicroBatchTick:
 
     def __call__(self, clock: Clock) -> int:
         inside = (clock.step - clock.epoch * self.steps_per_epoch) * self.per_step
-        return clock.epoch * self.per_epoch + inside + getattr(clock, "micro_batch", 0)
+        return clock.epoch * self.per_epoch + inside + clock.micro_batch
 
 
 @dataclass(frozen=True, kw_only=True)

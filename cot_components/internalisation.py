@@ -49,28 +49,23 @@ class Internalisation:
         """
         if not self.reset_optimizer or clock.step == 0:
             return False
-        steps_per_epoch = self.plans.steps_per_epoch
-        before = Clock((clock.step - 1) // steps_per_epoch, clock.step - 1)
+        before = self.plans.clock(clock.step - 1)
         if self.remove.schedule.stage(clock) == self.remove.schedule.stage(before):
             return False
-        begin = (before.step % steps_per_epoch) * self.plans.rows_per_step
-        rows = self.plans.epoch_order(before.epoch)[begin : begin + self.plans.rows_per_step]
+        rows = self.plans.rows_of(before)
         return bool((self.remove.amounts(self.ids[rows], before) < self.units[rows]).any())
 
-    def progress(self, clock: Clock, ids: Sequence[int]) -> dict[str, float]:
-        """For the log of a step with these rows: `stage` (at most the longest thought), and per row the mean number of
-        units `removed` and left (`thought_tokens` or `thought_steps`)."""
-        units = self.units[self._by_id[np.searchsorted(self.ids, ids, sorter=self._by_id)]]
-        removed = np.minimum(self.remove.amounts(np.asarray(ids, dtype=np.int64), clock), units)
+    def progress(self, clock: Clock) -> dict[str, float]:
+        """For the log of a step: `stage` (at most the longest thought), and per row of the step, over all processes,
+        the mean number of units `removed` and left (`thought_tokens` or `thought_steps`)."""
+        rows = self.plans.rows_of(clock)
+        units = self.units[rows]
+        removed = np.minimum(self.remove.amounts(self.ids[rows], clock), units)
         return {
             "stage": float(min(self.remove.schedule.stage(clock), self._longest)),
             "removed": float(removed.mean()),
             f"thought_{self.remove.unit}s": float((units - removed).mean()),
         }
-
-    @cached_property
-    def _by_id(self) -> np.ndarray:
-        return np.argsort(self.ids)
 
     @cached_property
     def _longest(self) -> int:

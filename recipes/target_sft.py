@@ -15,12 +15,12 @@ from cot_components.losses import sft
 from cot_components.models.load import check_checkpointer, load_model
 from cot_components.models.reference import reference_for
 from cot_components.training.answers import Evaluations
-from cot_components.training.batching import plan_batches
+from cot_components.training.batching import load_batches, plan_steps
 from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
-from cot_components.training.setup import fit_rows, prepare_model, start_run
+from cot_components.training.setup import build_optimizer, fit_rows, prepare_model, start_run
 from cot_components.training.validation import validation_data
 
 SUPPLIES = {
@@ -70,7 +70,7 @@ def main(
     # Data first: it is encoded before a model is built, so bad data costs seconds.
     text = build(tokenizer)
     data, held_out = validation_data(dataset, dataset_val, build(dataset, text), text)
-    plans, loader = plan_batches(
+    plans = plan_steps(
         data,
         run,
         batch_size=batch_size,
@@ -78,7 +78,6 @@ def main(
         epochs=epochs,
         max_steps_per_epoch=max_steps_per_epoch,
         seed=seed,
-        num_workers=num_workers,
     )
 
     objective, second, answers = build(loss), build(reference), build(evaluation)
@@ -86,14 +85,14 @@ def main(
     fit_rows(net, data)
     source = reference_for(objective, second, net, data, device=run.device, dtype=run.dtype)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
-    optim = build(optimizer, net.parameters())
+    optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=plans.total_steps)
     trainer = Trainer(
         model=net,
         loss=objective.fused,
         reference=source,
         plain_loss=sft().fused,
         optimizer=optim,
-        lr_scheduler=build(lr_scheduler, optim, num_training_steps=plans.total_steps) if lr_scheduler else None,
+        lr_scheduler=schedule,
         device=run.device,
         world=run.world,
         normalize=normalize,
@@ -107,7 +106,7 @@ def main(
     if evaluate_before_training:
         evaluations.run(step=0)
     after_step = partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
-    train(trainer, loader, on_step=after_step)
+    train(trainer, load_batches(data, plans, run, num_workers=num_workers), on_step=after_step)
     finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer)
 
 

@@ -108,7 +108,13 @@ class Batches:
     pad_multiple: int = 1
 
     def __getitem__(self, plan: Plan) -> Step:
-        return Step(plan.clock, [self.batch(indices, plan.clock) for indices in plan.micro_batches])
+        return Step(
+            plan.clock,
+            [
+                self.batch(indices, plan.clock._replace(micro_batch=number))
+                for number, indices in enumerate(plan.micro_batches)
+            ],
+        )
 
     def batch(self, indices: Sequence[int], clock: Clock) -> Batch:
         """The micro-batch of the rows `indices` at time `clock`."""

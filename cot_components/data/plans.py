@@ -8,8 +8,8 @@ told to workers, and a resumed run is `Plans(start_step=...)`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,9 @@ class Plans:
     start_step: int = 0
     rank: int = 0
     world_size: int = 1
+    _order: dict[str, Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # of the last epoch asked
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "gradient_accumulation_steps", "epochs"):
@@ -102,17 +105,29 @@ class Plans:
         return self.total_steps - self.start_step
 
     def __iter__(self) -> Iterator[Plan]:
-        order, order_epoch = np.empty(0, dtype=np.int64), -1
         for step in range(self.start_step, self.total_steps):
-            epoch = step // self.steps_per_epoch
-            if epoch != order_epoch:
-                order, order_epoch = self.epoch_order(epoch), epoch
-            yield self._cut(order, Clock(epoch, step))
+            yield self.plan(step)
+
+    def clock(self, step: int) -> Clock:
+        """The time of one step."""
+        return Clock(step // self.steps_per_epoch, step)
 
     def plan(self, step: int) -> Plan:
-        """The plan of one step, recomputed: what a curriculum asks about the step before a resume."""
-        epoch = step // self.steps_per_epoch
-        return self._cut(self.epoch_order(epoch), Clock(epoch, step))
+        """The plan of one step, whichever came before."""
+        clock = self.clock(step)
+        rows = self.rows_of(clock)
+        rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        num_micro_batches = -(-len(rows) // (self.batch_size * self.world_size))
+        parts = np.array_split(rows, num_micro_batches * self.world_size)
+        mine = parts[self.rank :: self.world_size]
+        return Plan(clock, tuple(tuple(part.tolist()) for part in mine))
+
+    def rows_of(self, clock: Clock) -> np.ndarray:
+        """Row indices of one step over all processes, int64 `[rows_per_step]` or fewer: what a curriculum asks."""
+        if self._order.get("epoch") != clock.epoch:
+            self._order.update(epoch=clock.epoch, rows=self.epoch_order(clock.epoch))
+        begin = (clock.step % self.steps_per_epoch) * self.rows_per_step
+        return self._order["rows"][begin : begin + self.rows_per_step]
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Row indices in the order the epoch takes them, int64 `[rows_per_epoch]`."""
@@ -122,12 +137,3 @@ class Plans:
             whole, rest = divmod(count, max(last - first, 1))
             drawn += [np.arange(first, last)] * whole + [first + random.permutation(last - first)[:rest]]
         return random.permutation(np.concatenate(drawn))
-
-    def _cut(self, order: np.ndarray, clock: Clock) -> Plan:
-        begin = (clock.step % self.steps_per_epoch) * self.rows_per_step
-        rows = order[begin : begin + self.rows_per_step]
-        rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        num_micro_batches = -(-len(rows) // (self.batch_size * self.world_size))
-        parts = np.array_split(rows, num_micro_batches * self.world_size)
-        mine = parts[self.rank :: self.world_size]
-        return Plan(clock, tuple(tuple(part.tolist()) for part in mine))

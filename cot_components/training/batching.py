@@ -11,21 +11,29 @@ from cot_components.datasets import ReasoningDataset
 from cot_components.training.setup import Run
 
 
-def plan_batches(
-    data: ReasoningDataset, run: Run, *, num_workers: int = 0, **settings: Any
-) -> tuple[Plans, DataLoader]:
-    """All optimizer steps of a run, and a loader that yields one finished `Step` for each.
+def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
+    """All optimizer steps of a run, as this process sees them.
 
     Args:
         data: the training data.
-        run: this process and its device.
-        num_workers: processes that make batches ahead of the loop; 0 makes them in the loop.
+        run: this process.
         settings: of `Plans` (`batch_size`, `gradient_accumulation_steps`, `epochs`, ...).
 
     Raises:
         UserError: see `Plans`.
     """
-    plans = Plans(data.rows.lengths, shares=data.shares, rank=run.world.rank, world_size=run.world.size, **settings)
-    pin = run.device.type == "cuda"
+    return Plans(data.rows.lengths, shares=data.shares, rank=run.world.rank, world_size=run.world.size, **settings)
+
+
+def load_batches(data: ReasoningDataset, plans: Plans, run: Run, *, num_workers: int = 0) -> DataLoader:
+    """A loader that yields one finished `Step` for every plan.
+
+    Args:
+        data: the training data, with all its transforms.
+        plans: which rows meet in which step.
+        run: this process and its device.
+        num_workers: processes that make batches ahead of the loop; 0 makes them in the loop.
+    """
     batches: Any = data.batches()  # indexed by plans, where torch expects numbers
-    return plans, DataLoader(batches, sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=pin)
+    pin = run.device.type == "cuda"
+    return DataLoader(batches, sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=pin)

@@ -59,6 +59,7 @@ def train(
     steps: Iterable[Step],
     *,
     on_step: Callable[[Step, dict[str, float]], None],
+    before_step: Callable[[Step], None] | None = None,
 ) -> None:
     """Train on every step of `steps`, in order.
 
@@ -66,6 +67,7 @@ def train(
         trainer: model, loss, optimizer and settings.
         steps: finished batches, one `Step` per optimizer step (a data loader).
         on_step: called after each update with the step and what was measured: logging, evaluation, saving.
+        before_step: called with each step before it is trained on: what a curriculum changes in `trainer`.
 
     Raises:
         NonFiniteError: see `NonFiniteError`; the weights are those before the step.
@@ -74,6 +76,8 @@ def train(
     waiting_since = time.perf_counter()
     for step in steps:
         started = time.perf_counter()
+        if before_step is not None:
+            before_step(step)
         on_step(step, train_step(trainer, step, loader_seconds=started - waiting_since))
         waiting_since = time.perf_counter()
 

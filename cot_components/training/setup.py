@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import OmegaConf
 
+from cot_components.config import build
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.models.think_tokens import grow_vocabulary
@@ -103,6 +104,14 @@ def fit_rows(model: Any, data: ReasoningDataset) -> None:
             f"the data has token id {largest}, the model only {model.tok_embeddings.num_embeddings} ids; "
             "is the tokenizer the model's own?"
         )
+
+
+def build_optimizer(
+    optimizer: Mapping[str, Any], lr_scheduler: Mapping[str, Any] | None, model: Any, *, num_steps: int
+) -> tuple[torch.optim.Optimizer, Any]:
+    """A new optimizer for the weights of `model`, and its learning-rate schedule over `num_steps` steps (or None)."""
+    optim = build(optimizer, model.parameters())
+    return optim, build(lr_scheduler, optim, num_training_steps=num_steps)
 
 
 def prepare_model(model: Any, world: World, *, compile: bool, enable_activation_checkpointing: bool) -> None:

@@ -114,7 +114,7 @@ def test_log_of_a_step_agrees_with_its_batches() -> None:
         ids = [i for batch in step.micro_batches for i in batch.ids]
         left = sum(int((batch.roles == Role.THOUGHT).sum()) for batch in step.micro_batches)
         full = sum(by_id[i] for i in ids)
-        progress = run.progress(step.clock, ids)
+        progress = run.progress(step.clock)
         assert progress["thought_tokens"] == pytest.approx(left / len(ids))
         assert progress["removed"] == pytest.approx((full - left) / len(ids))
         assert progress["stage"] == min(run.remove.schedule.stage(step.clock), 8)
@@ -126,7 +126,7 @@ def test_units_are_tokens_or_steps() -> None:
     thoughts = [0, 1, 3, 4, 7]
     assert run_of(thoughts)[0].units.tolist() == thoughts
     assert run_of(thoughts, unit="step", step_ends=(STEP_END,))[0].units.tolist() == [0, 1, 1, 2, 3]
-    assert "thought_steps" in run_of(thoughts, unit="step", step_ends=(STEP_END,))[0].progress(Clock(0, 0), [0, 40])
+    assert "thought_steps" in run_of(thoughts, unit="step", step_ends=(STEP_END,))[0].progress(Clock(0, 0))
 
 
 def test_micro_batches_are_the_time_of_the_reference() -> None:
@@ -158,7 +158,7 @@ def test_no_chain_of_thought_and_explicit_are_settings() -> None:
     none, plans, rows = run_of([5] * 8, start="all")
     assert none.remove.schedule.stage(Clock(0, 0)) == REMOVE_ALL and resets(none, plans) == []
     assert not (none.remove(rows.flat([0, 3]), Clock(0, 0)).roles == Role.THOUGHT).any()
-    assert none.progress(Clock(0, 0), [0])["stage"] == 5
+    assert none.progress(Clock(0, 0))["stage"] == 5
     explicit, plans, rows = run_of([5] * 8, per_epoch=0, smoothing=NO_SMOOTHING, partial=True)
     flat = rows.flat([0, 3])
     assert explicit.remove(flat, Clock(7, 15)) is flat and resets(explicit, plans) == []
