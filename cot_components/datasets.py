@@ -49,9 +49,8 @@ class ReasoningDataset:
 
     @property
     def tag_ids(self) -> dict[str, int]:
-        """Ids of the tags where each is one token of its own; empty where they are ordinary text."""
-        control, tags = self.chat.tokenizer.control, self.chat.tags
-        return {tag: control[tag] for tag in (tags.open, tags.close) if tag in control}
+        """See `ChatFormat.tag_ids`."""
+        return self.chat.tag_ids
 
     def summary(self) -> str:
         """One line: rows read and dropped, tokens by role; says so where no row has a thought."""

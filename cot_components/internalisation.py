@@ -10,7 +10,7 @@ In a config (the recipe supplies plans and rows):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from cot_components.clock import Clock
 from cot_components.curriculum import MicroBatchTick, Schedule, check_finishes
 from cot_components.data.plans import Plans
 from cot_components.data.store import Rows
+from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.transforms.remove import Remove, Side, Unit
 
@@ -40,6 +41,11 @@ class Internalisation:
     ids: np.ndarray
     units: np.ndarray
     reset_optimizer: bool = True
+
+    def applied_to(self, data: ReasoningDataset, *, smoothing: bool = True) -> ReasoningDataset:
+        """The data set with the removal in front of its other transforms; held-out data goes without offsets."""
+        remove = self.remove if smoothing else self.remove.without_offsets()
+        return replace(data, transforms={"remove": remove, **data.transforms})
 
     def resets_optimizer(self, clock: Clock) -> bool:
         """Whether optimizer and learning-rate schedule are rebuilt before the step of this clock.
@@ -65,6 +71,19 @@ class Internalisation:
             "stage": float(min(self.remove.schedule.stage(clock), self._longest)),
             "removed": float(removed.mean()),
             f"thought_{self.remove.unit}s": float((units - removed).mean()),
+        }
+
+    def clocks(self, *, count: int = 6) -> dict[str, Clock]:
+        """Times at which the run takes away what it did not before, `count` of them evenly over all, by name."""
+        shown: dict[float, Clock] = {}
+        for step in range(self.plans.total_steps):
+            clock = self.plans.clock(step)
+            shown.setdefault(min(self.remove.schedule.stage(clock), self._longest), clock)
+        chosen = np.unique(np.linspace(0, len(shown) - 1, num=min(count, len(shown))).round().astype(int))
+        return {
+            f"step {clock.step}, {stage} removed": clock
+            for number, (stage, clock) in enumerate(shown.items())
+            if number in chosen
         }
 
     @cached_property

@@ -47,6 +47,8 @@ class ChatFormat:
     template: ChatTemplate
     tags: Tags
 
+    stops_per_answer = 1
+
     def prompt(self, messages: Sequence[Message]) -> list[Part]:
         """What a model is given to answer `messages`: exactly the beginning of the row that `turn` makes.
 
@@ -61,6 +63,16 @@ class ChatFormat:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `prompt`."""
         return part_ids(self.prompt(messages), self.tokenizer)
+
+    @property
+    def tag_ids(self) -> dict[str, int]:
+        """Ids of the tags where each is one token of its own; empty where they are ordinary text."""
+        return {tag: self.tokenizer.control[tag] for tag in astuple(self.tags) if tag in self.tokenizer.control}
+
+    def opening(self, messages: Sequence[Message]) -> str:
+        """What the template itself writes of the answer to `messages`: `<think>` and a line break, or nothing."""
+        parts = [part for part in self.prompt(messages) if part.role is Role.THINK_OPEN]
+        return self.tokenizer.decode(part_ids(parts, self.tokenizer))
 
     def turn(self, messages: Sequence[Message]) -> Turn:
         """The last of `messages`, an assistant's, as the template writes it after the prompt.

@@ -1,4 +1,4 @@
-"""The sequence stepwise internalisation trains on, `x S cot S #### answer S`, and the checks of its data.
+"""The sequence stepwise internalisation trains on, `x S cot S #### answer S`, and its step lists.
 
 S is the end-of-text token, written three times; no chat template, no tags. Follows the released script of
 https://github.com/da03/Internalize_CoT_Step_by_Step: a blank on both sides of every part, no commas in the answer. The
@@ -8,7 +8,6 @@ thought may lose all of its tokens, the second S stays: a fully internalised mod
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -18,11 +17,14 @@ from pathlib import Path
 
 from cot_components.data.chat import Part, Turn, part_ids
 from cot_components.data.errors import RowError, TraceError
-from cot_components.data.store import Rows
+from cot_components.data.segments import Tags
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
 from cot_components.roles import Role
+
+OPENING = "<thought>"
+"""Written before a completion, so that thought and answer are found in it; no model reads or writes it."""
 
 FORMAT_VERSION = 1
 """Part of the fingerprint: raise it whenever the same trace would be written differently."""
@@ -60,6 +62,20 @@ class ICoTFormat:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `prompt`."""
         return part_ids(self.prompt(messages), self.tokenizer)
+
+    @property
+    def tags(self) -> Tags:
+        """Between what `opening` says and the separator stands the thought."""
+        return Tags(open=OPENING, close=self.tokenizer.decode([self._separator]))
+
+    @property
+    def tag_ids(self) -> dict[str, int]:
+        """Tags never become new tokens here."""
+        return {}
+
+    def opening(self, messages: Sequence[Message]) -> str:
+        """What stands for the separator at the end of `prompt` where a completion is shown or scored."""
+        return OPENING
 
     def turn(self, messages: Sequence[Message]) -> Turn:
         """Question, then thought and answer. Raises RowError where the answer comes without a thought."""
@@ -134,38 +150,3 @@ def _step_trace(number: int, row: object, where: str, step_end: str) -> Trace:
         Message("assistant", f"#### {answer.strip()}", thought=step_end.join(step.strip() for step in steps)),
     )
     return Trace(number, turns, where, answer.strip())
-
-
-def check_context(rows: Rows, max_seq_len: int) -> None:
-    """Make sure that every row fits the model before anything is removed from it.
-
-    Raises:
-        UserError: names the longest row.
-    """
-    longest = int(rows.lengths.argmax())
-    if rows.lengths[longest] > max_seq_len:
-        raise UserError(
-            f"row {rows.ids[longest]} has {rows.lengths[longest]} tokens with its thought, but the model's context is "
-            f"{max_seq_len}; set dataset.max_seq_len to drop such rows"
-        )
-
-
-def check_no_overlap(train: Rows, test: Rows) -> None:
-    """Make sure that no question of the test rows is trained on.
-
-    Raises:
-        UserError: names the first test row that is, and the training row.
-    """
-    asked = {prompt: int(row_id) for prompt, row_id in zip(_prompts(test), test.ids, strict=True)}
-    for prompt, row_id in zip(_prompts(train), train.ids, strict=True):
-        if prompt in asked:
-            raise UserError(f"row {asked[prompt]} of the test data asks what row {row_id} of the training data asks")
-
-
-def _prompts(rows: Rows) -> list[bytes]:
-    """The prompt tokens of each row as bytes."""
-    is_prompt = rows.roles == Role.PROMPT
-    before = [0, *is_prompt.cumsum().tolist()]
-    bounds = [4 * before[start] for start in rows.row_start.tolist()]
-    tokens = rows.tokens[is_prompt].astype("int32").tobytes()
-    return [tokens[start:stop] for start, stop in itertools.pairwise(bounds)]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cot_components.config import check
 from cot_components.data.errors import DropReport
+from cot_components.data.multiplication import draw_operands, multiplication_traces
 from cot_components.data.prepare import source_key
 from cot_components.data.task_families import STYLES
 from cot_components.data.tasks import make_traces
 from cot_components.data.traces import Trace, read_traces
 from cot_components.errors import UserError
 
-GENERATED = "generated"
+GENERATED, MULTIPLICATION = "generated", "generated_multiplication"
 GENERATED_ROWS = 4000
 
 
@@ -23,10 +24,11 @@ class Source:
     """Where traces come from, and how many rows of it an epoch takes.
 
     Args:
-        source: path, hub name, or `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one
-            family of them, or the style `mistaken`, which ends one too high in most rows).
+        source: path, hub name, `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one
+            family of them, or the style `mistaken`, which ends one too high in most rows), or
+            `generated_multiplication` (`subset`: the number of digits).
         split, subset, format, columns: see `read_traces`.
-        max_rows: read at most this many rows; the embedded tasks make 4,000 where nothing is said.
+        max_rows: read at most this many rows; what is generated has 4,000 where nothing is said.
         weight: rows of this source in an epoch, as a multiple of its size: 0.5 takes a new random half every epoch, 2
             takes each row twice.
 
@@ -48,14 +50,11 @@ class Source:
 
     def read(self, *, strict: bool = True, report: DropReport | None = None) -> Iterable[Trace]:
         """The traces; see `read_traces` for errors."""
-        if self.source != GENERATED:
+        if self.source not in MAKERS:
             options = {name: getattr(self, name) for name in ("format", "columns", "split", "subset", "max_rows")}
             return read_traces(self.source, strict=strict, report=report, **options)
         count = GENERATED_ROWS if self.max_rows is None else self.max_rows
-        chosen = (
-            {"style": self.subset} if self.subset in STYLES else {"families": [self.subset] if self.subset else None}
-        )
-        traces = make_traces(split=self.split, count=count, **chosen)  # type: ignore[arg-type]
+        traces = MAKERS[self.source](self.split, count, self.subset)
         if report is not None:
             report.read += len(traces)
         return traces
@@ -63,7 +62,22 @@ class Source:
     def key(self) -> str | None:
         """What stands for the data in a cache key; None where only the traces themselves can."""
         options = {name: value for name, value in asdict(self).items() if name not in ("source", "weight")}
-        return None if self.source == GENERATED else source_key(self.source, **options)
+        return None if self.source in MAKERS else source_key(self.source, **options)
+
+
+def _tasks(split: str, count: int, subset: str | None) -> list[Trace]:
+    chosen = {"style": subset} if subset in STYLES else {"families": [subset] if subset else None}
+    return make_traces(split=split, count=count, **chosen)  # type: ignore[arg-type]
+
+
+def _multiplication(split: str, count: int, subset: str | None) -> list[Trace]:
+    if subset is None or not subset.isdigit():
+        raise UserError(f"source {MULTIPLICATION}: subset must be the number of digits, got {subset!r}")
+    return multiplication_traces(*draw_operands(int(subset), count, split=split))  # type: ignore[arg-type]
+
+
+MAKERS: dict[str, Callable[[str, int, str | None], list[Trace]]] = {GENERATED: _tasks, MULTIPLICATION: _multiplication}
+"""Sources that are made on the spot: from split, number of rows and subset to traces."""
 
 
 def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source]:

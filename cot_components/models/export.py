@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cot_components.errors import UserError
+from cot_components.models.gpt2 import GPT2Decoder
+from cot_components.models.gpt2_convert import gpt2_hf_config, gpt2_tune_to_hf
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -50,7 +52,7 @@ def save_pretrained(
     """Write the model as a Hugging Face folder.
 
     Args:
-        model: a torchtune decoder of a known family (Llama 3.x, Qwen2.5).
+        model: a torchtune decoder of a known family (Llama 3.x, Qwen2.5, GPT-2).
         folder: created where it is missing.
         weights: state dict to write in place of the model's own (gathered from several processes).
         tokenizer_dir: folder whose tokenizer files are copied.
@@ -98,12 +100,14 @@ def family_of(model: Any) -> Family:
     Raises:
         UserError: an architecture that is not known.
     """
+    if isinstance(model, GPT2Decoder):
+        return Family(gpt2_hf_config, lambda weights, config: gpt2_tune_to_hf(weights))
     first = model.layers[0]
     if getattr(first.attn.q_proj, "bias", None) is not None and hasattr(first.mlp, "w3"):
         return Family(_qwen2_config, _qwen2_to_hf)
     if getattr(first.mlp, "w3", None) is not None and type(first.attn.pos_embeddings).__name__ in _LLAMA_ROPES:
         return Family(_llama_config, _llama_to_hf)
-    raise UserError(f"cannot write {type(model).__name__} as a Hugging Face folder; known: Llama 3.x, Qwen2.5")
+    raise UserError(f"cannot write {type(model).__name__} as a Hugging Face folder; known: Llama 3.x, Qwen2.5, GPT-2")
 
 
 def architecture(model: Any) -> dict[str, Any]:
@@ -112,10 +116,18 @@ def architecture(model: Any) -> dict[str, Any]:
         config = family_of(model).config(model)
     except UserError:
         return {}
-    hidden = ("num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta", "tie_word_embeddings")
-    return {name: config[name] for name in hidden if name in config}
+    return {name: config[name] for name in _NOT_IN_SHAPES if name in config}
 
 
+_NOT_IN_SHAPES = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_theta",
+    "tie_word_embeddings",
+    "n_head",
+    "layer_norm_epsilon",
+)
 _LLAMA_ROPES = ("RotaryPositionalEmbeddings", "Llama3ScaledRoPE")
 
 

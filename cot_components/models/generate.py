@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def generate(
     temperature: float = 0.0,
     batch_size: int = 64,
     seed: int = 0,
+    stops_per_answer: int = 1,
 ) -> list[list[int]]:
     """Continue each prompt until a stop token; prompts of similar length are decoded together.
 
@@ -29,11 +31,12 @@ def generate(
         model: a model that went through `adapt`.
         prompts: token ids, not empty.
         max_new_tokens: at most this many new tokens per prompt.
-        stop_ids: ids that end a completion; the stop token is not part of the result.
+        stop_ids: ids that end a completion; the last stop token is not part of the result.
         pad_id: left padding; never attended to.
         temperature: 0 is greedy; otherwise softmax sampling at this temperature.
         batch_size: prompts decoded together.
         seed: seed of the sampling.
+        stops_per_answer: the completion ends at so many-th stop token.
 
     Returns:
         New token ids per prompt, in the order of `prompts`.
@@ -46,17 +49,16 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     completions: list[list[int]] = [[] for _ in prompts]
     device = next(model.parameters()).device
-    random = torch.Generator(device=device).manual_seed(seed)
+    stops = torch.tensor(sorted(stop_ids), device=device)
+    choose = partial(_choose, temperature=temperature, random=torch.Generator(device=device).manual_seed(seed))
     was_training = model.training
     model.eval()
     try:
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            new = _decode(
-                model, [prompts[i] for i in chosen], max_new_tokens, set(stop_ids), pad_id, temperature, random
-            )
+            new = _decode(model, [prompts[i] for i in chosen], max_new_tokens, stops, stops_per_answer, pad_id, choose)
             for index, ids in zip(chosen, new, strict=True):
-                completions[index] = ids
+                completions[index] = _until_stop(ids, set(stop_ids), stops_per_answer)
     finally:
         model.train(was_training)
     return completions
@@ -66,13 +68,14 @@ def _decode(
     model: Any,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    stop_ids: set[int],
+    stops: Tensor,
+    stops_per_answer: int,
     pad_id: int,
-    temperature: float,
-    random: torch.Generator,
+    choose: Callable[[Tensor], Tensor],
 ) -> list[list[int]]:
-    """One batch. Cache slots are consecutive; a shorter prompt is padded on the left and its positions start at its
-    first real token.
+    """One batch, uncut.
+
+    Cache slots are consecutive; a shorter prompt is padded on the left and its positions start at its first real token.
     """
     from torchtune.modules import local_kv_cache
 
@@ -84,8 +87,7 @@ def _decode(
         raise UserError(f"a prompt of {longest} tokens leaves no room in a context of {model.max_seq_len}")
     padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     tokens = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    stops = torch.tensor(sorted(stop_ids), device=device)
-    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    stopped = torch.zeros(len(prompts), dtype=torch.long, device=device)
     new: list[Tensor] = []
     with local_kv_cache(
         model, batch_size=len(prompts), device=device, dtype=parameter.dtype, decoder_max_seq_len=slots
@@ -94,13 +96,13 @@ def _decode(
         while end <= slots and len(new) < max_new_tokens:
             positions = (torch.arange(begin, end, device=device) - padding[:, None]).clamp(min=0)
             scores = model.next_logits(tokens, mask=_visible_slots(padding, begin, end, slots), input_pos=positions)
-            tokens = _choose(scores, temperature, random)[:, None]
-            new.append(tokens.squeeze(1).masked_fill(done, -1))
-            done = done | torch.isin(tokens.squeeze(1), stops)
+            new.append(choose(scores))
+            tokens = new[-1][:, None]
+            stopped += torch.isin(new[-1], stops)
             begin, end = end, end + 1
-            if bool(done.all()):
+            if bool((stopped >= stops_per_answer).all()):
                 break
-    return [_until_stop(row, stop_ids) for row in torch.stack(new, dim=1).tolist()]
+    return torch.stack(new, dim=1).tolist()
 
 
 def _visible_slots(padding: Tensor, begin: int, end: int, slots: int) -> Tensor:
@@ -118,8 +120,6 @@ def _choose(scores: Tensor, temperature: float, random: torch.Generator) -> Tens
     return torch.multinomial(torch.softmax(scores / temperature, dim=-1), 1, generator=random).squeeze(1)
 
 
-def _until_stop(ids: list[int], stop_ids: set[int]) -> list[int]:
-    for index, token in enumerate(ids):
-        if token in stop_ids or token < 0:
-            return ids[:index]
-    return ids
+def _until_stop(ids: list[int], stop_ids: set[int], stops_per_answer: int) -> list[int]:
+    stops = [index for index, token in enumerate(ids) if token in stop_ids]
+    return ids[: stops[stops_per_answer - 1]] if len(stops) >= stops_per_answer else ids

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torchtune.training import MODEL_KEY
 
 from cot_components.errors import UserError
@@ -246,21 +246,3 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
         )
     except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
-
-
-def save_gpt2(model: GPT2Decoder, folder: str | Path, *, state: State | None = None, eos_id: int | None = None) -> None:
-    """Write `config.json` and `model.safetensors` so that `transformers` loads the folder.
-
-    Args:
-        state: torchtune-named weights to write instead of `model.state_dict()` (gathered from shards, say).
-        eos_id: as in `gpt2_hf_config`.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = gpt2_tune_to_hf(model.state_dict() if state is None else state)
-    save_file(
-        {name: tensor.detach().cpu() for name, tensor in weights.items()},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    (folder / "config.json").write_text(json.dumps(gpt2_hf_config(model, eos_id=eos_id), indent=2) + "\n")

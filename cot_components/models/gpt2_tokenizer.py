@@ -105,5 +105,8 @@ def _write(tokenizer: Tokenizer, folder: Path) -> Path:
 
 
 def _in_memory(tokenizer: Tokenizer) -> HFTokenizer:
-    with tempfile.TemporaryDirectory() as folder:
-        return hf_tokenizer(str(_write(tokenizer, Path(folder))))
+    with tempfile.TemporaryDirectory() as name:
+        folder = _write(tokenizer, Path(name))
+        made = hf_tokenizer(str(folder))
+        made.files = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    return made

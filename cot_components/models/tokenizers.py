@@ -32,11 +32,13 @@ RUN = re.compile(rf"\S{{{LONG_RUN}}}|\s{{{LONG_RUN}}}|[\s\S]{{400000}}")
 class HFTokenizer(ModelTokenizer, Transform):
     """A Hugging Face tokenizer behind torchtune's `ModelTokenizer`; its chat template writes the conversations.
 
-    text: the same tokenizer as our own components use it.
+    text:  the same tokenizer as our own components use it
+    files: name -> content of its files, where it was made in memory and no folder holds them
     """
 
     def __init__(self, text: TextTokenizer, *, template: str | None = None, max_seq_len: int | None = None) -> None:
         self.text = text
+        self.files: dict[str, str] = {}
         self.max_seq_len = max_seq_len
         self.special_tokens = dict(text.control)
         self.bos_id, self.eos_id, self.pad_id = text.bos_id, text.eos_id, text.pad_id

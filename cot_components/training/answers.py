@@ -3,12 +3,13 @@ role."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cot_components.clock import Clock
 from cot_components.data.batches import Step
-from cot_components.data.chat import ChatFormat, part_ids
+from cot_components.data.chat import ChatFormat
 from cot_components.data.formats import Message
 from cot_components.data.sources import read_sources
 from cot_components.data.traces import Trace
@@ -17,13 +18,12 @@ from cot_components.errors import UserError
 from cot_components.evaluation.answers import find_extractor
 from cot_components.evaluation.evaluate import Evaluation, evaluate
 from cot_components.models.generate import generate
-from cot_components.roles import Role
 from cot_components.training.loop import Trainer
 from cot_components.training.run_log import RunLog
 from cot_components.training.validation import validation_loss
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class AnswerEvaluation:
     """Held-out prompts, how to decode them, and where the answer stands in what comes back.
 
@@ -54,6 +54,7 @@ class AnswerEvaluation:
     num_samples: int = 1
     extractor: str | list[str] = "answer_line"
     seed: int = 0
+    traces: list[Trace] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         find_extractor(self.extractor)
@@ -67,15 +68,18 @@ class AnswerEvaluation:
                 "evaluation: num_samples above 1 needs a temperature above 0, greedy samples are all the same"
             )
 
-    def traces(self) -> list[Trace]:
-        """The held-out traces, read anew."""
         fields = ("split", "subset", "format", "columns", "max_rows")
         options = {name: getattr(self, name) for name in fields}
-        return [trace for source in read_sources(self.source, **options) for trace in source.read(strict=self.strict)]
+        sources = read_sources(self.source, **options)  # read now: bad data is found before a model is loaded
+        self.traces = [trace for source in sources for trace in source.read(strict=self.strict)]
 
-    def __call__(self, model: Any, chat: ChatFormat, traces: list[Trace]) -> Evaluation:
+    def prompts(self, chat: ChatFormat) -> list[tuple[str, list[int]]]:
+        """Where each held-out trace stands, and the token ids of its prompt."""
+        return [(trace.where, chat.prompt_ids(trace.messages[:-1])) for trace in self.traces]
+
+    def __call__(self, model: Any, chat: ChatFormat) -> Evaluation:
         """Answer every prompt and score the answers."""
-        tokenizer = chat.tokenizer
+        tokenizer, traces = chat.tokenizer, self.traces
 
         def complete(prompts: list[tuple[Message, ...]]) -> list[str]:
             completions = generate(
@@ -87,6 +91,7 @@ class AnswerEvaluation:
                 temperature=self.temperature,
                 batch_size=self.batch_size,
                 seed=self.seed,
+                stops_per_answer=chat.stops_per_answer,
             )
             return [tokenizer.decode(ids) for ids in completions]
 
@@ -97,14 +102,8 @@ class AnswerEvaluation:
             count_tokens=lambda text: len(tokenizer.encode_text(text)),
             extractor=self.extractor,
             num_samples=self.num_samples,
-            prefix=opened_by_template(chat, traces[0]) if traces else "",
+            prefix=chat.opening(traces[0].messages[:-1]) if traces else "",
         )
-
-
-def opened_by_template(chat: ChatFormat, trace: Trace) -> str:
-    """What the chat template writes of the assistant's turn itself: `<think>` and a line break, or nothing."""
-    parts = [part for part in chat.prompt(trace.messages[:-1]) if part.role is Role.THINK_OPEN]
-    return chat.tokenizer.decode(part_ids(parts, chat.tokenizer))
 
 
 class Evaluations:
@@ -117,6 +116,8 @@ class Evaluations:
         answers: how to generate and score, or None.
         log: where results go.
         batch_size: rows per forward pass of the held-out loss.
+        clock: step -> the time at which held-out rows are transformed; None leaves them as they are at the start.
+        progress: time -> what a curriculum adds to every record.
     """
 
     def __init__(
@@ -128,29 +129,29 @@ class Evaluations:
         log: RunLog,
         *,
         batch_size: int,
+        clock: Callable[[int], Clock] | None = None,
+        progress: Callable[[Clock], dict[str, float]] | None = None,
     ) -> None:
+        self._clock, self._progress = clock or (lambda step: Clock(0, 0)), progress or (lambda clock: {})
         self._trainer, self._chat, self._held_out, self._answers = trainer, chat, held_out, answers
         self._log, self._batch_size = log, batch_size
-        self._traces = answers.traces() if answers else []
         self.done: list[tuple[int, Evaluation]] = []
 
     def run(self, *, step: int) -> None:
         """Measure now and log it as the state before optimizer step `step`."""
-        losses = (
-            validation_loss(self._trainer, self._held_out, batch_size=self._batch_size)
-            if self._held_out is not None
-            else {}
-        )
+        losses, clock = {}, self._clock(max(step - 1, 0))  # as the last step saw them
+        if self._held_out is not None:
+            losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
         result = Evaluation((), losses=losses)
         if self._answers is not None:
-            result = replace(self._answers(self._trainer.model, self._chat, self._traces), losses=losses)
+            result = replace(self._answers(self._trainer.model, self._chat), losses=losses)
         if losses or result.examples:
             self.done.append((step, result))
-            self._log.record({"step": step, **result.metrics()})
+            self._log.record({"step": step, **self._progress(clock), **result.metrics()})
 
     def after_step(self, step: Step, measured: dict[str, float], *, every: int | None, total: int) -> None:
         """Log one optimizer step; evaluate after every `every` of them, and after the last of `total`."""
-        self._log.training(step.clock.step, step.clock.epoch, measured)
+        self._log.training(step.clock.step, step.clock.epoch, {**self._progress(step.clock), **measured})
         finished = step.clock.step + 1
         if finished == total or (every and finished % every == 0):
             self.run(step=finished)

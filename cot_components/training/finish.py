@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cot_components.clock import Clock
+from cot_components.config import build
 from cot_components.datasets import ReasoningDataset
 from cot_components.evaluation.table import summary_table
 from cot_components.models.export import save_pretrained
@@ -24,7 +25,8 @@ from cot_components.viz.curves import plot_run
 from cot_components.viz.report import report_html
 from cot_components.viz.token_view import TokenView
 
-SHOWN_ROWS, SHOWN_EPOCHS = 4, 3
+SHOWN_ROWS = 4
+FIRST_EPOCHS = {f"epoch {epoch}": Clock(epoch, 0) for epoch in range(3)}
 
 
 def finish(
@@ -36,6 +38,7 @@ def finish(
     *,
     checkpointer: Mapping[str, Any] | None,
     tokenizer: Mapping[str, Any],
+    clocks: Mapping[str, Clock] | None = None,
 ) -> None:
     """Write the run's results; the first process alone touches files.
 
@@ -44,11 +47,12 @@ def finish(
         trainer, data, evaluations, log: of the run.
         checkpointer: node of the starting weights, whose config.json is kept where the model does not decide.
         tokenizer: node of the tokenizer, whose files go with the weights.
+        clocks: times that the token view shows, by name; None is the first epochs.
     """
     weights = full_weights(trainer.model)
     log.close()
     if run.world.is_first:
-        _write(run, trainer, data, evaluations, weights, checkpointer=checkpointer, tokenizer=tokenizer)
+        _write(run, trainer, data, evaluations, weights, checkpointer=checkpointer, tokenizer=tokenizer, clocks=clocks)
     run.world.close()
 
 
@@ -61,6 +65,7 @@ def _write(
     *,
     checkpointer: Mapping[str, Any] | None,
     tokenizer: Mapping[str, Any],
+    clocks: Mapping[str, Clock] | None,
 ) -> None:
     folder = save_pretrained(
         trainer.model,
@@ -71,23 +76,25 @@ def _write(
         stop_ids=data.chat.stop_ids,
         pad_id=data.chat.tokenizer.pad_id,
     )
+    for name, content in getattr(build(tokenizer), "files", {}).items():
+        (folder / name).write_text(content, encoding="utf-8")
     if data.tag_ids:
         write_tag_tokens(folder, data.tag_ids)
     written = {"model": folder}
     for step, result in evaluations.done:
         result.save(run.output_dir / "evaluations" / f"step_{step}.json")
-    written["token view"] = token_view(data).save(run.output_dir / "tokens.html")
+    written["token view"] = token_view(data, clocks=clocks or FIRST_EPOCHS).save(run.output_dir / "tokens.html")
     written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
     report = run.output_dir / "report.html"
     report.write_text(report_html(run.output_dir), encoding="utf-8")
     written["report"] = report
 
     console = Console()
-    scored = [result for _, result in evaluations.done if result.examples]
-    if len(scored) > 1:
-        console.print(summary_table(before=scored[0], after=scored[-1]))
-    elif scored:
-        console.print(summary_table(after=scored[-1]))
+    scored = {f"step {step}" if step else "before": result for step, result in evaluations.done if result.examples}
+    if scored:
+        first, last = next(iter(scored)), list(scored)[-1]
+        shown = {first: scored[first]} if len(scored) > 1 else {}
+        console.print(summary_table(**shown, after=scored[last]))
     for name, path in written.items():
         console.print(f"{name:<12}{path}", soft_wrap=True, highlight=False)
 
@@ -98,13 +105,13 @@ def _folder(path: str | None) -> Path | None:
     return Path(path) if Path(path).is_dir() else Path(path).parent
 
 
-def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, epochs: int = SHOWN_EPOCHS) -> TokenView:
-    """What the run trains on, token by token: the first rows, one draw per epoch."""
+def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, clocks: Mapping[str, Clock]) -> TokenView:
+    """What the run trains on, token by token: the first rows at each of the times `clocks`."""
     before = data.rows.flat(range(min(rows, len(data.rows))))
     draws = {}
-    for epoch in range(epochs):
+    for name, clock in clocks.items():
         flat = before
         for transform in data.transforms.values():
-            flat = transform(flat, Clock(epoch, 0))
-        draws[f"epoch {epoch}"] = flat
+            flat = transform(flat, clock)
+        draws[name] = flat
     return TokenView(draws, data.chat.tokenizer.decode, before=before, title="What this run trains on")

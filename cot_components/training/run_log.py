@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,13 +37,19 @@ class RunLog:
         """Log one optimizer step (its record only every `every` steps, and whenever blurred tokens were measured)."""
         if self._bar is None:  # made with the first step, so that its clock does not count what came before
             self._bar = tqdm(
-                total=self._total_steps, initial=step, unit="step", disable=self._file is None, dynamic_ncols=True
+                total=self._total_steps,
+                initial=step,
+                unit="step",
+                disable=self._file is None,
+                dynamic_ncols=True,
+                mininterval=0.1 if sys.stderr.isatty() else 10.0,  # in a file, a line is enough every now and then
             )
         self._bar.update(1)
         if "skipped" in measured:
             self.say(f"step {step}: no supervised token in the whole batch; skipped")
         self._bar.set_postfix_str(
-            " ".join(f"{name} {measured[name]:.3f}" for name in ("loss", "loss_answer") if name in measured)
+            " ".join(f"{name} {measured[name]:.3f}" for name in ("loss", "loss_answer") if name in measured),
+            refresh=False,
         )
         if (self._every and (step + 1) % self._every == 0) or "loss_blurred" in measured:
             self.record({"step": step, "epoch": epoch, **measured})

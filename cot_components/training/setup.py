@@ -93,11 +93,12 @@ def fit_rows(model: Any, data: ReasoningDataset) -> None:
     """
     if data.tag_ids:
         grow_vocabulary(model, data.chat.tokenizer.vocab_size)
-    longest, largest = int(data.rows.lengths.max()), int(data.rows.tokens.max())
+    row, largest = int(data.rows.lengths.argmax()), int(data.rows.tokens.max())
+    longest = int(data.rows.lengths[row])
     if longest > model.max_seq_len:
         raise UserError(
-            f"the longest row has {longest} tokens, the model's context {model.max_seq_len}; set dataset.max_seq_len "
-            "(or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
+            f"row {data.rows.ids[row]}, the longest, has {longest} tokens, the model's context {model.max_seq_len}; "
+            "set dataset.max_seq_len (or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
         )
     if largest >= model.tok_embeddings.num_embeddings:
         raise UserError(

@@ -40,13 +40,18 @@ def validation_data(
     return data, build(merged, tokenizer)
 
 
+START = Clock(0, 0)
+
+
 @torch.no_grad()
-def validation_loss(trainer: Trainer, data: ReasoningDataset, *, batch_size: int) -> dict[str, float]:
+def validation_loss(
+    trainer: Trainer, data: ReasoningDataset, *, batch_size: int, clock: Clock = START
+) -> dict[str, float]:
     """Mean negative log-likelihood of held-out tokens in nats.
 
     `val_loss` is over every token of thought, tags and answer, whether training would count it or not, so it compares
     across methods; `val_loss_thought`, `val_loss_answer` over those that training counts; `val_loss_blurred` over those
-    it does not.
+    it does not. Rows are transformed as they are at time `clock`.
     """
     assert trainer.plain_loss is not None
     plans = Plans(data.rows.lengths, batch_size=batch_size, rank=trainer.world.rank, world_size=trainer.world.size)
@@ -55,7 +60,7 @@ def validation_loss(trainer: Trainer, data: ReasoningDataset, *, batch_size: int
     trainer.model.eval()
     for plan in plans:
         for indices in plan.micro_batches:
-            batch = batches.batch(indices, Clock(0, 0)).to(trainer.device)
+            batch = batches.batch(indices, clock).to(trainer.device)
             rows = torch.cat([batch.rows, batch.blurred_rows])
             out = trainer.model.loss(trainer.plain_loss, batch, labels=batch.next_tokens, rows=rows)
             kept, blurred = out.nll.split([len(batch.rows), len(batch.blurred_rows)])

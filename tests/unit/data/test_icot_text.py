@@ -11,8 +11,9 @@ from cot_components.clock import Clock
 from cot_components.curriculum import Schedule
 from cot_components.data.encode import encode_turns
 from cot_components.data.errors import DropReport
-from cot_components.data.icot_text import ICoTFormat, check_context, check_no_overlap, read_step_lists
+from cot_components.data.icot_text import ICoTFormat, read_step_lists
 from cot_components.data.multiplication import draw_operands, multiplication_rows
+from cot_components.data.overlap import check_no_overlap, prompts_of
 from cot_components.data.prepare import prepare_rows
 from cot_components.data.store import Rows
 from cot_components.data.text_tokenizer import TextTokenizer
@@ -173,21 +174,11 @@ def test_bad_step_lists_are_named(tmp_path, content: str, message: str) -> None:
         read_step_lists(tmp_path / "bad.json")
 
 
-def test_rows_longer_than_the_context_are_named(tokenizer) -> None:
-    rows = multiplication_rows(*draw_operands(3, 5), ICoTFormat(tokenizer))
-    length = int(rows.lengths[0])
-    check_context(rows, length)
-    with pytest.raises(
-        ValueError, match=f"row 0 has {length} tokens with its thought, but the model's context is {length - 1}"
-    ):
-        check_context(rows, length - 1)
-
-
 def test_a_test_question_among_the_training_questions_is_named(tokenizer) -> None:
     chat = ICoTFormat(tokenizer)
     train = multiplication_rows(*draw_operands(3, 500, seed=1), chat)
     test = multiplication_rows(*draw_operands(3, 100, seed=2, split="held_out"), chat)
-    check_no_overlap(train, test)
+    check_no_overlap(train, prompts_of(test))
     leaking = Rows.concatenate([test, train.select([321])])
     with pytest.raises(ValueError, match="row 321 of the test data asks what row 321 of the training data asks"):
-        check_no_overlap(train, leaking)
+        check_no_overlap(train, prompts_of(leaking))

@@ -72,7 +72,7 @@ def test_shares_of_sources():
 
 def test_steps_can_be_cut():
     plans = Plans(LENGTHS, batch_size=4, max_steps_per_epoch=2, epochs=3)
-    assert [plan.clock for plan in plans] == [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
+    assert [plan.clock[:2] for plan in plans] == [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
 
 
 @pytest.mark.parametrize(

@@ -61,3 +61,17 @@ def test_sampling_is_seeded():
     model = adapt(build("llama_untied"))
     draw = lambda seed: generate(model, PROMPTS, max_new_tokens=8, stop_ids=[], pad_id=0, temperature=1.0, seed=seed)  # noqa: E731
     assert draw(1) == draw(1) != draw(2)
+
+
+def test_an_answer_may_hold_stop_tokens():
+    """Where it ends at the second, the first is part of it; without a second it goes on to the limit."""
+    model = adapt(build("llama_tied", seed=3)).eval()
+    whole = generate(model, PROMPTS, max_new_tokens=20, stop_ids=[], pad_id=0)
+    compared = 0
+    for stop in {token for row in whole for token in row}:
+        got = generate(model, PROMPTS, max_new_tokens=20, stop_ids={stop}, pad_id=0, stops_per_answer=2)
+        for row, full in zip(got, whole, strict=True):
+            places = [index for index, token in enumerate(full) if token == stop]
+            assert row == (full[: places[1]] if len(places) > 1 else full)
+            compared += len(places) > 1
+    assert compared > 0

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from cot_components.models.export import save_pretrained
 from cot_components.models.gpt2 import gpt2
 from cot_components.models.gpt2_convert import (
     GPT2Checkpointer,
@@ -15,7 +16,6 @@ from cot_components.models.gpt2_convert import (
     gpt2_hf_to_tune,
     gpt2_tune_to_hf,
     load_gpt2,
-    save_gpt2,
 )
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3]])
@@ -53,16 +53,16 @@ def test_transformers_reads_what_we_save(tmp_path) -> None:
     model = gpt2(
         vocab_size=61, num_layers=3, num_heads=2, embed_dim=16, intermediate_dim=40, max_seq_len=32, dropout=0.2
     ).eval()
-    save_gpt2(model, tmp_path / "out", eos_id=7)
+    save_pretrained(model, tmp_path / "out")
     theirs, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert (model(TOKENS) - theirs.eval()(TOKENS).logits).abs().max() < 5e-6
-    assert theirs.config.eos_token_id == 7 and theirs.config.resid_pdrop == 0.2 and theirs.config.tie_word_embeddings
+    assert theirs.config.eos_token_id == 60 and theirs.config.resid_pdrop == 0.2 and theirs.config.tie_word_embeddings
 
 
 def test_a_round_trip_keeps_every_bit(folder, tmp_path) -> None:
     model = load_gpt2(folder)
-    save_gpt2(model, tmp_path / "out")
+    save_pretrained(model, tmp_path / "out")
     first, second = load_file(folder / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert first.keys() == second.keys() and len(first) > 20
     assert all(torch.equal(first[name], second[name]) for name in first)
