@@ -4,5 +4,5 @@
 benchmark is a module of this package with `rows(device: str) -> Iterable[Row]`, named in `BENCHMARKS`.
 """
 
-BENCHMARKS = {"loss": "benchmarks.loss", "surgery": "benchmarks.surgery"}
+BENCHMARKS = {"loss": "benchmarks.loss", "surgery": "benchmarks.surgery", "icot": "benchmarks.icot"}
 """Name on the command line -> module."""
