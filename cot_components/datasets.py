@@ -59,9 +59,9 @@ class ReasoningDataset:
         warning = "" if tokens.get("thought") else "; no row has a thought: are dataset.tags those of the data?"
         return f"{self.report.summary()}; tokens: {counts}{warning}"
 
-    def batches(self, *, pad_multiple: int = 1) -> Batches:
+    def batches(self, *, pad_multiple: int = 1, packed_tokens: int | None = None) -> Batches:
         """The data set of a `DataLoader` whose sampler is `Plans`."""
-        return Batches(self.rows, self.transforms, self.chat.tokenizer.pad_id, pad_multiple)
+        return Batches(self.rows, self.transforms, self.chat.tokenizer.pad_id, pad_multiple, packed_tokens)
 
     def __len__(self) -> int:
         self._refuse_transforms_that_need_the_epoch()

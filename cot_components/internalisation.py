@@ -124,8 +124,14 @@ def stepwise(
         seed: of the offsets.
 
     Raises:
-        UserError: a setting out of range, a schedule that cannot finish, micro-batches counted on several processes.
+        UserError: a setting out of range, a schedule that cannot finish, micro-batches counted on several processes,
+            packed rows.
     """
+    if plans.packed_tokens is not None:
+        raise UserError(
+            "curriculum: packed_tokens must be null: rows are packed by their lengths, which removal changes; rows of "
+            "similar length share a micro-batch instead"
+        )
     if count == "micro_batch" and plans.world_size > 1:
         raise UserError(
             f"curriculum: count: micro_batch is for one process, not for {plans.world_size}; use count: step"

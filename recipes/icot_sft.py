@@ -106,7 +106,7 @@ def main(
     )
 
     log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
-    log.say(f"{data.summary()}; {plans.total_steps} steps of {plans.rows_per_step} rows")
+    log.say(f"{data.summary()}; {plans.summary()}")
     evaluations = Evaluations(
         trainer, data.chat, held_out, answers, log, batch_size=batch_size, clock=plans.clock, progress=stages.progress
     )

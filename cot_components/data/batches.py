@@ -1,5 +1,5 @@
-"""From a plan to finished batches: gather, transform, shift, pad, and list the supervised rows, all on the loader's
-side."""
+"""From a plan to finished batches: gather, transform, shift, pad or pack, and list the supervised rows, all on the
+loader's side."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Rows(Protocol):
 
 @dataclass
 class Batch:
-    """One micro-batch of `B` rows padded to `T` tokens. Labels, weights and roles at a position describe the token it
-    predicts (the next one).
+    """One micro-batch of `B` rows padded to `T` tokens, or of all rows laid end to end (`B` is 1 then, see
+    `documents`). Labels, weights and roles at a position describe the token it predicts (the next one).
 
     tokens:         int64 `[B, T]`
     labels:         int64 `[B, T]`, `IGNORE` where nothing is supervised
@@ -44,6 +44,8 @@ class Batch:
     num_tokens:     tokens without padding
     input_pos:      int64 `[B, T]`, position ids where they are not 0, 1, 2, ...; None where they are
     groups:         int64 `[B, T]`, class of the predicted token where a transform made classes; None where none did
+    documents:      tokens of each packed row, in order, and of the padding behind them: they sum to T, and nothing may
+        look from one into another; None for a padded batch
     """
 
     tokens: Tensor
@@ -58,6 +60,7 @@ class Batch:
     num_tokens: int
     input_pos: Tensor | None = None
     groups: Tensor | None = None
+    documents: tuple[int, ...] | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy whose tensors are on `device`."""
@@ -80,7 +83,14 @@ class Batch:
 
     @property
     def sample(self) -> Tensor:
-        """Which row of the batch each position belongs to, int64 `[B, T]`."""
+        """Which row of the batch each position belongs to, int64 `[B, T]`; padding of a packed batch belongs to none
+        and has the number after the last.
+        """
+        if self.documents is not None:
+            lengths = torch.tensor(self.documents, device=self.tokens.device)
+            return torch.arange(len(lengths), device=lengths.device).repeat_interleave(
+                lengths, output_size=self.tokens.shape[1]
+            )[None]
         return torch.arange(len(self.tokens), device=self.tokens.device)[:, None].expand_as(self.tokens)
 
 
@@ -100,12 +110,15 @@ class Batches:
         transforms: named transforms, applied in order.
         pad_id: token id of the padding.
         pad_multiple: pad every micro-batch to a multiple of this many tokens (fewer shapes for a compiled model).
+        packed_tokens: lay rows end to end in micro-batches of this many tokens, which the plans must have been made
+            for; None pads them.
     """
 
     rows: Rows
     transforms: Mapping[str, Transform]
     pad_id: int
     pad_multiple: int = 1
+    packed_tokens: int | None = None
 
     def __getitem__(self, plan: Plan) -> Step:
         return Step(
@@ -121,6 +134,8 @@ class Batches:
         flat = self.rows.flat(indices)
         for transform in self.transforms.values():
             flat = transform(flat, clock)
+        if self.packed_tokens is not None:
+            return pack(flat, pad_id=self.pad_id, num_tokens=self.packed_tokens)
         return pad(flat, pad_id=self.pad_id, multiple=self.pad_multiple)
 
 
@@ -128,16 +143,34 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
     """Shift once per row and pad on the right. A batch without rows becomes one row of padding, so that every process
     can run it.
     """
-    lengths, num_rows = flat.lengths, max(len(flat.ids), 1)
-    width = max(int(lengths.max(initial=1)), 1)
+    width = max(int(flat.lengths.max(initial=1)), 1)
     width += -width % multiple
-    column = np.arange(len(flat.tokens)) - np.repeat(flat.row_start[:-1], lengths)
-    here = flat.row_of_token * width + column
-    is_target = column > 0
+    here = flat.row_of_token * width + _index_in_row(flat)
+    return _lay_out(flat, here, (max(len(flat.ids), 1), width), pad_id, flat.positions)
+
+
+def pack(flat: Flat, *, pad_id: int, num_tokens: int) -> Batch:
+    """Shift once per row and lay the rows end to end, `[1, num_tokens]`; position ids start anew in every row. Without
+    rows it is all padding.
+    """
+    assert len(flat.tokens) <= num_tokens, f"{len(flat.tokens)} tokens do not fit into {num_tokens}"
+    left = num_tokens - len(flat.tokens)
+    positions = _index_in_row(flat) if flat.positions is None else flat.positions
+    batch = _lay_out(flat, np.arange(len(flat.tokens)), (1, num_tokens), pad_id, positions)
+    return replace(batch, documents=(*flat.lengths.tolist(), *([left] if left else [])))
+
+
+def _index_in_row(flat: Flat) -> np.ndarray:
+    return np.arange(len(flat.tokens)) - np.repeat(flat.row_start[:-1], flat.lengths)
+
+
+def _lay_out(flat: Flat, here: np.ndarray, shape: tuple[int, int], pad_id: int, positions: np.ndarray | None) -> Batch:
+    """A batch of `shape` with token `i` of `flat` at place `here[i]`; each label at the place of the token before."""
+    is_target = _index_in_row(flat) > 0
     before = here[is_target] - 1
 
     def fill(values: np.ndarray, where: np.ndarray, empty: float, dtype: type) -> np.ndarray:
-        full: np.ndarray = np.full(num_rows * width, empty, dtype=dtype)
+        full: np.ndarray = np.full(shape[0] * shape[1], empty, dtype=dtype)
         full[where] = values
         return full
 
@@ -147,8 +180,7 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
     roles = fill(flat.roles[is_target], before, Role.PAD, np.int64)
     counted = (labels != IGNORE) & (weights != 0)
     blurred = (labels == IGNORE) & np.isin(roles, SUPERVISED_ROLES)
-    shape = (num_rows, width)
-    positions = None if flat.positions is None else fill(flat.positions, here, 0, np.int64).reshape(shape)
+    input_pos = None if positions is None else fill(positions, here, 0, np.int64).reshape(shape)
     groups = None if flat.groups is None else fill(flat.groups[is_target], before, 0, np.int64).reshape(shape)
     return Batch(
         tokens=torch.from_numpy(tokens.reshape(shape)),
@@ -161,6 +193,6 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
         num_supervised=int(counted.sum()),
         weight_sum=float(weights[counted].sum()),
         num_tokens=len(flat.tokens),
-        input_pos=None if positions is None else torch.from_numpy(positions),
+        input_pos=None if input_pos is None else torch.from_numpy(input_pos),
         groups=None if groups is None else torch.from_numpy(groups),
     )

@@ -6,12 +6,15 @@ the loss inside the model.
 - `model.loss(loss, batch)`: hidden states and the fused loss inside the root's forward, the only place where FSDP2 has
   the head's whole weight (`training.distributed.shard` registers these methods; on one process they are ordinary ones).
 - `model.next_logits(tokens, ...)`: logits of the last position only, for generation.
+
+Packed batches are longer than any row; their rows attend to themselves alone (`cot_components.models.attention`).
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 from cot_components.data.batches import Batch
 from cot_components.errors import UserError
 from cot_components.losses.types import Head, Pairs
+from cot_components.models.attention import attend, document_mask
 
 FORWARD_METHODS = ("loss", "next_logits")
 """Methods that run the model's forward: with FSDP2 they must be registered after sharding."""
@@ -38,6 +42,10 @@ def adapt(model: nn.Module) -> nn.Module:
     model.unembed = types.MethodType(_stop_before_head, model)  # type: ignore[assignment]
     model.loss = types.MethodType(_loss, model)  # type: ignore[assignment]
     model.next_logits = types.MethodType(_next_logits, model)  # type: ignore[assignment]
+    model._validate_inputs = types.MethodType(_validate_inputs, model)  # type: ignore[assignment]
+    attentions: list[Any] = [module for module in model.modules() if hasattr(module, "_attention_call")]
+    for attention in attentions:
+        attention._attention_call = partial(attend, attention._attention_call)
     return model
 
 
@@ -76,6 +84,21 @@ def _stop_before_head(model: Any, hidden: Tensor) -> Tensor:
     return model.norm(hidden)
 
 
+def _validate_inputs(model: Any, seq_len: int, **inputs: Any) -> None:
+    """torchtune's own check, for rows; a packed batch may be longer than the context, because no row of it is."""
+    packed = inputs.get("mask") is not None and not isinstance(inputs["mask"], Tensor)
+    type(model)._validate_inputs(model, min(seq_len, model.max_seq_len) if packed else seq_len, **inputs)
+
+
+def hidden_states(model: Any, batch: Batch) -> Tensor:
+    """What the head would read, `[B * T, d]`; inside the forward of an FSDP root, like everything that runs the model.
+
+    Not `model(...)`: the hooks of FSDP must run once.
+    """
+    mask = None if batch.documents is None else document_mask(batch.documents, batch.tokens.device)
+    return model.forward(batch.tokens, mask=mask, input_pos=batch.input_pos).flatten(0, 1)
+
+
 def _loss(
     model: Any,
     loss: Callable[..., Any],
@@ -93,12 +116,11 @@ def _loss(
         labels, rows: in place of the batch's own, to measure tokens that are not trained on; weights are then 1.
         reference: called with the model and the batch for the loss's second distribution.
     """
-    hidden = model.forward(batch.tokens, input_pos=batch.input_pos)  # not model(...): the hooks of FSDP must run once
     columns = {"roles": batch.roles.flatten(), "sample": batch.sample.flatten()}
     if batch.groups is not None:
         columns["groups"] = batch.groups.flatten()
     return loss(
-        hidden.flatten(0, 1),
+        hidden_states(model, batch),
         head_of(model),
         (batch.labels if labels is None else labels).flatten(),
         batch.weights.flatten() if labels is None else None,

@@ -19,7 +19,7 @@ from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.losses.topk_store import TopKStore, TopKWriter
 from cot_components.losses.types import Head, Reference, TopK
-from cot_components.models.adapter import head_of, logits
+from cot_components.models.adapter import head_of, hidden_states, logits
 from cot_components.models.load import check_checkpointer, load_model
 from cot_components.roles import Role
 
@@ -65,7 +65,7 @@ class FrozenModel:
 
     @torch.no_grad()
     def __call__(self, student: Any, batch: Batch) -> tuple[Tensor, Head]:
-        return self.teacher.forward(batch.tokens, input_pos=batch.input_pos).flatten(0, 1), head_of(self.teacher)
+        return hidden_states(self.teacher, batch), head_of(self.teacher)
 
 
 class AdaptersOff:
@@ -81,7 +81,7 @@ class AdaptersOff:
         from torchtune.modules.peft import disable_adapter
 
         with disable_adapter(student):
-            return student.forward(batch.tokens, input_pos=batch.input_pos).flatten(0, 1), head_of(student)
+            return hidden_states(student, batch), head_of(student)
 
 
 class TopKFile:
@@ -149,8 +149,10 @@ class TopKFile:
 
     def __call__(self, student: Any, batch: Batch) -> TopK:
         roles = batch.roles.cpu()
-        positions = torch.arange(1, roles.shape[1] + 1).expand_as(roles).masked_fill(roles == Role.PAD, -1)
-        row_ids = torch.tensor(batch.ids or [0])[:, None].expand_as(roles)
+        packed = batch.input_pos if batch.documents is not None else None
+        index = torch.arange(roles.shape[1]) if packed is None else packed.cpu()
+        positions = (index + 1).expand_as(roles).masked_fill(roles == Role.PAD, -1)
+        row_ids = torch.tensor([*batch.ids, 0])[batch.sample.cpu()]  # the last for padding, which asks for nothing
         found = self.store.lookup(row_ids.flatten().numpy(), positions.flatten().numpy())
         return TopK(*(column.to(batch.tokens.device) for column in found))
 

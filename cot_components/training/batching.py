@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from cot_components.data.plans import Plans
 from cot_components.datasets import ReasoningDataset
+from cot_components.errors import UserError
 from cot_components.training.setup import Run
 
 
@@ -20,8 +21,14 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
         settings: of `Plans` (`batch_size`, `gradient_accumulation_steps`, `epochs`, ...).
 
     Raises:
-        UserError: see `Plans`.
+        UserError: see `Plans`; packing together with a transform that changes lengths.
     """
+    changing = [name for name, transform in data.transforms.items() if getattr(transform, "changes_lengths", False)]
+    if settings.get("packed_tokens") is not None and changing:
+        raise UserError(
+            f"packed_tokens cannot be set with dataset.transforms.{changing[0]}: rows are packed by their lengths, "
+            "which it changes; leave packed_tokens out, rows of similar length then share a micro-batch"
+        )
     return Plans(data.rows.lengths, shares=data.shares, rank=run.world.rank, world_size=run.world.size, **settings)
 
 
@@ -34,6 +41,6 @@ def load_batches(data: ReasoningDataset, plans: Plans, run: Run, *, num_workers:
         run: this process and its device.
         num_workers: processes that make batches ahead of the loop; 0 makes them in the loop.
     """
-    batches: Any = data.batches()  # indexed by plans, where torch expects numbers
+    batches: Any = data.batches(packed_tokens=plans.packed_tokens)  # indexed by plans, where torch expects numbers
     pin = run.device.type == "cuda"
     return DataLoader(batches, sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=pin)

@@ -57,6 +57,6 @@ class StepMeter:
         """Ids of this process's rows with a token whose loss is not finite."""
         ids: list[int] = []
         for nll, batch in self._seen:
-            bad = batch.rows[~torch.isfinite(nll)] // batch.tokens.shape[1]
+            bad = batch.sample.flatten()[batch.rows[~torch.isfinite(nll)]]
             ids += [batch.ids[row] for row in bad.unique().tolist()]
         return ids

@@ -32,6 +32,7 @@ class Cap:
     scope: Literal["row", "batch"] = "row"
 
     needs_epoch = False
+    changes_lengths = True
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

@@ -51,6 +51,7 @@ class Remove:
     seed: int = 0
 
     needs_epoch = True
+    changes_lengths = True
 
     def __post_init__(self) -> None:
         if self.side not in ("left", "right"):

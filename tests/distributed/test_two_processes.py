@@ -20,7 +20,9 @@ SAME = (
 )
 
 
-def test_bt_sft(tmp_path):
+@pytest.mark.parametrize("packed", [False, True])
+def test_bt_sft(packed, tmp_path):
+    """Packed, the last step of the epoch has fewer packs than processes can share, so one process runs padding."""
     write_tiny_checkpoint(tmp_path / "tiny")
     common = [
         "bt_sft",
@@ -34,11 +36,14 @@ def test_bt_sft(tmp_path):
         "epochs=1",
         "log_every_n_steps=1",
         "log_blurred_every=2",
-        "gradient_accumulation_steps=2",
         "optimizer.lr=1e-3",
     ]
-    must(tune(*common, "output_dir=one", "batch_size=8", cwd=tmp_path))
-    must(tune("--nproc_per_node", "2", *common, "output_dir=two", "batch_size=4", cwd=tmp_path))
+    alone = ["packed_tokens=1024", "gradient_accumulation_steps=2"] if packed else ["batch_size=8"]
+    together = ["packed_tokens=1024", "gradient_accumulation_steps=1"] if packed else ["batch_size=4"]
+    if not packed:
+        common.append("gradient_accumulation_steps=2")
+    must(tune(*common, "output_dir=one", *alone, cwd=tmp_path))
+    must(tune("--nproc_per_node", "2", *common, "output_dir=two", *together, cwd=tmp_path))
     one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     assert [sorted(record) for record in one] == [sorted(record) for record in two]
     compared = 0
@@ -47,7 +52,7 @@ def test_bt_sft(tmp_path):
             if name in ours:
                 assert ours[name] == pytest.approx(theirs[name], rel=2e-4), (name, ours["step"])
                 compared += 1
-    assert compared > 30 and any("loss_blurred" in record for record in one)
+    assert compared > 20 and any("loss_blurred" in record for record in one)
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two")]
     assert weights[0].keys() == weights[1].keys()
     assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-4

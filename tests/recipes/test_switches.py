@@ -35,6 +35,8 @@ def test_switches(hub, tmp_path):
     half = losses(hub, tmp_path, "half", "dtype=bf16")
     assert half == pytest.approx(plain, rel=2e-2) and half != plain
     logger = "metric_logger={_component_: torchtune.training.metric_logging.DiskLogger, log_dir: logs}"
+    packed = losses(hub, tmp_path, "packed", "packed_tokens=600")  # longer than the model's context
+    assert len(packed) > 4 and packed[-1] < packed[0]
     constant = losses(hub, tmp_path, "constant", "lr_scheduler=null", logger)
     assert constant[-1] < plain[-1]  # no warm-up: it has learned more after six steps
     assert "loss_thought" in next((tmp_path / "logs").glob("*.txt")).read_text()

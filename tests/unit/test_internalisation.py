@@ -11,6 +11,7 @@ from cot_components.curriculum import REMOVE_ALL
 from cot_components.data.batches import Batches
 from cot_components.data.plans import Plans
 from cot_components.data.store import Rows
+from cot_components.errors import UserError
 from cot_components.internalisation import Internalisation, reference, stepwise
 from cot_components.roles import Role
 
@@ -168,3 +169,8 @@ def test_reference_has_no_setting_of_its_own() -> None:
     ours, theirs = (inspect.signature(build).parameters for build in (stepwise, reference))
     assert set(ours) - set(theirs) == {"count", "pace", "unit"}
     assert all(ours[name].default == parameter.default for name, parameter in theirs.items())
+
+
+def test_a_curriculum_does_not_pack():
+    with pytest.raises(UserError, match=r"packed_tokens must be null: .* removal changes"):
+        run_of([5, 9], plans={"packed_tokens": 64})
