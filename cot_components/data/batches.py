@@ -42,6 +42,7 @@ class Batch:
     num_supervised: n
     weight_sum:     sum of the supervised weights
     num_tokens:     tokens without padding
+    seen_tokens:    tokens that a token sees (itself and those before it in its row), summed over all tokens
     input_pos:      int64 `[B, T]`, position ids where they are not 0, 1, 2, ...; None where they are
     groups:         int64 `[B, T]`, class of the predicted token where a transform made classes; None where none did
     documents:      tokens of each packed row, in order, and of the padding behind them: they sum to T, and nothing may
@@ -58,6 +59,7 @@ class Batch:
     num_supervised: int
     weight_sum: float
     num_tokens: int
+    seen_tokens: int
     input_pos: Tensor | None = None
     groups: Tensor | None = None
     documents: tuple[int, ...] | None = None
@@ -193,6 +195,7 @@ def _lay_out(flat: Flat, here: np.ndarray, shape: tuple[int, int], pad_id: int, 
         num_supervised=int(counted.sum()),
         weight_sum=float(weights[counted].sum()),
         num_tokens=len(flat.tokens),
+        seen_tokens=int((flat.lengths * (flat.lengths + 1) // 2).sum()),
         input_pos=None if input_pos is None else torch.from_numpy(input_pos),
         groups=None if groups is None else torch.from_numpy(groups),
     )

@@ -50,6 +50,7 @@ def finish(
         clocks: times that the token view shows, by name; None is the first epochs.
     """
     weights = full_weights(trainer.model)
+    log.speed(trainer.model)
     log.close()
     if run.world.is_first:
         _write(run, trainer, data, evaluations, weights, checkpointer=checkpointer, tokenizer=tokenizer, clocks=clocks)

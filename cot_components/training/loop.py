@@ -88,7 +88,9 @@ def train_step(trainer: Trainer, step: Step, *, loader_seconds: float = 0.0) -> 
     micro_batches = [batch.to(trainer.device) for batch in step.micro_batches]
 
     # The denominator is known before the first backward, so 8 micro-batches of 1 row and 1 of 8 rows are the same step.
-    count, weight, tokens = world.sum([float(sum(getattr(batch, name) for batch in micro_batches)) for name in _COUNTS])
+    count, weight, tokens, seen = world.sum(
+        [float(sum(getattr(batch, name) for batch in micro_batches)) for name in _COUNTS]
+    )
     denominator = count if trainer.normalize == "count" else weight
     if denominator == 0:
         return {"skipped": 1.0, "supervised_fraction": 0.0}
@@ -128,10 +130,12 @@ def train_step(trainer: Trainer, step: Step, *, loader_seconds: float = 0.0) -> 
         "tokens_per_second": tokens / seconds,
         "supervised_tokens_per_second": count / seconds,
         "loader_wait_fraction": loader_seconds / seconds,
+        "step_seconds": seconds,
+        "context_tokens": seen / max(tokens, 1.0),
     }
 
 
-_COUNTS = ("num_supervised", "weight_sum", "num_tokens")
+_COUNTS = ("num_supervised", "weight_sum", "num_tokens", "seen_tokens")
 
 
 @torch.no_grad()

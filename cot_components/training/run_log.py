@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cot_components.training.setup import Run
+from cot_components.training.speed import SpeedMeter, sentence
 from cot_components.viz.log import LOG_NAME
 
 
@@ -32,6 +33,7 @@ class RunLog:
         self._total_steps = total_steps
         self._metric_logger = metric_logger if first else None
         self._every = every
+        self._world, self._device, self._speed, self._last_step = run.world, run.device, SpeedMeter(), 0
 
     def training(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:
         """Log one optimizer step (its record only every `every` steps, and whenever blurred tokens were measured)."""
@@ -45,6 +47,8 @@ class RunLog:
                 mininterval=0.1 if sys.stderr.isatty() else 10.0,  # in a file, a line is enough every now and then
             )
         self._bar.update(1)
+        self._speed.add(measured)
+        self._last_step = step
         if "skipped" in measured:
             self.say(f"step {step}: no supervised token in the whole batch; skipped")
         self._bar.set_postfix_str(
@@ -66,6 +70,12 @@ class RunLog:
         if self._metric_logger is not None:
             payload = {name: value for name, value in values.items() if name not in ("step", "epoch")}
             self._metric_logger.log_dict(payload, step=int(values["step"]))
+
+    def speed(self, model: Any) -> None:
+        """Log and print how fast the run was (see `training.speed`)."""
+        if found := self._speed.result(model, self._device, world_size=self._world.size):
+            self.record({"step": self._last_step, **found})
+            self.say(sentence(found))
 
     def say(self, line: str) -> None:
         """Print one line above the progress bar."""

@@ -52,6 +52,9 @@ def test_it_prints_before_and_after(finished):
         "loss on thoughts",
         "loss on blurred",
         "loss on answers",
+        "speed: ",
+        "of the positions hold a token",
+        "time waiting for data",
     ):
         assert line in printed
     for name in ("model", "tokens.html", "curves.png"):

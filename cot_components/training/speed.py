@@ -1,0 +1,141 @@
+"""How fast a run was: tokens per second, the share of the device's peak that did useful work, memory, waiting.
+
+Useful work is what the mathematics of the step asks for, forward and backward, over tokens (padding is not work), `d`
+wide, `L` layers, `V` words:
+
+- 6 FLOPs per token and weight of the layers; 4 where the weight is frozen, because its own gradient is not computed;
+- 6 * d * L FLOPs per pair of tokens in a row that causal attention keeps, twice: `12 * context * d * L` per token, with
+  `context` the mean number of tokens a token sees;
+- 6 * d * V FLOPs per *supervised* token (4 with a frozen head): rows of the head that are skipped are not counted, and
+  neither are second passes of activation checkpointing, adaptive weights or a reference.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3
+"""Steps left out of the means: memory is allocated and kernels are compiled in them."""
+
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+"""Dense bf16 products per second as the makers state them, by a part of the device's name."""
+
+GIB = 2.0**30
+
+
+@dataclass(frozen=True)
+class ModelFlops:
+    """FLOPs of one training step of a model, forward and backward, see the module's text.
+
+    per_token: of the layers' weights
+    per_seen_token: of attention, per token and token it sees
+    per_supervised_token: of the head
+    """
+
+    per_token: float
+    per_seen_token: float
+    per_supervised_token: float
+
+    @classmethod
+    def of(cls, model: Any) -> ModelFlops:
+        """Count the weights of a torchtune decoder."""
+        layers = [weight for name, weight in model.named_parameters() if name.startswith("layers.")]
+        head = model.output
+        tied = getattr(head, "tied_module", None)
+        attention = model.layers[0].attn
+        width = attention.num_heads * attention.head_dim
+        return cls(
+            per_token=_of_weights(layers),
+            per_seen_token=12.0 * width * len(model.layers),
+            per_supervised_token=_of_weights((head if tied is None else tied).parameters()),
+        )
+
+    def total(self, *, tokens: float, seen: float, supervised: float) -> float:
+        """FLOPs of so many tokens, tokens they see (summed over them), and supervised tokens."""
+        return tokens * self.per_token + seen * self.per_seen_token + supervised * self.per_supervised_token
+
+
+def _of_weights(weights: Iterable[Tensor]) -> float:
+    return float(sum((6 if weight.requires_grad else 4) * weight.numel() for weight in weights if weight.dim() == 2))
+
+
+@dataclass
+class SpeedMeter:
+    """Sums over the steps of a run, all processes together, without the first `WARM_UP`."""
+
+    steps: int = 0
+    sums: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("seconds", "waited", "tokens", "seen", "supervised"), 0.0)
+    )
+
+    def add(self, measured: Mapping[str, float]) -> None:
+        """Add what `train_step` measured; a skipped step counts nothing."""
+        if "step_seconds" not in measured:
+            return
+        self.steps += 1
+        if self.steps <= WARM_UP:
+            return
+        seconds = measured["step_seconds"]
+        tokens = measured["tokens_per_second"] * seconds
+        found = {
+            "seconds": seconds,
+            "waited": measured["loader_wait_fraction"] * seconds,
+            "tokens": tokens,
+            "seen": tokens * measured["context_tokens"],
+            "supervised": measured["supervised_tokens"],
+        }
+        for name, value in found.items():
+            self.sums[name] += value
+
+    def result(self, model: Any, device: torch.device, *, world_size: int = 1) -> dict[str, float]:
+        """What to log: `run_tokens_per_second`, `run_supervised_tokens_per_second`, `run_loader_wait_fraction`,
+        `run_tflops` per device, `run_mfu` where the device's peak is known, `run_peak_memory_gib`. Empty for a run of
+        no more steps than the warm-up.
+        """
+        if not self.sums["seconds"]:
+            return {}
+        seconds = self.sums["seconds"]
+        work = ModelFlops.of(model).total(**{name: self.sums[name] for name in ("tokens", "seen", "supervised")})
+        flops = work / seconds / world_size
+        peak = peak_flops(device)
+        return {
+            "run_tokens_per_second": self.sums["tokens"] / seconds,
+            "run_supervised_tokens_per_second": self.sums["supervised"] / seconds,
+            "run_loader_wait_fraction": self.sums["waited"] / seconds,
+            "run_tflops": flops / 1e12,
+            **({} if peak is None else {"run_mfu": flops / peak}),
+            "run_peak_memory_gib": peak_memory(device) / GIB,
+        }
+
+
+def sentence(result: Mapping[str, float]) -> str:
+    """The last line of a run."""
+    mfu = f"{result['run_mfu']:.1%} MFU, " if "run_mfu" in result else ""
+    return (
+        f"speed: {result['run_tokens_per_second']:,.0f} tokens/s, "
+        f"{result['run_supervised_tokens_per_second']:,.0f} of them supervised; "
+        f"{mfu}{result['run_tflops']:.3g} TFLOP/s per device without skipped rows; "
+        f"peak memory {result['run_peak_memory_gib']:.2f} GiB; "
+        f"{result['run_loader_wait_fraction']:.1%} of the time waiting for data"
+    )
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Peak of the device, None where it is not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes ever held: allocated on a GPU, resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,89 @@
+"""What a run says about its speed: FLOPs counted by torch itself, skipped rows and padding left out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from models_for_tests import VOCABULARY, build
+from rows import random_rows
+from torch.utils.flop_counter import FlopCounterMode
+from torchtune.modules.peft import get_adapter_params, set_trainable_params
+
+from cot_components.data.batches import pack, pad
+from cot_components.models.adapter import adapt, hidden_states
+from cot_components.training import speed
+from cot_components.training.speed import ModelFlops, SpeedMeter, sentence
+
+FLAT = random_rows(6, vocabulary=VOCABULARY).flat(range(6))
+
+
+@pytest.mark.parametrize("family", ["llama_tied", "llama_untied", "qwen_tied"])
+def test_the_formula_is_what_torch_counts(family):
+    """On one row with a dense loss; torch does not count a CPU's attention kernel, and the fused loss adds in place."""
+    flat = random_rows(6, vocabulary=VOCABULARY).flat([3])
+    model, batch = adapt(build(family)), pack(flat, pad_id=0, num_tokens=len(flat.tokens))
+    with FlopCounterMode(display=False) as counter:
+        logits = model.output(hidden_states(model, batch)[batch.rows])
+        F.cross_entropy(logits, batch.labels.flatten()[batch.rows]).backward()
+    ours = ModelFlops.of(model).total(tokens=len(flat.tokens), seen=0, supervised=batch.num_supervised)
+    assert counter.get_total_flops() == ours
+
+
+def test_attention_is_two_products_of_the_pairs_it_keeps():
+    """Forward 2 * 2 FLOPs per pair and channel, backward twice that."""
+    assert ModelFlops.of(build("llama_tied")).per_seen_token == 3 * 2 * 2 * 32 * 2
+
+
+def test_frozen_weights_cost_a_third_less():
+    model, full = build("llama_lora"), ModelFlops.of(build("llama_untied"))
+    set_trainable_params(model, get_adapter_params(model))
+    adapters = sum(p.numel() for name, p in model.named_parameters() if "lora" in name and "layers" in name)
+    lora = ModelFlops.of(model)
+    assert lora.per_token == pytest.approx(full.per_token * 4 / 6 + 6 * adapters)
+    assert full.per_supervised_token == ModelFlops.of(build("llama_tied")).per_supervised_token == 6 * 32 * VOCABULARY
+    assert lora.per_supervised_token == 4 * 32 * VOCABULARY + 6 * 4 * (32 + VOCABULARY)
+
+
+def test_seen_tokens():
+    expected = sum(length * (length + 1) // 2 for length in FLAT.lengths.tolist())
+    assert pad(FLAT, pad_id=0).seen_tokens == pack(FLAT, pad_id=0, num_tokens=400).seen_tokens == expected
+
+
+def step(seconds=2.0, **others):
+    return {
+        "step_seconds": seconds,
+        "tokens_per_second": 100.0,
+        "loader_wait_fraction": 0.25,
+        "supervised_tokens": 50.0,
+        "context_tokens": 10.0,
+        **others,
+    }
+
+
+def test_the_summary(monkeypatch):
+    model, meter = build("llama_tied"), SpeedMeter()
+    for measured in [step(100.0)] * speed.WARM_UP + [{"skipped": 1.0}, step(), step(4.0)]:
+        meter.add(measured)
+    found = meter.result(model, torch.device("cpu"), world_size=2)
+    flops = ModelFlops.of(model).total(tokens=600, seen=6000, supervised=100) / 6 / 2
+    assert found["run_tokens_per_second"] == 100 and found["run_supervised_tokens_per_second"] == pytest.approx(100 / 6)
+    assert found["run_loader_wait_fraction"] == 0.25 and found["run_tflops"] == pytest.approx(flops / 1e12)
+    assert "run_mfu" not in found and 0.1 < found["run_peak_memory_gib"] < 100
+    assert "MFU" not in sentence(found) and "100 tokens/s, 17 of them supervised" in sentence(found)
+
+    monkeypatch.setattr(speed, "peak_flops", lambda device: 2 * flops)
+    found = meter.result(model, torch.device("cpu"), world_size=2)
+    assert found["run_mfu"] == pytest.approx(0.5) and "50.0% MFU" in sentence(found)
+
+
+def test_known_devices(monkeypatch):
+    assert speed.peak_flops(torch.device("cpu")) is None
+    for name, peak in {"NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12, "Something": None}.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        assert speed.peak_flops(torch.device("cuda")) == peak
+
+
+def test_a_run_of_the_warm_up_alone_says_nothing():
+    meter = SpeedMeter()
+    for _ in range(speed.WARM_UP):
+        meter.add(step())
+    assert meter.result(build("llama_tied"), torch.device("cpu")) == {}
