@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from cot_components.clock import Clock
-from cot_components.data.flat import Flat
+from cot_components.data.flat import Flat, is_supervised
 from cot_components.data.plans import Plan
-from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
+from cot_components.roles import IGNORE, Role
 
 Transform = Callable[[Flat, Clock], Flat]
 """A pure function of batch and time that blurs, removes or weighs; at strength 0 it returns its input unchanged."""
@@ -168,7 +168,8 @@ def _index_in_row(flat: Flat) -> np.ndarray:
 
 def _lay_out(flat: Flat, here: np.ndarray, shape: tuple[int, int], pad_id: int, positions: np.ndarray | None) -> Batch:
     """A batch of `shape` with token `i` of `flat` at place `here[i]`; each label at the place of the token before."""
-    is_target = _index_in_row(flat) > 0
+    is_target = np.ones(len(flat.tokens), dtype=bool)
+    is_target[flat.row_start[:-1][flat.lengths > 0]] = False
     before = here[is_target] - 1
 
     def fill(values: np.ndarray, where: np.ndarray, empty: float, dtype: type) -> np.ndarray:
@@ -181,7 +182,7 @@ def _lay_out(flat: Flat, here: np.ndarray, shape: tuple[int, int], pad_id: int, 
     weights = fill(flat.weights[is_target], before, 0.0, np.float32)
     roles = fill(flat.roles[is_target], before, Role.PAD, np.int64)
     counted = (labels != IGNORE) & (weights != 0)
-    blurred = (labels == IGNORE) & np.isin(roles, SUPERVISED_ROLES)
+    blurred = (labels == IGNORE) & is_supervised(roles)
     input_pos = None if positions is None else fill(positions, here, 0, np.int64).reshape(shape)
     groups = None if flat.groups is None else fill(flat.groups[is_target], before, 0, np.int64).reshape(shape)
     return Batch(

@@ -58,6 +58,14 @@ class Flat:
         return replace(self, weights=weights)
 
 
+_IS_SUPERVISED = np.isin(np.arange(256), SUPERVISED_ROLES)
+
+
+def is_supervised(roles: np.ndarray) -> np.ndarray:
+    """Which tokens carry a label before any transform, bool `[N]`; a table, several times as fast as `np.isin`."""
+    return _IS_SUPERVISED[roles]
+
+
 def initial_labels(tokens: np.ndarray, roles: np.ndarray) -> np.ndarray:
     """Plain SFT labels: every token of a supervised role, `IGNORE` elsewhere."""
-    return np.where(np.isin(roles, SUPERVISED_ROLES), tokens, IGNORE).astype(np.int64)
+    return np.where(is_supervised(roles), tokens, IGNORE).astype(np.int64)
