@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cot_components.training.setup import Run
-from cot_components.training.speed import SpeedMeter, sentence
+from cot_components.training.throughput import SpeedMeter, sentence
 from cot_components.viz.log import LOG_NAME
 
 
@@ -72,7 +72,7 @@ class RunLog:
             self._metric_logger.log_dict(payload, step=int(values["step"]))
 
     def speed(self, model: Any) -> None:
-        """Log and print how fast the run was (see `training.speed`)."""
+        """Log and print how fast the run was (see `training.throughput`)."""
         if found := self._speed.result(model, self._device, world_size=self._world.size):
             self.record({"step": self._last_step, **found})
             self.say(sentence(found))

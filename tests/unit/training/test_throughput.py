@@ -10,8 +10,8 @@ from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
 from cot_components.data.batches import pack, pad
 from cot_components.models.adapter import adapt, hidden_states
-from cot_components.training import speed
-from cot_components.training.speed import ModelFlops, SpeedMeter, sentence
+from cot_components.training import throughput
+from cot_components.training.throughput import ModelFlops, SpeedMeter, sentence
 
 FLAT = random_rows(6, vocabulary=VOCABULARY).flat(range(6))
 
@@ -61,7 +61,7 @@ def step(seconds=2.0, **others):
 
 def test_the_summary(monkeypatch):
     model, meter = build("llama_tied"), SpeedMeter()
-    for measured in [step(100.0)] * speed.WARM_UP + [{"skipped": 1.0}, step(), step(4.0)]:
+    for measured in [step(100.0)] * throughput.WARM_UP + [{"skipped": 1.0}, step(), step(4.0)]:
         meter.add(measured)
     found = meter.result(model, torch.device("cpu"), world_size=2)
     flops = ModelFlops.of(model).total(tokens=600, seen=6000, supervised=100) / 6 / 2
@@ -70,20 +70,20 @@ def test_the_summary(monkeypatch):
     assert "run_mfu" not in found and 0.1 < found["run_peak_memory_gib"] < 100
     assert "MFU" not in sentence(found) and "100 tokens/s, 17 of them supervised" in sentence(found)
 
-    monkeypatch.setattr(speed, "peak_flops", lambda device: 2 * flops)
+    monkeypatch.setattr(throughput, "peak_flops", lambda device: 2 * flops)
     found = meter.result(model, torch.device("cpu"), world_size=2)
     assert found["run_mfu"] == pytest.approx(0.5) and "50.0% MFU" in sentence(found)
 
 
 def test_known_devices(monkeypatch):
-    assert speed.peak_flops(torch.device("cpu")) is None
+    assert throughput.peak_flops(torch.device("cpu")) is None
     for name, peak in {"NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12, "Something": None}.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
-        assert speed.peak_flops(torch.device("cuda")) == peak
+        assert throughput.peak_flops(torch.device("cuda")) == peak
 
 
 def test_a_run_of_the_warm_up_alone_says_nothing():
     meter = SpeedMeter()
-    for _ in range(speed.WARM_UP):
+    for _ in range(throughput.WARM_UP):
         meter.add(step())
     assert meter.result(build("llama_tied"), torch.device("cpu")) == {}
