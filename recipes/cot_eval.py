@@ -12,11 +12,12 @@ from cot_components.config import build
 from cot_components.datasets import chat_format
 from cot_components.evaluation.table import summary_table
 from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.tokenizers import as_text_tokenizer
 from cot_components.training.recipe import recipe
 from cot_components.training.setup import start_run
 
 
-@recipe
+@recipe(supplies={"chat": ["tokenizer"]})
 def main(
     *,
     output_dir: str,
@@ -24,6 +25,7 @@ def main(
     model: dict,
     checkpointer: dict,
     evaluation: dict,
+    chat: dict | None = None,
     template: str | None = None,
     tags: dict | None = None,
     tags_as: Literal["text", "token"] = "text",
@@ -37,15 +39,21 @@ def main(
         output_dir: the run's folder.
         tokenizer, model, checkpointer: as in the training recipes; any Hugging Face folder they wrote can be read.
         evaluation: `cot_components.training.answers.AnswerEvaluation`.
-        template, tags, tags_as: how prompts are written, as in `cot_components.datasets.reasoning_dataset`.
+        chat: how prompts are written, where that is no chat template (`cot_components.data.icot_text.ICoTFormat`).
+        template, tags, tags_as: how prompts are written otherwise, as in `cot_components.datasets.reasoning_dataset`.
         device, dtype, seed: as in the training recipes.
     """
     config = dict(locals())
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
-    chat = chat_format(build(tokenizer), template=template, tags=tags, tags_as=tags_as)
+    text = build(tokenizer)
+    written = (
+        build(chat, as_text_tokenizer(text))
+        if chat
+        else chat_format(text, template=template, tags=tags, tags_as=tags_as)
+    )
     answers = build(evaluation)
-    result = answers(load_model(model, checkpointer, device=run.device, dtype=run.dtype), chat)
+    result = answers(load_model(model, checkpointer, device=run.device, dtype=run.dtype), written)
     path = result.save(run.output_dir / "evaluation.json")
     console = Console()
     console.print(summary_table(result=result))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.hf_tokenizer import read_hf_tokenizer
@@ -144,3 +146,23 @@ KINDS: dict[str, Callable[[Path], TextTokenizer]] = {
 def make_tokenizer(kind: str, folder: Path) -> TextTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     return KINDS[kind](folder)
+
+
+def gpt2_originals(folder: Path, corpus: Sequence[str] = ()) -> Path:
+    """`encoder.json` and `vocab.bpe`: those of `COT_SHARED_DATA`, or a small vocabulary learned from a corpus."""
+    if shared := os.environ.get("COT_SHARED_DATA"):
+        return Path(shared) / "tok_gpt2"
+    folder.mkdir(parents=True, exist_ok=True)
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    learner.train_from_iterator([*corpus, *corpus, *corpus, *[" 0 1 2 3 4 5 6 7 8 9 + ( ) *"] * 50], trainer)
+    vocab, merges = learner.model.save(str(folder))
+    Path(vocab).rename(folder / "encoder.json")
+    Path(merges).rename(folder / "vocab.bpe")
+    return folder

@@ -90,6 +90,29 @@ def load_model(
     return adapt(built)
 
 
+def exported_checkpointer(folder: Path) -> dict[str, Any]:
+    """The `checkpointer` node that reads a folder written by `save_pretrained`.
+
+    Raises:
+        UserError: an architecture that cannot be read back.
+    """
+    kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    if kind == "gpt2":
+        return {"_component_": "cot_components.models.gpt2_convert.GPT2Checkpointer", "checkpoint_dir": str(folder)}
+    if kind not in _TORCHTUNE_TYPES:
+        raise UserError(f"{folder}/config.json: model_type {kind!r} is not one of gpt2, {', '.join(_TORCHTUNE_TYPES)}")
+    return {
+        "_component_": "torchtune.training.FullModelHFCheckpointer",
+        "checkpoint_dir": str(folder),
+        "checkpoint_files": ["model.safetensors"],
+        "model_type": _TORCHTUNE_TYPES[kind],
+        "output_dir": str(folder),
+    }
+
+
+_TORCHTUNE_TYPES = {"llama": "LLAMA3_2", "qwen2": "QWEN2"}
+
+
 def start_from_scratch(model: Any) -> None:
     """Embeddings with standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a tied model
     about ten times too large.

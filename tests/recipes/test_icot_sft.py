@@ -1,11 +1,22 @@
 """`tune run icot_sft`, as typed: thoughts leave on schedule, bad input ends in a sentence."""
 
 import json
+import re
+import sys
 
 import pytest
 import torch
-from commands import must, tune, user_error
+from commands import CONFIGS, must, tune, user_error
+from commands import run as run_command
+from lookalikes import shared_data
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers_for_tests import gpt2_originals
 
+from cot_components.models.export import save_pretrained
+from cot_components.models.gpt2 import gpt2
+from cot_components.models.gpt2_tokenizer import write_gpt2_tokenizer
 from cot_components.viz.log import read_log
 
 TINY = [
@@ -89,6 +100,19 @@ def test_the_methods_compose_in_one_config(tmp_path):
     assert records[-1]["thought_tokens"] == 0 and "loss_blurred" not in records[-1]
 
 
+def _quickstart_on(path: str) -> str:
+    """The quickstart with a file in place of generated data."""
+    config = OmegaConf.load(CONFIGS / "icot_sft" / "quickstart.yaml")
+    config.dataset = {
+        "_component_": "cot_components.icot_datasets.icot_dataset",
+        "source": path,
+        "format": "icot",
+        "transforms": {},
+    }
+    config.epochs, config.output_dir = 11, "out"
+    return OmegaConf.to_yaml(config)
+
+
 GOOD = "1 2 * 3 4||8 4 0 + 0 3 6 0 #### 8 8 4 0\n"
 
 
@@ -117,17 +141,42 @@ def test_bad_input_is_one_sentence(tmp_path, lines, overrides, sentence):
     )
 
 
-def _quickstart_on(path: str) -> str:
-    """The quickstart with a file in place of generated data."""
-    from commands import CONFIGS
-    from omegaconf import OmegaConf
+def test_an_exported_model_is_evaluated_and_timed(finished, tmp_path):
+    """`cot_eval` on the run's folder finds what the run found; the speed table names every run."""
+    same = [f"checkpointer.checkpoint_dir={finished / 'model'}", "evaluation.max_rows=8", *TINY[:3]]
+    must(tune("cot_eval", "--config", "cot_eval/icot", *same, "output_dir=eval", cwd=tmp_path))
+    ours = json.loads((finished / "evaluations" / "step_88.json").read_text())
+    again = json.loads((tmp_path / "eval" / "evaluation.json").read_text())
+    assert [e["completion"] for e in again["examples"]] == [e["completion"] for e in ours["examples"]]
+    speed = [sys.executable, "-m", "cot_components.training.speed", finished, "--rows", "4", "--batch-size", "4"]
+    assert re.search(
+        r"out +0\.0 +0\.000 +[\d.]+ \(1\.00x\) +[\d.]+ \(1\.00x\)", must(run_command(*speed, cwd=tmp_path))
+    )
+    assert "holds no finished run" in user_error(run_command(*speed[:3], tmp_path, cwd=tmp_path))
 
-    config = OmegaConf.load(CONFIGS / "icot_sft" / "quickstart.yaml")
-    config.dataset = {
-        "_component_": "cot_components.icot_datasets.icot_dataset",
-        "source": path,
-        "format": "icot",
-        "transforms": {},
-    }
-    config.epochs, config.output_dir = 11, "out"
-    return OmegaConf.to_yaml(config)
+
+def test_published_files_and_pretrained_weights(tmp_path):
+    """`gpt2_4x4` on a folder in hub layout, the paper's own test file, and that file's pairs left out of training."""
+    torch.manual_seed(0)
+    originals = gpt2_originals(tmp_path / "originals")
+    vocabulary = write_gpt2_tokenizer(str(originals), tmp_path / "gpt2") / "tokenizer.json"
+    size = {"vocab_size": Tokenizer.from_file(str(vocabulary)).get_vocab_size(), "num_layers": 1, "num_heads": 2}
+    size |= {"embed_dim": 16, "max_seq_len": 128}
+    save_pretrained(gpt2(**size), tmp_path / "gpt2")
+    file = shared_data(tmp_path) / "icot_mult" / "4_by_4" / "valid.txt"
+    config = OmegaConf.load(CONFIGS / "icot_sft" / "gpt2_4x4.yaml")
+    config.model = {"_component_": "cot_components.models.gpt2.gpt2", **size}
+    config.dataset.update(num_rows=16, exclude=[str(file)])
+    config.evaluation.update(source=str(file), split="train", subset=None, max_rows=2)
+    config.checkpointer.checkpoint_dir = str(tmp_path / "gpt2")
+    config.update(epochs=1, evaluate_every_n_steps=None, num_workers=0, output_dir="out", log_every_n_steps=1)
+    config.curriculum.partial = True
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    must(tune("icot_sft", "--config", "config.yaml", "device=cpu", cwd=tmp_path))
+    (record,) = steps(tmp_path / "out")
+    assert record["thought_tokens"] == pytest.approx(47, abs=1) and "removed" in record
+    saved = json.loads((tmp_path / "out" / "evaluations" / "step_1.json").read_text())["examples"]
+    assert [example["where"] for example in saved] == [f"{file}:{line}" for line in (1, 2)]
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("gpt2", "out/model"))
+    moved = max(float((after[name] - before[name]).abs().max()) for name in after)
+    assert after.keys() == before.keys() and 0 < moved < 1e-3

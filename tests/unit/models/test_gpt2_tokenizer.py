@@ -1,14 +1,13 @@
 """GPT-2's tokenizer from every layout of its files against `transformers`; what the compact tokenizer promises."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers_for_tests import gpt2_originals
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from cot_components.models.gpt2_tokenizer import (
@@ -33,21 +32,7 @@ CORPUS = [
 
 @pytest.fixture(scope="module", name="originals")
 def _originals(tmp_path_factory) -> Path:
-    """`encoder.json` and `vocab.bpe`: the real ones, or a small vocabulary learned here from the corpus."""
-    if "COT_SHARED_DATA" in os.environ:
-        return Path(os.environ["COT_SHARED_DATA"]) / "tok_gpt2"
-    folder = tmp_path_factory.mktemp("bpe")
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
-    )
-    learner.train_from_iterator([*CORPUS * 3, *[" 0 1 2 3 4 5 6 7 8 9 + ( ) *"] * 50], trainer)
-    vocab, merges = learner.model.save(str(folder))
-    Path(vocab).rename(folder / "encoder.json")
-    Path(merges).rename(folder / "vocab.bpe")
-    return folder
+    return gpt2_originals(tmp_path_factory.mktemp("bpe"), CORPUS)
 
 
 @pytest.fixture(scope="module", name="theirs")

@@ -1,0 +1,116 @@
+"""How fast the models of finished runs answer, one prompt at a time and batched, beside what they answer.
+
+python -m cot_components.training.speed runs/icot_sft_no_cot runs/icot_sft_quickstart runs/icot_sft_explicit
+
+Every run's exported model answers the same number of its own held-out prompts, taking turns with the others. Speeds are
+also given relative to the first run, which stepwise internalisation wants to be the one without chain-of-thought.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from cot_components.config import build
+from cot_components.errors import UserError
+from cot_components.evaluation.evaluate import Evaluation
+from cot_components.models.load import exported_checkpointer, load_model
+from cot_components.training.answers import AnswerEvaluation
+from cot_components.training.recipe import quiet_imports
+from cot_components.training.setup import DTYPES, pick_device
+
+
+class Finished(NamedTuple):
+    """What a run left behind, ready to answer."""
+
+    name: str
+    model: Any
+    chat: Any
+    evaluation: AnswerEvaluation
+
+
+def load_run(folder: Path) -> Finished:
+    """The exported model of a run with the evaluation of its config.
+
+    Raises:
+        UserError: the folder holds no finished run, or a run without an evaluation.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file() or not (folder / "model" / "config.json").is_file():
+        raise UserError(f"{folder} holds no finished run (config.yaml and model/ are missing)")
+    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    if not config.get("evaluation"):
+        raise UserError(f"{folder}: the run has no evaluation, so there is nothing to answer")
+    checkpointer = exported_checkpointer(folder / "model")
+    device, dtype = pick_device(config["device"]), DTYPES[config["dtype"]]
+    chat = build(config["dataset"], build(config["tokenizer"])).chat
+    model = load_model(config["model"], checkpointer, device=device, dtype=dtype)
+    return Finished(folder.name, model, chat, build(config["evaluation"]))
+
+
+def examples_per_second(runs: list[Finished], *, rows: int, batch_size: int, rounds: int = 3) -> list[float]:
+    """Median over `rounds` in which the runs take turns; the first round, which warms up, does not count."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds + 1):
+        for run, taken in zip(runs, seconds, strict=True):
+            began = time.perf_counter()
+            answer(run, rows=rows, batch_size=batch_size)
+            taken.append(time.perf_counter() - began)
+    return [rows / statistics.median(taken[1:]) for taken in seconds]
+
+
+def answer(run: Finished, *, rows: int, batch_size: int) -> Evaluation:
+    """The run's evaluation on its first `rows` prompts, `batch_size` at a time."""
+    few = replace(run.evaluation, batch_size=batch_size, max_rows=rows)
+    return few(run.model, run.chat)
+
+
+def main(argv: list[str]) -> int:
+    """Print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cot_components.training.speed", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a finished run")
+    parser.add_argument("--rows", type=int, default=64, help="prompts answered (default 64)")
+    parser.add_argument("--batch-size", type=int, default=64, help="prompts answered together (default 64)")
+    options = parser.parse_args(argv)
+    quiet_imports()
+    torch.set_num_threads(1)
+    try:
+        runs = [load_run(folder) for folder in options.runs]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    alone = examples_per_second(runs, rows=min(options.rows, 16), batch_size=1)
+    together = examples_per_second(runs, rows=options.rows, batch_size=options.batch_size)
+    console = Console()
+    console.print(speed_table(runs, alone, together, rows=options.rows, batch_size=options.batch_size))
+    return 0
+
+
+def speed_table(
+    runs: list[Finished], alone: list[float], together: list[float], *, rows: int, batch_size: int
+) -> Table:
+    """One line per run: examples per second, and relative to the first run."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for name in ("", "thought tokens", "answers correct", "examples/s, one at a time", f"{batch_size} at a time"):
+        table.add_column(name)
+    for index, run in enumerate(runs):
+        metrics = answer(run, rows=rows, batch_size=batch_size).metrics()
+        speeds = [f"{speed[index]:.1f} ({speed[index] / speed[0]:.2f}x)" for speed in (alone, together)]
+        table.add_row(run.name, f"{metrics['thought_tokens']:.1f}", f"{metrics['answer_accuracy']:.3f}", *speeds)
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
