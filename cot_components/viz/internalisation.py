@@ -1,0 +1,100 @@
+"""Stepwise internalisation in one picture: what is still right when more and more of the thought is gone.
+
+python -m cot_components.viz.internalisation RUN [RUN ...] --out picture.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cot_components.errors import UserError
+from cot_components.viz.curves import STYLE
+from cot_components.viz.log import Record, read_log, series
+from cot_components.viz.theme import MUTED, RUN_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def accuracy_by_removal(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every evaluation of a run, in order: units removed by then, answer accuracy, and the step, `[E]` each."""
+    found = [(r["removed"], r["answer_accuracy"], r["step"]) for r in records if {"removed", "answer_accuracy"} <= {*r}]
+    columns = np.array(found, dtype=np.float64).reshape(-1, 3)
+    return columns[:, 0], columns[:, 1], columns[:, 2]
+
+
+def plot_internalisation(run_dirs: Sequence[str | Path], path: str | Path) -> Path:
+    """Two panels from the logs of the runs: accuracy against removed tokens, and the loss on answers against steps,
+    which jumps with every removal and comes back.
+
+    A run that never changes how much it removes (explicit or no chain-of-thought) is its last accuracy, a diamond.
+
+    Args:
+        run_dirs: folders with `log.jsonl` of `icot_sft`; each is named by its folder.
+        path: the PNG (or any type matplotlib writes) to make.
+
+    Raises:
+        UserError: no log, or no evaluation with `removed` in one.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10.4, 4.0), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        for run_dir, colour in zip(run_dirs, cycle(RUN_COLOURS)):
+            records = read_log(run_dir)
+            removed, accuracy, _ = accuracy_by_removal(records)
+            if not len(removed):
+                raise UserError(f"{run_dir}: the log holds no evaluation that says how much was removed")
+            _draw_accuracy(left, removed, accuracy, colour, Path(run_dir).resolve().name)
+            right.plot(*series(records, "loss_answer"), color=colour, linewidth=0.9)
+        left.set(xlabel="tokens of the thought removed", ylabel="held-out answers right", ylim=(-0.03, 1.05))
+        right.set(xlabel="step", ylabel="loss on answers, nats", yscale="log")
+        figure.legend(loc="outside upper left", ncols=4, frameon=False)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=160)
+    return path
+
+
+def _draw_accuracy(axes: Axes, removed: np.ndarray, accuracy: np.ndarray, colour: str, name: str) -> None:
+    """The last evaluation of every stage as a line, the others as points above and below it."""
+    stage = np.floor(removed + 1e-6)  # smoothing adds a little to the stage
+    if len(np.unique(stage)) == 1:
+        axes.plot(stage[-1:], accuracy[-1:], "D", color=colour, markersize=7, label=name)
+        return
+    last = np.append(stage[1:] != stage[:-1], True)
+    style: Any = {"color": colour, "markersize": 4}
+    axes.plot(stage[~last], accuracy[~last], "o", markerfacecolor="none", alpha=0.5, **style)
+    axes.plot(stage[last], accuracy[last], "o-", label=name, **style)
+    axes.axhline(accuracy[-1], color=MUTED.light, linewidth=0.6, linestyle=":")
+
+
+def main(argv: list[str]) -> int:
+    """Draw the picture; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cot_components.viz.internalisation", description="Accuracy against removed tokens."
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run of icot_sft")
+    parser.add_argument("--out", type=Path, default=Path("internalisation.png"), help="default: internalisation.png")
+    options = parser.parse_args(argv)
+    try:
+        print(plot_internalisation(options.runs, options.out))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
