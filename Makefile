@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart quickstart-target tiny test lint clean
+.PHONY: install quickstart quickstart-target quickstart-icot tiny test lint clean
 
 install: $(INSTALLED)
 
@@ -45,6 +45,18 @@ quickstart-target: tiny $(RUNS)/bt_sft_quickstart/model/config.json
 	@$(BIN)/tune run target_sft --config target_sft/quickstart output_dir=$(RUNS)/target_sft_quickstart
 	@$(BIN)/python -m cot_components.evaluation.compare \
 		$(RUNS)/sft_baseline $(RUNS)/dft_baseline $(RUNS)/target_sft_quickstart
+
+# With the curriculum and without a step to see, at the same time on a core each.
+ICOT := OMP_NUM_THREADS=1 $(BIN)/tune run icot_sft --config icot_sft/quickstart
+quickstart-icot: $(INSTALLED)
+	@rm -rf $(RUNS)/icot_sft_quickstart $(RUNS)/icot_sft_no_cot && mkdir -p $(RUNS)
+	@$(ICOT) output_dir=$(RUNS)/icot_sft_no_cot curriculum.start=all > $(RUNS)/icot_sft_no_cot.txt 2>&1 & baseline=$$!; \
+		$(ICOT) output_dir=$(RUNS)/icot_sft_quickstart || { kill $$baseline; exit 1; }; \
+		wait $$baseline || { cat $(RUNS)/icot_sft_no_cot.txt; exit 1; }
+	@$(BIN)/python -m cot_components.evaluation.compare $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
+	@$(BIN)/python -m cot_components.training.speed $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
+	@$(BIN)/python -m cot_components.viz.internalisation $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart \
+		--out $(RUNS)/icot_sft_quickstart/internalisation.png
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
