@@ -103,6 +103,10 @@ class ReasoningDataset:
         keep[np.argsort(row_keys(seed, -1, self.rows.ids), kind="stable")[:count]] = False
         return self._only(keep), self._only(~keep)
 
+    def with_rows(self, rows: Rows) -> ReasoningDataset:
+        """Other rows of the same format, each taken once in an epoch."""
+        return replace(self, rows=rows, shares=((0, len(rows), 1.0),))
+
     def _only(self, keep: np.ndarray) -> ReasoningDataset:
         before = np.concatenate([[0], np.cumsum(keep)])
         shares = tuple((int(before[first]), int(before[last]), weight) for first, last, weight in self.shares)

@@ -148,14 +148,24 @@ class Confusion:
         total = int(self.counts.sum())
         return float(self.counts[0, 1] + self.counts[1, 0]) / total if total else float("nan")
 
+    @property
+    def recall(self) -> float:
+        """Share of the true reasoning tokens that were found, 0 to 1; NaN without any.
+
+        Where reasoning is rare, a low error rate alone says little: to call everything boilerplate has one, too.
+        """
+        true = int(self.counts[REASONING].sum())
+        return float(self.counts[REASONING, REASONING]) / true if true else float("nan")
+
     def table(self) -> str:
-        """Four lines for people."""
+        """Five lines for people."""
         names = ("boilerplate", "reasoning")
         lines = [f"{'':20}{'found ' + names[0]:>20}{'found ' + names[1]:>20}"]
         lines += [
             f"{'true ' + name:20}{row[0]:>20,}{row[1]:>20,}" for name, row in zip(names, self.counts, strict=True)
         ]
-        return "\n".join([*lines, f"{'error rate':20}{self.error_rate:>20.2%}"])
+        rates = {"error rate": self.error_rate, "reasoning found": self.recall}
+        return "\n".join([*lines, *(f"{name:20}{rate:>20.2%}" for name, rate in rates.items())])
 
 
 class Phrase(NamedTuple):

@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
 from cot_components.config import nearest
-from cot_components.data.calls import REACT, TAGGED, Call, canonical_calls
+from cot_components.data.agent_formats import DRAWN, FORMATS, NUMBERS, PEOPLE, REQUESTS, STYLES, Piece, format_writer
+from cot_components.data.calls import Call, canonical_calls
 from cot_components.data.prepare import TURN_SHIFT
 from cot_components.data.scores import scored_tokens
 from cot_components.data.store import Rows
@@ -34,14 +35,6 @@ HELD_OUT_ONE_IN = 10
 PATIENCE = 10_000
 """Draws in a row that bring no new dialogue before the corpus counts as used up."""
 
-PEOPLE = ("Ann", "Ben", "Cal", "Dan", "Eva", "Flo", "Gus", "Hal", "Ida", "Jon")
-REQUESTS = {
-    "pay": ("Pay {who} {num}.", "{who} gets {num} coins."),
-    "book": ("Book {num} for {who}.", "{who} wants room {num}."),
-    "send": ("Send {num} to {who}.", "{who} needs file {num}."),
-    "move": ("Move {who} to {num}.", "{who} goes to seat {num}."),
-}
-NUMBERS = range(100, 1000)
 PHRASE_WORDS = tuple(
     tuple(words.split())
     for words in (
@@ -52,13 +45,6 @@ PHRASE_WORDS = tuple(
     )
 )
 """Words of a phrase by their place in it; a format starts at a place of its own in each list."""
-
-
-class Piece(NamedTuple):
-    """Some text of an output, and what else could have stood in its place; boilerplate where that is empty."""
-
-    text: str
-    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,59 +64,6 @@ class Dialogue:
         return "".join(piece.text for piece in self.output)
 
 
-def _slots(call: Call) -> tuple[Piece, Piece, Piece]:
-    """Tool, person and number."""
-    who, num = str(call.arguments["who"]), str(call.arguments["num"])
-    return Piece(call.name, tuple(REQUESTS)), Piece(who, PEOPLE), Piece(num, tuple(map(str, NUMBERS)))
-
-
-def _tagged(phrase: str, call: Call) -> tuple[Piece, ...]:
-    tool, who, num = _slots(call)
-    head = Piece(f'{phrase}.\n<tool_call>\n{{"name": "')
-    return head, tool, Piece('", "arguments": {"who": "'), who, Piece('", "num": '), num, Piece("}}\n</tool_call>")
-
-
-def _react(phrase: str, call: Call) -> tuple[Piece, ...]:
-    tool, who, num = _slots(call)
-    head = Piece(f"Thought: {phrase}.\nAction: ")
-    return head, tool, Piece('\nAction Input: {"num": '), num, Piece(', "who": "'), who, Piece('"}')
-
-
-def _python(phrase: str, call: Call) -> tuple[Piece, ...]:
-    tool, who, num = _slots(call)
-    return Piece(f"{phrase}:\n"), tool, Piece("(num="), num, Piece(', who="'), who, Piece('")')
-
-
-def _json(phrase: str, call: Call) -> tuple[Piece, ...]:
-    tool, who, num = _slots(call)
-    head = Piece(f'{phrase}\n{{"args": {{"who": "')
-    return head, who, Piece('", "num": '), num, Piece('}, "name": "'), tool, Piece('"}')
-
-
-def _list(phrase: str, call: Call) -> tuple[Piece, ...]:
-    tool, who, num = _slots(call)
-    head = Piece(f'{phrase}\n[{{"name": "')
-    return head, tool, Piece('", "parameters": {"num": '), num, Piece(', "who": "'), who, Piece('"}}]')
-
-
-def _fenced(phrase: str, call: Call) -> tuple[Piece, ...]:
-    tool, who, num = _slots(call)
-    head = Piece(f'{phrase}:\n```json\n{{"args": {{"num": ')
-    return head, num, Piece(', "who": "'), who, Piece('"}, "name": "'), tool, Piece('"}\n```')
-
-
-FORMATS: dict[str, Callable[[str, Call], tuple[Piece, ...]]] = {
-    "tagged": _tagged,
-    "react": _react,
-    "python": _python,
-    "json": _json,
-    "list": _list,
-    "fenced": _fenced,
-}
-STYLES = {"tagged": TAGGED, "react": REACT}
-"""How `Message.calls` names the calls of a format; those of the others are answers to the encoder."""
-
-
 def split_of(call: Call) -> Split:
     """The split a call belongs to."""
     digest = hashlib.blake2b(canonical_calls([call]).encode(), digest_size=8).digest()
@@ -146,11 +79,12 @@ def make_dialogues(
     diversity: int = 1,
     report: bool = False,
 ) -> list[Dialogue]:
-    """`count` dialogues, the formats (default: all) taking turns, no request twice in a format.
+    """`count` dialogues, the formats (default: all of `FORMATS`) taking turns, no request twice in a format.
 
     Deterministic; a longer list starts with the shorter. Another diversity changes phrases alone.
 
     Args:
+        formats: names in `FORMATS`, or `drawn`, whose layout is another in every dialogue.
         diversity: words to choose from at each place of a phrase, 1 to 24; up to 4 no two formats share a word.
         report: whether the tool's result and a report of it follow.
 
@@ -158,7 +92,8 @@ def make_dialogues(
         UserError: unknown split or format; no format; a number out of range; more dialogues than there are.
     """
     names = list(FORMATS) if formats is None else list(formats)
-    for kind, name, valid in [("split", split, get_args(Split)), *(("format", name, FORMATS) for name in names)]:
+    known = [("format", name, (*FORMATS, DRAWN)) for name in names]
+    for kind, name, valid in [("split", split, get_args(Split)), *known]:
         if name not in valid:
             raise UserError(f"unknown {kind} '{name}'{nearest(name, valid)}")
     if not names or count < 0:
@@ -171,9 +106,11 @@ def make_dialogues(
 
 
 def _stream(name: str, *, split: Split, seed: int, diversity: int, report: bool) -> Iterator[Dialogue]:
-    place = list(FORMATS).index(name)
-    requests = np.random.default_rng([seed, get_args(Split).index(split), place, 0])
-    words = np.random.default_rng([seed, get_args(Split).index(split), place, 1])
+    place = (*FORMATS, DRAWN).index(name)
+    requests, words, layouts = (
+        np.random.default_rng([seed, get_args(Split).index(split), place, purpose]) for purpose in range(3)
+    )
+    write = format_writer(name, layouts)
     seen: set[str] = set()
     misses = 0
     while misses < PATIENCE:
@@ -186,7 +123,7 @@ def _stream(name: str, *, split: Split, seed: int, diversity: int, report: bool)
             continue
         misses = 0
         seen.add(request)
-        output = FORMATS[name](_phrase(words, place, diversity), call)
+        output = write(_phrase(words, place, diversity), call)
         told = (Piece(f"{_phrase(words, place, diversity)} "), Piece(str(result), tuple(map(str, NUMBERS))), Piece("."))
         yield Dialogue(name, request, output, call, f'{{"code": {result}}}', told if report else ())
     raise UserError(f"format '{name}' has only about {len(seen)} {split} dialogues; ask for fewer or add formats")
@@ -202,6 +139,30 @@ def _phrase(rng: np.random.Generator, place: int, diversity: int) -> str:
         words[(place * len(words) // len(FORMATS) + int(draw * diversity)) % len(words)]
         for words, draw in zip(PHRASE_WORDS, draws, strict=True)
     )
+
+
+def agent_dialogues(split: str, count: int, subset: str | None) -> list[Dialogue]:
+    """The dialogues of the source `generated_agents`.
+
+    Args:
+        split: `train` or `held_out`.
+        count: how many.
+        subset: names of formats, and `diversity=N` for how many words each place of a phrase is drawn from:
+            `tagged`, `json list drawn`, `tagged diversity=8`. None is all fixed formats with one phrase each.
+
+    Raises:
+        UserError: see `make_dialogues`; a diversity that is not a number.
+    """
+    formats, diversity = [], "1"
+    for word in (subset or "").split():
+        name, given, value = word.partition("=")
+        if given and name == "diversity":
+            diversity = value
+        else:
+            formats.append(word)
+    if not diversity.isdigit():
+        raise UserError(f"subset '{subset}': diversity must be a whole number, got '{diversity}'")
+    return make_dialogues(split=split, count=count, formats=formats or None, diversity=int(diversity))  # type: ignore[arg-type]
 
 
 def as_traces(dialogues: Sequence[Dialogue], *, where: str = "generated_agents") -> list[Trace]:
@@ -248,7 +209,10 @@ def true_groups(rows: Rows, dialogues: Sequence[Dialogue], decode: Callable[[lis
     for row, row_id in enumerate(rows.ids.tolist()):
         start, stop = rows.row_start[row], rows.row_start[row + 1]
         output = start + np.flatnonzero(scored[start:stop])
-        dialogue = dialogues[row_id % (1 << TURN_SHIFT)]
+        number = row_id % (1 << TURN_SHIFT)
+        if number >= len(dialogues):
+            raise UserError(f"row {row_id} is none of the {len(dialogues)} dialogues")
+        dialogue = dialogues[number]
         pieces = decode_pieces(rows.tokens[output].tolist(), decode)
         text = "".join(piece.text for piece in pieces)
         told = next(p for p in (dialogue.report, dialogue.output) if p and text.startswith("".join(t for t, _ in p)))
@@ -262,3 +226,19 @@ def true_groups(rows: Rows, dialogues: Sequence[Dialogue], decode: Callable[[lis
             end += len(piece.text)
         groups[output] = classes
     return groups
+
+
+def agent_truth(
+    rows: Rows,
+    decode: Callable[[list[int]], str],
+    *,
+    split: str = "train",
+    subset: str | None = None,
+    max_rows: int = 4000,
+) -> np.ndarray:
+    """The true classes of rows of the source `generated_agents`, uint8 `[N]`; settings as those of the data set.
+
+    Raises:
+        UserError: the rows are not these dialogues.
+    """
+    return true_groups(rows, agent_dialogues(split, max_rows, subset), decode)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cot_components.config import check
+from cot_components.data.agent_tasks import agent_dialogues, as_traces
 from cot_components.data.errors import DropReport
 from cot_components.data.multiplication import draw_operands, multiplication_traces
 from cot_components.data.prepare import source_key
@@ -15,7 +16,7 @@ from cot_components.data.tasks import make_traces
 from cot_components.data.traces import Trace, read_traces
 from cot_components.errors import UserError
 
-GENERATED, MULTIPLICATION = "generated", "generated_multiplication"
+GENERATED, MULTIPLICATION, AGENTS = "generated", "generated_multiplication", "generated_agents"
 GENERATED_ROWS = 4000
 
 
@@ -25,8 +26,9 @@ class Source:
 
     Args:
         source: path, hub name, `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one
-            family of them, or the style `mistaken`, which ends one too high in most rows), or
-            `generated_multiplication` (`subset`: the number of digits).
+            family of them, or the style `mistaken`, which ends one too high in most rows),
+            `generated_multiplication` (`subset`: the number of digits), or `generated_agents` for tool-use dialogues
+            (`subset`: see `agent_dialogues`).
         split, subset, format, columns: see `read_traces`.
         max_rows: read at most this many rows; what is generated has 4,000 where nothing is said.
         weight: rows of this source in an epoch, as a multiple of its size: 0.5 takes a new random half every epoch, 2
@@ -76,7 +78,15 @@ def _multiplication(split: str, count: int, subset: str | None) -> list[Trace]:
     return multiplication_traces(*draw_operands(int(subset), count, split=split))  # type: ignore[arg-type]
 
 
-MAKERS: dict[str, Callable[[str, int, str | None], list[Trace]]] = {GENERATED: _tasks, MULTIPLICATION: _multiplication}
+def _agents(split: str, count: int, subset: str | None) -> list[Trace]:
+    return as_traces(agent_dialogues(split, count, subset))
+
+
+MAKERS: dict[str, Callable[[str, int, str | None], list[Trace]]] = {
+    GENERATED: _tasks,
+    MULTIPLICATION: _multiplication,
+    AGENTS: _agents,
+}
 """Sources that are made on the spot: from split, number of rows and subset to traces."""
 
 

@@ -2,7 +2,7 @@
 
 from cot_components.losses.checks import supervised_rows
 from cot_components.losses.dense import dense_loss, induced_target
-from cot_components.losses.highlight import GroupSoftmax
+from cot_components.losses.highlight import GroupShares, GroupSoftmax
 from cot_components.losses.huggingface import hf_loss
 from cot_components.losses.loss import Loss, preset
 from cot_components.losses.presets import (
@@ -26,6 +26,7 @@ from cot_components.losses.target import Target, row_losses
 from cot_components.losses.types import Head, LossOutput, Pairs, Reference, TopK
 
 __all__ = [
+    "GroupShares",
     "GroupSoftmax",
     "Head",
     "Loss",

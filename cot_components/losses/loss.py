@@ -82,6 +82,11 @@ class Loss:
     def needs_reference(self) -> bool:
         return "reference" in self.needs
 
+    @property
+    def whole_step(self) -> bool:
+        """Whether its weight rule must see all tokens of an optimizer step at once."""
+        return bool(getattr(self.weight_rule, "whole_step", False))
+
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the supervised tokens, fp32 scalar, 0 if there are none; logits `[..., V]`, labels `[...]` shifted.
 

@@ -32,6 +32,20 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
     return Plans(data.rows.lengths, shares=data.shares, rank=run.world.rank, world_size=run.world.size, **settings)
 
 
+def check_whole_steps(loss: Any, plans: Plans) -> None:
+    """Make sure a loss that must see all tokens of a step at once does.
+
+    Raises:
+        UserError: a step has several micro-batches or processes.
+    """
+    parts = plans.gradient_accumulation_steps * plans.world_size
+    if loss.whole_step and parts > 1:
+        raise UserError(
+            f"{loss.name}: group_by: batch needs a whole step in one micro-batch, this run has {parts} (gradient_"
+            "accumulation_steps x processes); use group_by: sample"
+        )
+
+
 def load_batches(data: ReasoningDataset, plans: Plans, run: Run, *, num_workers: int = 0) -> DataLoader:
     """A loader that yields one finished `Step` for every plan.
 

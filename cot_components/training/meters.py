@@ -16,11 +16,17 @@ LOSS_ROLES = (Role.THOUGHT, Role.ANSWER, Role.CALL)
 """Roles whose mean loss is logged as `loss_<role>`; `loss_thought` is the thought without its tags."""
 
 
+ROLE_NAMES = tuple(role.label if role in LOSS_ROLES else "" for role in Role)
+CLASSES = ("boilerplate", "reasoning")
+"""Values of the column `groups`."""
+
+
 class StepMeter:
     """Sums over the supervised tokens of one optimizer step."""
 
     def __init__(self, device: torch.device) -> None:
         self._by_role = torch.zeros(2, len(Role), dtype=torch.float64, device=device)  # sum of nll, number of tokens
+        self._by_class = torch.zeros(2, len(CLASSES), dtype=torch.float64, device=device)  # likewise
         self._totals = torch.zeros(2, dtype=torch.float64, device=device)  # objective, weighted nll
         self._blurred = torch.zeros(2, dtype=torch.float64, device=device)  # sum of nll, number of tokens
         self._measured_blurred = False
@@ -32,6 +38,10 @@ class StepMeter:
         nll = out.nll.double()
         self._by_role[0].index_add_(0, roles, nll)
         self._by_role[1].index_add_(0, roles, torch.ones_like(nll))
+        if batch.groups is not None:
+            classes = batch.groups.flatten()[batch.rows]
+            self._by_class[0].index_add_(0, classes, nll)
+            self._by_class[1].index_add_(0, classes, torch.ones_like(nll))
         self._totals += torch.stack([out.objective.detach().double(), out.loss.double()])
         self._seen.append((out.nll, batch))
 
@@ -41,14 +51,18 @@ class StepMeter:
         self._blurred += torch.stack([nll.double().sum(), nll.new_tensor(float(nll.numel()), dtype=torch.float64)])
 
     def result(self, world: World, *, count: float, denominator: float) -> dict[str, float]:
-        """Means over all processes: `objective`, `loss` (weighted NLL), `loss_<role>`, `loss_blurred` if measured."""
-        flat = torch.cat([self._by_role.flatten(), self._totals, self._blurred]).tolist()
-        summed = world.sum(flat)
-        num_roles = len(Role)
-        nll, tokens = summed[:num_roles], summed[num_roles : 2 * num_roles]
-        objective, loss, blurred, num_blurred = summed[2 * num_roles :]
+        """Means over all processes: `objective`, `loss` (weighted NLL), `loss_<role>`, `loss_<class>` where tokens have
+        classes, `loss_blurred` if measured.
+        """
+        sums = (self._by_role, self._by_class, self._totals, self._blurred)
+        flat = world.sum(torch.cat([values.flatten() for values in sums]).tolist())
+        summed = torch.tensor(flat, dtype=torch.float64).split([values.numel() for values in sums])
+        objective, loss = summed[2].tolist()
+        blurred, num_blurred = summed[3].tolist()
         measured = {"objective": objective / denominator, "loss": loss / denominator, "supervised_tokens": count}
-        measured |= {f"loss_{role.label}": nll[role] / tokens[role] for role in LOSS_ROLES if tokens[role]}
+        for names, table in zip((ROLE_NAMES, CLASSES), summed, strict=False):
+            nll, tokens = table.view(2, -1).tolist()
+            measured |= {f"loss_{name}": nll[i] / tokens[i] for i, name in enumerate(names) if name and tokens[i]}
         if self._measured_blurred and num_blurred:
             measured["loss_blurred"] = blurred / num_blurred
         return measured

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cot_components.data.batches import Step
 from cot_components.training.setup import Run
 from cot_components.training.throughput import SpeedMeter, sentence
 from cot_components.viz.log import LOG_NAME
@@ -57,6 +58,10 @@ class RunLog:
         )
         if (self._every and (step + 1) % self._every == 0) or "loss_blurred" in measured:
             self.record({"step": step, "epoch": epoch, **measured})
+
+    def after_step(self, step: Step, measured: Mapping[str, float]) -> None:
+        """`training`, as the loop calls it."""
+        self.training(step.clock.step, step.clock.epoch, measured)
 
     def record(self, values: Mapping[str, float | int]) -> None:
         """Append one record; `values` holds `step`."""

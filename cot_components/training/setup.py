@@ -85,6 +85,16 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
+def one_process(run: Run, recipe: str) -> None:
+    """Refuse several processes.
+
+    Raises:
+        UserError: there are several.
+    """
+    if run.world.size > 1:
+        raise UserError(f"{recipe} runs as one process, this is {run.world.size}; start it without --nproc_per_node")
+
+
 def fit_rows(model: Any, data: ReasoningDataset) -> None:
     """Make the model fit its data before the first step: new embedding rows for tags that became tokens, nothing else.
 

@@ -1,0 +1,127 @@
+"""Formats that the generated tool-use dialogues write a call in.
+
+A format turns a phrase and a call into pieces of text; a piece that only the request decides names what else could have
+stood in its place. `drawn` is no single format: its words, keys, signs and order are drawn anew for every dialogue, so
+that a model which has read many of them can copy from a request into a format it has never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from cot_components.data.calls import REACT, TAGGED, Call
+
+PEOPLE = ("Ann", "Ben", "Cal", "Dan", "Eva", "Flo", "Gus", "Hal", "Ida", "Jon")
+REQUESTS = {
+    "pay": ("Pay {who} {num}.", "{who} gets {num} coins."),
+    "book": ("Book {num} for {who}.", "{who} wants room {num}."),
+    "send": ("Send {num} to {who}.", "{who} needs file {num}."),
+    "move": ("Move {who} to {num}.", "{who} goes to seat {num}."),
+}
+NUMBERS = range(100, 1000)
+
+
+class Piece(NamedTuple):
+    """Some text of an output, and what else could have stood in its place; boilerplate where that is empty."""
+
+    text: str
+    choices: tuple[str, ...] = ()
+
+
+def _slots(call: Call) -> tuple[Piece, Piece, Piece]:
+    """Tool, person and number."""
+    who, num = str(call.arguments["who"]), str(call.arguments["num"])
+    return Piece(call.name, tuple(REQUESTS)), Piece(who, PEOPLE), Piece(num, tuple(map(str, NUMBERS)))
+
+
+def _tagged(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}.\n<tool_call>\n{{"name": "')
+    return head, tool, Piece('", "arguments": {"who": "'), who, Piece('", "num": '), num, Piece("}}\n</tool_call>")
+
+
+def _react(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f"Thought: {phrase}.\nAction: ")
+    return head, tool, Piece('\nAction Input: {"num": '), num, Piece(', "who": "'), who, Piece('"}')
+
+
+def _python(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    return Piece(f"{phrase}:\n"), tool, Piece("(num="), num, Piece(', who="'), who, Piece('")')
+
+
+def _json(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}\n{{"args": {{"who": "')
+    return head, who, Piece('", "num": '), num, Piece('}, "name": "'), tool, Piece('"}')
+
+
+def _list(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}\n[{{"name": "')
+    return head, tool, Piece('", "parameters": {"num": '), num, Piece(', "who": "'), who, Piece('"}}]')
+
+
+def _fenced(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}:\n```json\n{{"args": {{"num": ')
+    return head, num, Piece(', "who": "'), who, Piece('"}, "name": "'), tool, Piece('"}\n```')
+
+
+FORMATS: dict[str, Callable[[str, Call], tuple[Piece, ...]]] = {
+    "tagged": _tagged,
+    "react": _react,
+    "python": _python,
+    "json": _json,
+    "list": _list,
+    "fenced": _fenced,
+}
+STYLES = {"tagged": TAGGED, "react": REACT}
+"""How `Message.calls` names the calls of a format; those of the others are answers to the encoder."""
+
+DRAWN = "drawn"
+_KEYS = (
+    ("name", "tool", "do", "call", "fn"),
+    ("who", "person", "for", "to", "user"),
+    ("num", "n", "count", "id", "no"),
+)
+_OPENINGS = ("{", "[", "(", "<", "{{", "[{", "", "- ", "* ", "```")
+_ASSIGNMENTS = (": ", "=", ":", " ", " = ", " -> ", "] ")
+_SEPARATORS = (", ", "; ", " ", "\n", " | ", ",", "}, ", ") ")
+_QUOTES = ('"', "'", "", "`", "<")
+_ENDS = ("}", "]", ")", ">", "}}", "", ".", "\n")
+
+
+def _drawn(phrase: str, call: Call, *, random: np.random.Generator) -> tuple[Piece, ...]:
+    """A layout of its own for every call; of the phrase nothing is used, so that no format's words are told."""
+
+    def one(options: Sequence[str]) -> str:
+        return options[int(random.integers(len(options)))]
+
+    def word() -> str:
+        return "".join(map(chr, random.integers(ord("a"), ord("z") + 1, int(random.integers(2, 7)))))
+
+    def words(most: int) -> str:
+        return " ".join(word() for _ in range(int(random.integers(most + 1))))
+
+    text = words(5).capitalize() + one((".", ":", "", "!")) + one(("\n", " "))
+    text += one((f"<{word()}>", word(), f"[{word()}]", "")) + one(("\n", "", ": ", " ")) + one(_OPENINGS)
+    assign, separate, quote_keys, quote = one(_ASSIGNMENTS), one(_SEPARATORS), one(_QUOTES), one(_QUOTES)
+    pieces = []
+    for number, place in enumerate(random.permutation(3).tolist()):
+        key = one(_KEYS[place]) if random.random() < 0.6 else word()
+        text += separate if number else ""
+        text += f"{quote_keys}{word()}{quote_keys}{assign}{one(_OPENINGS)}" if random.random() < 0.3 else ""
+        pieces += [Piece(f"{text}{quote_keys}{key}{quote_keys}{assign}{quote}"), _slots(call)[place]]
+        text = quote
+    return (*pieces, Piece(text + one(_ENDS) + one(("", f"\n</{word()}>", "\n" + word(), one(_ENDS)))))
+
+
+def format_writer(name: str, random: np.random.Generator) -> Callable[[str, Call], tuple[Piece, ...]]:
+    """What writes a phrase and a call in the format of that name; `random` is drawn from by `drawn` alone."""
+    return partial(_drawn, random=random) if name == DRAWN else FORMATS[name]

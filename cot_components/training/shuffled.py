@@ -1,0 +1,78 @@
+"""The shuffled model of SHAD on disk: tuned once, kept with what it was made of, found again by a run that goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from cot_components.errors import UserError
+from cot_components.training.setup import Run
+from cot_components.viz.log import LOG_NAME
+
+WEIGHTS = "shuffled.safetensors"
+
+
+def weights_hash(model: Any, *, adapters: bool = True) -> str:
+    """sha256 over names and values of a model's weights; without `adapters` that of the base they sit on."""
+    from torchtune.modules.peft import get_adapter_params
+
+    left_out = set() if adapters else set(get_adapter_params(model))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name not in left_out:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def tuned_model(model: Any, folder: Path, made_of: Mapping[str, Any], tune: Callable[[], None]) -> None:
+    """Bring the shuffled model's weights into `model`: from `folder` if it was tuned before, else by `tune()`.
+
+    Args:
+        model: the model before tuning; only its trainable weights are kept (LoRA's adapters, or all).
+        folder: where `shuffled.safetensors` is, or will be.
+        made_of: base weights, shuffled rows and settings of the tuning.
+        tune: trains `model` in place.
+
+    Raises:
+        UserError: the folder holds a model that was made of something else, or a damaged file; says what differs.
+    """
+    path = folder / WEIGHTS
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if path.exists():
+        try:
+            with safe_open(path, "pt") as file:
+                kept = json.loads(file.metadata()["made_of"])
+            weights = load_file(path)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({error}); remove it to tune again") from error
+        if differing := [name for name in made_of if kept.get(name) != made_of[name]]:
+            raise UserError(
+                f"{path} was tuned with another {differing[0]} ({kept.get(differing[0])}, "
+                f"now {made_of[differing[0]]}); name another output_dir"
+            )
+        model.load_state_dict(weights, strict=False)
+        return
+    tune()
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name in trainable}
+    unfinished = path.with_suffix(".tmp")
+    save_file(weights, unfinished, metadata={"made_of": json.dumps(made_of)})
+    os.replace(unfinished, path)
+
+
+def tuning_folder(run: Run) -> Run:
+    """The run with a folder of its own for the log of the tuning; an interrupted tuning starts anew, and so does its
+    log.
+    """
+    folder = run.output_dir / "tuning"
+    folder.mkdir(exist_ok=True)
+    (folder / LOG_NAME).unlink(missing_ok=True)
+    return run._replace(output_dir=folder)

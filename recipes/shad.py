@@ -1,0 +1,118 @@
+"""The shuffle-aware discriminator (SHAD): which tokens of an output are boilerplate, and which must be thought out.
+
+    tune run shad --config shad/quickstart
+    tune run shad --config shad/llama3_2_3B_xlam dataset.source=FILE checkpointer.checkpoint_dir=DIR
+
+A small share of the rows swaps outputs, so that none fits its prompt any more; the model is tuned on them and can learn
+what repeats, and nothing else. Then every output token is scored by the model before and after. The scores go to
+`output_dir/scores`, for `cot_components.transforms.Highlight`. A run that was stopped goes on when it is started again.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from cot_components.config import build
+from cot_components.data.scores import data_key
+from cot_components.discriminator import sample_rows, shuffle_outputs
+from cot_components.losses import sft
+from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.score import adapters_off, as_it_is, has_adapters, score_data
+from cot_components.training.batching import load_batches, plan_steps
+from cot_components.training.classes import check_calls, print_classes
+from cot_components.training.loop import Trainer, train
+from cot_components.training.recipe import recipe
+from cot_components.training.run_log import RunLog
+from cot_components.training.setup import build_optimizer, fit_rows, one_process, prepare_model, start_run
+from cot_components.training.shuffled import tuned_model, tuning_folder, weights_hash
+
+SUPPLIES = {
+    "dataset": ["tokenizer"],
+    "optimizer": ["params"],
+    "lr_scheduler": ["optimizer", "num_training_steps", "last_epoch"],
+    "truth": ["rows", "decode"],
+}
+
+
+@recipe(supplies=SUPPLIES)
+def main(
+    *,
+    output_dir: str,
+    tokenizer: dict,
+    dataset: dict,
+    model: dict,
+    optimizer: dict,
+    checkpointer: dict | None = None,
+    lr_scheduler: dict | None = None,
+    share: float = 0.01,
+    at_least: int = 256,
+    needs_calls: bool = True,
+    epochs: int = 1,
+    batch_size: int = 8,
+    gradient_accumulation_steps: int = 1,
+    clip_grad_norm: float | None = 1.0,
+    tokens_per_pass: int = 16_384,
+    reference: dict | None = None,
+    threshold: float = 0.0,
+    truth: dict | None = None,
+    shown_rows: int = 3,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "bf16",
+    enable_activation_checkpointing: bool = False,
+    log_every_n_steps: int = 1,
+) -> None:
+    """Shuffle, tune, score, report.
+
+    Args:
+        share, at_least: rows whose outputs are shuffled, see `cot_components.discriminator.sample_rows`.
+        needs_calls: whether data without a single tool call is refused.
+        tokens_per_pass: tokens that are scored at a time, padding included.
+        reference: a `FrozenModel` that scores too (column `reference`), for Rho-1 (`cot_components.transforms.TopGap`).
+        threshold: of the printed classes, in nats; the scores do not depend on it.
+        truth: component that knows the true classes of the rows, where someone does.
+        shown_rows: samples to print with their classes.
+    """
+    config = dict(locals())
+    check_checkpointer(checkpointer)
+    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+    one_process(run, "shad")
+
+    data = replace(build(dataset, build(tokenizer)), transforms={})
+    check_calls(data, needed=needs_calls)
+    sample = sample_rows(data.rows, share=share, at_least=at_least, seed=seed)
+    swapped = data.with_rows(shuffle_outputs(data.rows, sample, seed=seed))
+    steps = {"epochs": epochs, "batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps}
+    plans, second = plan_steps(swapped, run, seed=seed, **steps), build(reference)
+
+    net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
+    fit_rows(net, data)
+    prepare_model(net, run.world, compile=False, enable_activation_checkpointing=enable_activation_checkpointing)
+    base = weights_hash(net, adapters=False)
+    score = partial(score_data, data=data, folder=run.output_dir / "scores", max_tokens=tokens_per_pass)
+
+    def tune() -> None:
+        optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=plans.total_steps)
+        trainer = Trainer(net, sft().fused, optim, schedule, run.device, run.world, clip_grad_norm=clip_grad_norm)
+        log = RunLog(tuning_folder(run), plans.total_steps, every=log_every_n_steps)
+        log.say(f"{data.summary()}; tuning on {len(sample):,} rows whose outputs changed places")
+        train(trainer, load_batches(swapped, plans, run), on_step=log.after_step)
+        log.close()
+
+    made_of = {"base": base, "rows": data_key(swapped.rows), "optimizer": optimizer, "seed": seed, **steps}
+    if has_adapters(net):  # one pass over the data, adapters off and on
+        tuned_model(net, run.output_dir, made_of, tune)
+        scores = score(net, columns={"original": (base, adapters_off), "shuffled": (weights_hash(net), as_it_is)})
+    else:  # what the model thinks before it is changed, then after
+        score(net, columns={"original": (base, as_it_is)})
+        tuned_model(net, run.output_dir, made_of, tune)
+        scores = score(net, columns={"shuffled": (weights_hash(net), as_it_is)})
+    if second is not None:
+        second.prepare(net, data, device=run.device, dtype=run.dtype)
+        scores = score(second.teacher, columns={"reference": (weights_hash(second.teacher), as_it_is)})
+
+    true_classes = build(truth, data.rows, data.chat.tokenizer.decode)
+    print_classes(run, data, scores, threshold=threshold, truth=true_classes, shown_rows=shown_rows)
+
+
+if __name__ == "__main__":
+    main()
