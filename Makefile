@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart quickstart-target quickstart-icot tiny test lint clean
+.PHONY: install quickstart quickstart-target quickstart-rft quickstart-icot evidence tiny test lint clean
 
 install: $(INSTALLED)
 
@@ -57,6 +57,27 @@ quickstart-icot: $(INSTALLED)
 	@$(BIN)/python -m cot_components.training.speed $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
 	@$(BIN)/python -m cot_components.viz.internalisation $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart \
 		--out $(RUNS)/icot_sft_quickstart/internalisation.png
+
+# A base model; the discriminator, on fixed boilerplate and on diverse; fine-tuning with its classes and without. What
+# can be done at the same time is, on a core each.
+ONE := OMP_NUM_THREADS=1 $(BIN)/tune run
+quickstart-rft: tiny
+	@rm -rf $(RUNS)/rft_quickstart_base $(RUNS)/shad_quickstart $(RUNS)/shad_diversity_* $(RUNS)/rft_sft $(RUNS)/rft_quickstart
+	@$(BIN)/tune run rft --config rft/quickstart_base output_dir=$(RUNS)/rft_quickstart_base
+	@{ for n in 4 24; do $(ONE) shad --config shad/quickstart dataset.subset="tagged diversity:$$n" dataset.max_rows=400 \
+		shown_rows=0 output_dir=$(RUNS)/shad_diversity_$$n || exit; done; } > $(RUNS)/shad_diversity.txt 2>&1 & curve=$$!; \
+		$(ONE) shad --config shad/quickstart output_dir=$(RUNS)/shad_quickstart || { kill $$curve; exit 1; }; \
+		wait $$curve || { cat $(RUNS)/shad_diversity.txt; exit 1; }
+	@$(BIN)/python -m cot_components.evaluation.classes \
+		$(RUNS)/shad_quickstart $(RUNS)/shad_diversity_4 $(RUNS)/shad_diversity_24
+	@$(ONE) rft --config rft/quickstart output_dir=$(RUNS)/rft_sft loss.weight_rule=null > $(RUNS)/rft_sft.txt 2>&1 & plain=$$!; \
+		$(ONE) rft --config rft/quickstart output_dir=$(RUNS)/rft_quickstart || { kill $$plain; exit 1; }; \
+		wait $$plain || { cat $(RUNS)/rft_sft.txt; exit 1; }
+	@$(BIN)/python -m cot_components.evaluation.compare $(RUNS)/rft_sft $(RUNS)/rft_quickstart
+
+# A study behind the README's figures; what has a file under experiments/results is not run again.
+evidence: $(INSTALLED)
+	@$(BIN)/python -m experiments $(STUDY)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

@@ -4,5 +4,10 @@
 benchmark is a module of this package with `rows(device: str) -> Iterable[Row]`, named in `BENCHMARKS`.
 """
 
-BENCHMARKS = {"loss": "benchmarks.loss", "surgery": "benchmarks.surgery", "icot": "benchmarks.icot"}
+BENCHMARKS = {
+    "loss": "benchmarks.loss",
+    "surgery": "benchmarks.surgery",
+    "icot": "benchmarks.icot",
+    "scoring": "benchmarks.scoring",
+}
 """Name on the command line -> module."""

@@ -1,8 +1,8 @@
 """Formats that the generated tool-use dialogues write a call in.
 
 A format turns a phrase and a call into pieces of text; a piece that only the request decides names what else could have
-stood in its place. `drawn` is no single format: its words, keys, signs and order are drawn anew for every dialogue, so
-that a model which has read many of them can copy from a request into a format it has never seen.
+stood in its place. `drawn` is no single format: its keys, signs and order are drawn anew for every dialogue, so that a
+model which has read many of them can copy from a request into a format it has never seen.
 """
 
 from __future__ import annotations
@@ -93,33 +93,33 @@ _KEYS = (
 _OPENINGS = ("{", "[", "(", "<", "{{", "[{", "", "- ", "* ", "```")
 _ASSIGNMENTS = (": ", "=", ":", " ", " = ", " -> ", "] ")
 _SEPARATORS = (", ", "; ", " ", "\n", " | ", ",", "}, ", ") ")
-_QUOTES = ('"', "'", "", "`", "<")
+_QUOTES = ("", '"', "'", "`")
 _ENDS = ("}", "]", ")", ">", "}}", "", ".", "\n")
 
 
 def _drawn(phrase: str, call: Call, *, random: np.random.Generator) -> tuple[Piece, ...]:
-    """A layout of its own for every call; of the phrase nothing is used, so that no format's words are told."""
+    """A layout of its own for every call; of the phrase nothing is used, so that no format's words are told.
+
+    A number stands behind a blank, as in the requests: its first token is then the same in both. A word said up to 11
+    times goes before, so that the call is found at any place.
+    """
 
     def one(options: Sequence[str]) -> str:
         return options[int(random.integers(len(options)))]
 
-    def word() -> str:
-        return "".join(map(chr, random.integers(ord("a"), ord("z") + 1, int(random.integers(2, 7)))))
-
-    def words(most: int) -> str:
-        return " ".join(word() for _ in range(int(random.integers(most + 1))))
-
-    text = words(5).capitalize() + one((".", ":", "", "!")) + one(("\n", " "))
-    text += one((f"<{word()}>", word(), f"[{word()}]", "")) + one(("\n", "", ": ", " ")) + one(_OPENINGS)
-    assign, separate, quote_keys, quote = one(_ASSIGNMENTS), one(_SEPARATORS), one(_QUOTES), one(_QUOTES)
+    word = "".join(map(chr, random.integers(ord("a"), ord("z") + 1, int(random.integers(2, 5)))))
+    text = " ".join([word] * int(random.integers(12))) + one(("\n", ": ", " ", "")) + one(_OPENINGS)
+    assign, separate, quote_key, quote = one(_ASSIGNMENTS), one(_SEPARATORS), one(_QUOTES), one(_QUOTES)
     pieces = []
-    for number, place in enumerate(random.permutation(3).tolist()):
-        key = one(_KEYS[place]) if random.random() < 0.6 else word()
-        text += separate if number else ""
-        text += f"{quote_keys}{word()}{quote_keys}{assign}{one(_OPENINGS)}" if random.random() < 0.3 else ""
-        pieces += [Piece(f"{text}{quote_keys}{key}{quote_keys}{assign}{quote}"), _slots(call)[place]]
-        text = quote
-    return (*pieces, Piece(text + one(_ENDS) + one(("", f"\n</{word()}>", "\n" + word(), one(_ENDS)))))
+    for number, place in enumerate(random.permutation(len(_KEYS)).tolist()):
+        slot = _slots(call)[place]
+        is_number = slot.text.isdigit()
+        around = "" if is_number else quote
+        gap = " " if is_number and not assign.endswith(" ") else ""
+        text += f"{separate if number else ''}{quote_key}{one(_KEYS[place])}{quote_key}{assign}{gap}{around}"
+        pieces += [Piece(text), slot]
+        text = around
+    return (*pieces, Piece(text + one(_ENDS)))
 
 
 def format_writer(name: str, random: np.random.Generator) -> Callable[[str, Call], tuple[Piece, ...]]:

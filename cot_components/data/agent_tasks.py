@@ -147,15 +147,15 @@ def agent_dialogues(split: str, count: int, subset: str | None) -> list[Dialogue
     Args:
         split: `train` or `held_out`.
         count: how many.
-        subset: names of formats, and `diversity=N` for how many words each place of a phrase is drawn from:
-            `tagged`, `json list drawn`, `tagged diversity=8`. None is all fixed formats with one phrase each.
+        subset: names of formats, and `diversity:N` for how many words each place of a phrase is drawn from:
+            `tagged`, `json list drawn`, `tagged diversity:8`. None is all fixed formats with one phrase each.
 
     Raises:
         UserError: see `make_dialogues`; a diversity that is not a number.
     """
     formats, diversity = [], "1"
     for word in (subset or "").split():
-        name, given, value = word.partition("=")
+        name, given, value = word.partition(":")
         if given and name == "diversity":
             diversity = value
         else:
@@ -215,7 +215,10 @@ def true_groups(rows: Rows, dialogues: Sequence[Dialogue], decode: Callable[[lis
         dialogue = dialogues[number]
         pieces = decode_pieces(rows.tokens[output].tolist(), decode)
         text = "".join(piece.text for piece in pieces)
-        told = next(p for p in (dialogue.report, dialogue.output) if p and text.startswith("".join(t for t, _ in p)))
+        parts = [part for part in (dialogue.report, dialogue.output) if part]
+        told = next((part for part in parts if text.startswith("".join(piece for piece, _ in part))), None)
+        if told is None:
+            raise UserError(f"row {row_id} is another text than dialogue {number}")
         branches = np.zeros(len(text), dtype=bool)
         truth = reasoning_characters(told)
         branches[: len(truth)] = truth

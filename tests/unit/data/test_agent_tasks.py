@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import make_tokenizer
 
+from cot_components.data.agent_formats import FORMATS, Piece
 from cot_components.data.agent_tasks import (
-    FORMATS,
     PHRASE_WORDS,
     Dialogue,
-    Piece,
+    agent_dialogues,
+    agent_truth,
     as_traces,
     make_dialogues,
     reasoning_characters,
@@ -25,6 +26,7 @@ from cot_components.data.chat import ChatFormat
 from cot_components.data.prepare import RowSettings, prepare_rows
 from cot_components.data.scores import scored_tokens
 from cot_components.data.segments import Tags
+from cot_components.data.sources import Source
 from cot_components.data.store import Rows
 from cot_components.data.templates import load_template
 from cot_components.data.text_tokenizer import TextTokenizer
@@ -165,3 +167,49 @@ def test_a_used_up_format_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cot_components.data.agent_tasks.NUMBERS", range(100, 102))
     with pytest.raises(UserError, match=r"format 'python' has only about \d+ held_out dialogues"):
         make_dialogues(split="held_out", count=500, formats=["python"])
+
+
+def test_drawn_dialogues_have_a_layout_of_their_own_and_no_phrase_of_the_fixed_formats() -> None:
+    drawn = make_dialogues(split="train", count=200, formats=["drawn"])
+    assert drawn == make_dialogues(split="train", count=200, formats=["drawn"])
+    layouts = {"".join(piece.text for piece in dialogue.output if not piece.choices) for dialogue in drawn}
+    assert len(layouts) > 190
+    phrases = set(PHRASE_WORDS[0])
+    checked = 0
+    for dialogue in drawn:
+        slots = {piece.text for piece in dialogue.output if piece.choices}
+        assert slots == {dialogue.call.name, *map(str, dialogue.call.arguments.values())}
+        words = "".join(piece.text for piece in dialogue.output if not piece.choices).split()
+        assert not phrases & set(words)
+        checked += len(words)
+    assert checked > 100
+
+
+def test_a_subset_names_formats_and_diversity() -> None:
+    wanted = make_dialogues(split="held_out", count=9, formats=["json", "tagged"], diversity=3)
+    assert agent_dialogues("held_out", 9, "json tagged diversity:3") == wanted
+    assert agent_dialogues("train", 9, None) == make_dialogues(split="train", count=9)
+    for subset, message in (
+        ("tagged diversity:x", "subset 'tagged diversity:x': diversity must be a whole number, got 'x'"),
+        ("tagged diversity:99", "diversity must lie between 1 and 24"),
+        ("tagd", "unknown format 'tagd'; did you mean 'tagged'"),
+        ("tagged variety:2", "unknown format 'variety:2'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            agent_dialogues("train", 3, subset)
+
+
+def test_the_source_and_its_truth_belong_together(tmp_path) -> None:
+    tokenizer = make_tokenizer("byte", tmp_path)
+    traces = list(Source(source="generated_agents", subset="tagged diversity:2", max_rows=7).read())
+    dialogues = agent_dialogues("train", 7, "tagged diversity:2")
+    assert [(t.messages, t.answer) for t in traces] == [(t.messages, t.answer) for t in as_traces(dialogues)]
+    rows = encode(dialogues, tokenizer)
+    truth = agent_truth(rows, tokenizer.decode, subset="tagged diversity:2", max_rows=7)
+    assert (truth == true_groups(rows, dialogues, tokenizer.decode)).all() and truth.any()
+    for settings, message in (
+        ({"subset": "tagged diversity:2", "max_rows": 5}, "row 5 is none of the 5 dialogues"),
+        ({"subset": "json", "max_rows": 7}, "row 0 is another text than dialogue 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            agent_truth(rows, tokenizer.decode, **settings)

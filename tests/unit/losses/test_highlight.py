@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from cot_components import losses
 from cot_components.errors import UserError
-from cot_components.losses import GroupSoftmax
+from cot_components.losses import GroupShares, GroupSoftmax
 from cot_components.losses.highlight import number_samples
 
 
@@ -49,6 +51,41 @@ def test_weights_equal_the_slow_ones_and_sum_to_each_samples_count(
     for name in set(sample):
         here = torch.tensor(sample) == name
         assert float(found[here].sum()) == pytest.approx(int(here.sum()))
+
+
+PUBLISHED = [0.30, 0.60, 1.00, 2.20, 0.10, 2.80], [0, 0, 1, 1, 0, 1]
+
+
+def test_published_loss_of_group_sums() -> None:
+    nll, groups = torch.tensor(PUBLISHED[0], dtype=torch.float64), torch.tensor(PUBLISHED[1])
+    weights = GroupSoftmax(tau=2.0, reduce="sum")(nll, groups, torch.zeros(6, dtype=torch.int64))
+    torch.testing.assert_close(weights[2], torch.tensor(0.924142, dtype=torch.float64), atol=1e-6, rtol=0)
+    assert float((weights * nll).sum()) == pytest.approx(5.620709, abs=1e-6)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+def test_a_batch_as_one_sample_forgets_the_samples(reduce: str) -> None:
+    nll, groups = torch.rand(30), torch.randint(0, 2, (30,))
+    for rule in (partial(GroupSoftmax, tau=2.0), partial(GroupShares, shares=[0.3, 0.7])):
+        together = rule(reduce=reduce, group_by="batch")
+        alone = rule(reduce=reduce)
+        torch.testing.assert_close(
+            together(nll, groups, torch.arange(30) // 7), alone(nll, groups, torch.zeros(30, dtype=torch.int64))
+        )
+        assert together.whole_step and not alone.whole_step
+        assert losses.sft(weight_rule=together).whole_step and not losses.sft(weight_rule=alone).whole_step
+
+
+def test_fixed_shares_are_those_of_the_groups_that_are_there() -> None:
+    """Sample 0 has both groups (2 and 1 tokens), sample 1 the second alone."""
+    groups, sample = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1])
+    rule = GroupShares(shares=[1.0, 3.0])
+    torch.testing.assert_close(rule(torch.rand(4), groups, sample), torch.tensor([0.375, 0.375, 2.25, 1.0]))
+    totals = GroupShares(shares=[1.0, 3.0], reduce="sum")(torch.rand(4), groups, sample)
+    torch.testing.assert_close(totals, torch.tensor([0.25, 0.25, 0.75, 1.0]))
+    no_reasoning = GroupShares(shares=[0.0, 1.0])(torch.rand(2), torch.tensor([0, 0]), torch.tensor([0, 0]))
+    assert no_reasoning.tolist() == [0.0, 0.0]
+    assert len(rule(torch.rand(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))) == 0
 
 
 def test_samples_are_numbered_in_any_order() -> None:
@@ -103,6 +140,19 @@ def test_bad_settings_and_missing_columns() -> None:
         GroupSoftmax(tau=0)
     with pytest.raises(UserError, match="num_groups must be at least 1"):
         GroupSoftmax(tau=1, num_groups=0)
+    for knobs, message in (
+        ({"reduce": "max"}, "reduce must be one of mean, sum, got 'max'"),
+        ({"group_by": "rank"}, "group_by must be one of sample, batch, got 'rank'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            GroupSoftmax(tau=1, **knobs)
+    for shares, message in (
+        ([-1.0, 2.0], "a share must be at least 0"),
+        ([0.0, 0.0], "sum of the shares"),
+        ([], "num"),
+    ):
+        with pytest.raises(UserError, match=message):
+            GroupShares(shares=shares)
     with pytest.raises(
         UserError, match="sft needs the column 'groups', one value per target token; columns given: sample"
     ):

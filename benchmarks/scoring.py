@@ -1,0 +1,117 @@
+"""Scoring every token of a data set against the forward pass alone of the same model, on the same padded batches.
+
+Ours is all of it: gather and pad rows, forward, losses of the supervised tokens, back to tokens, to disk. The peer
+is `model(tokens)`, logits of every position included, on batches that are ready. With adapters, ours scores the model
+with adapters off and on in one pass over the data, and the peer runs both forward passes. Per-token losses agree first.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import seconds
+from benchmarks.report import Row
+from cot_components.clock import Clock
+from cot_components.data.batches import Batches
+from cot_components.data.scores import score_rows, scored_tokens, similar_lengths
+from cot_components.data.store import Rows
+from cot_components.models.adapter import adapt, logits
+from cot_components.models.score import adapters_off, as_it_is, model_scores
+from cot_components.roles import Role
+
+GATE = 0.9
+ROWS, LONGEST, PROMPT_SHARE = 64, 256, 0.3
+MAX_TOKENS = 4096
+SHAPE = {"num_layers": 4, "num_heads": 8, "num_kv_heads": 4, "embed_dim": 256, "intermediate_dim": 768}
+VOCABULARY = 8192
+PEER = "forward alone"
+
+
+def rows(device: str) -> Iterator[Row]:
+    """Tokens per second, padding not counted."""
+    data = some_rows()
+    with tempfile.TemporaryDirectory() as folder:
+        for case, model, columns in cases(device):
+            ours, peer = workers(model, columns, data, Path(folder) / case.replace(" ", "_"))
+            check_equal(model, columns, data)
+            taken = seconds({"ours": ours, "peer": peer}, device)
+            speeds = [len(data.tokens) / taken[name] for name in ("ours", "peer")]
+            yield Row(case, PEER, "t/s", *speeds, GATE, at_most=False)
+
+
+def cases(device: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Name, model, and the columns to score."""
+    from torchtune.models.llama3_2 import llama3_2, lora_llama3_2
+
+    torch.manual_seed(0)
+    size = {"vocab_size": VOCABULARY, "max_seq_len": LONGEST, **SHAPE}
+    with torch.device(device):
+        yield "one model", adapt(llama3_2(**size)), {"original": as_it_is}
+        lora = adapt(lora_llama3_2(lora_attn_modules=["q_proj", "v_proj"], lora_rank=8, lora_alpha=16, **size))
+    for module in lora.modules():
+        if hasattr(module, "lora_b"):
+            torch.nn.init.normal_(module.lora_b.weight, std=0.02)  # as if it had learned
+    yield "adapters off and on", lora, {"original": adapters_off, "shuffled": as_it_is}
+
+
+def some_rows() -> Rows:
+    """Random tokens in rows of all lengths; the last seven in ten of each are supervised."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(LONGEST // 4, LONGEST, ROWS)
+    row_start = np.concatenate([[0], np.cumsum(lengths)])
+    place = np.arange(row_start[-1]) - np.repeat(row_start[:-1], lengths)
+    prompt = place < PROMPT_SHARE * np.repeat(lengths, lengths)
+    return Rows(
+        tokens=random.integers(1, VOCABULARY, row_start[-1]).astype(np.int32),
+        roles=np.where(prompt, Role.PROMPT, Role.ANSWER).astype(np.uint8),
+        counters=np.full(row_start[-1], -1, dtype=np.int32),
+        weights=np.ones(row_start[-1], dtype=np.float32),
+        row_start=row_start,
+        ids=np.arange(ROWS),
+    )
+
+
+def workers(
+    model: Any, columns: dict[str, Any], data: Rows, folder: Path
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Ours, into a new folder at every call, and the peer."""
+    score, calls = model_scores(model, columns, pad_id=0), iter(range(10**6))
+    device = next(model.parameters()).device
+    batches = Batches(data, {}, 0)
+    groups = similar_lengths(data.lengths, np.arange(len(data)), MAX_TOKENS)
+    ready = [batches.batch(indices, Clock(0, 0)).tokens.to(device) for indices in groups]
+
+    def ours() -> None:
+        names = {name: name for name in columns}
+        score_rows(data, score, folder / str(next(calls)), columns=names, tokenizer="", max_tokens=MAX_TOKENS)
+
+    @torch.inference_mode()
+    def peer() -> None:
+        for tokens in ready:
+            for view in columns.values():
+                with view(model):
+                    model.output(model(tokens))
+
+    return ours, peer
+
+
+def check_equal(model: Any, columns: dict[str, Any], data: Rows) -> None:
+    """Ours is what whole logits give, token by token."""
+    flat = data.flat([0, 1])
+    device = next(model.parameters()).device
+    found = model_scores(model, columns, pad_id=0)(flat)
+    where = scored_tokens(flat)
+    for name, view in columns.items():
+        with view(model):
+            for row in range(2):
+                here = slice(flat.row_start[row], flat.row_start[row + 1])
+                tokens = torch.from_numpy(flat.tokens[here]).to(device)[None]
+                nll = torch.nn.functional.cross_entropy(logits(model, tokens)[0, :-1], tokens[0, 1:], reduction="none")
+                values = np.concatenate([[0], nll.cpu().numpy()])[where[here]]
+                np.testing.assert_allclose(found[name][here][where[here]], values, rtol=2e-4, atol=2e-4)

@@ -1,0 +1,43 @@
+"""Errors of the shuffle-aware discriminator against the diversity of the boilerplate, down to where it breaks.
+
+One base model (that of `make quickstart-rft`); seeds draw the rows that are shuffled and the order of the tuning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from experiments.runner import Cell, Study, recipe
+
+BASE = "runs/rft_quickstart_base/model"
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """One run of `shad`; at threshold 0 (the paper's) or at a small one."""
+    out = cell.scratch / f"{cell.setting}_{cell.arm}_{cell.seed}"
+    recipe(
+        "shad",
+        "shad/quickstart",
+        f"output_dir={out}",
+        f"seed={cell.seed}",
+        f"threshold={cell.arm.split()[-1]}",
+        f"dataset.subset=tagged diversity:{cell.setting}",
+        "dataset.max_rows=800",
+        "shown_rows=0",
+        f"checkpointer.checkpoint_dir={BASE}",
+    )
+    report = json.loads((out / "classes.json").read_text())
+    return {name: report[name] for name in ("error_rate", "recall")}
+
+
+STUDY = Study(
+    name="discriminator",
+    arms=("threshold 0", "threshold 0.01"),
+    settings=("1", "2", "4", "8", "16", "24"),
+    setting_label="words at each place of the phrase",
+    metrics={"error_rate": "wrong tokens", "recall": "reasoning found"},
+    percent=("error_rate", "recall"),
+    cell=cell,
+    seeds=3,
+)

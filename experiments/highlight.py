@@ -1,0 +1,95 @@
+"""RFT against plain fine-tuning, fixed weights, Rho-1 and a format rule: held-out tool calls after equal updates.
+
+One base model (that of `make quickstart-rft`); seeds draw the rows that are shuffled and the order of all training.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from cot_components.evaluation.compare import last_evaluation
+from experiments.runner import Cell, Study, recipe
+
+BASE = "runs/rft_quickstart_base/model"
+ROWS = 480
+UPDATES = ["epochs=1", f"dataset.max_rows={ROWS}", "evaluation.max_rows=120", "dataset_val.max_rows=120"]
+NO_RULE = "loss.weight_rule=null"
+HIGHLIGHT = "dataset.transforms.highlight"
+NO_SCORES = [f"~{HIGHLIGHT}.scores", f"~{HIGHLIGHT}.threshold"]
+TOKENIZER = [
+    f"{HIGHLIGHT}.tokenizer._component_=cot_components.models.hf_tokenizer",
+    f"{HIGHLIGHT}.tokenizer.path=runs/tiny_llama",
+]
+ARMS = {
+    "sft": [NO_RULE],
+    "rft": [],
+    "fixed 0.7": [
+        "loss.weight_rule._component_=cot_components.losses.GroupShares",
+        "~loss.weight_rule.tau",
+        "loss.weight_rule.shares=[0.3,0.7]",
+    ],
+    "rho-1": [NO_RULE, f"{HIGHLIGHT}._component_=cot_components.transforms.TopGap", f"~{HIGHLIGHT}.threshold"],
+    "format rule": [f"{HIGHLIGHT}._component_=cot_components.transforms.ByPattern", *NO_SCORES, *TOKENIZER],
+}
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """One run of `rft`, after one of `shad` that all arms of a setting and seed share."""
+    subset = f"tagged diversity:{cell.setting}"
+    scores = scored(cell, subset)
+    out = cell.scratch / f"{cell.setting}_{cell.arm}_{cell.seed}".replace(" ", "_")
+    shutil.rmtree(out, ignore_errors=True)
+    recipe(
+        "rft",
+        "rft/quickstart",
+        f"output_dir={out}",
+        f"seed={cell.seed}",
+        f"dataset.subset={subset}",
+        f"{HIGHLIGHT}.scores={scores}",
+        f"checkpointer.checkpoint_dir={BASE}",
+        "evaluate_before_training=false",
+        *UPDATES,
+        *ARMS[cell.arm],
+    )
+    result = last_evaluation(out)
+    shutil.rmtree(out / "model")
+    assert result.answer_accuracy is not None
+    return {"accuracy": result.answer_accuracy, **result.losses}
+
+
+def scored(cell: Cell, subset: str) -> Path:
+    """Scores of a setting and seed, Rho-1's reference among them: the model tuned for longer on the same rows."""
+    out = cell.scratch / f"shad_{cell.setting}_{cell.seed}"
+    settings = [f"seed={cell.seed}", f"dataset.subset={subset}", f"dataset.max_rows={ROWS}"]
+    start = f"checkpointer.checkpoint_dir={BASE}"
+    reference = cell.scratch / f"reference_{cell.setting}_{cell.seed}"
+    if not (reference / "model" / "config.json").exists():
+        shutil.rmtree(reference, ignore_errors=True)
+        still = ["evaluate_before_training=false", "evaluation=null", "dataset_val=null", "dataset.transforms=null"]
+        recipe("rft", "rft/quickstart", f"output_dir={reference}", *settings, start, *still, NO_RULE, "epochs=4")
+    if not (out / "classes.json").exists():
+        second = [
+            "reference._component_=cot_components.models.reference.FrozenModel",
+            "reference.model=${model}",
+            "reference.checkpointer._component_=torchtune.training.FullModelHFCheckpointer",
+            f"reference.checkpointer.checkpoint_dir={reference / 'model'}",
+            "reference.checkpointer.checkpoint_files=[model.safetensors]",
+            "reference.checkpointer.model_type=LLAMA3_2",
+            f"reference.checkpointer.output_dir={out}",
+        ]
+        truth = [f"truth.max_rows={ROWS}", f"truth.subset={subset}", "shown_rows=0"]
+        recipe("shad", "shad/quickstart", f"output_dir={out}", *settings, *truth, start, *second)
+    return out / "scores"
+
+
+STUDY = Study(
+    name="highlight",
+    arms=tuple(ARMS),
+    settings=("1", "8"),
+    setting_label="words at each place of the phrase",
+    metrics={"accuracy": "held-out calls correct", "val_loss_call": "held-out loss of calls, nats"},
+    percent=("accuracy",),
+    cell=cell,
+)

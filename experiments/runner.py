@@ -1,0 +1,203 @@
+"""Arms x settings x seeds, one JSON file per finished cell: a study may be stopped at any time and goes on.
+
+    STUDY = Study("name", arms=("sft", "rft"), settings=("1", "8"), metrics={"accuracy": "answers correct"}, cell=cell)
+
+`cell(Cell)` trains and measures one of them and returns its figures by name. What several cells share (a base model)
+it keeps in `Cell.scratch`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cot_components.errors import UserError
+from cot_components.training.setup import versions
+
+RESULTS = Path(__file__).parent / "results"
+SCRATCH = Path("runs") / "experiments"
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond, 1.96 plus a little."""
+
+
+class Cell(NamedTuple):
+    """One run of a study. scratch: a folder that all its cells share."""
+
+    arm: str
+    setting: str
+    seed: int
+    scratch: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is compared, on what, and how a cell is run.
+
+    name:      of the folder of results
+    arms:      what is compared; the first is the baseline of the paired differences
+    settings:  under which circumstances
+    metrics:   figure -> how tables and axes call it; those named in `percent` are shares
+    cell:      runs one cell; figures that are not in `metrics` are kept, not shown
+    seeds:     0 to seeds - 1
+    """
+
+    name: str
+    arms: Sequence[str]
+    settings: Sequence[str]
+    metrics: Mapping[str, str]
+    cell: Callable[[Cell], Mapping[str, float]]
+    seeds: int = 5
+    percent: Sequence[str] = ()
+    setting_label: str = "setting"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell, as its file holds it."""
+
+    arm: str
+    setting: str
+    seed: int
+    figures: dict[str, float]
+    seconds: float
+    versions: dict[str, str]
+
+
+def path_of(study: Study, arm: str, setting: str, seed: int) -> Path:
+    """The file of a cell."""
+    return RESULTS / study.name / f"{setting}__{arm}__{seed}.json".replace(" ", "_").replace("/", "_")
+
+
+def run(study: Study, *, seeds: int | None = None) -> None:
+    """Run every cell that has no file yet; seed by seed, so that what is there is always a whole comparison."""
+    for seed in range(study.seeds if seeds is None else seeds):
+        for setting in study.settings:
+            for arm in study.arms:
+                path = path_of(study, arm, setting, seed)
+                if path.exists():
+                    continue
+                scratch = SCRATCH / study.name
+                scratch.mkdir(parents=True, exist_ok=True)
+                started = time.perf_counter()
+                figures = dict(study.cell(Cell(arm, setting, seed, scratch)))
+                seconds = round(time.perf_counter() - started, 1)
+                _write(path, asdict(Result(arm, setting, seed, figures, seconds, versions())))
+                print(f"{setting} {arm} seed {seed}: {figures} ({seconds} s)", flush=True)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def read_cells(study: Study) -> list[Result]:
+    """All finished cells of a study that it still has.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [Result(**json.loads(p.read_text())) for p in sorted((RESULTS / study.name).glob("*.json"))]
+    found = [result for result in found if result.arm in study.arms and result.setting in study.settings]
+    if not found:
+        raise UserError(f"{RESULTS / study.name} holds no finished cell of {study.name}")
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval (Student's t); NaN for the width of a single value."""
+    n = len(values)
+    if n < 2:
+        return (values[0] if values else math.nan), math.nan
+    t = T_975[n - 2] if n - 2 < len(T_975) else 1.96 + 2.5 / (n - 1)
+    return statistics.fmean(values), t * statistics.stdev(values) / math.sqrt(n)
+
+
+def values_of(cells: Sequence[Result], arm: str, setting: str, metric: str) -> dict[int, float]:
+    """The figure by seed."""
+    return {c.seed: c.figures[metric] for c in cells if (c.arm, c.setting) == (arm, setting) and metric in c.figures}
+
+
+def table(study: Study, cells: Sequence[Result]) -> str:
+    """Mean and 95 % interval of every figure, and the paired difference from the first arm, seed by seed."""
+    lines = []
+    for setting in study.settings:
+        for metric, label in study.metrics.items():
+            lines.append(f"\n{study.setting_label} {setting}: {label}")
+            base = values_of(cells, study.arms[0], setting, metric)
+            for arm in study.arms:
+                found = values_of(cells, arm, setting, metric)
+                line = f"  {arm:18}{_spell(study, metric, interval(list(found.values()))):24} {len(found)} seeds"
+                shared = sorted(set(found) & set(base))
+                if arm != study.arms[0] and shared:
+                    difference = interval([found[seed] - base[seed] for seed in shared])
+                    line += f"   {_spell(study, metric, difference, sign=True)} against {study.arms[0]}"
+                lines.append(line)
+    return "\n".join(lines).strip("\n")
+
+
+def _spell(study: Study, metric: str, figure: tuple[float, float], *, sign: bool = False) -> str:
+    mean, width = (100 * value if metric in study.percent else value for value in figure)
+    unit = " %" if metric in study.percent else ""
+    digits = ".1f" if metric in study.percent else ".3f"
+    return f"{mean:{'+' if sign else ''}{digits}} +- {width:{digits}}{unit}"
+
+
+def draw(study: Study, cells: Sequence[Result]) -> Path:
+    """One panel per figure: means with their intervals, arms side by side. Returns the picture's path."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(study.metrics), figsize=(5.5 * len(study.metrics), 3.6), squeeze=False)
+    for panel, (metric, label) in zip(panels[0], study.metrics.items(), strict=True):
+        scale = 100 if metric in study.percent else 1
+        for number, arm in enumerate(study.arms):
+            found = [interval(list(values_of(cells, arm, setting, metric).values())) for setting in study.settings]
+            offset = (number - (len(study.arms) - 1) / 2) * 0.6 / len(study.arms)
+            places = [place + offset for place in range(len(study.settings))]
+            means, widths = zip(*found, strict=True)
+            panel.errorbar(
+                places,
+                [scale * mean for mean in means],
+                yerr=[0 if math.isnan(width) else scale * width for width in widths],
+                fmt="o",
+                capsize=3,
+                label=arm,
+            )
+        panel.set_xticks(range(len(study.settings)), study.settings)
+        panel.set_xlabel(study.setting_label)
+        panel.set_ylabel(f"{label}, %" if metric in study.percent else label)
+        panel.grid(axis="y", alpha=0.3)
+    if len(study.arms) > 1:
+        panels[0][-1].legend(fontsize=8)
+    figure.tight_layout()
+    path = RESULTS / study.name / "figure.png"
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def recipe(name: str, config: str, *overrides: str) -> None:
+    """`tune run NAME --config CONFIG OVERRIDES`, silently.
+
+    Raises:
+        UserError: the run did not end well; holds the end of what it said.
+    """
+    tune = Path(sys.executable).with_name("tune")
+    done = subprocess.run(
+        [str(tune), "run", name, "--config", config, *overrides], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UserError(f"tune run {name} {' '.join(overrides)} ended with {done.returncode}: {done.stderr[-2000:]}")

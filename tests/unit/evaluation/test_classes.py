@@ -1,0 +1,86 @@
+"""The report of the discriminator: counted as one would by hand, kept, read back, compared."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from rows import random_rows
+
+from cot_components.data.scores import Scores, score_rows, scored_tokens
+from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.errors import UserError
+from cot_components.evaluation.classes import FILE, main, read_report, report_classes, show, show_samples
+
+
+def decode(ids) -> str:
+    return " ".join(map(str, ids)) + " "
+
+
+@pytest.fixture(name="scored")
+def _scored(tmp_path: Path) -> tuple[Rows, Scores]:
+    flat = random_rows(6).flat(range(6))
+    columns = {name: getattr(flat, name).astype(kind) for name, kind in PER_TOKEN.items()}
+    rows = Rows(**columns, row_start=flat.row_start, ids=flat.ids)
+
+    def score(flat):
+        return {"original": np.ones(len(flat.tokens)), "shuffled": 1 + 0.01 * (flat.tokens % 5 - 2)}
+
+    return rows, score_rows(rows, score, tmp_path / "scores", columns={"original": "a", "shuffled": "b"}, tokenizer="t")
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.015])
+def test_counts_by_hand(scored: tuple[Rows, Scores], threshold: float) -> None:
+    rows, scores = scored
+    truth = (rows.tokens % 2).astype(np.uint8)
+    report = report_classes(rows, scores, decode, threshold=threshold, truth=truth)
+    counts = [[0, 0], [0, 0]]
+    for token, of_truth, where in zip(rows.tokens, truth, scored_tokens(rows), strict=True):
+        if where:
+            counts[of_truth][int(0.01 * (token % 5 - 2) > threshold)] += 1
+    assert report.confusion == counts and report.num_tokens == sum(map(sum, counts))
+    assert report.num_reasoning == counts[0][1] + counts[1][1] > 0
+
+
+def test_kept_read_back_and_compared(scored, tmp_path: Path, capsys) -> None:
+    rows, scores = scored
+    report = report_classes(rows, scores, decode, truth=np.zeros(len(rows.tokens), dtype=np.uint8))
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    assert read_report(report.save(tmp_path / "with" / FILE)) == report
+    report_classes(rows, scores, decode).save(tmp_path / "without" / FILE)
+    assert main([str(tmp_path / "with"), str(tmp_path / "without")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{report.against_truth.error_rate:.2%}" in lines[1] and lines[2].split()[0] == "without"
+    assert main([]) == 2 and "name the output_dir" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 2 and "no report of classes" in capsys.readouterr().err
+
+
+def test_unfinished_scores_are_refused(scored) -> None:
+    rows, scores = scored
+    path = scores.folder / "shuffled.npy"
+    values = np.load(path)
+    values[np.flatnonzero(~np.isnan(values))[3]] = np.nan
+    np.save(path, values)
+    meta = scores.folder / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text())) + "\n\n")
+    from cot_components.data.scores import open_scores
+
+    with pytest.raises(UserError, match="scores 'shuffled' are not finished"):
+        report_classes(rows, open_scores(scores.folder), decode)
+
+
+def test_what_is_shown(scored) -> None:
+    rows, scores = scored
+    console = Console(width=120, record=True, file=io.StringIO())
+    truth = (rows.tokens % 2).astype(np.uint8)
+    for part in (
+        *show(report_classes(rows, scores, decode, truth=truth)),
+        *show_samples(rows, scores, decode, indices=[0, 2], truth=truth, coloured=False),
+    ):
+        console.print(part)
+    text = console.export_text()
+    for part in ("reasoning found", "most boilerplate-like", "-0.02", "+0.02", f"row {rows.ids[2]}", "{"):
+        assert part in text

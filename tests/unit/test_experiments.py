@@ -1,0 +1,97 @@
+"""The runner of studies: every cell once, the table by hand, a figure from the files."""
+
+import importlib
+import math
+import statistics
+
+import pytest
+
+import experiments
+from cot_components.errors import UserError
+from experiments import runner
+from experiments.__main__ import main
+from experiments.runner import Cell, Study, draw, interval, path_of, read_cells, table
+
+
+@pytest.fixture(name="place", autouse=True)
+def _place(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(runner, "SCRATCH", tmp_path / "scratch")
+    return tmp_path
+
+
+def study(called: list[Cell], stop_after: int = 10**6) -> Study:
+    def cell(cell: Cell) -> dict[str, float]:
+        if len(called) >= stop_after:
+            raise KeyboardInterrupt
+        called.append(cell)
+        assert cell.scratch.is_dir()
+        return {
+            "accuracy": 0.5 + 0.1 * (cell.arm == "new") + 0.01 * cell.seed,
+            "loss": float(cell.setting),
+            "kept": 1.0,
+        }
+
+    return Study(
+        name="toy",
+        arms=("old", "new"),
+        settings=("1", "2"),
+        metrics={"accuracy": "correct", "loss": "loss"},
+        percent=("accuracy",),
+        cell=cell,
+        seeds=3,
+    )
+
+
+def test_a_stopped_study_goes_on_and_runs_no_cell_twice() -> None:
+    called: list[Cell] = []
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(study(called, stop_after=5))
+    assert [(c.seed, c.setting, c.arm) for c in called[:3]] == [(0, "1", "old"), (0, "1", "new"), (0, "2", "old")]
+    runner.run(study(called))
+    assert len(called) == len({c[:3] for c in called}) == 12
+    runner.run(study(called), seeds=3)
+    assert len(called) == 12
+    runner.run(study(called), seeds=4)
+    assert len(called) == 16
+    assert len(read_cells(study([]))) == 16 and not list(runner.RESULTS.rglob("*.tmp"))
+
+
+def test_table_and_figure() -> None:
+    toy = study([])
+    with pytest.raises(UserError, match="holds no finished cell of toy"):
+        read_cells(toy)
+    runner.run(toy)
+    cells = read_cells(toy)
+    lines = table(toy, cells).splitlines()
+    assert lines[0] == "setting 1: correct"
+    width = 100 * 4.303 * statistics.stdev([0.5, 0.51, 0.52]) / math.sqrt(3)
+    assert f"51.0 +- {width:.1f} %" in lines[1] and "3 seeds" in lines[1]
+    assert lines[2].endswith("+10.0 +- 0.0 % against old")
+    assert draw(toy, cells).stat().st_size > 5000
+
+
+def test_intervals() -> None:
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.303 / math.sqrt(3)))
+    mean, width = interval([2.0])
+    assert mean == 2.0 and math.isnan(width)
+    assert interval(list(range(40)))[1] == pytest.approx(2.023 * statistics.stdev(range(40)) / math.sqrt(40), rel=2e-3)
+
+
+def test_a_cell_is_one_file() -> None:
+    toy = study([])
+    paths = {path_of(toy, arm, setting, seed) for arm in ("a b", "a") for setting in "12" for seed in range(3)}
+    assert len(paths) == 12 and all(" " not in path.name for path in paths)
+
+
+def test_every_study_has_arms_settings_and_a_cell() -> None:
+    found = {name: importlib.import_module(module).STUDY for name, module in experiments.STUDIES.items()}
+    assert "highlight" in found
+    assert all(
+        study.name == name and study.metrics and set(study.percent) <= set(study.metrics)
+        for name, study in found.items()
+    )
+
+
+def test_the_command(monkeypatch, capsys) -> None:
+    assert main(["highlight", "--draw"]) == 2 and "no finished cell" in capsys.readouterr().err
