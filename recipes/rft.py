@@ -51,6 +51,7 @@ def main(
     epochs: int = 1,
     max_steps_per_epoch: int | None = None,
     batch_size: int = 8,
+    packed_tokens: int | None = None,
     gradient_accumulation_steps: int = 1,
     normalize: Literal["count", "weight"] = "count",
     clip_grad_norm: float | None = 1.0,
@@ -76,6 +77,7 @@ def main(
         data,
         run,
         batch_size=batch_size,
+        packed_tokens=packed_tokens,
         gradient_accumulation_steps=gradient_accumulation_steps,
         epochs=epochs,
         max_steps_per_epoch=max_steps_per_epoch,
@@ -105,7 +107,7 @@ def main(
     )
 
     log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
-    log.say(f"{data.summary()}; {classes}; {plans.total_steps} steps of {plans.rows_per_step} rows")
+    log.say(f"{data.summary()}; {classes}; {plans.summary()}")
     evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size)
     if evaluate_before_training:
         evaluations.run(step=0)
