@@ -61,6 +61,11 @@ class Internalisation:
         rows = self.plans.rows_of(before)
         return bool((self.remove.amounts(self.ids[rows], before) < self.units[rows]).any())
 
+    def last_reset(self, *, before: int) -> int:
+        """The last step below `before` at which the optimizer started anew; 0 without one. What a resumed run asks."""
+        reset = (s for s in range(before - 1, 0, -1) if self.resets_optimizer(self.plans.clock(s)))
+        return next(reset, 0)
+
     def progress(self, clock: Clock) -> dict[str, float]:
         """For the log of a step: `stage` (at most the longest thought), and per row of the step, over all processes,
         the mean number of units `removed` and left (`thought_tokens` or `thought_steps`)."""

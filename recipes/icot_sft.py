@@ -8,7 +8,6 @@ The method is one transform (`cot_components.transforms.Remove`), drawn over all
 node, and an optimizer that starts anew whenever one more token goes.
 """
 
-from functools import partial
 from typing import Literal
 
 from cot_components.config import build
@@ -22,6 +21,7 @@ from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
+from cot_components.training.saver import Saver
 from cot_components.training.setup import build_optimizer, fit_rows, prepare_model, start_run
 from cot_components.training.validation import validation_data
 
@@ -64,11 +64,18 @@ def main(
     metric_logger: dict | None = None,
     log_every_n_steps: int = 1,
     log_blurred_every: int = 50,
+    resume: str = "auto",
+    save_every_n_steps: int | None = None,
+    save_every_minutes: float | None = 15.0,
+    keep_checkpoints: int = 2,
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
     config = dict(locals())
     check_checkpointer(checkpointer)
-    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
+    saver = Saver(
+        run, config, every_n_steps=save_every_n_steps, every_minutes=save_every_minutes, keep=keep_checkpoints
+    )
 
     # Data first: it is encoded before a model is built, so bad data costs seconds.
     text = build(tokenizer)
@@ -91,7 +98,8 @@ def main(
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
-    optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=plans.total_steps)
+    num_steps = plans.total_steps - stages.last_reset(before=plans.start_step)
+    optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=num_steps)
     trainer = Trainer(
         model=net,
         loss=objective.fused,
@@ -110,17 +118,17 @@ def main(
     evaluations = Evaluations(
         trainer, data.chat, held_out, answers, log, batch_size=batch_size, clock=plans.clock, progress=stages.progress
     )
-    if evaluate_before_training:
-        evaluations.run(step=0)
-    after_step = partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
+    evaluations.schedule(at_start=evaluate_before_training, every=evaluate_every_n_steps)
 
     def before_step(step: Step) -> None:
         if stages.resets_optimizer(step.clock):
             left = plans.total_steps - step.clock.step
             trainer.optimizer, trainer.lr_scheduler = build_optimizer(optimizer, lr_scheduler, net, num_steps=left)
 
+    saver.begin(trainer, plans, data, evaluations, log)
+    evaluations.run_if_due(plans.start_step)
     batches = load_batches(data, plans, run, num_workers=num_workers)
-    train(trainer, batches, on_step=after_step, before_step=before_step)
+    train(trainer, batches, on_step=evaluations.after_step, before_step=before_step, saver=saver)
     finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer, clocks=stages.clocks())
 
 

@@ -7,7 +7,6 @@ The method is the `loss` node, one of the presets of `cot_components.losses`. A 
 it from `reference`: a frozen model, or the model itself with its LoRA adapters off. Transforms compose as everywhere.
 """
 
-from functools import partial
 from typing import Literal
 
 from cot_components.config import build
@@ -20,6 +19,7 @@ from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
+from cot_components.training.saver import Saver
 from cot_components.training.setup import build_optimizer, fit_rows, prepare_model, start_run
 from cot_components.training.validation import validation_data
 
@@ -62,11 +62,18 @@ def main(
     metric_logger: dict | None = None,
     log_every_n_steps: int = 1,
     log_blurred_every: int = 50,
+    resume: str = "auto",
+    save_every_n_steps: int | None = None,
+    save_every_minutes: float | None = 15.0,
+    keep_checkpoints: int = 2,
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
     config = dict(locals())
     check_checkpointer(checkpointer)
-    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
+    saver = Saver(
+        run, config, every_n_steps=save_every_n_steps, every_minutes=save_every_minutes, keep=keep_checkpoints
+    )
 
     # Data first: it is encoded before a model is built, so bad data costs seconds.
     text = build(tokenizer)
@@ -105,10 +112,11 @@ def main(
     log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
     log.say(f"{data.summary()}; {plans.summary()}")
     evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size)
-    if evaluate_before_training:
-        evaluations.run(step=0)
-    after_step = partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
-    train(trainer, load_batches(data, plans, run, num_workers=num_workers), on_step=after_step)
+    evaluations.schedule(at_start=evaluate_before_training, every=evaluate_every_n_steps)
+    saver.begin(trainer, plans, data, evaluations, log)
+    evaluations.run_if_due(plans.start_step)
+    batches = load_batches(data, plans, run, num_workers=num_workers)
+    train(trainer, batches, on_step=evaluations.after_step, saver=saver)
     finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer)
 
 

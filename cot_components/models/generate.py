@@ -24,6 +24,7 @@ def generate(
     batch_size: int = 64,
     seed: int = 0,
     stops_per_answer: int = 1,
+    between_batches: Callable[[], None] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt until a stop token; prompts of similar length are decoded together.
 
@@ -37,6 +38,7 @@ def generate(
         batch_size: prompts decoded together.
         seed: seed of the sampling.
         stops_per_answer: the completion ends at so many-th stop token.
+        between_batches: called before each batch; what it raises ends the generation.
 
     Returns:
         New token ids per prompt, in the order of `prompts`.
@@ -55,6 +57,8 @@ def generate(
     model.eval()
     try:
         for begin in range(0, len(order), batch_size):
+            if between_batches is not None:
+                between_batches()
             chosen = order[begin : begin + batch_size]
             new = _decode(model, [prompts[i] for i in chosen], max_new_tokens, stops, stops_per_answer, pad_id, choose)
             for index, ids in zip(chosen, new, strict=True):

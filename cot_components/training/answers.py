@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from cot_components.clock import Clock
@@ -16,10 +17,11 @@ from cot_components.data.traces import Trace
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.evaluation.answers import find_extractor
-from cot_components.evaluation.evaluate import Evaluation, evaluate
+from cot_components.evaluation.evaluate import Evaluation, evaluate, read_evaluation
 from cot_components.models.generate import generate
 from cot_components.training.loop import Trainer
 from cot_components.training.run_log import RunLog
+from cot_components.training.signals import Interrupted, raise_if_stopping
 from cot_components.training.validation import validation_loss
 
 
@@ -77,7 +79,9 @@ class AnswerEvaluation:
         """Where each held-out trace stands, and the token ids of its prompt."""
         return [(trace.where, chat.prompt_ids(trace.messages[:-1])) for trace in self.traces]
 
-    def __call__(self, model: Any, chat: ChatFormat) -> Evaluation:
+    def __call__(
+        self, model: Any, chat: ChatFormat, *, between_batches: Callable[[], None] | None = None
+    ) -> Evaluation:
         """Answer every prompt and score the answers."""
         tokenizer, traces = chat.tokenizer, self.traces
 
@@ -92,6 +96,7 @@ class AnswerEvaluation:
                 batch_size=self.batch_size,
                 seed=self.seed,
                 stops_per_answer=chat.stops_per_answer,
+                between_batches=between_batches,
             )
             return [tokenizer.decode(ids) for ids in completions]
 
@@ -135,23 +140,49 @@ class Evaluations:
         self._clock, self._progress = clock or (lambda step: Clock(0, 0)), progress or (lambda clock: {})
         self._trainer, self._chat, self._held_out, self._answers = trainer, chat, held_out, answers
         self._log, self._batch_size = log, batch_size
+        self._at_start = True
+        self._every: int | None = None
+        self._path = log.folder / "evaluations"
         self.done: list[tuple[int, Evaluation]] = []
 
-    def run(self, *, step: int) -> None:
-        """Measure now and log it as the state before optimizer step `step`."""
-        losses, clock = {}, self._clock(max(step - 1, 0))  # as the last step saw them
-        if self._held_out is not None:
-            losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
-        result = Evaluation((), losses=losses)
-        if self._answers is not None:
-            result = replace(self._answers(self._trainer.model, self._chat), losses=losses)
-        if losses or result.examples:
+    def schedule(self, *, at_start: bool, every: int | None) -> None:
+        """Evaluate before the first step or not, and after every so many (None: only after the last)."""
+        self._at_start, self._every = at_start, every
+
+    def run_if_due(self, step: int) -> None:
+        """Measure now if the state before optimizer step `step` is to be measured and has not been; log and save it.
+
+        A signal cuts it short; then nothing is recorded, and the resumed run does it again.
+        """
+        regular = step == self._log.total_steps or (self._every and step % self._every == 0)
+        due = self._at_start if step == 0 else regular
+        if not due or any(done == step for done, _ in self.done):
+            return
+        clock = self._clock(max(step - 1, 0))  # as the last step saw them
+        try:
+            result = self._measure(clock)
+        except Interrupted:
+            return
+        if result.losses or result.examples:
+            if self._trainer.world.is_first:
+                result.save(self._path / f"step_{step}.json")
             self.done.append((step, result))
             self._log.record({"step": step, **self._progress(clock), **result.metrics()})
 
-    def after_step(self, step: Step, measured: dict[str, float], *, every: int | None, total: int) -> None:
-        """Log one optimizer step; evaluate after every `every` of them, and after the last of `total`."""
+    def _measure(self, clock: Clock) -> Evaluation:
+        losses: dict[str, float] = {}
+        if self._held_out is not None:
+            losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
+        if self._answers is None:
+            return Evaluation((), losses=losses)
+        pause = partial(raise_if_stopping, self._trainer.world)
+        return replace(self._answers(self._trainer.model, self._chat, between_batches=pause), losses=losses)
+
+    def after_step(self, step: Step, measured: dict[str, float]) -> None:
+        """Log one optimizer step; evaluate if it is time."""
         self._log.training(step.clock.step, step.clock.epoch, {**self._progress(step.clock), **measured})
-        finished = step.clock.step + 1
-        if finished == total or (every and finished % every == 0):
-            self.run(step=finished)
+        self.run_if_due(step.clock.step + 1)
+
+    def take_up(self, steps: list[int]) -> None:
+        """Read back the evaluations that a resumed run had done."""
+        self.done = [(step, read_evaluation(self._path / f"step_{step}.json")) for step in steps]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from cot_components.data.plans import Plans
@@ -13,7 +14,7 @@ from cot_components.training.setup import Run
 
 
 def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
-    """All optimizer steps of a run, as this process sees them.
+    """All optimizer steps of a run, as this process sees them; a resumed run goes on with the first that is not done.
 
     Args:
         data: the training data.
@@ -21,7 +22,8 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
         settings: of `Plans` (`batch_size`, `gradient_accumulation_steps`, `epochs`, ...).
 
     Raises:
-        UserError: see `Plans`; packing together with a transform that changes lengths.
+        UserError: see `Plans`; packing together with a transform that changes lengths; a resumed run whose data or steps
+            are not those it was started with.
     """
     changing = [name for name, transform in data.transforms.items() if getattr(transform, "changes_lengths", False)]
     if settings.get("packed_tokens") is not None and changing:
@@ -29,7 +31,29 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
             f"packed_tokens cannot be set with dataset.transforms.{changing[0]}: rows are packed by their lengths, "
             "which it changes; leave packed_tokens out, rows of similar length then share a micro-batch"
         )
-    return Plans(data.rows.lengths, shares=data.shares, rank=run.world.rank, world_size=run.world.size, **settings)
+    world, lengths = run.world, data.rows.lengths
+    plans = Plans(
+        lengths, shares=data.shares, rank=world.rank, world_size=world.size, start_step=run.start_step, **settings
+    )
+    if run.earlier is not None:
+        now = plan_facts(data, plans)
+        for fact, value in run.earlier.state["plan"].items():
+            if now[fact] != value:
+                raise UserError(f"resume: {_FACTS[fact]} of {run.earlier.path} was {value}, now it is {now[fact]}")
+    return plans
+
+
+_FACTS = {
+    "rows_per_step": "the number of rows per step (batch_size * gradient_accumulation_steps * processes)",
+    "total_steps": "the number of steps",
+    "data": "the content of the data (its hash)",
+}
+
+
+def plan_facts(data: ReasoningDataset, plans: Plans) -> dict[str, Any]:
+    """What must be the same when a run is resumed, by name."""
+    facts = {"rows_per_step": plans.rows_per_step, "total_steps": plans.total_steps}
+    return facts | {"data": data.rows.content_hash()}
 
 
 def check_whole_steps(loss: Any, plans: Plans) -> None:
@@ -57,4 +81,5 @@ def load_batches(data: ReasoningDataset, plans: Plans, run: Run, *, num_workers:
     """
     batches: Any = data.batches(packed_tokens=plans.packed_tokens)  # indexed by plans, where torch expects numbers
     pin = run.device.type == "cuda"
-    return DataLoader(batches, sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=pin)
+    own = torch.Generator()  # a loader draws a seed when it starts; not from the stream that dropout draws from
+    return DataLoader(batches, sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=pin, generator=own)

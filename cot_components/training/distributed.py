@@ -4,6 +4,7 @@ the same for both."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,30 @@ class World:
         buffer = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(buffer)
         return buffer.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, by rank; every process gets all of them."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def first_decides(self, decide: Callable[[], Any]) -> Any:
+        """What the first process returns or raises, on every process: none is left waiting for one that failed."""
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = decide()
+            except Exception as error:
+                if self.size == 1:
+                    raise
+                outcome[1] = error
+        if self.size > 1:
+            dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
     def sync_gradients(self, model: nn.Module, sync: bool) -> None:
         """Reduce gradients across processes only with the last micro-batch of a step."""

@@ -19,6 +19,7 @@ from cot_components.models.think_tokens import write_tag_tokens
 from cot_components.training.answers import Evaluations
 from cot_components.training.distributed import full_weights
 from cot_components.training.loop import Trainer
+from cot_components.training.run_folder import mark_finished
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
 from cot_components.viz.curves import plot_run
@@ -82,13 +83,12 @@ def _write(
     if data.tag_ids:
         write_tag_tokens(folder, data.tag_ids)
     written = {"model": folder}
-    for step, result in evaluations.done:
-        result.save(run.output_dir / "evaluations" / f"step_{step}.json")
     written["token view"] = token_view(data, clocks=clocks or FIRST_EPOCHS).save(run.output_dir / "tokens.html")
     written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
     report = run.output_dir / "report.html"
     report.write_text(report_html(run.output_dir), encoding="utf-8")
     written["report"] = report
+    mark_finished(run.output_dir, evaluations=[step for step, _ in evaluations.done])
 
     console = Console()
     scored = {f"step {step}" if step else "before": result for step, result in evaluations.done if result.examples}

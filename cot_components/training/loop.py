@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,18 @@ from cot_components.training.meters import StepMeter
 
 class NonFiniteError(UserError):
     """The loss or the gradient of a step is not finite; raised before the update, names the rows."""
+
+
+class Saver(Protocol):
+    """What the loop asks of whoever saves and stops; see `training.saver.Saver`."""
+
+    def asks(self) -> tuple[float, float]: ...
+
+    def agreed(self, save: float, stop: float) -> None: ...
+
+    def before_first_step(self) -> None: ...
+
+    def after_step(self, step: Step) -> None: ...
 
 
 @dataclass
@@ -60,6 +72,7 @@ def train(
     *,
     on_step: Callable[[Step, dict[str, float]], None],
     before_step: Callable[[Step], None] | None = None,
+    saver: Saver | None = None,
 ) -> None:
     """Train on every step of `steps`, in order.
 
@@ -68,29 +81,39 @@ def train(
         steps: finished batches, one `Step` per optimizer step (a data loader).
         on_step: called after each update with the step and what was measured: logging, evaluation, saving.
         before_step: called with each step before it is trained on: what a curriculum changes in `trainer`.
+        saver: when to save and when to stop (see `training.saver`).
 
     Raises:
         NonFiniteError: see `NonFiniteError`; the weights are those before the step.
+        SystemExit: a signal stopped the run; everything is saved.
     """
     trainer.model.train()
+    if saver is not None:
+        saver.before_first_step()
     waiting_since = time.perf_counter()
     for step in steps:
         started = time.perf_counter()
         if before_step is not None:
             before_step(step)
-        on_step(step, train_step(trainer, step, loader_seconds=started - waiting_since))
+        on_step(step, train_step(trainer, step, loader_seconds=started - waiting_since, saver=saver))
+        if saver is not None:
+            saver.after_step(step)
         waiting_since = time.perf_counter()
 
 
-def train_step(trainer: Trainer, step: Step, *, loader_seconds: float = 0.0) -> dict[str, float]:
+def train_step(
+    trainer: Trainer, step: Step, *, loader_seconds: float = 0.0, saver: Saver | None = None
+) -> dict[str, float]:
     """One optimizer step; returns what was measured, normalised over all processes."""
     model, world, started = trainer.model, trainer.world, time.perf_counter()
     micro_batches = [batch.to(trainer.device) for batch in step.micro_batches]
 
     # The denominator is known before the first backward, so 8 micro-batches of 1 row and 1 of 8 rows are the same step.
-    count, weight, tokens, seen = world.sum(
-        [float(sum(getattr(batch, name) for batch in micro_batches)) for name in _COUNTS]
-    )
+    # What any process asks of all (save, stop) rides along.
+    counts = [float(sum(getattr(batch, name) for batch in micro_batches)) for name in _COUNTS]
+    count, weight, tokens, seen, *asked = world.sum([*counts, *(saver.asks() if saver else ())])
+    if saver is not None:
+        saver.agreed(*asked)
     denominator = count if trainer.normalize == "count" else weight
     if denominator == 0:
         return {"skipped": 1.0, "supervised_fraction": 0.0}
@@ -114,9 +137,9 @@ def train_step(trainer: Trainer, step: Step, *, loader_seconds: float = 0.0) -> 
     limit = float("inf") if trainer.clip_grad_norm is None else trainer.clip_grad_norm
     grad_norm = world.full(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
     measured = meter.result(world, count=count, denominator=denominator)
-    stop_unless_finite(measured["objective"], float(grad_norm), step, meter)
+    stop_unless_finite(measured["objective"], float(grad_norm), step, meter, world)
 
-    lr = trainer.optimizer.param_groups[0]["lr"]
+    lr = float(trainer.optimizer.param_groups[0]["lr"])
     trainer.optimizer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
     if trainer.lr_scheduler is not None:
@@ -144,7 +167,7 @@ def blurred_nll(model: Any, plain_loss: Callable[..., Any], batch: Batch) -> Ten
     return model.loss(plain_loss, batch, labels=batch.next_tokens, rows=batch.blurred_rows).nll
 
 
-def stop_unless_finite(objective: float, grad_norm: float, step: Step, meter: StepMeter) -> None:
+def stop_unless_finite(objective: float, grad_norm: float, step: Step, meter: StepMeter, world: World) -> None:
     """Raise before the update when the loss or the gradient norm is NaN or infinite.
 
     Raises:
@@ -152,7 +175,8 @@ def stop_unless_finite(objective: float, grad_norm: float, step: Step, meter: St
     """
     if torch.isfinite(torch.tensor([objective, grad_norm])).all():
         return
-    ids = meter.non_finite_ids() or [row for batch in step.micro_batches for row in batch.ids]
+    bad = [row for ids in world.gather(meter.non_finite_ids()) for row in ids]
+    ids = bad or [row for batch in step.micro_batches for row in batch.ids]
     shown = ", ".join(map(str, ids[:16])) + (", ..." if len(ids) > 16 else "")
     raise NonFiniteError(
         f"step {step.clock.step}: loss {objective:g}, gradient norm {grad_norm:g}; "

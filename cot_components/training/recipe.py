@@ -14,6 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cot_components.config import COMPONENT, ConfigError, check, find_config, walk
 from cot_components.errors import UserError
+from cot_components.training.run_folder import AlreadyFinished, release_locks
+from cot_components.training.signals import catch_stops
 
 
 def recipe(
@@ -22,7 +24,8 @@ def recipe(
     """Turn `main(*, key, ...)` into a recipe: its keyword arguments are the keys of its YAML.
 
     `--config` takes a path or a shipped name; overrides are torchtune's (`key=value`, `~key`). Every key is checked
-    before `main` runs. An error the user can mend ends in one sentence on stderr and exit code 2.
+    before `main` runs. An error the user can mend ends in one sentence on stderr and exit code 2; SIGTERM and SIGINT
+    end in 143 and 130 (see `training.signals`).
 
     Args:
         main: the recipe; all its parameters are keyword-only.
@@ -36,11 +39,17 @@ def recipe(
     def run() -> None:
         quiet_imports()
         try:
-            main(**read_config(main, sys.argv[1:], supplies or {}))
+            with catch_stops():
+                main(**read_config(main, sys.argv[1:], supplies or {}))
+        except AlreadyFinished as done:
+            if os.environ.get("RANK", "0") == "0":
+                print(done, flush=True)
         except UserError as error:
             if os.environ.get("RANK", "0") == "0":
                 print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
+        finally:
+            release_locks()
 
     return run
 

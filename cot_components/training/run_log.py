@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ class RunLog:
     """Writes records of the first process; the others stay silent.
 
     Args:
-        run: folder of `log.jsonl`, and this process.
+        run: folder of `log.jsonl`, and this process; a resumed run loses the records after its checkpoint.
         total_steps: length of the progress bar.
         metric_logger: a torchtune metric logger, or None.
         every: steps between two records; 0 is never.
@@ -29,9 +30,12 @@ class RunLog:
 
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
         first = run.world.is_first
-        self._file = open(run.output_dir / LOG_NAME, "a", encoding="utf-8") if first else None  # noqa: SIM115
+        self.folder, path = run.output_dir, run.output_dir / LOG_NAME
+        self._file = open(path, "a", encoding="utf-8") if first else None  # noqa: SIM115
+        if self._file is not None and run.earlier is not None:
+            self._file.truncate(min(run.earlier.state["log_bytes"], path.stat().st_size))
         self._bar: tqdm | None = None
-        self._total_steps = total_steps
+        self.total_steps = total_steps
         self._metric_logger = metric_logger if first else None
         self._every = every
         self._world, self._device, self._speed, self._last_step = run.world, run.device, SpeedMeter(), 0
@@ -40,7 +44,7 @@ class RunLog:
         """Log one optimizer step (its record only every `every` steps, and whenever blurred tokens were measured)."""
         if self._bar is None:  # made with the first step, so that its clock does not count what came before
             self._bar = tqdm(
-                total=self._total_steps,
+                total=self.total_steps,
                 initial=step,
                 unit="step",
                 disable=self._file is None,
@@ -81,6 +85,14 @@ class RunLog:
         if found := self._speed.result(model, self._device, world_size=self._world.size):
             self.record({"step": self._last_step, **found})
             self.say(sentence(found))
+
+    def size(self) -> int:
+        """Bytes of `log.jsonl`, all of them on disk; 0 where this process writes none."""
+        if self._file is None:
+            return 0
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
 
     def say(self, line: str) -> None:
         """Print one line above the progress bar."""

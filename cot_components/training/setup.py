@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import platform
+import random
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from cot_components.config import build
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
-from cot_components.viz.log import LOG_NAME
+from cot_components.training.run_folder import Earlier, enter_folder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -29,37 +30,46 @@ class Run(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     world: World
+    earlier: Earlier | None = None
+
+    @property
+    def start_step(self) -> int:
+        """Optimizer steps done before this process began."""
+        return self.earlier.state["step"] if self.earlier else 0
 
 
-def start_run(*, output_dir: str, device: str, dtype: str, seed: int, config: Mapping[str, Any]) -> Run:
-    """Choose device and number format, seed torch, join the process group, make the run's folder and write
-    `config.yaml` into it.
+def start_run(
+    *, output_dir: str, device: str, dtype: str, seed: int, config: Mapping[str, Any], resume: str = "never"
+) -> Run:
+    """Choose device and number format, seed everything, join the process group, lock the run's folder and decide
+    whether an earlier run in it goes on.
 
     Args:
         output_dir: the run's folder.
         device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
         dtype: `fp32` or `bf16`, of weights and activations.
-        seed: of everything random in torch.
+        seed: of the global random generators of torch, numpy and Python.
         config: what the run was started with.
+        resume: `auto` goes on with an unfinished run of the same config, `never` refuses a folder that holds a run; or
+            the path of a checkpoint.
 
     Raises:
-        UserError: no such device or format, the folder cannot be made, or it holds an earlier run.
+        UserError: no such device or format; see `run_folder.enter_folder`.
+        AlreadyFinished: there is nothing left to do.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     world = start(pick_device(device))
     torch.manual_seed(seed)
-    folder = Path(output_dir)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    folder = Path(output_dir).absolute()
+    earlier = world.first_decides(lambda: enter_folder(folder, config, resume=resume))
     if world.is_first:
-        if (folder / LOG_NAME).exists():
-            raise UserError(f"output_dir: {folder} already holds a run; name another (output_dir=...) or remove it")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-            (folder / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"output_dir: cannot write to {folder}: {error.strerror}") from error
-    return Run(folder, world.device, DTYPES[dtype], world)
+        (folder / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
+        for message in earlier.messages if earlier else ():
+            print(message, flush=True)
+    return Run(folder, world.device, DTYPES[dtype], world, earlier)
 
 
 def versions() -> dict[str, str]:

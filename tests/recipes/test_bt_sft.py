@@ -64,10 +64,11 @@ def test_it_prints_before_and_after(finished):
 def test_a_second_run_does_not_write_over_the_first(finished, hub):
     _, out = finished
     before = (out / "log.jsonl").read_bytes()
-    result = tune(
-        "bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", f"output_dir={out}", cwd=out
-    )
-    assert user_error(result).endswith("already holds a run; name another (output_dir=...) or remove it")
+    common = ["bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", f"output_dir={out}"]
+    error = user_error(tune(*common, cwd=out))
+    assert "a run with another config (dataset.max_rows was 96, is 12800, dataset_val.max_rows was 8" in error
+    never = user_error(tune(*common, "resume=never", cwd=out))
+    assert never.endswith("already holds a run; name another (output_dir=...) or remove it")
     assert (out / "log.jsonl").read_bytes() == before
 
 

@@ -1,0 +1,143 @@
+"""When a run is saved, how it goes on, and how it stops."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cot_components.data.batches import Step
+from cot_components.data.plans import Plans
+from cot_components.datasets import ReasoningDataset
+from cot_components.errors import UserError
+from cot_components.training.answers import Evaluations
+from cot_components.training.batching import plan_facts
+from cot_components.training.checkpoint import write_checkpoint
+from cot_components.training.loop import Trainer
+from cot_components.training.run_folder import CHECKPOINTS, config_hash, without_secrets
+from cot_components.training.run_log import RunLog
+from cot_components.training.setup import Run
+from cot_components.training.signals import defer_stops, exit_code, stop_received
+from cot_components.training.state import capture, restore
+
+
+class Saver:
+    """Saves a run at step boundaries, puts a resumed one back, stops one that got a signal.
+
+    Args:
+        run: this process and its folder.
+        config: what the run was started with; kept in every checkpoint.
+        every_n_steps: steps between two checkpoints; None for none by steps.
+        every_minutes: minutes between two checkpoints; None for none by time. With both None only a signal saves.
+        keep: checkpoints kept.
+
+    Raises:
+        UserError: a number that is not positive.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        config: Mapping[str, Any],
+        *,
+        every_n_steps: int | None,
+        every_minutes: float | None,
+        keep: int,
+    ) -> None:
+        for name, value in (
+            ("save_every_n_steps", every_n_steps),
+            ("save_every_minutes", every_minutes),
+            ("keep_checkpoints", keep),
+        ):
+            if value is not None and value <= 0:
+                raise UserError(f"{name} must be positive, got {value}")
+        self._run, self._config = run, config
+        self._every_n_steps, self._every_minutes, self._keep = every_n_steps, every_minutes, keep
+        self._save_asked = self._stop_asked = False
+
+    def begin(
+        self, trainer: Trainer, plans: Plans, data: ReasoningDataset, evaluations: Evaluations, log: RunLog
+    ) -> None:
+        """Put a resumed run back where it was; from here on a signal waits for the end of a step.
+
+        Call it last before training, when everything is built: building draws random numbers.
+        """
+        self._trainer, self._evaluations, self._log = trainer, evaluations, log
+        self._done, self._total = plans.start_step, plans.total_steps
+        self._facts = plan_facts(data, plans)
+        if self._run.earlier is not None:
+            restore(trainer, self._run.earlier.path, self._run.earlier.state)
+            evaluations.take_up(self._run.earlier.state["evaluations"])
+        self._saved_at = time.monotonic()
+        defer_stops()
+
+    def asks(self) -> tuple[float, float]:
+        """What this process wants of all: save, stop. The sums over all processes go to `agreed`."""
+        late = self._every_minutes is not None and time.monotonic() - self._saved_at > 60 * self._every_minutes
+        return float(late and self._run.world.is_first), float(stop_received() is not None)
+
+    def agreed(self, save: float, stop: float) -> None:
+        """The sums of what all processes asked for."""
+        self._save_asked, self._stop_asked = save > 0, stop > 0
+
+    def before_first_step(self) -> None:
+        """Stop here if a signal came while the run was evaluated before its first step."""
+        self.agreed(*self._run.world.sum(list(self.asks())))
+        if self._stop_asked:
+            self._stop()
+
+    def after_step(self, step: Step) -> None:
+        """Save where it is due; end the run if a signal asked for it.
+
+        Raises:
+            SystemExit: after a signal: 143 for SIGTERM, 130 for SIGINT.
+            UserError: the checkpoint cannot be written.
+        """
+        self._done = step.clock.step + 1
+        by_policy = self._every_n_steps is not None or self._every_minutes is not None
+        due = self._every_n_steps is not None and self._done % self._every_n_steps == 0
+        if due or self._save_asked or (by_policy and self._done == self._total):
+            self.save()
+        if self._stop_asked:
+            self._stop()
+
+    def save(self) -> None:
+        """Write a checkpoint of the steps done so far; all processes must call it together."""
+        tensors, state = capture(self._trainer)
+        state |= {
+            "step": self._done,
+            "plan": self._facts,
+            "evaluations": [step for step, _ in self._evaluations.done],
+            "best": best_evaluation([(step, result.metrics()) for step, result in self._evaluations.done]),
+            "log_bytes": self._log.size(),
+            "config": without_secrets(self._config),
+            "config_hash": config_hash(self._config),
+        }
+        folder = self._run.output_dir / CHECKPOINTS
+        self._run.world.first_decides(
+            lambda: write_checkpoint(folder, self._done, tensors=tensors, state=state, keep=self._keep)
+        )
+        self._saved_at = time.monotonic()
+
+    def _stop(self) -> None:
+        self.save()
+        self._log.say(
+            f"stopped by a signal after {self._done} of {self._total} steps; the same command goes on from here"
+        )
+        self._log.close()
+        self._run.world.close()
+        raise SystemExit(exit_code(stop_received()))
+
+
+def best_evaluation(measured: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any] | None:
+    """The best evaluation so far: highest `answer_accuracy`, else lowest `val_loss`; None where nothing was measured.
+
+    NaN never wins, and the first of equals does.
+    """
+    for metric, sign in (("answer_accuracy", 1.0), ("val_loss", -1.0)):
+        values = [(sign * m[metric], -step) for step, m in measured if math.isfinite(m.get(metric, math.nan))]
+        if values:
+            value, step = max(values)
+            return {"metric": metric, "value": sign * value, "step": -step}
+    return None

@@ -1,0 +1,219 @@
+"""Everything a step depends on, as plain CPU tensors and JSON, whole and by name: the same for any number of processes.
+
+Frozen weights (the base of a LoRA model) are not saved: they are what the run started from.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.distributed.tensor import DTensor, Shard
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from cot_components.errors import UserError
+from cot_components.training.loop import Trainer
+
+MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
+Tensors = dict[str, Tensor]
+
+
+def capture(trainer: Trainer) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """Tensors by file and the JSON part: weights, optimizer, schedule, random generators of every process.
+
+    All processes must call it together, because sharded tensors are gathered; only the first one gets anything.
+    """
+    world = trainer.world
+    model = _gather(_trained(trainer.model), keep=world.is_first)
+    optimizer, numbers = _optimizer_state(trainer)
+    generators = world.gather(random_state(trainer.device))
+    if not world.is_first:
+        return {}, {}
+    every = {f"{rank}.{name}": value for rank, state in enumerate(generators) for name, value in state.items()}
+    schedule = None if trainer.lr_scheduler is None else _plain(trainer.lr_scheduler.state_dict())
+    state = {"optimizer": numbers, "lr_scheduler": schedule, "processes": world.size}
+    return {MODEL: model, OPTIMIZER: optimizer, RANDOM: every}, state
+
+
+def restore(trainer: Trainer, folder: Path, state: Mapping[str, Any]) -> None:
+    """Put a captured state back, in place.
+
+    Raises:
+        UserError: weights that are not those of this model; names the first that differs.
+    """
+    with safe_open(folder / MODEL, framework="pt") as file:
+        named = dict(_trained(trainer.model))
+        _check_names(set(named), set(file.keys()), folder / MODEL)
+        with torch.no_grad():
+            for name, value in named.items():
+                saved = file.get_tensor(name)
+                if saved.shape != value.shape or saved.dtype != value.dtype:
+                    kinds = f"is {saved.dtype} {list(saved.shape)}, the model has {value.dtype} {list(value.shape)}"
+                    raise UserError(f"{folder / MODEL}: '{name}' {kinds}")
+                value.copy_(_share_of(saved.to(value.device), value))
+    _restore_optimizer(trainer, folder / OPTIMIZER, state["optimizer"])
+    if trainer.lr_scheduler is not None:
+        trainer.lr_scheduler.load_state_dict({**trainer.lr_scheduler.state_dict(), **state["lr_scheduler"]})
+    _restore_random(trainer, folder / RANDOM, state)
+
+
+def random_state(device: torch.device) -> Tensors:
+    """The state of every global random generator of this process."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    found = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([version, *words], dtype=torch.int64),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.tensor([*np.asarray(keys).tolist(), position, has_gauss], dtype=torch.int64),
+        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+    }
+    return found | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Undo `random_state`."""
+    torch.set_rng_state(state["torch"])
+    version, *words = state["python"].tolist()
+    gauss = state["python_gauss"].tolist()
+    random.setstate((version, tuple(words), gauss[0] if gauss else None))
+    *keys, position, has_gauss = state["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, float(state["numpy_gauss"])))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _restore_random(trainer: Trainer, file: Path, state: Mapping[str, Any]) -> None:
+    """With another number of processes the old streams belong to no one: each process starts its own anew."""
+    rank, size = trainer.world.rank, trainer.world.size
+    if state["processes"] != size:
+        torch.manual_seed(state["step"] * size + rank)
+        return
+    with safe_open(file, framework="pt") as opened:
+        mine = [name for name in opened.keys() if name.startswith(f"{rank}.")]  # noqa: SIM118
+        set_random_state({name.partition(".")[2]: opened.get_tensor(name) for name in mine}, trainer.device)
+
+
+def _trained(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights that learn, and buffers that belong to the state, by the names they have without wrappers."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield _clean(name), parameter
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                yield _clean(name), buffer
+
+
+def _clean(name: str) -> str:
+    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
+
+
+def _gather(named: Iterable[tuple[str, Tensor]], *, keep: bool) -> Tensors:
+    """Whole tensors on the CPU; a compressed one as its plain parts, `name:part`."""
+    found: Tensors = {}
+    for name, value in named:
+        whole = (value.full_tensor() if isinstance(value, DTensor) else value).detach()
+        if keep and is_traceable_wrapper_subclass(whole):
+            found |= {f"{name}:{part}": getattr(whole, part).cpu() for part in whole.__tensor_flatten__()[0]}
+        elif keep:
+            found[name] = whole.cpu()
+    return found
+
+
+def _optimizer_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
+    optimizer, names = trainer.optimizer, _names(trainer.model)
+    states = [
+        (f"{names[parameter]}/{key}", value)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        for key, value in optimizer.state.get(parameter, {}).items()
+    ]
+    tensors = _gather(((n, v) for n, v in states if isinstance(v, Tensor)), keep=trainer.world.is_first)
+    groups = [
+        _plain(group) | {"params": [names[parameter] for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    return tensors, {"groups": groups, "numbers": {n: v for n, v in states if not isinstance(v, Tensor)}}
+
+
+def _restore_optimizer(trainer: Trainer, file: Path, saved: Mapping[str, Any]) -> None:
+    optimizer, names = trainer.optimizer, _names(trainer.model)
+    for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
+        _check_names({names[parameter] for parameter in group["params"]}, set(values["params"]), file)
+        for key, value in values.items():
+            if isinstance(group.get(key), Tensor):
+                group[key].fill_(value)
+            elif key != "params":
+                group[key] = tuple(value) if isinstance(value, list) else value
+    with safe_open(file, framework="pt") as opened:
+        stored: dict[str, dict[str, list[str]]] = {}  # parameter -> key -> parts
+        for name in opened.keys():  # noqa: SIM118
+            parameter, _, key = name.rpartition("/")
+            stored.setdefault(parameter, {}).setdefault(key.partition(":")[0], []).append(name)
+        if any(":" in name for name in opened.keys()):  # noqa: SIM118
+            get_optimizer_state_dict(trainer.model, optimizer)  # makes empty states: only it knows how to compress them
+        for group, parameter in ((g, p) for g in optimizer.param_groups for p in g["params"]):
+            on_device = bool(group.get("fused") or group.get("capturable"))
+            empty, name = optimizer.state.get(parameter, {}), names[parameter]
+            restored: dict[str, Any] = {}
+            for key, parts in stored.get(name, {}).items():
+                whole = {part.partition(":")[2]: opened.get_tensor(part) for part in parts}
+                restored[key] = _read(whole, parameter, empty.get(key), on_device=on_device)
+            prefix = f"{name}/"
+            numbers = {n.removeprefix(prefix): v for n, v in saved["numbers"].items() if n.startswith(prefix)}
+            optimizer.state[parameter] = restored | numbers
+
+
+def _read(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | None, *, on_device: bool) -> Tensor:
+    """One state of one parameter, on its device and divided among processes as it is."""
+    value = parts.get("")
+    if value is None:
+        kind = empty.to_local() if isinstance(empty, DTensor) else empty
+        assert is_traceable_wrapper_subclass(kind)
+        whole = type(kind).__tensor_unflatten__(parts, kind.__tensor_flatten__()[1], None, None)  # type: ignore[arg-type]
+        return _share_of(whole.to(parameter.device), parameter)
+    if value.shape != parameter.shape:  # a step count: on the CPU, unless the update is one kernel
+        return value.to(parameter.device) if on_device else value
+    return _share_of(value.to(parameter.device), parameter)
+
+
+def _share_of(whole: Tensor, like: Tensor) -> Tensor:
+    """This process's rows of a whole tensor, as FSDP2 divides them; the whole tensor for one process."""
+    if not isinstance(like, DTensor):
+        return whole
+    assert like.placements == (Shard(0),)
+    rows = -(-len(whole) // like.device_mesh.size())
+    begin = min(rows * like.device_mesh.get_local_rank(), len(whole))
+    mine = whole[begin : min(begin + rows, len(whole))]
+    return DTensor.from_local(
+        mine, like.device_mesh, like.placements, run_check=False, shape=whole.shape, stride=whole.stride()
+    )
+
+
+def _names(model: nn.Module) -> dict[Tensor, str]:
+    return {parameter: _clean(name) for name, parameter in model.named_parameters()}
+
+
+def _check_names(wanted: set[str], saved: set[str], file: Path) -> None:
+    for name in sorted(wanted ^ saved):
+        raise UserError(f"{file}: '{name}' is {'missing' if name in wanted else 'not a trained weight of this model'}")
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What of it JSON can hold exactly (functions, parameters and None-s of functions stay out)."""
+    values = {key: float(value) if isinstance(value, Tensor) else value for key, value in state.items()}
+    return {key: value for key, value in values.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, (int, float, str)) for item in value)
+    return isinstance(value, (int, float, str, bool)) or value is None
