@@ -73,9 +73,7 @@ def main(
     config = dict(locals())
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
-    saver = Saver(
-        run, config, every_n_steps=save_every_n_steps, every_minutes=save_every_minutes, keep=keep_checkpoints
-    )
+    saver = Saver(run, config)
 
     # Data first: it is encoded before a model is built, so bad data costs seconds.
     text = build(tokenizer)
@@ -118,7 +116,6 @@ def main(
     evaluations = Evaluations(
         trainer, data.chat, held_out, answers, log, batch_size=batch_size, clock=plans.clock, progress=stages.progress
     )
-    evaluations.schedule(at_start=evaluate_before_training, every=evaluate_every_n_steps)
 
     def before_step(step: Step) -> None:
         if stages.resets_optimizer(step.clock):
@@ -126,7 +123,7 @@ def main(
             trainer.optimizer, trainer.lr_scheduler = build_optimizer(optimizer, lr_scheduler, net, num_steps=left)
 
     saver.begin(trainer, plans, data, evaluations, log)
-    evaluations.run_if_due(plans.start_step)
+    evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)
     batches = load_batches(data, plans, run, num_workers=num_workers)
     train(trainer, batches, on_step=evaluations.after_step, before_step=before_step, saver=saver)
     finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer, clocks=stages.clocks())

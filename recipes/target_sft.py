@@ -71,9 +71,7 @@ def main(
     config = dict(locals())
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
-    saver = Saver(
-        run, config, every_n_steps=save_every_n_steps, every_minutes=save_every_minutes, keep=keep_checkpoints
-    )
+    saver = Saver(run, config)
 
     # Data first: it is encoded before a model is built, so bad data costs seconds.
     text = build(tokenizer)
@@ -112,9 +110,8 @@ def main(
     log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
     log.say(f"{data.summary()}; {plans.summary()}")
     evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size)
-    evaluations.schedule(at_start=evaluate_before_training, every=evaluate_every_n_steps)
     saver.begin(trainer, plans, data, evaluations, log)
-    evaluations.run_if_due(plans.start_step)
+    evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)
     batches = load_batches(data, plans, run, num_workers=num_workers)
     train(trainer, batches, on_step=evaluations.after_step, saver=saver)
     finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer)

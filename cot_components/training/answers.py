@@ -144,10 +144,14 @@ class Evaluations:
         self._every: int | None = None
         self._path = log.folder / "evaluations"
         self.done: list[tuple[int, Evaluation]] = []
+        self.interrupted = False  # on every process or on none
 
-    def schedule(self, *, at_start: bool, every: int | None) -> None:
-        """Evaluate before the first step or not, and after every so many (None: only after the last)."""
+    def begin(self, step: int, *, at_start: bool, every: int | None) -> None:
+        """Evaluate before the first step or not, and after every so many (None: only after the last); begin with the
+        state before `step`, if that is due and was not measured before a stop.
+        """
         self._at_start, self._every = at_start, every
+        self.run_if_due(step)
 
     def run_if_due(self, step: int) -> None:
         """Measure now if the state before optimizer step `step` is to be measured and has not been; log and save it.
@@ -162,6 +166,7 @@ class Evaluations:
         try:
             result = self._measure(clock)
         except Interrupted:
+            self.interrupted = True
             return
         if result.losses or result.examples:
             if self._trainer.world.is_first:

@@ -207,11 +207,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def without_secrets(node: Any) -> Any:
     """The config with every secret of the environment (a variable named like a token or key) replaced by its name."""
     secrets = {value: name for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= 8}
+    return _replaced(node, {value: f"${{oc.env:{name}}}" for value, name in secrets.items()})
+
+
+def _replaced(node: Any, spelled: Mapping[str, str]) -> Any:
     if isinstance(node, Mapping):
-        return {key: without_secrets(value) for key, value in node.items()}
+        return {key: _replaced(value, spelled) for key, value in node.items()}
     if isinstance(node, (list, tuple)):
-        return [without_secrets(value) for value in node]
+        return [_replaced(value, spelled) for value in node]
     if isinstance(node, str):
-        for value, name in secrets.items():
-            node = node.replace(value, f"${{oc.env:{name}}}")
+        for text, name in spelled.items():
+            node = node.replace(text, name)
     return node

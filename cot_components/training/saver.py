@@ -27,33 +27,21 @@ class Saver:
 
     Args:
         run: this process and its folder.
-        config: what the run was started with; kept in every checkpoint.
-        every_n_steps: steps between two checkpoints; None for none by steps.
-        every_minutes: minutes between two checkpoints; None for none by time. With both None only a signal saves.
-        keep: checkpoints kept.
+        config: the recipe's arguments, kept in every checkpoint. These three are read here: `save_every_n_steps` (None
+            for none by steps), `save_every_minutes` (None for none by time; with both None only a signal saves) and
+            `keep_checkpoints`.
 
     Raises:
         UserError: a number that is not positive.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        config: Mapping[str, Any],
-        *,
-        every_n_steps: int | None,
-        every_minutes: float | None,
-        keep: int,
-    ) -> None:
-        for name, value in (
-            ("save_every_n_steps", every_n_steps),
-            ("save_every_minutes", every_minutes),
-            ("keep_checkpoints", keep),
-        ):
-            if value is not None and value <= 0:
-                raise UserError(f"{name} must be positive, got {value}")
+    def __init__(self, run: Run, config: Mapping[str, Any]) -> None:
+        for name in ("save_every_n_steps", "save_every_minutes", "keep_checkpoints"):
+            if config[name] is not None and config[name] <= 0:
+                raise UserError(f"{name} must be positive, got {config[name]}")
         self._run, self._config = run, config
-        self._every_n_steps, self._every_minutes, self._keep = every_n_steps, every_minutes, keep
+        self._every_n_steps: int | None = config["save_every_n_steps"]
+        self._every_minutes: float | None = config["save_every_minutes"]
         self._save_asked = self._stop_asked = False
 
     def begin(
@@ -99,7 +87,7 @@ class Saver:
         due = self._every_n_steps is not None and self._done % self._every_n_steps == 0
         if due or self._save_asked or (by_policy and self._done == self._total):
             self.save()
-        if self._stop_asked:
+        if self._stop_asked or self._evaluations.interrupted:
             self._stop()
 
     def save(self) -> None:
@@ -116,7 +104,9 @@ class Saver:
         }
         folder = self._run.output_dir / CHECKPOINTS
         self._run.world.first_decides(
-            lambda: write_checkpoint(folder, self._done, tensors=tensors, state=state, keep=self._keep)
+            lambda: write_checkpoint(
+                folder, self._done, tensors=tensors, state=state, keep=self._config["keep_checkpoints"]
+            )
         )
         self._saved_at = time.monotonic()
 

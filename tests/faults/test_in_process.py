@@ -1,0 +1,163 @@
+"""Faults inside the process, for every training recipe: the first error comes out, the last checkpoint stays whole, and
+the same command goes on."""
+
+import os
+import signal
+
+import pytest
+import torch
+from contract import TOTAL, Killed, Seen, checkpoint, copied, differences, patched, saved_steps
+
+import cot_components.training.checkpoint as checkpoint_module
+import cot_components.training.loop as loop
+from cot_components.data.batches import Batches
+from cot_components.training.answers import Evaluations
+from cot_components.training.checkpoint import damage, find_newest
+from cot_components.training.run_log import RunLog
+from cot_components.training.saver import Saver
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died
+
+
+class Broken(RuntimeError):
+    """What a test breaks with: nothing in the package may turn it into something else."""
+
+
+def at_call(number, original, act):
+    """`original`, with `act` done first at its `number`-th call."""
+    calls = []
+
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == number:
+            act()
+        return original(*args, **kwargs)
+
+    return wrapped
+
+
+def broken():
+    raise Broken("first error")
+
+
+PLACES = {
+    "data": (Batches, "batch", 9),
+    "forward and backward": (loop.StepMeter, "add", 9),
+    "gradient": (torch.nn.utils, "clip_grad_norm_", 5),
+    "optimizer": (torch.optim.AdamW, "step", 5),
+    "logger": (RunLog, "record", 6),
+    "evaluation": (Evaluations, "_measure", 2),
+}
+
+
+@pytest.mark.parametrize("place", list(PLACES))
+def test_an_error_comes_out_and_the_last_checkpoint_is_whole(reference, tmp_path, place):
+    where, name, number = PLACES[place]
+    out, handlers = tmp_path / "out", [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    with patched((where, name, at_call(number, getattr(where, name), broken))), pytest.raises(Broken):
+        reference.again(out)
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
+    steps = saved_steps(out)
+    assert steps and all(damage(checkpoint(out, step)) is None for step in steps)
+    seen = reference.again(out)
+    assert seen.code == 0 and differences(reference.out, out) == []
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["after model.safetensors", "after optimizer.safetensors", "before manifest", "before rename", "before prune"],
+)
+def test_death_at_every_stage_of_a_save(reference, tmp_path, point):
+    """The process is gone at once: no handler runs, what is half written stays where it is."""
+    saves = []
+
+    def reached(here):
+        if here == point:
+            saves.append(here)
+            if len(saves) == 4:
+                raise Killed
+
+    out = tmp_path / "out"
+    without_tidying = (checkpoint_module.shutil, "rmtree", lambda path, **options: None)
+    with patched((checkpoint_module, "reached", reached), without_tidying), pytest.raises(Killed):
+        reference.again(out)
+    assert find_newest(out / "checkpoints").path == checkpoint(out, 4 if point == "before prune" else 3)
+    assert reference.again(out).code == 0 and differences(reference.out, out) == []
+    assert not list((out / "checkpoints").glob(".saving-*"))
+
+
+def signalled(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+SIGNALS = {
+    "in a forward": (loop.StepMeter, "add", 9, signal.SIGTERM),
+    "between micro-batches": (loop.StepMeter, "add", 10, signal.SIGINT),
+    "in a save": (checkpoint_module, "reached", 17, signal.SIGTERM),
+    "in an evaluation": (Evaluations, "_measure", 2, signal.SIGTERM),
+    "before the first step": (Evaluations, "_measure", 1, signal.SIGINT),
+    "in the data": (Batches, "batch", 9, signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("place", list(SIGNALS))
+def test_a_signal_saves_and_ends(reference, tmp_path, place):
+    where, name, count, number = SIGNALS[place]
+    out = tmp_path / "out"
+    every = [] if place == "in a save" else ["save_every_n_steps=null"]  # nothing but the signal saves
+    with patched((where, name, at_call(count, getattr(where, name), signalled(number)))):
+        seen = reference.again(out, *every, "keep_checkpoints=1")
+    assert seen.code == 128 + number
+    steps = saved_steps(out)
+    assert len(steps) == 1 and damage(checkpoint(out, steps[0])) is None
+    seen = reference.again(out)
+    assert seen.code == 0 and seen.steps == reference.seen.steps[steps[0] :]
+    assert differences(reference.out, out) == []
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_what_is_not_finite_stops_before_the_update(reference, tmp_path, capsys, poison):
+    """The poisoned step is not saved, its rows are named, and the same command ends there again."""
+
+    def poisoned(original):
+        def fused(*args, **kwargs):
+            out = original(*args, **kwargs)
+            return out._replace(objective=out.objective * poison)
+
+        return fused
+
+    train_step, out, seen = loop.train_step, tmp_path / "out", Seen()
+
+    def bad_fifth(trainer, step, **options):
+        if step.clock.step == 4:
+            trainer.loss = poisoned(trainer.loss)
+        return train_step(trainer, step, **options)
+
+    with patched((loop, "train_step", bad_fifth)):
+        seen = reference.again(out)
+    assert seen.code == 2 and saved_steps(out) == [1, 2, 3, 4]
+    said = capsys.readouterr().err
+    rows = reference.seen.steps[4][1]
+    assert "step 4: loss" in said and "stopped before the update" in said
+    assert {int(row) for row in said.split("Row ids: ")[1].split("\n")[0].split(", ")} <= set(rows)
+    assert reference.again(out).code == 0 and differences(reference.out, out) == []
+
+
+def test_a_learning_rate_that_explodes_is_stopped(reference, tmp_path, capsys):
+    out = tmp_path / "out"
+    seen = reference.again(out, "optimizer.lr=1e20", "lr_scheduler=null", "optimizer.fused=false")
+    assert seen.code == 2 and "stopped before the update. Row ids: " in capsys.readouterr().err
+    assert max(saved_steps(out)) < TOTAL and not (out / "model").exists()
+
+
+def test_a_second_process_is_refused(reference, tmp_path, capsys):
+    from cot_components.training.run_folder import lock, release_locks
+
+    out = copied(reference.out, tmp_path / "out", until=3)
+    lock(out)
+    try:
+        with patched((Saver, "begin", lambda *args: pytest.fail("it went on"))):
+            seen = reference.again(out)
+    finally:
+        release_locks()
+    assert seen.code == 2 and f"is in use by another process (pid {os.getpid()})" in capsys.readouterr().err

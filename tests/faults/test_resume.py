@@ -1,0 +1,87 @@
+"""Resumed equals never stopped, bit for bit, for every training recipe; and fails when something is withheld."""
+
+import pytest
+from contract import PER_EPOCH, TOTAL, Killed, checkpoint, copied, differences, patched, saved_steps
+
+import cot_components.training.state as state_module
+from cot_components.training.saver import Saver
+from cot_components.training.setup import Run
+
+
+def test_the_reference_run_is_what_the_battery_thinks(reference):
+    assert reference.seen.code == 0 and saved_steps(reference.out) == list(range(1, TOTAL + 1))
+    assert [step for step, _, _ in reference.seen.steps] == list(range(TOTAL))
+    sizes = [len(ids) for _, ids, _ in reference.seen.steps]
+    assert sizes == [8, 8, 8, 8, 8, 4] * 2  # accumulation, and a ragged last step
+
+
+@pytest.mark.parametrize("step", [1, 4, PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 2, TOTAL - 1, TOTAL])
+def test_resumed_equals_uninterrupted(reference, tmp_path, step):
+    """At the first step, in an epoch, before its last step, at its boundary (where a curriculum resets), at the end."""
+    out = copied(reference.out, tmp_path / "out", until=step)
+    seen = reference.again(out)
+    assert seen.code == 0 and seen.steps == reference.seen.steps[step:]
+    assert differences(reference.out, out) == []
+
+
+def test_a_run_that_dies_between_two_checkpoints(reference, tmp_path):
+    """Steps after the last checkpoint are done again; their records are not in the log twice."""
+
+    def die(self, step):
+        original(self, step)
+        if step.clock.step == 4:
+            raise Killed
+
+    original, out = Saver.after_step, tmp_path / "out"
+    with patched((Saver, "after_step", die)), pytest.raises(Killed):
+        reference.again(out, "save_every_n_steps=3")
+    assert saved_steps(out) == [3]
+    seen = reference.again(out, "save_every_n_steps=3")
+    assert [step for step, _, _ in seen.steps] == list(range(3, TOTAL))
+    assert differences(reference.out, out) == []
+
+
+def test_resuming_twice_without_training_changes_nothing(reference, tmp_path):
+    def die(self):
+        raise Killed
+
+    out = copied(reference.out, tmp_path / "out", until=5)
+    before = (checkpoint(out, 5) / "manifest.json").read_bytes()
+    for _ in range(2):
+        with patched((Saver, "before_first_step", die)), pytest.raises(Killed):
+            reference.again(out)
+    assert (checkpoint(out, 5) / "manifest.json").read_bytes() == before
+    reference.again(out)
+    assert differences(reference.out, out) == []
+
+
+def test_a_finished_run_says_so(reference, capsys):
+    before = sorted(path.name for path in reference.out.rglob("*"))
+    seen = reference.again(reference.out)
+    assert seen.code == 0 and seen.steps == []
+    assert "holds this run and it is finished; to train again: output_dir=ANOTHER" in capsys.readouterr().out
+    assert sorted(path.name for path in reference.out.rglob("*")) == before
+
+
+def without_random_state(reference, out):
+    with patched((state_module, "set_random_state", lambda state, device: None)):
+        return reference.again(out)
+
+
+def without_optimizer(reference, out):
+    with patched((state_module, "_restore_optimizer", lambda trainer, file, saved: None)):
+        return reference.again(out)
+
+
+def with_another_position(reference, out):
+    one_later = property(lambda run: run.earlier.state["step"] + 1 if run.earlier else 0)
+    with patched((Run, "start_step", one_later)):
+        return reference.again(out)
+
+
+@pytest.mark.parametrize("withhold", [without_random_state, without_optimizer, with_another_position])
+def test_negative_control(reference, tmp_path, withhold):
+    """The comparison notices when one part of the state is not restored."""
+    out = copied(reference.out, tmp_path / "out", until=4)
+    seen = withhold(reference, out)
+    assert seen.steps != reference.seen.steps[4:] and differences(reference.out, out) != []
