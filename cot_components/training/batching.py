@@ -22,8 +22,8 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
         settings: of `Plans` (`batch_size`, `gradient_accumulation_steps`, `epochs`, ...).
 
     Raises:
-        UserError: see `Plans`; packing together with a transform that changes lengths; a resumed run whose data or steps
-            are not those it was started with.
+        UserError: see `Plans`; packing together with a transform that changes lengths; a resumed run whose data or
+            steps are not those it was started with.
     """
     changing = [name for name, transform in data.transforms.items() if getattr(transform, "changes_lengths", False)]
     if settings.get("packed_tokens") is not None and changing:
@@ -44,7 +44,7 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
 
 
 _FACTS = {
-    "rows_per_step": "the number of rows per step (batch_size * gradient_accumulation_steps * processes)",
+    "step_size": "the size of a step (batch_size * gradient_accumulation_steps * processes)",
     "total_steps": "the number of steps",
     "data": "the content of the data (its hash)",
 }
@@ -52,7 +52,7 @@ _FACTS = {
 
 def plan_facts(data: ReasoningDataset, plans: Plans) -> dict[str, Any]:
     """What must be the same when a run is resumed, by name."""
-    facts = {"rows_per_step": plans.rows_per_step, "total_steps": plans.total_steps}
+    facts = {"step_size": plans.step_size, "total_steps": plans.total_steps}
     return facts | {"data": data.rows.content_hash()}
 
 

@@ -7,6 +7,8 @@ import cot_components.training.state as state_module
 from cot_components.training.saver import Saver
 from cot_components.training.setup import Run
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died
+
 
 def test_the_reference_run_is_what_the_battery_thinks(reference):
     assert reference.seen.code == 0 and saved_steps(reference.out) == list(range(1, TOTAL + 1))

@@ -62,7 +62,8 @@ def test_fifty_packed_steps_are_the_padded_ones():
 
 
 def test_a_transform_that_changes_lengths_is_refused():
+    run = SimpleNamespace(world=World(), start_step=0, earlier=None)
     data = SimpleNamespace(rows=SimpleNamespace(lengths=LENGTHS), shares=None, transforms={"cap": Cap(max_tokens=8)})
     with pytest.raises(UserError, match=r"packed_tokens cannot be set with dataset\.transforms\.cap: "):
-        plan_steps(data, SimpleNamespace(world=World()), batch_size=2, packed_tokens=64)
-    assert plan_steps(data, SimpleNamespace(world=World()), batch_size=2).packed_tokens is None
+        plan_steps(data, run, batch_size=2, packed_tokens=64)
+    assert plan_steps(data, run, batch_size=2).packed_tokens is None

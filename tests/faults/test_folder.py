@@ -1,0 +1,163 @@
+"""What lies in the run's folder at the start, for every training recipe: used, refused or named in one sentence."""
+
+import json
+import shutil
+
+import pytest
+from contract import TOTAL, checkpoint, copied, differences, patched, saved_steps
+
+from cot_components.data.store import Rows
+
+FILES = ["model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json"]
+
+
+def cut(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *((lambda path, name=name: flip(path / name)) for name in FILES[:4]),
+        *((lambda path, share=share: cut(path / "model.safetensors", share)) for share in (0.0, 0.5, 0.99)),
+        lambda path: (path / "random.safetensors").unlink(),
+        lambda path: (shutil.rmtree(path), path.mkdir()),
+    ],
+    ids=[*(f"flipped {name}" for name in FILES[:4]), "cut 0", "cut 50", "cut 99", "missing", "empty"],
+)
+def test_a_damaged_newest_checkpoint_is_left_out(reference, tmp_path, capsys, harm):
+    """What it costs is the steps since the one before it; nothing else."""
+    out = copied(reference.out, tmp_path / "out", until=TOTAL - 1)
+    harm(checkpoint(out, TOTAL - 1))
+    seen = reference.again(out)
+    assert seen.code == 0 and [step for step, _, _ in seen.steps] == [TOTAL - 2, TOTAL - 1]
+    assert f"left out {checkpoint(out, TOTAL - 1)}: " in capsys.readouterr().out
+    assert differences(reference.out, out) == []
+
+
+def test_no_whole_checkpoint_is_an_error_that_lists_them(reference, tmp_path, capsys):
+    out = copied(reference.out, tmp_path / "out", until=3)
+    for step in (1, 2, 3):
+        flip(checkpoint(out, step) / FILES[step])
+    assert reference.again(out).code == 2
+    said = capsys.readouterr().err
+    assert "no checkpoint in" in said and all(f"{FILES[step]} has changed" in said for step in (1, 2, 3))
+
+
+def test_a_newer_format_is_refused(reference, tmp_path, capsys):
+    out = copied(reference.out, tmp_path / "out", until=2)
+    manifest = checkpoint(out, 2) / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
+    assert reference.again(out).code == 2
+    assert "has checkpoint format 99; this version reads 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.lr=0.5", "optimizer.lr was"),
+        ("model.num_layers=1", "model.num_layers was 2, is 1"),
+        ("seed=7", "seed was 0, is 7"),
+        ("epochs=3", "epochs was 2, is 3"),
+    ],
+)
+def test_another_config_is_refused_and_named(reference, tmp_path, capsys, override, said):
+    out = copied(reference.out, tmp_path / "out", until=2)
+    assert reference.again(out, override).code == 2
+    assert said in capsys.readouterr().err and saved_steps(out) == [1, 2]
+
+
+def test_keys_that_change_no_number_are_free(reference, tmp_path):
+    """Another split of the same global batch, workers, other points of saving and evaluating."""
+    out = copied(reference.out, tmp_path / "out", until=TOTAL - 2)
+    free = ["num_workers=2", "save_every_n_steps=5", "log_every_n_steps=2", "batch_size=8"]
+    seen = reference.again(out, *free, "gradient_accumulation_steps=1")
+    assert seen.code == 0 and len(seen.steps) == 2
+    for (_, ids, loss), (_, same_ids, same_loss) in zip(seen.steps, reference.seen.steps[-2:], strict=True):
+        assert set(ids) == set(same_ids) and loss == pytest.approx(same_loss, rel=0.1)  # dropout falls elsewhere
+
+
+def test_another_global_batch_is_refused(reference, tmp_path, capsys):
+    out = copied(reference.out, tmp_path / "out", until=2)
+    assert reference.again(out, "batch_size=2").code == 2
+    assert "the size of a step" in capsys.readouterr().err
+
+
+def test_data_that_changed_are_refused(reference, tmp_path, capsys):
+    out = copied(reference.out, tmp_path / "out", until=2)
+    with patched((Rows, "content_hash", lambda self: "0" * 64)):
+        assert reference.again(out).code == 2
+    assert "resume: the content of the data (its hash) of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("resume", ["never", "nowhere", "{out}/checkpoints/step_00000009"])
+def test_what_cannot_be_resumed(reference, tmp_path, capsys, resume):
+    out = copied(reference.out, tmp_path / "out", until=2)
+    assert reference.again(out, f"resume={resume.format(out=out)}").code == 2
+    said = capsys.readouterr().err
+    assert "already holds a run" in said or "resume: no folder" in said or "already holds another run" in said
+
+
+def test_a_checkpoint_by_its_path(reference, tmp_path):
+    """In its own folder, later checkpoints step aside; in a new folder, log and evaluations come along."""
+    own = copied(reference.out, tmp_path / "own", until=6)
+    assert reference.again(own, f"resume={checkpoint(own, 4)}").code == 0
+    assert differences(reference.out, own) == []
+    assert {path.name for path in (own / "checkpoints").glob("*.set_aside")} == {
+        "step_00000005.set_aside",
+        "step_00000006.set_aside",
+    }
+    new = tmp_path / "new"
+    seen = reference.again(new, f"resume={checkpoint(reference.out, 8)}")
+    assert seen.code == 0 and [step for step, _, _ in seen.steps] == list(range(8, TOTAL))
+    assert differences(reference.out, new) == []
+
+
+def test_a_run_that_never_saved_starts_again(reference, tmp_path):
+    out = copied(reference.out, tmp_path / "out", until=0)
+    seen = reference.again(out, "save_every_n_steps=12")
+    assert seen.code == 0 and seen.steps == reference.seen.steps
+
+
+@pytest.mark.parametrize("blocked", ["file", "below a file"])
+def test_a_folder_that_cannot_be_made(reference, tmp_path, capsys, blocked):
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" if blocked == "file" else tmp_path / "file" / "out"
+    assert reference.again(out).code == 2
+    assert f"output_dir: cannot write to {out}: " in capsys.readouterr().err
+
+
+def test_a_relative_folder_stays_where_it_was(reference, tmp_path, monkeypatch):
+    from cot_components.training.saver import Saver
+
+    def move(self, *args):
+        begin(self, *args)
+        monkeypatch.chdir("/")
+
+    begin = Saver.begin
+    monkeypatch.chdir(tmp_path)
+    with patched((Saver, "begin", move)):
+        assert reference.again("out").code == 0
+    assert saved_steps(tmp_path / "out") == list(range(1, TOTAL + 1)) and (tmp_path / "out" / "model").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("save_every_n_step=5", "unknown key 'save_every_n_step'; did you mean 'save_every_n_steps'?"),
+        ("save_every_n_steps=0", "save_every_n_steps must be positive, got 0"),
+        ("save_every_minutes=-1", "save_every_minutes must be positive, got -1"),
+        ("keep_checkpoints=0", "keep_checkpoints must be positive, got 0"),
+        ("resume=null", "resume must be str"),
+    ],
+)
+def test_settings_of_saving_are_checked(reference, tmp_path, capsys, override, said):
+    assert reference.again(tmp_path / "out", override).code == 2
+    assert said in capsys.readouterr().err
