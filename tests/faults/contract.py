@@ -83,7 +83,8 @@ def overrides_for(name: str, hub: Path) -> list[str]:
     """What makes a recipe's quickstart tiny and complete."""
     written = OmegaConf.to_container(OmegaConf.load(find_config(f"{name}/quickstart")))
     assert isinstance(written, dict)
-    chosen = {key: value for key, value in SMALL.items() if has_key(written, key)}
+    keys = inspect.signature(importlib.import_module(name).main).parameters
+    chosen = {key: value for key, value in SMALL.items() if key in keys or has_key(written, key)}
     for key, more in ADDED.items():
         chosen |= more if key in written else {}
     if written["model"]["_component_"].endswith("llama3_2.llama3_2"):
