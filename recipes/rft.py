@@ -8,7 +8,6 @@ Two nodes make the method: a transform that gives tokens their classes (`dataset
 of the recipe `shad`) and a weight rule of the loss (`loss.weight_rule`). Any target and any transform compose with it.
 """
 
-from functools import partial
 from typing import Literal
 
 from cot_components.config import build
@@ -22,6 +21,7 @@ from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
+from cot_components.training.saver import Saver
 from cot_components.training.setup import build_optimizer, fit_rows, prepare_model, start_run
 from cot_components.training.validation import validation_data
 
@@ -64,11 +64,16 @@ def main(
     metric_logger: dict | None = None,
     log_every_n_steps: int = 1,
     log_blurred_every: int = 50,
+    resume: str = "auto",
+    save_every_n_steps: int | None = None,
+    save_every_minutes: float | None = 15.0,
+    keep_checkpoints: int = 2,
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
     config = dict(locals())
     check_checkpointer(checkpointer)
-    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
+    saver = Saver(run, config)
 
     # Data first: it is encoded before a model is built, so bad data costs seconds.
     text = build(tokenizer)
@@ -109,10 +114,10 @@ def main(
     log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
     log.say(f"{data.summary()}; {classes}; {plans.summary()}")
     evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size)
-    if evaluate_before_training:
-        evaluations.run(step=0)
-    after_step = partial(evaluations.after_step, every=evaluate_every_n_steps, total=plans.total_steps)
-    train(trainer, load_batches(data, plans, run, num_workers=num_workers), on_step=after_step)
+    saver.begin(trainer, plans, data, evaluations, log)
+    evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)
+    batches = load_batches(data, plans, run, num_workers=num_workers)
+    train(trainer, batches, on_step=evaluations.after_step, saver=saver)
     finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer)
 
 

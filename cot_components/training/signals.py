@@ -65,7 +65,7 @@ def exit_code(number: int | None) -> int:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     if not _deferred[0]:
-        print(f"{name}: stopped before training began; nothing was lost", file=sys.stderr, flush=True)
+        print(f"{name}: stopped at once; no step was trained that is not saved", file=sys.stderr, flush=True)
         raise SystemExit(exit_code(number))
     if _received:
         os._exit(exit_code(number))
