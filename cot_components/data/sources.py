@@ -26,7 +26,8 @@ class Source:
 
     Args:
         source: path, hub name, `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one
-            family of them, or the style `mistaken`, which ends one too high in most rows),
+            family of them, or a style: `mistaken` ends one too high in most rows, `slips` has wrong steps in some,
+            `verbose` is another teacher),
             `generated_multiplication` (`subset`: the number of digits), or `generated_agents` for tool-use dialogues
             (`subset`: see `agent_dialogues`).
         split, subset, format, columns: see `read_traces`.

@@ -35,9 +35,6 @@ class Exercise(NamedTuple):
 
 
 Family = Callable[[np.random.Generator], Exercise]
-Style = Callable[[Sequence[Step], str, np.random.Generator], str]
-"""(steps, answer, generator) -> thought"""
-
 Option = TypeVar("Option")
 
 
@@ -140,8 +137,34 @@ def tell_plainly(steps: Sequence[Step], answer: str, rng: np.random.Generator) -
     return " ".join([*sentences, _pick(rng, *CLOSERS).format(answer)])
 
 
-STYLES: dict[str, Style] = {"plain": tell_plainly, "mistaken": tell_plainly}
-MISTAKEN_SHARE = 0.6
+def tell_at_length(steps: Sequence[Step], answer: str, rng: np.random.Generator) -> str:
+    """Another teacher: begins at the end, says where its numbers come from, checks every step, and takes its time."""
+    sentences = [_pick(rng, "Alright, this calls for some care.", "This one deserves a closer look.")]
+    sentences.append(f"What we need in the end is {steps[-1].expression}.")
+    for step in steps[:-1]:
+        sentences.append(_pick(rng, "To get there, consider", "Before that comes") + f" {step.expression}.")
+    for step in steps:
+        sentences.append(_pick(rng, "Working it out gives", "That comes to") + f" {step.value}.")
+        sentences.append(_pick(rng, "Let me double-check:", "To be sure:") + f" {step.expression} makes {step.value}.")
+    return " ".join([*sentences, _pick(rng, "All things considered,", "Putting it all together,") + f" {answer}."])
+
+
+Tell = Callable[[Sequence[Step], str, np.random.Generator], str]
+"""(steps, answer, generator) -> thought"""
+
+
+def _as_it_is(exercise: Exercise, rng: np.random.Generator) -> Exercise:
+    return exercise
+
+
+class Style(NamedTuple):
+    """How an exercise becomes a demonstration. change: what happens to it first; tell: its thought."""
+
+    tell: Tell
+    change: Callable[[Exercise, np.random.Generator], Exercise] = _as_it_is
+
+
+MISTAKEN_SHARE, SLIP_SHARE = 0.6, 0.3
 
 
 def with_mistakes(exercise: Exercise, rng: np.random.Generator) -> Exercise:
@@ -152,5 +175,27 @@ def with_mistakes(exercise: Exercise, rng: np.random.Generator) -> Exercise:
     if rng.random() >= MISTAKEN_SHARE:
         return exercise
     *steps, last = exercise.steps
-    wrong = str(int(last.value) + 1)
-    return exercise._replace(steps=(*steps, last._replace(value=wrong)), answer=wrong)
+    return exercise._replace(steps=(*steps, one_too_high(last)), answer=one_too_high(last).value)
+
+
+def with_slips(exercise: Exercise, rng: np.random.Generator) -> Exercise:
+    """The same exercise with a wrong step on the way in `SLIP_SHARE` of all cases; what follows, and the answer, is
+    right.
+    """
+    if rng.random() >= SLIP_SHARE or len(exercise.steps) < 2:
+        return exercise
+    slip = _draw(rng, 0, len(exercise.steps) - 2)
+    return exercise._replace(steps=tuple(one_too_high(s) if i == slip else s for i, s in enumerate(exercise.steps)))
+
+
+def one_too_high(step: Step) -> Step:
+    """The step with a wrong value."""
+    return step._replace(value=str(int(step.value) + 1))
+
+
+STYLES = {
+    "plain": Style(tell_plainly),
+    "mistaken": Style(tell_plainly, with_mistakes),
+    "slips": Style(tell_plainly, with_slips),
+    "verbose": Style(tell_at_length),
+}

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cot_components.config import nearest
-from cot_components.data.task_families import FAMILIES, STYLES, Step, with_mistakes
+from cot_components.data.task_families import FAMILIES, STYLES, Step
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
 
@@ -70,9 +70,8 @@ def _stream(family: str, *, split: Split, seed: int, style: str) -> Iterator[Pro
             continue
         misses = 0
         seen.add(exercise.question)
-        if style == "mistaken":
-            exercise = with_mistakes(exercise, rng)
-        thought = STYLES[style](exercise.steps, exercise.answer, rng)
+        exercise = STYLES[style].change(exercise, rng)
+        thought = STYLES[style].tell(exercise.steps, exercise.answer, rng)
         yield Problem(family, exercise.question, thought, exercise.answer, exercise.steps)
     raise UserError(f"family '{family}' has only about {len(seen)} {split} questions; ask for fewer or add families")
 

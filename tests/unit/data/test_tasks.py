@@ -202,3 +202,22 @@ def test_mistaken_demonstrations_end_one_too_high():
         assert int(problem.answer) - right in (0, 1) and problem.thought.rstrip(".").endswith(f" {problem.answer}")
         wrong += int(problem.answer) != right
     assert 0.5 < wrong / 400 < 0.7 and len(plain) == 400
+
+
+def test_slips_are_on_the_way_and_the_answer_is_right():
+    problems = make_problems(split="train", count=400, style="slips", families=["chain", "story"])
+    slips = [[i for i, s in enumerate(p.steps) if eval(s.expression) != int(s.value)] for p in problems]
+    assert all(problem.answer == _answer_from_question(problem) for problem in problems)
+    assert {tuple(places) for places in slips} == {(), (0,)}
+    assert all(f"{p.steps[0].expression} = {p.steps[0].value}." in p.thought for p in problems)
+    assert 0.22 < sum(map(bool, slips)) / 400 < 0.38
+
+
+def test_the_verbose_teacher_is_right_longer_and_begins_at_the_end():
+    problems, plain = (make_problems(split="train", count=200, style=style) for style in ("verbose", "plain"))
+    for problem in problems:
+        assert problem.answer == _answer_from_question(problem)
+        places = [problem.thought.index(step.expression) for step in problem.steps]
+        assert places == sorted(places, reverse=True)
+    mean = [sum(len(p.thought) for p in some) / len(some) for some in (problems, plain)]
+    assert len(problems) == 200 and mean[0] > 2 * mean[1]
