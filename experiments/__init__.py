@@ -3,5 +3,8 @@
 A study is a module of this package with a `STUDY` (see `experiments.runner.Study`), named in `STUDIES`.
 """
 
-STUDIES = {"highlight": "experiments.highlight", "discriminator": "experiments.discriminator"}
+STUDIES = {
+    name: f"experiments.{name}"
+    for name in ("blur", "internalisation", "targets", "highlight", "discriminator", "compositions")
+}
 """Name on the command line -> module."""

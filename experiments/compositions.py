@@ -1,0 +1,45 @@
+"""Which methods combine and which fight: blur x target and blur x token weights, on clean and on mistaken demonstrations.
+
+Start and teacher as in `experiments.targets`. The weights are of one role: answers count three times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from experiments.runner import Cell, Study
+from experiments.targets import ALONE, LOSS, train
+
+SFT, DFT = [LOSS + "sft", *ALONE], [LOSS + "dft", *ALONE]
+BLUR = ["dataset.transforms.blur._component_=cot_components.transforms.Blur", "dataset.transforms.blur.ratio=0.5"]
+WEIGHTS = [
+    "dataset.transforms.weights._component_=cot_components.transforms.ByRole",
+    "dataset.transforms.weights.factors.answer=3",
+]
+ARMS = {
+    "sft": SFT,
+    "blur": [*SFT, *BLUR],
+    "dft": DFT,
+    "blur + dft": [*DFT, *BLUR],
+    "target": [],
+    "blur + target": BLUR,
+    "weights": [*SFT, *WEIGHTS],
+    "blur + weights": [*SFT, *BLUR, *WEIGHTS],
+}
+SETTINGS = {"mistaken": "mistaken", "clean": "plain"}
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """One run of `target_sft`."""
+    return train(cell, SETTINGS[cell.setting], *ARMS[cell.arm])
+
+
+STUDY = Study(
+    name="compositions",
+    arms=tuple(ARMS),
+    settings=tuple(SETTINGS),
+    setting_label="demonstrations",
+    metrics={"accuracy": "held-out answers correct", "val_loss": "held-out loss, nats"},
+    percent=("accuracy",),
+    cell=cell,
+)

@@ -1,0 +1,47 @@
+"""The ablations of stepwise internalisation on two-digit multiplication, with a share of `icot_sft/quickstart`'s updates.
+
+Each arm has the same model, data and number of updates; they differ in what the ablation is about. Faster means the same
+removal in a quarter of the steps and the rest of them at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+
+from cot_components.viz.log import read_log
+from experiments.runner import Cell, Study, recipe
+
+ARMS = {
+    "full": [],
+    "no smoothing": ["curriculum.smoothing=.inf"],
+    "no reset": ["curriculum.reset_optimizer=false"],
+    "right side": ["curriculum.side=right"],
+    "four times faster": ["curriculum.per_epoch=4"],
+    "no chain-of-thought": ["curriculum.start=all"],
+}
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """One run of `icot_sft`; accuracy at the end, and the lowest on the way from the first removal on."""
+    out = cell.scratch / f"{cell.arm}_{cell.seed}".replace(" ", "_").replace("-", "_")
+    shutil.rmtree(out, ignore_errors=True)
+    recipe("icot_sft", "icot_sft/quickstart", f"output_dir={out}", f"seed={cell.seed}", *ARMS[cell.arm])
+    evaluations = [record for record in read_log(out) if "answer_accuracy" in record]
+    curve = [[r["step"], r["removed"], r["answer_accuracy"]] for r in evaluations]
+    shutil.rmtree(out)
+    lowest = min(accuracy for _, removed, accuracy in curve if removed >= 1)
+    print(json.dumps(curve))
+    return {"accuracy": curve[-1][-1], "lowest": lowest}
+
+
+STUDY = Study(
+    name="internalisation",
+    arms=tuple(ARMS),
+    settings=("2x2",),
+    setting_label="digits",
+    metrics={"accuracy": "right without a step", "lowest": "lowest on the way"},
+    percent=("accuracy", "lowest"),
+    cell=cell,
+)

@@ -1,0 +1,63 @@
+"""Which target for which demonstrations: presets on clean and on mistaken ones, with a good teacher and with a bad one.
+
+The student has had a third of `make quickstart`'s training; the good teacher is that quickstart's model, the bad one the
+student itself. Seeds draw the order of all training.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+
+from cot_components.evaluation.compare import last_evaluation
+from experiments.runner import Cell, Study, recipe
+
+STUDENT, TEACHER = "runs/target_student/model", "runs/bt_sft_quickstart/model"
+LOSS = "loss=cot_components.losses."
+ALONE = ["~loss.eta", "reference=null"]
+ARMS = {
+    "sft": [LOSS + "sft", *ALONE],
+    "dft": [LOSS + "dft", *ALONE],
+    "asft": [LOSS + "asft", "~loss.eta", "loss.kl_weight=0.1"],
+    "distill": [LOSS + "distill", "~loss.eta"],
+    "target 0.2": ["loss.eta=0.2"],
+    "target 0.5": ["loss.eta=0.5"],
+    "target 0.8": ["loss.eta=0.8"],
+}
+SETTINGS = {
+    "mistaken, good teacher": ("mistaken", TEACHER),
+    "clean, good teacher": ("plain", TEACHER),
+    "mistaken, bad teacher": ("mistaken", STUDENT),
+    "clean, bad teacher": ("plain", STUDENT),
+}
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """One run of `target_sft`."""
+    subset, teacher = SETTINGS[cell.setting]
+    taught = [] if "reference=null" in ARMS[cell.arm] else [f"reference.checkpointer.checkpoint_dir={teacher}"]
+    return train(cell, subset, *ARMS[cell.arm], *taught)
+
+
+def train(cell: Cell, subset: str, *overrides: str) -> dict[str, float]:
+    """Accuracy and held-out losses of the student after `target_sft` on demonstrations of one style."""
+    out = cell.scratch / f"{cell.setting}_{cell.arm}_{cell.seed}".replace(" ", "_").replace(",", "")
+    shutil.rmtree(out, ignore_errors=True)
+    settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"checkpointer.checkpoint_dir={STUDENT}"]
+    still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}"]
+    recipe("target_sft", "target_sft/quickstart", *still, *settings, *overrides)
+    result = last_evaluation(out)
+    shutil.rmtree(out)
+    assert result.answer_accuracy is not None
+    return {"accuracy": result.answer_accuracy, **result.losses}
+
+
+STUDY = Study(
+    name="targets",
+    arms=tuple(ARMS),
+    settings=tuple(SETTINGS),
+    setting_label="demonstrations",
+    metrics={"accuracy": "held-out answers correct", "val_loss": "held-out loss, nats"},
+    percent=("accuracy",),
+    cell=cell,
+)
