@@ -1,4 +1,4 @@
-"""Does blurring help, and when? Plain SFT against BT-SFT of every strength and kind, from random weights, equal updates.
+"""Does blurring help, and when? Plain SFT against BT-SFT of every strength and kind, from scratch, equal updates.
 
 400 steps of 32 rows on 3,200 traces (small: 640). A third of what `make quickstart` trains: arms still differ there.
 """

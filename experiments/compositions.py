@@ -1,4 +1,4 @@
-"""Which methods combine and which fight: blur x target and blur x token weights, on clean and on mistaken demonstrations.
+"""Which methods combine and which fight: blur x target and blur x weights, on clean and on mistaken demonstrations.
 
 Start and teacher as in `experiments.targets`. The weights are of one role: answers count three times.
 """

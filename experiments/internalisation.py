@@ -1,7 +1,7 @@
-"""The ablations of stepwise internalisation on two-digit multiplication, with a share of `icot_sft/quickstart`'s updates.
+"""The ablations of stepwise internalisation on two-digit multiplication: runs of `icot_sft/quickstart`.
 
-Each arm has the same model, data and number of updates; they differ in what the ablation is about. Faster means the same
-removal in a quarter of the steps and the rest of them at the end.
+Each arm has the same model, data and number of updates; they differ in what the ablation is about. Faster means the
+same removal in a quarter of the steps and the rest of them at the end.
 """
 
 from __future__ import annotations

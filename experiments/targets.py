@@ -1,7 +1,7 @@
-"""Which target for which demonstrations: presets on clean and on mistaken ones, with a good teacher and with a bad one.
+"""Which target for which demonstrations: presets on clean and on mistaken ones, with a good and with a bad teacher.
 
-The student has had a third of `make quickstart`'s training; the good teacher is that quickstart's model, the bad one the
-student itself. Seeds draw the order of all training.
+The student has had a third of `make quickstart`'s training; the good teacher is that quickstart's model, the bad one
+the student itself. Seeds draw the order of all training.
 """
 
 from __future__ import annotations
