@@ -9,5 +9,6 @@ BENCHMARKS = {
     "surgery": "benchmarks.surgery",
     "icot": "benchmarks.icot",
     "scoring": "benchmarks.scoring",
+    "step": "benchmarks.step",
 }
 """Name on the command line -> module."""

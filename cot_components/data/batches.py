@@ -147,8 +147,8 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
     """
     width = max(int(flat.lengths.max(initial=1)), 1)
     width += -width % multiple
-    here = flat.row_of_token * width + _index_in_row(flat)
-    return _lay_out(flat, here, (max(len(flat.ids), 1), width), pad_id, flat.positions)
+    places = flat.row_of_token * width + _index_in_row(flat)
+    return _lay_out(flat, places, (max(len(flat.ids), 1), width), pad_id, flat.positions)
 
 
 def pack(flat: Flat, *, pad_id: int, num_tokens: int) -> Batch:
@@ -156,35 +156,43 @@ def pack(flat: Flat, *, pad_id: int, num_tokens: int) -> Batch:
     rows it is all padding.
     """
     assert len(flat.tokens) <= num_tokens, f"{len(flat.tokens)} tokens do not fit into {num_tokens}"
-    left = num_tokens - len(flat.tokens)
+    size = len(flat.tokens)
     positions = _index_in_row(flat) if flat.positions is None else flat.positions
-    batch = _lay_out(flat, np.arange(len(flat.tokens)), (1, num_tokens), pad_id, positions)
-    return replace(batch, documents=(*flat.lengths.tolist(), *([left] if left else [])))
+    batch = _lay_out(flat, slice(0, size), (1, num_tokens), pad_id, positions)
+    return replace(batch, documents=(*flat.lengths.tolist(), *([num_tokens - size] if num_tokens > size else [])))
 
 
 def _index_in_row(flat: Flat) -> np.ndarray:
     return np.arange(len(flat.tokens)) - np.repeat(flat.row_start[:-1], flat.lengths)
 
 
-def _lay_out(flat: Flat, here: np.ndarray, shape: tuple[int, int], pad_id: int, positions: np.ndarray | None) -> Batch:
-    """A batch of `shape` with token `i` of `flat` at place `here[i]`; each label at the place of the token before."""
-    is_target = np.ones(len(flat.tokens), dtype=bool)
-    is_target[flat.row_start[:-1][flat.lengths > 0]] = False
-    before = here[is_target] - 1
+def _lay_out(
+    flat: Flat, places: np.ndarray | slice, shape: tuple[int, int], pad_id: int, positions: np.ndarray | None
+) -> Batch:
+    """A batch of `shape` with token `i` of `flat` at the `i`-th of the places; what describes a token is laid where the
+    token before it is.
+    """
+    last = flat.row_start[1:][flat.lengths > 0] - 1
 
-    def fill(values: np.ndarray, where: np.ndarray, empty: float, dtype: type) -> np.ndarray:
+    def lay(values: np.ndarray, empty: float, dtype: type) -> np.ndarray:
         full: np.ndarray = np.full(shape[0] * shape[1], empty, dtype=dtype)
-        full[where] = values
+        full[places] = values
         return full
 
-    tokens = fill(flat.tokens, here, pad_id, np.int64)
-    labels = fill(flat.labels[is_target], before, IGNORE, np.int64)
-    weights = fill(flat.weights[is_target], before, 0.0, np.float32)
-    roles = fill(flat.roles[is_target], before, Role.PAD, np.int64)
+    def lay_shifted(values: np.ndarray, empty: float, dtype: type) -> np.ndarray:
+        following = np.empty_like(values)
+        following[:-1] = values[1:]
+        following[last] = empty
+        return lay(following, empty, dtype)
+
+    tokens = lay(flat.tokens, pad_id, np.int64)
+    labels = lay_shifted(flat.labels, IGNORE, np.int64)
+    weights = lay_shifted(flat.weights, 0.0, np.float32)
+    roles = lay_shifted(flat.roles, Role.PAD, np.int64)
     counted = (labels != IGNORE) & (weights != 0)
     blurred = (labels == IGNORE) & is_supervised(roles)
-    input_pos = None if positions is None else fill(positions, here, 0, np.int64).reshape(shape)
-    groups = None if flat.groups is None else fill(flat.groups[is_target], before, 0, np.int64).reshape(shape)
+    input_pos = None if positions is None else lay(positions, 0, np.int64).reshape(shape)
+    groups = None if flat.groups is None else lay_shifted(flat.groups, 0, np.int64).reshape(shape)
     return Batch(
         tokens=torch.from_numpy(tokens.reshape(shape)),
         labels=torch.from_numpy(labels.reshape(shape)),

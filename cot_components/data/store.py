@@ -50,27 +50,29 @@ class Rows:
 
     def flat(self, indices: Sequence[int] | np.ndarray) -> Flat:
         """A batch of the rows at `indices`, in that order, with the labels of plain SFT."""
-        indices = np.asarray(indices, dtype=np.int64)
-        starts = self.row_start[indices]
-        lengths = self.row_start[indices + 1] - starts
-        row_start = np.concatenate([[0], np.cumsum(lengths)])
-        position = np.arange(row_start[-1]) + np.repeat(starts - row_start[:-1], lengths)
-        tokens, roles = self.tokens[position].astype(np.int64), self.roles[position]
+        rows = self.select(indices)
+        tokens = rows.tokens.astype(np.int64)
         return Flat(
             tokens=tokens,
-            roles=roles,
-            counters=self.counters[position],
-            labels=initial_labels(tokens, roles),
-            weights=self.weights[position],
-            row_start=row_start,
-            ids=self.ids[indices],
+            roles=rows.roles,
+            counters=rows.counters,
+            labels=initial_labels(tokens, rows.roles),
+            weights=rows.weights,
+            row_start=rows.row_start,
+            ids=rows.ids,
         )
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Rows:
-        """The rows at `indices`, in memory."""
-        batch = self.flat(indices)
-        columns = {name: getattr(batch, name).astype(kind, copy=False) for name, kind in PER_TOKEN.items()}
-        return Rows(**columns, row_start=batch.row_start, ids=batch.ids)
+        """The rows at `indices`, in memory; copied stretch by stretch, several times as fast as token by token."""
+        indices = np.asarray(indices, dtype=np.int64)
+        starts, ends = self.row_start[indices], self.row_start[indices + 1]
+        spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
+        columns = {}
+        for name, kind in PER_TOKEN.items():
+            column = np.asarray(getattr(self, name))
+            columns[name] = np.concatenate([column[:0], *(column[a:b] for a, b in spans)], dtype=kind)
+        row_start = np.concatenate([[0], np.cumsum(ends - starts)])
+        return Rows(**columns, row_start=row_start, ids=np.asarray(self.ids[indices]))
 
     def content_hash(self) -> str:
         """sha256 over ids and tokens: what a file of per-token results is tied to."""

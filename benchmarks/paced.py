@@ -1,0 +1,132 @@
+"""Whole training loops, each unchanged, taking turns in one process: one step of this, one step of that.
+
+A loop runs in a thread of its own and is stopped at the end of each of its steps, by whatever hook it has for logging,
+until it is its turn again. So what is measured is the loop as its users run it, data and bookkeeping included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import logging
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+
+EndOfStep = Callable[[float], None]
+"""What a loop calls at the end of each step, with the step's loss."""
+
+
+class Measured(NamedTuple):
+    """One step: its loss, and how long it took."""
+
+    loss: float
+    seconds: float
+
+
+class Paced:
+    """A training loop that goes one step at a time.
+
+    Args:
+        loop: called in a thread with the function to call at the end of each step.
+        device: `cpu` measures processor time of the process, in which nothing else runs; `cuda` the clock.
+    """
+
+    def __init__(self, loop: Callable[[EndOfStep], None], device: str = "cpu") -> None:
+        self._device, self._go, self._done = device, threading.Semaphore(0), threading.Semaphore(0)
+        self._loss, self._error, self._stopped = float("nan"), None, False
+        self._thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
+        self._thread.start()
+
+    def step(self) -> Measured:
+        """Let the loop finish one more step.
+
+        Raises:
+            RuntimeError: the loop ended or failed before that.
+        """
+        gc.collect()
+        began = self._now()
+        self._go.release()
+        self._done.acquire()
+        taken = self._now() - began
+        if self._error is not None:
+            raise RuntimeError("a training loop failed") from self._error
+        return Measured(self._loss, taken)
+
+    def stop(self) -> None:
+        """End the loop where it stands."""
+        self._stopped = True
+        self._go.release()
+        self._thread.join()
+
+    def _now(self) -> float:
+        if self._device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _run(self, loop: Callable[[EndOfStep], None]) -> None:
+        self._go.acquire()
+        torch.set_num_threads(torch.get_num_threads())  # a thread has a setting of its own
+        with contextlib.suppress(_Stopped):
+            try:
+                loop(self._end_of_step)
+                raise RuntimeError("the loop ended")
+            except _Stopped:
+                raise
+            except BaseException as error:
+                self._error = error
+                self._done.release()
+
+    def _end_of_step(self, loss: float) -> None:
+        if self._stopped:
+            raise _Stopped
+        self._loss = loss
+        self._done.release()
+        self._go.acquire()
+        if self._stopped:
+            raise _Stopped
+
+
+class _Stopped(BaseException):
+    pass
+
+
+def take_turns(loops: Mapping[str, Paced], *, steps: int, warm_up: int) -> dict[str, list[Measured]]:
+    """`steps` steps of every loop after `warm_up` that do not count, one loop after another, in turning order."""
+    taken: dict[str, list[Measured]] = {name: [] for name in loops}
+    names = list(loops)
+    with quiet():
+        for number in range(warm_up + steps):
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                measured = loops[name].step()
+                if number >= warm_up:
+                    taken[name].append(measured)
+        for loop in loops.values():
+            loop.stop()
+    return taken
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no log lines between the lines of our table."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def ratio(ours: list[Measured], theirs: list[Measured]) -> float:
+    """Median of the ratios of seconds, step by step: what disturbs a moment disturbs both."""
+    return statistics.median(a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True))
+
+
+def median_seconds(steps: list[Measured]) -> float:
+    return statistics.median(step.seconds for step in steps)

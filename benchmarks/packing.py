@@ -1,0 +1,64 @@
+"""Rows end to end against rows padded, in our own loop: the same rows, the same losses, less of nothing.
+
+Padded, a step is `BATCH_SIZE` rows of the shuffled order; packed, as many rows as fit into a fixed number of positions.
+Lengths are those of reasoning traces: log-normal. Whole epochs are compared; their losses must be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmarks.paced import Measured, Paced, take_turns
+from benchmarks.report import Row
+from benchmarks.step import CPU_SHAPE, GPU_SHAPE
+from benchmarks.step_peers import Work, encoded, ours
+from cot_components.data.plans import Plans
+
+BATCH_SIZE = {"cpu": 4, "cuda": 8}
+PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384}
+MEDIAN_TOKENS = {"cpu": 160, "cuda": 900}
+NUM_ROWS = {"cpu": 64, "cuda": 512}
+ROUNDS = 2
+
+
+def rows(device: str) -> Iterator[Row]:
+    """Seconds of one epoch, packed over padded; the bound is what the padding costs at the least."""
+    work = make_work(device)
+    lengths = encoded(work).lengths
+    plans = Plans(lengths, batch_size=1, packed_tokens=PACKED_TOKENS[device])
+    packed = [plan.micro_batches[0] for plan in plans]
+    order = np.random.default_rng(1).permutation(len(lengths))
+    padded = [tuple(part.tolist()) for part in np.array_split(order, len(order) // BATCH_SIZE[device])]
+    positions = sum(len(part) * int(lengths[list(part)].max()) for part in padded)
+    share = 1 - lengths.sum() / positions
+    seconds = {}
+    for name, steps, size in (("packed", packed, PACKED_TOKENS[device]), ("padded", padded, None)):
+        loops = {name: Paced(ours(work, steps * (ROUNDS + 1), packed_tokens=size), device)}
+        seconds[name] = epochs(take_turns(loops, steps=ROUNDS * len(steps), warm_up=len(steps))[name], len(steps))
+    yield Row(
+        f"tokens/s of an epoch, {share:.0%} padding, {plans.fill(steps=len(packed)):.1%} full",
+        "padded rows",
+        "",
+        lengths.sum() / seconds["packed"],
+        lengths.sum() / seconds["padded"],
+        0.9 / (1 - share),
+        at_most=False,
+    )
+
+
+def epochs(steps: list[Measured], steps_per_epoch: int) -> float:
+    """Seconds of the fastest epoch."""
+    return min(
+        sum(step.seconds for step in steps[at : at + steps_per_epoch]) for at in range(0, len(steps), steps_per_epoch)
+    )
+
+
+def make_work(device: str) -> Work:
+    random = np.random.default_rng(0)
+    shape = CPU_SHAPE if device == "cpu" else GPU_SHAPE
+    longest = PACKED_TOKENS[device]
+    lengths = random.lognormal(np.log(MEDIAN_TOKENS[device]), 0.7, NUM_ROWS[device]).clip(16, longest).astype(int)
+    made = [(random.integers(1, shape["vocab_size"], length).tolist(), length // 5) for length in lengths]
+    return Work(shape, made, BATCH_SIZE[device], device)

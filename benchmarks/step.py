@@ -1,0 +1,111 @@
+"""A whole training step, data included: ours against torchtune's stock recipe and TRL's trainer, and against itself.
+
+`f` is the share of all positions without a label. The head is a share `h` of the step's FLOPs, and ours gives it only
+supervised rows, so the step can be `S(f) = 1 / (1 - f h)` times as fast and no more.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.paced import Measured, Paced, median_seconds, ratio, take_turns
+from benchmarks.report import Row
+from benchmarks.step_peers import Work, ours, stock, trl
+from cot_components.training.throughput import ModelFlops
+
+CPU_SHAPE = {
+    "vocab_size": 8192,
+    "num_layers": 6,
+    "num_heads": 4,
+    "num_kv_heads": 4,
+    "embed_dim": 256,
+    "intermediate_dim": 1024,
+    "max_seq_len": 2048,
+}
+GPU_SHAPE = {  # Llama-3.2-1B
+    "vocab_size": 128_256,
+    "num_layers": 16,
+    "num_heads": 32,
+    "num_kv_heads": 8,
+    "embed_dim": 2048,
+    "intermediate_dim": 8192,
+    "max_seq_len": 8192,
+}
+ROW_TOKENS = {"cpu": 256, "cuda": 4096}
+BATCH_SIZE = {"cpu": 4, "cuda": 8}
+IGNORED = (0.0, 0.3, 0.5, 0.7, 0.9)
+ROUNDS = {"cpu": 7, "cuda": 10}
+STOCK, TRL = "torchtune, stock recipe", "TRL SFTTrainer"
+GATES = {STOCK: 1.05, TRL: 1.20}
+GPU_TOKENS_PER_SECOND = 54_000
+
+
+def rows(device: str) -> Iterator[Row]:
+    """Tokens per second of each loop at each `f`; the `f` take turns from step to step."""
+    work = make_work(device)
+    with tempfile.TemporaryDirectory() as folder:
+        loops, absent = {"ours": Paced(ours(work, compile=device == "cuda"), device)}, {}
+        for name, make in {
+            STOCK: lambda: stock(work, compile=device == "cuda"),
+            TRL: lambda: trl(work, Path(folder)),
+        }.items():
+            try:
+                loops[name] = Paced(make(), device)
+            except ImportError as error:
+                absent[name] = str(error)
+        taken = take_turns(loops, steps=ROUNDS[device] * len(IGNORED), warm_up=len(IGNORED))
+    check_losses(taken)
+    yield from compare(work, taken, device)
+    for name, reason in absent.items():
+        yield Row("tokens/s", name, "", note=reason)
+    if device == "cpu":
+        for name in ("TRL + Liger", "TRL + cut-cross-entropy"):
+            yield Row("tokens/s", name, "", note="needs a GPU")
+
+
+def make_work(device: str) -> Work:
+    """Rows of one length whose first `f` is prompt; `f` is the same within a step."""
+    random, length, size = np.random.default_rng(0), ROW_TOKENS[device], BATCH_SIZE[device]
+    shape: dict[str, Any] = CPU_SHAPE if device == "cpu" else GPU_SHAPE
+    num_steps = (ROUNDS[device] + 2) * len(IGNORED)
+    made = []
+    for number in range(num_steps * size):
+        ignored = IGNORED[number // size % len(IGNORED)]
+        prompt = max(round(ignored * length), 1)
+        made.append((random.integers(1, shape["vocab_size"], length).tolist(), prompt))
+    return Work(shape, made, size, device)
+
+
+def check_losses(taken: dict[str, list[Measured]], *, tolerance: float = 2e-3) -> None:
+    """Stop unless every loop had the same loss at every step."""
+    for name, steps in taken.items():
+        worst = max(abs(a.loss / b.loss - 1) for a, b in zip(steps, taken["ours"], strict=True))
+        if not worst <= tolerance:
+            raise RuntimeError(f"losses of {name} differ from ours by {worst:.1e}; their times cannot be compared")
+
+
+def compare(work: Work, taken: dict[str, list[Measured]], device: str) -> Iterator[Row]:
+    tokens = ROW_TOKENS[device] * BATCH_SIZE[device]
+    at = {name: [steps[number :: len(IGNORED)] for number in range(len(IGNORED))] for name, steps in taken.items()}
+    for name in taken:
+        if name == "ours":
+            continue
+        for number, ignored in enumerate(IGNORED):
+            mine, other = at["ours"][number], at[name][number]
+            factor = 1 / ratio(mine, other)
+            speed = tokens / median_seconds(other)
+            yield Row(f"tokens/s, f={ignored}", name, "", factor * speed, speed, GATES[name], at_most=False)
+    flops = ModelFlops.of(work.model())
+    body = flops.per_token + flops.per_seen_token * (ROW_TOKENS[device] + 1) / 2
+    head = flops.per_supervised_token / (flops.per_supervised_token + body)
+    for number, ignored in enumerate(IGNORED[1:], start=1):
+        gain, limit = 1 / ratio(at["ours"][number], at["ours"][0]), 1 / (1 - ignored * head)
+        yield Row(f"step at f={ignored} over f=0", f"S(f), h={head:.3f}", "x", gain, limit, 0.9, at_most=False)
+    if device == "cuda":
+        speed = tokens / median_seconds(at["ours"][0])
+        yield Row("tokens/s, f=0", "45 % MFU", "", speed, GPU_TOKENS_PER_SECOND, 1.0, at_most=False)
