@@ -10,5 +10,8 @@ BENCHMARKS = {
     "icot": "benchmarks.icot",
     "scoring": "benchmarks.scoring",
     "step": "benchmarks.step",
+    "packing": "benchmarks.packing",
+    "loader": "benchmarks.loader",
+    "startup": "benchmarks.startup",
 }
 """Name on the command line -> module."""

@@ -8,7 +8,8 @@ on, FlexAttention over the blocks that some document touches.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,12 @@ FLEX_FROM = 1024
 BLOCK = 128
 
 
-class Documents(NamedTuple):
-    """Stands for a block-diagonal causal mask: tokens per document, in order."""
+@dataclass(frozen=True)
+class Documents:
+    """Stands for a block-diagonal causal mask: tokens per document, in order.
+
+    Not a tuple: torch.compile would look into one, and compile anew for all other lengths.
+    """
 
     lengths: tuple[int, ...]
 
@@ -79,12 +84,12 @@ def attend(
 ) -> Tensor:
     """What `MultiHeadAttention` calls: `stock` unless the mask is one of `Documents`; all are `[B, heads, T, dim]`."""
     if isinstance(mask, Documents):
-        return _each_document(q, k, v, mask.lengths, dropout_p)
+        return _each_document(q, k, v, mask, dropout_p)
     return stock(q, k, v, mask=mask, dropout_p=dropout_p, is_causal=is_causal)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # lengths differ from batch to batch, each a new graph
-def _each_document(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], dropout_p: float) -> Tensor:
-    documents = zip(*(x.split(lengths, dim=2) for x in (q, k, v)), strict=True)
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # one graph whatever the lengths
+def _each_document(q: Tensor, k: Tensor, v: Tensor, mask: Documents, dropout_p: float) -> Tensor:
+    documents = zip(*(x.split(mask.lengths, dim=2) for x in (q, k, v)), strict=True)
     each = (F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=True) for q, k, v in documents)
     return torch.cat(list(each), 2)
