@@ -1,0 +1,122 @@
+"""Whole loops side by side: they take turns, are stopped where a step ends, and are only compared if losses agree."""
+
+import sys
+from itertools import islice
+
+import pytest
+import torch
+
+from benchmarks import loader, packing, step
+from benchmarks.paced import Measured, Paced, take_turns
+from benchmarks.step_peers import Work, encoded, ours, stock
+from cot_components.data.batches import Batches
+from cot_components.data.plans import Plans
+
+SHAPE = {
+    "vocab_size": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "embed_dim": 16,
+    "intermediate_dim": 32,
+    "max_seq_len": 64,
+}
+
+
+def small_work(monkeypatch, rounds=2) -> Work:
+    monkeypatch.setitem(step.ROUNDS, "cpu", rounds)
+    monkeypatch.setitem(step.ROW_TOKENS, "cpu", 12)
+    monkeypatch.setitem(step.SHAPES, "cpu", [SHAPE])
+    return step.make_work(SHAPE, "cpu")
+
+
+def counting(order, name):
+    def loop(end_of_step):
+        for number in range(100):
+            order.append(name)
+            end_of_step(float(number))
+
+    return loop
+
+
+def test_loops_take_turns():
+    order = []
+    taken = take_turns({name: Paced(counting(order, name)) for name in "ab"}, steps=3, warm_up=1)
+    assert order == ["a", "b", "b", "a", "a", "b", "b", "a"]
+    assert [m.loss for m in taken["a"]] == [m.loss for m in taken["b"]] == [1.0, 2.0, 3.0]
+    assert all(m.seconds >= 0 for m in taken["a"])
+
+
+def test_a_loop_that_fails_or_ends_says_so():
+    def failing(end_of_step):
+        end_of_step(0.0)
+        raise KeyError("inside")
+
+    loop = Paced(failing)
+    loop.step()
+    with pytest.raises(RuntimeError) as error:
+        loop.step()
+    assert isinstance(error.value.__cause__, KeyError)
+    ended = Paced(lambda end_of_step: None)
+    with pytest.raises(RuntimeError):
+        ended.step()
+
+
+def test_ours_and_the_stock_recipe_have_the_same_losses(monkeypatch):
+    work = small_work(monkeypatch)
+    taken = take_turns({"ours": Paced(ours(work)), step.STOCK: Paced(stock(work))}, steps=5, warm_up=5)
+    step.check_losses(taken, tolerance=1e-5)
+    assert len({m.loss for m in taken["ours"]}) == 5
+
+
+def test_different_losses_are_not_compared():
+    with pytest.raises(RuntimeError, match=r"differ from ours by 1\.0e-01"):
+        step.check_losses({"ours": [Measured(1.0, 1.0)], "peer": [Measured(1.1, 1.0)]})
+    with pytest.raises(RuntimeError, match="differ"):
+        step.check_losses({"ours": [Measured(1.0, 1.0)], "peer": [Measured(float("nan"), 1.0)]})
+
+
+def test_rows_of_the_table_and_an_absent_peer(monkeypatch):
+    small_work(monkeypatch)
+    monkeypatch.setitem(sys.modules, "trl", None)
+    rows = list(step.rows("cpu"))
+    assert sum(row.peer_name == step.STOCK for row in rows) == len(step.IGNORED)
+    assert sum(row.peer_name == "S(f)" for row in rows) == len(step.IGNORED) - 1
+    assert {row.peer_name for row in rows if row.verdict == "NOT RUN"} == {
+        step.TRL,
+        "TRL + Liger",
+        "TRL + cut-cross-entropy",
+    }
+
+
+def test_the_share_without_label(monkeypatch):
+    work = small_work(monkeypatch)
+    for number, ignored in enumerate(step.IGNORED):
+        tokens, prompt = work.rows[number * work.batch_size]
+        assert prompt == max(round(ignored * len(tokens)), 1) and work.labels(number * work.batch_size)[prompt:]
+
+
+def test_packed_rows_are_all_trained(monkeypatch):
+    monkeypatch.setitem(packing.NUM_ROWS, "cpu", 8)
+    monkeypatch.setitem(packing.PACKED_TOKENS, "cpu", 64)
+    monkeypatch.setitem(packing.MEDIAN_TOKENS, "cpu", 20)
+    monkeypatch.setattr(packing, "CPU_SHAPE", SHAPE)
+    (row,) = packing.rows("cpu")
+    assert row.ratio is not None and row.gate is not None and row.gate > 0.9
+
+
+def test_the_loop_in_python_makes_our_batches():
+    data = loader.traces(40, 60)
+    plans = Plans(data.lengths, batch_size=1, packed_tokens=4096)
+    monkey = Batches(data, loader.TRANSFORMS, 0, packed_tokens=4096)
+    plan = next(islice(plans, 1))
+    (batch,) = monkey[plan].micro_batches
+    tokens, labels, weights = loader.token_by_token(data, plan.micro_batches[0], plan.clock)
+    assert batch.tokens[0, : len(tokens)].tolist() == tokens and batch.labels[0, : len(tokens)].tolist() == labels
+    assert torch.allclose(batch.weights[0, : len(tokens)], torch.tensor(weights)) and -100 in labels
+
+
+def test_rows_of_a_work_as_our_data():
+    work = Work(SHAPE, [([5, 6, 7], 1), ([8, 9], 1)], 2, "cpu")
+    flat = encoded(work).flat([0, 1])
+    assert flat.tokens.tolist() == [5, 6, 7, 8, 9] and flat.labels.tolist() == [*work.labels(0), *work.labels(1)]
