@@ -26,9 +26,9 @@ from cot_components.models.score import adapters_off, as_it_is, model_scores
 from cot_components.roles import Role
 
 GATE = 0.9
-ROWS, LONGEST, PROMPT_SHARE = 64, 256, 0.3
-MAX_TOKENS = 4096
-SHAPE = {"num_layers": 4, "num_heads": 8, "num_kv_heads": 4, "embed_dim": 256, "intermediate_dim": 768}
+ROWS, LONGEST, PROMPT_SHARE = 8, 256, 0.3
+MAX_TOKENS = 1024
+SHAPE = {"num_layers": 2, "num_heads": 16, "num_kv_heads": 8, "embed_dim": 1024, "intermediate_dim": 2048}
 VOCABULARY = 8192
 PEER = "forward alone"
 

@@ -108,8 +108,9 @@ def _drawn(phrase: str, call: Call, *, random: np.random.Generator) -> tuple[Pie
         return options[int(random.integers(len(options)))]
 
     word = "".join(map(chr, random.integers(ord("a"), ord("z") + 1, int(random.integers(2, 5)))))
-    text = " ".join([word] * int(random.integers(12))) + one(("\n", ": ", " ", "")) + one(_OPENINGS)
-    assign, separate, quote_key, quote = one(_ASSIGNMENTS), one(_SEPARATORS), one(_QUOTES), one(_QUOTES)
+    times = int(random.integers(1, 12)) if random.random() < 0.25 else int(random.integers(2))
+    text = " ".join([word] * times) + one(("\n", ": ", " ", "")) + one(_OPENINGS)
+    assign, separate, quote_key, quote = one(_ASSIGNMENTS), one(_SEPARATORS), one(("", "", '"')), one(_QUOTES)
     pieces = []
     for number, place in enumerate(random.permutation(len(_KEYS)).tolist()):
         slot = _slots(call)[place]
