@@ -129,7 +129,7 @@ GOOD = "1 2 * 3 4||8 4 0 + 0 3 6 0 #### 8 8 4 0\n"
             "train.txt:1 of the test data asks what row 0",
         ),
         (GOOD, ["model.max_seq_len=16"], "row 0, the longest, has"),
-        (GOOD, ["epochs=3"], "the longest thought has 9 tokens and is removed whole only after 11 epochs"),
+        (GOOD, ["epochs=3"], "the longest thought has 9 tokens and is removed whole only after 10 epochs"),
         (GOOD, ["curriculum.per_epoch=0"], "never, because per_epoch is 0"),
         (GOOD, ["curriculum.unit=step"], "unit is 'step'"),
         (GOOD, ["curriculum.side=up"], "curriculum.side"),
@@ -152,7 +152,7 @@ def test_an_exported_model_is_evaluated_and_timed(finished, tmp_path):
     assert [e["completion"] for e in again["examples"]] == [e["completion"] for e in ours["examples"]]
     speed = [sys.executable, "-m", "cot_components.training.speed", finished, "--rows", "4", "--batch-size", "4"]
     assert re.search(
-        r"out +0\.0 +0\.000 +[\d.]+ \(1\.00x\) +[\d.]+ \(1\.00x\)", must(run_command(*speed, cwd=tmp_path))
+        r"out +[\d.]+ +0\.000 +[\d.]+ \(1\.00x\) +[\d.]+ \(1\.00x\)", must(run_command(*speed, cwd=tmp_path))
     )
     assert "holds no finished run" in user_error(run_command(*speed[:3], tmp_path, cwd=tmp_path))
 
@@ -182,3 +182,15 @@ def test_published_files_and_pretrained_weights(tmp_path):
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("gpt2", "out/model"))
     moved = max(float((after[name] - before[name]).abs().max()) for name in after)
     assert after.keys() == before.keys() and 0 < moved < 1e-3
+
+
+def test_step_lists_lose_whole_steps(tmp_path):
+    """ProsQA-like rows: a step leaves per epoch, whatever its length."""
+    rows = [{"question": f"is {i} odd?", "steps": ["it ends", f"in {i}"], "answer": str(i % 2 == 1)} for i in range(16)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    config = OmegaConf.create(_quickstart_on("rows.json"))
+    config.dataset.format, config.evaluation, config.epochs = "steps", None, 3
+    config.curriculum.update(unit="step", smoothing=float("inf"))
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    must(tune("icot_sft", "--config", "config.yaml", *TINY[:3], "batch_size=16", "log_every_n_steps=1", cwd=tmp_path))
+    assert [(r["removed"], r["thought_steps"]) for r in steps(tmp_path / "out")] == [(0, 2), (1, 1), (2, 0)]
