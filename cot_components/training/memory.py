@@ -1,0 +1,118 @@
+"""How much memory a run takes per GPU, by arithmetic: which sizes fit where, before anything is rented.
+
+python -m cot_components.training.memory
+
+prints the table of docs/scaling.md. `states` is exact (a test compares it with the shards of two processes); the other
+parts are what this code allocates at its peak, counted tensor by tensor, without the allocator's fragmentation and what
+CUDA itself takes (about 1 to 2 GiB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+GIB = 2.0**30
+
+
+class Memory(NamedTuple):
+    """Bytes per GPU at the peak of a step.
+
+    states:      shards of weights, gradients and AdamW's two moments
+    gathered:    whole weights of two layers (one computes, one is fetched), whole gradients of one, and the root's:
+                 embedding, head, norm
+    activations: what the layers keep for the backward
+    loss:        of the fused loss: fp32 sum of the head's gradient, rounded copy, hidden gradients, a chunk of logits
+    """
+
+    states: int
+    gathered: int
+    activations: int
+    loss: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def memory_per_gpu(
+    model: Any,
+    *,
+    world_size: int,
+    tokens: int,
+    checkpoint_activations: bool,
+    bytes_per_number: int = 2,
+    chunk_rows: int = 2048,
+) -> Memory:
+    """Memory of full fine-tuning with AdamW, sharded layer by layer.
+
+    Args:
+        model: a torchtune Llama or Qwen decoder, on any device (`meta` costs nothing).
+        world_size: GPUs; 1 is not sharded, nothing is gathered.
+        tokens: of a micro-batch on one GPU.
+        checkpoint_activations: whether each layer is computed again in the backward.
+        bytes_per_number: of weights, gradients, moments and activations alike: 2 for bf16, 4 for fp32.
+        chunk_rows: of the loss.
+    """
+    size, layers = bytes_per_number, [_numel(layer.parameters()) for layer in model.layers]
+    root = _numel(model.parameters()) - sum(layers)
+    sharded = sum(-(-weight.shape[0] // world_size) * weight[0].numel() for weight in model.parameters())
+    gathered = (3 * max(layers) + 2 * root) * size if world_size > 1 else 0
+    vocab_size, width = model.tok_embeddings.weight.shape
+    per_token = _kept_per_token(model.layers[0])
+    kept = [per_token] + [width] * len(layers) if checkpoint_activations else [per_token] * len(layers)
+    loss = vocab_size * width * (4 + size) + tokens * width * (4 + 2 * size) + chunk_rows * vocab_size * (4 + size)
+    return Memory(4 * sharded * size, gathered, tokens * sum(kept) * size, loss)
+
+
+def _kept_per_token(layer: Any) -> int:
+    """Numbers per token that one layer keeps for its backward: the inputs of its norms and projections, queries, keys
+    (repeated for each head), values, the attention's output, and four of the feed-forward's width.
+    """
+    attention = layer.attn
+    width, heads = layer.sa_norm.scale.shape[0], attention.num_heads * attention.head_dim
+    return 4 * width + 4 * heads + 4 * layer.mlp.w1.out_features
+
+
+def _numel(weights: Iterable[nn.Parameter]) -> int:
+    return sum(weight.numel() for weight in weights)
+
+
+def sizes() -> dict[str, Any]:
+    """Llama models of the table, without weights."""
+    from torchtune.models.llama3_1 import llama3_1_8b, llama3_1_70b
+    from torchtune.models.llama3_2 import llama3_2_1b, llama3_2_3b
+
+    builders = {"1B": llama3_2_1b, "3B": llama3_2_3b, "8B": llama3_1_8b, "70B": llama3_1_70b}
+    with torch.device("meta"):
+        return {name: build() for name, build in builders.items()}
+
+
+def table(models: dict[str, Any], *, tokens: int = 16_384) -> str:
+    """GiB per GPU for 1, 8 and 64 GPUs, with and without activation checkpointing, in Markdown."""
+    lines = ["| model | GPUs | states | gathered | loss | layers, kept | total | layers, checkpointed | total |"]
+    lines.append("|---" * 9 + "|")
+    for name, model in models.items():
+        for world_size in (1, 8, 64):
+            kept, again = (
+                memory_per_gpu(model, world_size=world_size, tokens=tokens, checkpoint_activations=on)
+                for on in (False, True)
+            )
+            parts = (
+                kept.states,
+                kept.gathered,
+                kept.loss,
+                kept.activations,
+                kept.total,
+                again.activations,
+                again.total,
+            )
+            lines.append(f"| {name} | {world_size} | " + " | ".join(f"{part / GIB:.1f}" for part in parts) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(sizes()))
