@@ -103,7 +103,8 @@ def speed_table(
 ) -> Table:
     """One line per run: examples per second, and relative to the first run."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for name in ("", "thought tokens", "answers correct", "examples/s, one at a time", f"{batch_size} at a time"):
+    table.add_column("", no_wrap=True)
+    for name in ("thought tokens", "answers correct", "examples/s, one at a time", f"{batch_size} at a time"):
         table.add_column(name)
     for index, run in enumerate(runs):
         metrics = answer(run, rows=rows, batch_size=batch_size).metrics()
