@@ -68,6 +68,7 @@ def main(
     save_every_n_steps: int | None = None,
     save_every_minutes: float | None = 15.0,
     keep_checkpoints: int = 2,
+    export_checkpoints: bool = True,
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
     config = dict(locals())

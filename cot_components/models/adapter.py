@@ -62,6 +62,8 @@ def head_of(model: nn.Module) -> Head:
         raise UserError(
             f"the output layer ({type(head).__name__}) has a bias; the loss needs a head that is a sum of linear maps"
         )
+    if hasattr(head, "magnitude"):
+        raise UserError("the output layer is a DoRA layer, which is not linear in its weight; set apply_lora_to_output")
     if hasattr(head, "lora_a"):
         return head.weight if head.disabled else _lora_pairs(head)
     if isinstance(head, nn.Linear):

@@ -82,12 +82,26 @@ def save_pretrained(
 
 def _merged(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict with LoRA adapters added to the weights they adapt; as it is where there are none."""
-    lora = next((module for module in model.modules() if hasattr(module, "lora_a")), None)
-    if lora is None:
+    adapted = adapted_modules(model)
+    if not adapted:
         return dict(weights)
     from torchtune.modules.peft import get_merged_lora_ckpt
 
-    return get_merged_lora_ckpt(dict(weights), rank=lora.rank, alpha=lora.alpha)
+    rank, alpha = rank_and_alpha(next(iter(adapted.values())))
+    copied = {f"{name}.weight": weights[f"{name}.weight"].clone() for name in adapted}  # it adds in place
+    return get_merged_lora_ckpt({**weights, **copied}, rank=rank, alpha=alpha)
+
+
+def adapted_modules(model: Any) -> dict[str, Any]:
+    """LoRA and DoRA layers by name; empty for a model without adapters."""
+    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_a")}
+
+
+def rank_and_alpha(module: Any) -> tuple[int, float]:
+    """Rank and alpha of an adapted layer; `alpha / rank` scales what the adapter adds."""
+    rank = module.lora_a.weight.shape[0]
+    scaling = module.scaling if hasattr(module, "scaling") else module.alpha / module.rank
+    return rank, scaling * rank
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

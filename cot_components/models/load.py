@@ -87,6 +87,9 @@ def load_model(
         built.load_state_dict(weights, strict=False)  # names and shapes were checked; adapters start as they are
         if adapters:
             set_trainable_params(built, adapters)
+    for module in built.modules():
+        if hasattr(module, "initialize_dora_magnitude"):
+            module.initialize_dora_magnitude()  # the norms of the base weights, which are there only now
     return adapt(built)
 
 

@@ -4,20 +4,18 @@ screen."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import Tensor
 
 from cot_components.clock import Clock
-from cot_components.config import build
 from cot_components.datasets import ReasoningDataset
 from cot_components.evaluation.table import summary_table
-from cot_components.models.export import save_pretrained
-from cot_components.models.think_tokens import write_tag_tokens
+from cot_components.models.export import adapted_modules
 from cot_components.training.answers import Evaluations
 from cot_components.training.distributed import full_weights
+from cot_components.training.export import export_adapters, export_model
 from cot_components.training.loop import Trainer
 from cot_components.training.run_folder import mark_finished
 from cot_components.training.run_log import RunLog
@@ -69,20 +67,11 @@ def _write(
     tokenizer: Mapping[str, Any],
     clocks: Mapping[str, Clock] | None,
 ) -> None:
-    folder = save_pretrained(
-        trainer.model,
-        run.output_dir / "model",
-        weights=weights,
-        tokenizer_dir=_folder(tokenizer.get("path")),
-        base_config=Path(checkpointer["checkpoint_dir"]) / "config.json" if checkpointer else None,
-        stop_ids=data.chat.stop_ids,
-        pad_id=data.chat.tokenizer.pad_id,
-    )
-    for name, content in getattr(build(tokenizer), "files", {}).items():
-        (folder / name).write_text(content, encoding="utf-8")
-    if data.tag_ids:
-        write_tag_tokens(folder, data.tag_ids)
+    nodes = {"checkpointer": checkpointer, "tokenizer": tokenizer}
+    folder = export_model(trainer.model, run.output_dir / "model", weights, data, nodes)
     written = {"model": folder}
+    if adapted_modules(trainer.model):
+        written["adapter"] = export_adapters(trainer.model, run.output_dir / "adapter", weights, nodes)
     written["token view"] = token_view(data, clocks=clocks or FIRST_EPOCHS).save(run.output_dir / "tokens.html")
     written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
     report = run.output_dir / "report.html"
@@ -98,12 +87,6 @@ def _write(
         console.print(summary_table(**shown, after=scored[last]))
     for name, path in written.items():
         console.print(f"{name:<12}{path}", soft_wrap=True, highlight=False)
-
-
-def _folder(path: str | None) -> Path | None:
-    if path is None:
-        return None
-    return Path(path) if Path(path).is_dir() else Path(path).parent
 
 
 def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, clocks: Mapping[str, Clock]) -> TokenView:

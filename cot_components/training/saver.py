@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cot_components.data.batches import Step
@@ -14,12 +15,13 @@ from cot_components.errors import UserError
 from cot_components.training.answers import Evaluations
 from cot_components.training.batching import plan_facts
 from cot_components.training.checkpoint import write_checkpoint
+from cot_components.training.export import export_checkpoint
 from cot_components.training.loop import Trainer
 from cot_components.training.run_folder import CHECKPOINTS, config_hash, without_secrets
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
 from cot_components.training.signals import defer_stops, exit_code, stop_received
-from cot_components.training.state import capture, restore
+from cot_components.training.state import MODEL, capture, restore
 
 
 class Saver:
@@ -27,9 +29,9 @@ class Saver:
 
     Args:
         run: this process and its folder.
-        config: the recipe's arguments, kept in every checkpoint. These three are read here: `save_every_n_steps` (None
-            for none by steps), `save_every_minutes` (None for none by time; with both None only a signal saves) and
-            `keep_checkpoints`.
+        config: the recipe's arguments, kept in every checkpoint. These are read here: `save_every_n_steps` (None for
+            none by steps), `save_every_minutes` (None for none by time; with both None only a signal saves),
+            `keep_checkpoints`, and `export_checkpoints` (whether each holds a folder for `transformers` or `peft`).
 
     Raises:
         UserError: a number that is not positive.
@@ -51,7 +53,7 @@ class Saver:
 
         Call it last before training, when everything is built: building draws random numbers.
         """
-        self._trainer, self._evaluations, self._log = trainer, evaluations, log
+        self._trainer, self._data, self._evaluations, self._log = trainer, data, evaluations, log
         self._done, self._total = plans.start_step, plans.total_steps
         self._facts = plan_facts(data, plans)
         if self._run.earlier is not None:
@@ -102,11 +104,14 @@ class Saver:
             "config": without_secrets(self._config),
             "config_hash": config_hash(self._config),
         }
-        folder = self._run.output_dir / CHECKPOINTS
+        folder, keep = self._run.output_dir / CHECKPOINTS, self._config["keep_checkpoints"]
+
+        def export(checkpoint: Path) -> None:
+            if self._config["export_checkpoints"]:
+                export_checkpoint(self._trainer.model, checkpoint, tensors[MODEL], self._data, self._config)
+
         self._run.world.first_decides(
-            lambda: write_checkpoint(
-                folder, self._done, tensors=tensors, state=state, keep=self._config["keep_checkpoints"]
-            )
+            lambda: write_checkpoint(folder, self._done, tensors=tensors, state=state, add_files=export, keep=keep)
         )
         self._saved_at = time.monotonic()
 

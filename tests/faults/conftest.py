@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from contract import Seen, overrides_for, run, training_recipes
+from contract import Seen, overrides_for, run, score, training_recipes
 
 from cot_components.models.tiny import write_tiny_checkpoint
 
@@ -34,6 +34,8 @@ def undisturbed(hub, tmp_path_factory) -> Callable[[str], Undisturbed]:
 
     def of(name: str) -> Undisturbed:
         if name not in made:
+            if name == "rft":
+                score(hub)
             arguments = [*overrides_for(name, hub), "save_every_n_steps=1", "keep_checkpoints=100"]
             made[name] = Undisturbed(name, arguments, tmp_path_factory.mktemp(name) / "undisturbed")
         return made[name]

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from commands import ROOT
+from models_for_tests import TINY_OVERRIDES
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -94,11 +95,19 @@ def overrides_for(name: str, hub: Path) -> list[str]:
         ("tokenizer.path", "model"),
         ("checkpointer.checkpoint_dir", "model"),
         ("reference.checkpointer.checkpoint_dir", "teacher"),
+        ("dataset.transforms.highlight.scores", "scored/scores"),
     ):
         chosen |= {key: hub / folder} if has_key(written, key) else {}
     builder = inspect.signature(_located(written["model"]["_component_"])).parameters
     chosen |= {f"model.{key}": value for key, value in DROPOUT.items() if key in builder}
     return [f"{key}={value}" for key, value in chosen.items()]
+
+
+def score(hub: Path) -> None:
+    """What `rft` reads: the rows of the tiny runs scored by `shad`."""
+    paths = [f"tokenizer.path={hub / 'model'}", f"checkpointer.checkpoint_dir={hub / 'model'}"]
+    short = ["dataset.max_rows=44", "at_least=8", "epochs=1", "shown_rows=0", "lr_scheduler=null"]
+    assert run("shad", [*paths, *TINY_OVERRIDES, *short, f"output_dir={hub / 'scored'}"]).code == 0
 
 
 def _located(path: str) -> Callable[..., Any]:
