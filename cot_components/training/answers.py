@@ -190,4 +190,4 @@ class Evaluations:
 
     def take_up(self, steps: list[int]) -> None:
         """Read back the evaluations that a resumed run had done."""
-        self.done = [(step, read_evaluation(self._path / f"step_{step}.json")) for step in steps]
+        self.done = [(int(step), read_evaluation(self._path / f"step_{int(step)}.json")) for step in steps]

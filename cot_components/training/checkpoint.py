@@ -124,6 +124,8 @@ def damage(path: Path) -> str | None:
             return f"{name} is missing"
         if name not in named:
             return f"{name} does not belong there"
+        if (path / name).is_symlink():
+            return f"{name} is a link"
         size, digest = named[name]
         if (path / name).stat().st_size != size:
             return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"

@@ -1,0 +1,11 @@
+"""Reading a recipe's config as the recipe does, without running it."""
+
+import importlib
+
+from cot_components.training.recipe import read_config
+
+
+def read(name, *overrides):
+    """The checked config of a shipped name with overrides."""
+    recipe = importlib.import_module(name.split("/")[0])
+    return read_config(recipe.main.__wrapped__, ["--config", name, *overrides], getattr(recipe, "SUPPLIES", {}))

@@ -1,0 +1,116 @@
+"""Nothing that is downloaded, read or resumed can run code, and nothing secret is written down."""
+
+import ast
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from commands import ROOT
+
+from cot_components.data.traces import read_traces
+from cot_components.errors import UserError
+from cot_components.models.load import load_model
+from cot_components.models.tiny import SHAPE, write_tiny_checkpoint
+from cot_components.training.checkpoint import damage, write_checkpoint
+from cot_components.training.run_folder import config_hash, enter_folder, release_locks, without_secrets
+
+SECRET = "hf_NotARealTokenButLongEnough"
+
+
+class Bomb:
+    """Unpickled, it runs a command; the tests look whether it did."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_no_source_file_can_unpickle_or_run_what_it_reads():
+    forbidden, checked = {"eval", "exec"}, 0
+    for part in ("cot_components", "recipes"):
+        for path in (ROOT / part).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call):
+                    name = ast.unparse(node.func)
+                    keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                    assert name not in forbidden and name not in ("pickle.load", "pickle.loads"), path
+                    assert "trust_remote_code" not in keywords, path
+                    if name == "torch.load":
+                        assert keywords["weights_only"] == "True", path
+                    if name in ("np.load", "numpy.load"):
+                        assert keywords.get("allow_pickle", "False") == "False", path
+                    checked += 1
+    assert checked > 2000
+
+
+def test_a_pickled_checkpoint_of_a_model_runs_nothing(tmp_path):
+    folder = write_tiny_checkpoint(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    torch.save({"bomb": Bomb(tmp_path / "ran")}, folder / "model.bin")
+    node = {
+        "_component_": "torchtune.training.FullModelHFCheckpointer",
+        "checkpoint_dir": str(folder),
+        "checkpoint_files": ["model.bin"],
+        "model_type": "LLAMA3_2",
+        "output_dir": str(tmp_path),
+    }
+    model = {"_component_": "torchtune.models.llama3_2.llama3_2", "vocab_size": 384, **SHAPE}
+    with pytest.raises(Exception, match=r"[Uu]nable to load|weights_only|Weights only"):
+        load_model(model, node, device=torch.device("cpu"), dtype=torch.float32)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "data.pt", "data.py"])
+def test_data_that_would_run_is_refused(tmp_path, name):
+    path = tmp_path / name
+    code = f"import os; os.mkdir({str(tmp_path / 'ran')!r})"
+    path.write_bytes(code.encode() if name.endswith(".py") else pickle.dumps(Bomb(tmp_path / "ran")))
+    with pytest.raises(UserError):
+        list(read_traces(str(path)))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    path.rename(folder / ("data.py" if name.endswith(".py") else name))  # named like the folder, as loaders once were
+    with pytest.raises(UserError):
+        list(read_traces(str(folder)))
+    assert not (tmp_path / "ran").exists()
+
+
+def checkpoint(folder):
+    return write_checkpoint(folder, 1, tensors={"model.safetensors": {"a": torch.zeros(2)}}, state={"step": 1})
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "hf/../../outside"])
+def test_a_manifest_cannot_name_a_file_outside(tmp_path, name):
+    path = checkpoint(tmp_path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][name] = {"size": 0, "sha256": "0"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert damage(path) == f"manifest.json names a file outside: {name}"
+
+
+def test_a_link_is_no_part_of_a_checkpoint(tmp_path):
+    path = checkpoint(tmp_path)
+    content = (path / "model.safetensors").read_bytes()
+    (tmp_path / "elsewhere").write_bytes(content)
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    assert damage(path) == "model.safetensors is a link"
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "MY_SECRET", "DB_PASSWORD"])
+def test_secrets_of_the_environment_are_not_written_down(tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, SECRET)
+    config = {"output_dir": "out", "metric_logger": {"url": f"https://me:{SECRET}@host", "tags": [SECRET]}, "seed": 1}
+    try:
+        enter_folder(tmp_path / "out", config, resume="auto")
+    finally:
+        release_locks()
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert SECRET.encode() not in written and f"${{oc.env:{name}}}".encode() in written
+    assert SECRET not in json.dumps(without_secrets(config)) and config["metric_logger"]["tags"] == [SECRET]
+    monkeypatch.setenv(name, "another secret of the same name")
+    assert config_hash({"seed": 1}) == config_hash({"seed": 1})
