@@ -152,7 +152,7 @@ def test_packed_and_padded_hold_the_same_targets(texts, ratio) -> None:
     assert torch.equal(padded.labels.flatten()[padded.rows] != IGNORE, torch.ones(len(padded.rows), dtype=torch.bool))
 
 
-KEYS = "batch_size seed dtype loss.eta optimizer.lr dataset.transforms.blur.ratio resume nope model".split()
+KEYS = [
     "batch_size",
     "seed",
     "dtype",
@@ -163,7 +163,7 @@ KEYS = "batch_size seed dtype loss.eta optimizer.lr dataset.transforms.blur.rati
     "nope",
     "model",
 ]
-VALUES = "1 -1 null None nan 1e400 [1,2] {a:1} true '' ${seed} ${nope} ../.. ?".split()
+VALUES = ["1", "-1", "null", "None", "nan", "1e400", "[1,2]", "{a:1}", "true", "''", "${seed}", "${nope}", "../..", "?"]
 
 
 @MANY
