@@ -129,7 +129,7 @@ def _folder_files(folder: Path, split: str, subset: str | None) -> list[Path]:
 
     try:
         found = datasets.load_dataset_builder(str(folder), subset).config.data_files or {}
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{folder}: not a data set in hub layout: {_one_line(error)}") from error
     if split not in found:
         raise UserError(f"{folder}: no split {split!r}; there are: {', '.join(map(str, found)) or 'none'}")

@@ -106,8 +106,16 @@ def shard(model: Any, world: World) -> None:
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict as ordinary CPU tensors; every process must call it, because sharded tensors are gathered."""
-    return {
+    """The state dict as ordinary CPU tensors; every process must call it, because sharded tensors are gathered.
+
+    4-bit weights come back in the type they had, where torchtune's own state dict would round them to bf16.
+    """
+    weights = {
         name: (value.full_tensor() if hasattr(value, "full_tensor") else value).cpu()
         for name, value in model.state_dict().items()
     }
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "get_original_weight"):
+            plain = name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
+            weights[plain] = parameter.get_original_weight().to(parameter.dtype).cpu()
+    return weights

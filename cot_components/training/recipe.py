@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cot_components.config import COMPONENT, ConfigError, check, find_config, walk
 from cot_components.errors import UserError
@@ -106,6 +107,8 @@ def _parse(argv: list[str]) -> DictConfig:
             raise
     except (ValueError, OmegaConfBaseException) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
+    except YAMLError as error:
+        raise ConfigError(f"cannot read the config or an override as YAML: {' '.join(str(error).split())}") from error
     finally:
         sys.argv = program
     return captured[0]

@@ -92,7 +92,7 @@ def test_no_trace_gets_wrong_labels(texts: list[tuple[str, str]]) -> None:
         assert tokenizer.decode([int(t) for t in text_ids]) == texts[row_id][1]
         assert ((flat.labels != IGNORE) <= np.isin(flat.roles, ROLES)).all()
         inside = [t for t in flat.tokens.tolist() if t in control]
-        assert len(inside) == 3  # the template's own three; none came from the data
+        assert len(inside) == 4  # the template's own; none came from the data
 
 
 @MANY
@@ -115,7 +115,7 @@ def test_transforms_keep_their_promises(texts, low, high, weight, amount, epoch)
     assert (less <= more).all() and (Blur(ratio=0)(flat, clock).labels == flat.labels).all()
     assert (flat.roles[more & (flat.labels != IGNORE)] == Role.THOUGHT).all()
 
-    weighed = ByRole(thought=weight)(flat, clock)
+    weighed = ByRole({"thought": weight})(flat, clock)
     assert (weighed.tokens == flat.tokens).all() and (weighed.labels == flat.labels).all()
     assert np.allclose(weighed.weights[flat.roles == Role.THOUGHT], weight)
 
