@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart quickstart-target quickstart-rft quickstart-icot evidence tiny test lint clean
+.PHONY: install quickstart quickstart-target quickstart-rft quickstart-icot evidence tiny test lint clean soak
 
 install: $(INSTALLED)
 
@@ -90,6 +90,11 @@ test: lint
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || true
 	@$(BIN)/python tests/browser/check_pages.py
+
+# Kill real runs at every stage of a save and at 30 random moments; nothing may be lost. Long: hours on two slow cores.
+soak: $(INSTALLED)
+	@mkdir -p docs/results
+	@PYTHONPATH=tests:tests/faults $(BIN)/python -W ignore tests/soak.py | tee docs/results/soak.txt
 
 clean:
 	rm -rf $(VENV) build dist recipes/*.egg-info
