@@ -17,7 +17,10 @@ from cot_components.training.recipe import recipe
 from cot_components.training.setup import start_run
 
 
-@recipe(supplies={"chat": ["tokenizer"]})
+SUPPLIES = {"chat": ["tokenizer"]}
+
+
+@recipe(supplies=SUPPLIES)
 def main(
     *,
     output_dir: str,
