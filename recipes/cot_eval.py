@@ -16,7 +16,6 @@ from cot_components.models.tokenizers import as_text_tokenizer
 from cot_components.training.recipe import recipe
 from cot_components.training.setup import start_run
 
-
 SUPPLIES = {"chat": ["tokenizer"]}
 
 
