@@ -86,7 +86,7 @@ lint: $(INSTALLED)
 
 # The pages are looked at in a real browser: one on PATH, or Debian's, installed where we are root; without any, one line says so.
 test: lint
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || true
 	@$(BIN)/python tests/browser/check_pages.py
