@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart quickstart-target quickstart-rft quickstart-icot evidence tiny test lint clean soak
+.PHONY: install quickstart quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint clean soak
 
 install: $(INSTALLED)
 
@@ -78,6 +78,10 @@ quickstart-rft: tiny
 # A study behind the README's figures; what has a file under experiments/results is not run again.
 evidence: $(INSTALLED)
 	@$(BIN)/python -m experiments $(STUDY)
+
+# All notebooks in full, with their outputs written into the .ipynb: about fifteen minutes on two quiet cores.
+notebooks: $(INSTALLED)
+	@$(BIN)/python -m notebooks
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

@@ -1,0 +1,114 @@
+"""What the first cell of a notebook asks for: a clean folder for its runs, one look for its figures, `tune run`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from importlib import import_module, metadata
+from pathlib import Path
+
+from cot_components.errors import UserError
+from cot_components.training.recipe import quiet_imports
+from cot_components.viz.curves import STYLE
+
+FAST = os.environ.get("COT_FAST") == "1"
+"""Whether notebooks run at their smallest sizes, as the tests run them."""
+
+
+def start(name: str) -> Path:
+    """An empty folder `runs/<name>` for everything the notebook `name` writes, and the look of its figures.
+
+    Shows a badge and an install line where the package's metadata names a repository, and nothing otherwise.
+    """
+    from IPython.display import Markdown, display
+    from matplotlib import pyplot
+
+    quiet_imports()
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's plain bars will do
+    pyplot.rcParams.update({**STYLE, "figure.figsize": (8.0, 3.0), "figure.constrained_layout.use": True})
+    urls = metadata.metadata("cot-components").get_all("Project-URL") or []
+    if line := install_line(name, urls):
+        display(Markdown(line))
+    folder = Path("runs") / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def install_line(name: str, project_urls: list[str]) -> str | None:
+    """Markdown of badge and install command from entries `Repository, https://...`; None without a repository."""
+    urls = {label.lower(): url for label, _, url in (entry.partition(", ") for entry in project_urls)}
+    repository = urls.get("repository", "").rstrip("/").removesuffix(".git")
+    if not repository:
+        return None
+    line = f"`pip install git+{repository}`"
+    place = repository.partition("github.com/")[2]
+    if not place:
+        return line
+    colab = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}.ipynb"
+    return f"[![open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab}) {line}"
+
+
+def tune(*arguments: str, expect: int = 0) -> str:
+    """Run `tune run ARGUMENTS` in a process of its own and return what it printed.
+
+    Args:
+        arguments: recipe, `--config`, name or path, then overrides.
+        expect: the exit code it should end with; the error text is returned too where that is not 0.
+
+    Raises:
+        UserError: another exit code; holds the end of what the run said.
+    """
+    command = [str(Path(sys.executable).with_name("tune")), "run", *arguments]
+    print("$ tune run", " ".join(arguments), flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != expect:
+        raise UserError(f"ended with {done.returncode} instead of {expect}:\n{done.stderr[-3000:]}")
+    return done.stdout + (done.stderr if expect else "")
+
+
+def study(name: str) -> str:
+    """The table of a study of the repository, from the results committed there; one line where none are yet.
+
+    Args:
+        name: of a module in `experiments`, which lies beside the folder of the notebooks.
+    """
+    root = Path.cwd().parent
+    if not list((root / "experiments" / "results" / name).glob("*.json")):
+        return f"NOT RUN yet: python -m experiments {name}"
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+    runner, found = import_module("experiments.runner"), import_module(f"experiments.{name}").STUDY
+    return runner.table(found, runner.read_cells(found))
+
+
+def tune_and_kill(appears: Path, *arguments: str) -> int:
+    """`tune run ARGUMENTS`, killed without a warning (SIGKILL) as soon as the path `appears` is there.
+
+    Returns:
+        the exit code of the process, -9.
+
+    Raises:
+        UserError: the run ended before that.
+    """
+    command = [str(Path(sys.executable).with_name("tune")), "run", *arguments]
+    print("$ tune run", " ".join(arguments), flush=True)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not appears.exists():
+        if process.poll() is not None:
+            raise UserError(f"the run ended with {process.returncode} before {appears} was there")
+        time.sleep(0.005)
+    process.kill()
+    return process.wait()
+
+
+def tune_if(asked: bool, *arguments: str) -> None:
+    """`tune run ARGUMENTS` where it is asked for, and otherwise a line that says it was not run."""
+    if asked:
+        print(tune(*arguments))
+    else:
+        print("NOT RUN (no GPU here; Colab, macOS and Slurm neither): tune run", *arguments)

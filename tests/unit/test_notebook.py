@@ -1,0 +1,81 @@
+"""What the first cell of a notebook asks for."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from cot_components import notebook
+from cot_components.errors import UserError
+
+
+def test_an_empty_folder_is_made_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "old").touch()
+    assert notebook.start("x") == Path("runs/x") and list(Path("runs/x").iterdir()) == []
+    assert capsys.readouterr().out == "", "the package's metadata names no repository, so no badge and no install line"
+
+
+@pytest.mark.parametrize(
+    ("urls", "badge"),
+    [
+        ([], None),
+        (["Homepage, https://x.org"], None),
+        (["Repository, https://x.org/a"], "`pip install git+https://x.org/a`"),
+    ],
+)
+def test_the_badge_comes_from_the_metadata(urls, badge):
+    assert notebook.install_line("x", urls) == badge
+
+
+def test_a_repository_on_github_gets_a_badge():
+    line = notebook.install_line("01_tour", ["Repository, https://github.com/me/it.git"])
+    assert "colab.research.google.com/github/me/it/blob/main/notebooks/01_tour.ipynb" in line
+    assert line.endswith("`pip install git+https://github.com/me/it`")
+
+
+def fake_tune(folder, monkeypatch, script):
+    """A program `tune` beside a fake interpreter."""
+    (folder / "tune").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "tune").chmod(0o755)
+    monkeypatch.setattr(notebook.sys, "executable", str(folder / "python"))
+
+
+def test_tune_returns_what_was_said_and_raises_on_another_exit_code(tmp_path, monkeypatch, capsys):
+    fake_tune(tmp_path, monkeypatch, 'echo "$@"; echo wrong >&2; exit ${CODE:-0}')
+    assert notebook.tune("a", "--config", "b") == "run a --config b\n"
+    assert capsys.readouterr().out == "$ tune run a --config b\n"
+    monkeypatch.setenv("CODE", "2")
+    assert notebook.tune("a", expect=2) == "run a\nwrong\n"
+    with pytest.raises(UserError, match="ended with 2 instead of 0:\nwrong"):
+        notebook.tune("a")
+
+
+def test_a_run_is_killed_when_a_path_appears(tmp_path, monkeypatch):
+    fake_tune(tmp_path, monkeypatch, f"touch {tmp_path}/here; exec sleep 60")
+    started = time.monotonic()
+    assert notebook.tune_and_kill(tmp_path / "here", "a") == -9 and time.monotonic() - started < 50
+    fake_tune(tmp_path, monkeypatch, "exit 3")
+    with pytest.raises(UserError, match=r"ended with 3 before .*never was there"):
+        notebook.tune_and_kill(tmp_path / "never", "a")
+
+
+def test_a_study_is_shown_from_its_results_alone(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert notebook.study("blur") == "NOT RUN yet: python -m experiments blur"
+    results = tmp_path / "experiments" / "results" / "blur"
+    results.mkdir(parents=True)
+    cell = {
+        "arm": "sft",
+        "setting": "clean",
+        "seed": 0,
+        "figures": {"answer_accuracy": 0.5},
+        "seconds": 1,
+        "versions": {},
+    }
+    (results / "clean__sft__0.json").write_text(json.dumps(cell))
+    monkeypatch.setattr("experiments.runner.RESULTS", results.parent)
+    assert "50.0" in notebook.study("blur")
