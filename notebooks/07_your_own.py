@@ -1,0 +1,266 @@
+# %% [markdown]
+# # 7. Your own
+#
+# Everything so far came with the package. Now you bring something: a data set, a model, somebody else's training
+# loop, and at the end a method of your own in ten lines. Each part stands alone; take the one you need.
+
+# %%
+from cot_components.notebook import FAST, start, tune, tune_if
+
+runs = start("07_your_own")
+
+# %%
+import inspect
+import json
+import os
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from IPython.display import Code, Image
+from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+from cot_components import losses
+from cot_components.clock import Clock
+from cot_components.config import find_config
+from cot_components.datasets import reasoning_dataset
+from cot_components.errors import UserError
+from cot_components.losses import hf_loss
+from cot_components.models.tiny import write_tiny_checkpoint
+from cot_components.models.tokenizers import hf_tokenizer
+from cot_components.roles import Role
+from cot_components.transforms import Blur
+from cot_components.viz.curves import plot_run
+from cot_components.viz.token_view import TokenView
+
+# %% [markdown]
+# ## Your data
+#
+# A file with one JSON object per line is enough. These rows have columns of their own making: `problem`, `reasoning`
+# inside square brackets, and so on. Yours will be different again.
+
+
+# %%
+def sheep(n):
+    told = f"[thinking] There are {n} sheep, and {n} more come. {n} + {n} = {2 * n}. [done] Answer: {2 * n}"
+    return {"problem": f"{n} sheep and {n} more: how many?", "told": told}
+
+
+mine = runs / "mine.jsonl"
+mine.write_text("".join(json.dumps(sheep(n)) + "\n" for n in range(2, 66)))
+print(mine.read_text().splitlines()[0])
+
+# %% [markdown]
+# Two settings tell the package what is what: which columns hold question and response, and what opens and closes a
+# thought.
+
+# %%
+folder = write_tiny_checkpoint(runs / "tiny_llama")
+tokenizer = hf_tokenizer(str(folder))
+format_of_mine = {
+    "columns": {"prompt": "problem", "completion": "told"},
+    "tags": {"open": "[thinking]", "close": "[done]"},
+}
+data = reasoning_dataset(tokenizer, source=str(mine), transforms={}, **format_of_mine)
+print(data.summary())
+assert data.rows.tokens_by_role()["thought"] > 0
+TokenView(data.rows.flat([0]), tokenizer.text.decode, title="A row of mine")
+
+# %% [markdown]
+# Look at the colours before you train. If the thought is not blue, the tags are wrong, and the summary says so.
+#
+# What about a bad row? It is an error with file and line. Not a guess, and not a silent drop.
+
+# %%
+broken = runs / "broken.jsonl"
+unclosed = sheep(66) | {"told": "[thinking] There are 66 sheep. Answer: 132"}
+broken.write_text(mine.read_text() + json.dumps(unclosed) + "\n")
+try:
+    reasoning_dataset(tokenizer, source=str(broken), **format_of_mine)
+except UserError as error:
+    print(error)
+
+# %% [markdown]
+# If you know that some rows are bad, `strict=False` drops and counts them, up to a share you allow.
+
+# %%
+print(reasoning_dataset(tokenizer, source=str(broken), strict=False, **format_of_mine).summary())
+
+# %% [markdown]
+# ## Your model
+#
+# A model is three nodes of a config: `tokenizer`, `model`, `checkpointer`. Any decoder of torchtune will do, Llama,
+# Qwen, Mistral, Phi, Gemma's heads excepted (soft-capped logits are refused in a sentence). For downloaded weights
+# the nodes read like this:
+
+# %%
+real = OmegaConf.load(find_config("bt_sft/qwen2_5_0_5B"))
+print(OmegaConf.to_yaml({name: real[name] for name in ("tokenizer", "model", "checkpointer")}))
+
+# %% [markdown]
+# Here we go from Llama to Qwen2's architecture, at a tiny size from random weights, by naming another component.
+
+# %%
+qwen = ["model._component_=torchtune.models.qwen2.qwen2", "model.num_kv_heads=2"]
+
+# %% [markdown]
+# ## Your method, in ten lines
+#
+# Say you suspect that the beginning of a thought matters most: the plan. Then let a thought token count less the
+# later it comes, by half every 20 tokens. A transform is a function `(rows, clock) -> rows`, so this is the whole
+# method:
+
+
+# %%
+def fade(*, half_life: float = 20.0):
+    """Thought tokens weigh less the later they come."""
+
+    def transform(flat, clock):
+        age = np.where(flat.roles == Role.THOUGHT, flat.counters, 0)
+        return flat.with_weights((flat.weights * 0.5 ** (age / half_life)).astype(np.float32))
+
+    return transform
+
+
+row = data.rows.flat([3])
+TokenView(fade(half_life=10.0)(row, Clock(0, 0)), tokenizer.text.decode, title="Fading: tint is weight")
+
+# %% [markdown]
+# Two equalities before you trust it. A half-life without end changes nothing. And token number `half_life` weighs a
+# half.
+
+# %%
+assert np.array_equal(fade(half_life=float("inf"))(row, Clock(0, 0)).weights, row.weights)
+faded = fade(half_life=10.0)(row, Clock(0, 0))
+print("weight of thought token 10:", float(faded.weights[row.counters == 10][0]))
+assert faded.weights[row.counters == 10] == 0.5 and (faded.weights[row.roles == Role.ANSWER] == 1).all()
+
+# %% [markdown]
+# For a config it must live in a module that Python finds: a file where you stand, or an installed package. Its
+# signature is the schema; a misspelt setting is refused before anything is trained.
+
+# %%
+module = "import numpy as np\n\nfrom cot_components.roles import Role\n\n\n" + inspect.getsource(fade)
+(runs / "my_transform.py").write_text(module)
+os.environ["PYTHONPATH"] = str(runs)  # the file lies among the runs of this notebook, not where we stand
+Code(module, language="python")
+
+# %% [markdown]
+# Now all three in one run of `bt_sft`: my data, Qwen2's architecture, my transform behind the blur.
+
+# %%
+my_config = OmegaConf.merge(
+    OmegaConf.load(find_config("bt_sft/quickstart")),
+    {"dataset": {"source": str(mine), **format_of_mine, "max_rows": None}},
+    {"dataset": {"transforms": {"fade": {"_component_": "my_transform.fade", "half_life": 10.0}}}},
+    {"tokenizer": {"path": str(folder)}, "dataset_val": 0.1, "evaluation": None, "output_dir": str(runs / "mine")},
+    {"epochs": 1 if FAST else 20, "batch_size": 16, "log_every_n_steps": 1, "evaluate_every_n_steps": None},
+)
+my_config.lr_scheduler.num_warmup_steps = 2
+OmegaConf.save(my_config, runs / "mine.yaml")
+said = tune("bt_sft", "--config", f"{runs}/mine.yaml", *qwen)
+
+# %%
+Image(plot_run(runs / "mine", runs / "curves.png").read_bytes(), width=560)
+
+# %% [markdown]
+# ## A stock torchtune recipe
+#
+# You have a torchtune config that works, and want nothing changed but the data. Only `dataset` is ours here, and
+# `loss`, where torchtune's own would do as well:
+
+# %%
+stock = OmegaConf.load(find_config("stock_torchtune/bt_sft_tiny"))
+print(OmegaConf.to_yaml({name: stock[name] for name in ("dataset", "loss")}))
+
+# %% [markdown]
+# `redraw: once`, because a stock recipe tells its data no epoch. Our data set refuses anything that would need one.
+
+# %%
+OmegaConf.save(stock, runs / "stock.yaml")
+place = [f"tokenizer.path={folder}", f"checkpointer.checkpoint_dir={folder}", f"output_dir={runs}/stock"]
+rows = ["dataset.max_rows=64"] if FAST else []
+said = tune("full_finetune_single_device", "--config", f"{runs}/stock.yaml", *place, *rows)
+(written,) = (runs / "stock" / "logs").glob("*.txt")
+lines = written.read_text().splitlines()
+print(lines[0].split(" lr")[0], "...", lines[-1].split(" lr")[0], sep="\n")
+
+# %% [markdown]
+# ## A Hugging Face trainer
+#
+# What our recipes write is a Hugging Face folder, and `transformers` reads the tiny model as well as your own. A row
+# for a `Trainer` is a mapping of ids and labels; blurred labels are `-100`, and that is all a trainer needs to know.
+
+# %%
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+network = AutoModelForCausalLM.from_pretrained(folder)
+blurred = reasoning_dataset(tokenizer, source="generated", max_rows=32 if FAST else 512)
+blur = Blur(ratio=0.2, redraw="once")
+flats = [blur(blurred.rows.flat([i]), Clock(0, 0)) for i in range(len(blurred.rows))]
+rows = [{"input_ids": flat.tokens.tolist(), "labels": flat.labels.tolist()} for flat in flats]
+
+# %% [markdown]
+# The equality: our plain loss is the loss the model computes itself from these labels.
+
+# %%
+collate = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(folder))
+batch = collate(rows[:4])
+outputs = network(**batch)
+torch.testing.assert_close(hf_loss(losses.sft())(outputs, batch["labels"]), outputs.loss)
+
+# %% [markdown]
+# The collator matters. `DataCollatorForLanguageModeling` rebuilds the labels from the ids: it would erase the blur,
+# and the mask of the prompt with it. `DataCollatorForSeq2Seq` pads the labels it is given.
+
+# %%
+assert (batch["labels"][0][: len(rows[0]["labels"])] == torch.tensor(rows[0]["labels"])).all()
+
+# %% [markdown]
+# Any preset that needs nothing but logits and labels goes in by `compute_loss_func`. DFT, by hand and by the trainer:
+
+# %%
+logits, targets = outputs.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
+nll = F.cross_entropy(logits, targets, reduction="none")
+by_hand = (torch.exp(-nll.detach()) * nll)[targets != -100].mean()
+torch.testing.assert_close(hf_loss(losses.dft())(outputs, batch["labels"]), by_hand)
+
+# %%
+arguments = TrainingArguments(
+    output_dir=str(runs / "hf"), per_device_train_batch_size=8, num_train_epochs=1, learning_rate=3e-3, use_cpu=True,
+    logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True, seed=0,
+)  # fmt: skip
+dft = hf_loss(losses.dft())
+trainer = Trainer(network, arguments, data_collator=collate, train_dataset=rows, compute_loss_func=dft)
+trainer.callback_handler.callbacks = [
+    c for c in trainer.callback_handler.callbacks if "Printer" not in type(c).__name__
+]
+trainer.train()
+logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+print(f"{len(logged)} steps, DFT's loss from {logged[0]:.3f} to {logged[-1]:.3f}")
+
+# %% [markdown]
+# DFT's loss of a token is at most 1/e and *rises* while a hopeless token becomes merely improbable; watch the plain
+# loss if you want to see progress. TRL's `SFTTrainer` takes the same `compute_loss_func`; with TRL itself this was
+# NOT RUN.
+#
+# A loss that asks for more than a trainer gives is refused before training, in a sentence:
+
+# %%
+try:
+    hf_loss(losses.target_sft(eta=0.5))
+except UserError as error:
+    print(error)
+
+# %% [markdown]
+# ## That is all
+#
+# A method is a transform, a target, or a schedule of these. If yours is one file, one config and one test, it will be
+# read, and it composes with all the others.
+
+# %%
+# Optional, on a GPU with the weights downloaded: set this to True.
+RUN_ON_GPU = False
+tune_if(RUN_ON_GPU, "bt_sft", "--config", "bt_sft/qwen2_5_0_5B", "dataset.source=mine.jsonl")
