@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # A tiny random checkpoint and tokenizer in hub layout: what configs/stock_torchtune points at.
 tiny: $(INSTALLED)
-	@$(BIN)/python -m cot_components.models.tiny $(RUNS)/tiny_llama
+	@$(BIN)/cot tiny $(RUNS)/tiny_llama
 
 quickstart: tiny
 	@rm -rf $(RUNS)/bt_sft_quickstart
@@ -43,7 +43,7 @@ quickstart-target: tiny $(RUNS)/bt_sft_quickstart/model/config.json
 	@for loss in sft dft; do $(BIN)/tune run target_sft --config target_sft/quickstart \
 		output_dir=$(RUNS)/$${loss}_baseline loss=cot_components.losses.$$loss '~loss.eta' reference=null || exit; done
 	@$(BIN)/tune run target_sft --config target_sft/quickstart output_dir=$(RUNS)/target_sft_quickstart
-	@$(BIN)/python -m cot_components.evaluation.compare \
+	@$(BIN)/cot compare \
 		$(RUNS)/sft_baseline $(RUNS)/dft_baseline $(RUNS)/target_sft_quickstart
 
 # With the curriculum and without a step to see, at the same time on a core each.
@@ -53,9 +53,9 @@ quickstart-icot: $(INSTALLED)
 	@$(ICOT) output_dir=$(RUNS)/icot_sft_no_cot curriculum.start=all > $(RUNS)/icot_sft_no_cot.txt 2>&1 & baseline=$$!; \
 		$(ICOT) output_dir=$(RUNS)/icot_sft_quickstart || { kill $$baseline; exit 1; }; \
 		wait $$baseline || { cat $(RUNS)/icot_sft_no_cot.txt; exit 1; }
-	@$(BIN)/python -m cot_components.evaluation.compare $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
-	@$(BIN)/python -m cot_components.training.speed $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
-	@$(BIN)/python -m cot_components.viz.internalisation $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart \
+	@$(BIN)/cot compare $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
+	@$(BIN)/cot speed $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
+	@$(BIN)/cot internalisation $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart \
 		--out $(RUNS)/icot_sft_quickstart/internalisation.png
 
 # A base model; the discriminator, on fixed boilerplate and on diverse; fine-tuning with its classes and without. What
@@ -68,12 +68,12 @@ quickstart-rft: tiny
 		shown_rows=0 output_dir=$(RUNS)/shad_diversity_$$n || exit; done; } > $(RUNS)/shad_diversity.txt 2>&1 & curve=$$!; \
 		$(ONE) shad --config shad/quickstart output_dir=$(RUNS)/shad_quickstart || { kill $$curve; exit 1; }; \
 		wait $$curve || { cat $(RUNS)/shad_diversity.txt; exit 1; }
-	@$(BIN)/python -m cot_components.evaluation.classes \
+	@$(BIN)/cot classes \
 		$(RUNS)/shad_quickstart $(RUNS)/shad_diversity_4 $(RUNS)/shad_diversity_24
 	@$(ONE) rft --config rft/quickstart output_dir=$(RUNS)/rft_sft loss.weight_rule=null > $(RUNS)/rft_sft.txt 2>&1 & plain=$$!; \
 		$(ONE) rft --config rft/quickstart output_dir=$(RUNS)/rft_quickstart || { kill $$plain; exit 1; }; \
 		wait $$plain || { cat $(RUNS)/rft_sft.txt; exit 1; }
-	@$(BIN)/python -m cot_components.evaluation.compare $(RUNS)/rft_sft $(RUNS)/rft_quickstart
+	@$(BIN)/cot compare $(RUNS)/rft_sft $(RUNS)/rft_quickstart
 
 # A study behind the README's figures; what has a file under experiments/results is not run again.
 evidence: $(INSTALLED)

@@ -139,6 +139,10 @@ class Plans:
         """The time of one step."""
         return Clock(int(np.searchsorted(self._steps_before, step, side="right")) - 1, step)
 
+    def first_step(self, epoch: int) -> int:
+        """The step an epoch begins with."""
+        return int(self._steps_before[epoch])
+
     def plan(self, step: int) -> Plan:
         """The plan of one step, whichever came before."""
         clock = self.clock(step)

@@ -1,19 +1,15 @@
-"""What the discriminator found: share of reasoning, errors where the truth is known, the phrases at both ends.
-
-python -m cot_components.evaluation.classes runs/shad_fixed runs/shad_diverse
-"""
+"""What the discriminator found: share of reasoning, errors where the truth is known, the phrases at both ends."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -143,27 +139,20 @@ def show_samples(
         yield classes_text(rows.tokens[output].tolist(), found[output], decode, truth=of_truth, coloured=coloured)
 
 
-def main(run_dirs: list[str]) -> int:
-    """Print one line per run of the recipe `shad`; returns the exit code."""
+def compare_reports(run_dirs: Sequence[Path]) -> Table:
+    """One line per run of the recipe `shad`.
+
+    Raises:
+        UserError: a folder without a report.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for name in ("", "reasoning", "error rate", "reasoning found", "boilerplate taken for reasoning"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    try:
-        if not run_dirs:
-            raise UserError("name the output_dir of one run of shad or more")
-        for folder in map(Path, run_dirs):
-            report = read_report(folder / FILE)
-            cells = [f"{report.num_reasoning / max(report.num_tokens, 1):.1%}"]
-            if (errors := report.against_truth) is not None:
-                wrong = errors.counts[0, 1] / max(errors.counts[0].sum(), 1)
-                cells += [f"{errors.error_rate:.2%}", f"{errors.recall:.1%}", f"{wrong:.2%}"]
-            table.add_row(folder.name, *cells)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    Console(width=max(Console().width, 120)).print(table)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    for folder in run_dirs:
+        report = read_report(folder / FILE)
+        cells = [f"{report.num_reasoning / max(report.num_tokens, 1):.1%}"]
+        if (errors := report.against_truth) is not None:
+            wrong = errors.counts[0, 1] / max(errors.counts[0].sum(), 1)
+            cells += [f"{errors.error_rate:.2%}", f"{errors.recall:.1%}", f"{wrong:.2%}"]
+        table.add_row(folder.name, *cells)
+    return table

@@ -1,11 +1,7 @@
-"""A tiny random Llama in hub layout: weights, config and tokenizer that every torchtune recipe can start from.
-
-python -m cot_components.models.tiny runs/tiny_llama
-"""
+"""A tiny random Llama in hub layout: weights, config and tokenizer that every torchtune recipe can start from."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +42,3 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     text = as_text_tokenizer(hf_tokenizer(str(folder)))
     model = tiny_llama(text.vocab_size, seed=seed)
     return save_pretrained(model, folder, stop_ids=text.stop_ids, pad_id=text.pad_id)
-
-
-if __name__ == "__main__":
-    written = write_tiny_checkpoint(Path(sys.argv[1]))
-    print(f"tiny random checkpoint in hub layout: {written}")

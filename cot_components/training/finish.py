@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from torch import Tensor
 
 from cot_components.clock import Clock
+from cot_components.data.flat import Flat
 from cot_components.datasets import ReasoningDataset
 from cot_components.evaluation.table import summary_table
 from cot_components.models.export import adapted_modules
@@ -90,7 +92,7 @@ def _write(
 
 
 def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, clocks: Mapping[str, Clock]) -> TokenView:
-    """What the run trains on, token by token: the first rows at each of the times `clocks`."""
+    """What the run trains on, token by token: the first rows at each of the times `clocks`; once where these agree."""
     before = data.rows.flat(range(min(rows, len(data.rows))))
     draws = {}
     for name, clock in clocks.items():
@@ -98,4 +100,11 @@ def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, clocks: Mappin
         for transform in data.transforms.values():
             flat = transform(flat, clock)
         draws[name] = flat
+    first, *others = draws.values()
+    if others and all(_same(first, other) for other in others):
+        draws = {"every time": first}
     return TokenView(draws, data.chat.tokenizer.decode, before=before, title="What this run trains on")
+
+
+def _same(a: Flat, b: Flat) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("tokens", "labels", "weights"))

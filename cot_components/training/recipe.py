@@ -52,6 +52,7 @@ def recipe(
         finally:
             release_locks()
 
+    run.__dict__["supplies"] = dict(supplies or {})  # with `__wrapped__`: what checks a config without running it
     return run
 
 

@@ -1,24 +1,14 @@
-"""How fast the models of finished runs answer, one prompt at a time and batched, beside what they answer.
-
-python -m cot_components.training.speed runs/icot_sft_no_cot runs/icot_sft_quickstart runs/icot_sft_explicit
-
-Every run's exported model answers the same number of its own held-out prompts, taking turns with the others. Speeds are
-also given relative to the first run, which stepwise internalisation wants to be the one without chain-of-thought.
-"""
+"""How fast the models of finished runs answer, one prompt at a time and batched, beside what they answer."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from cot_components.config import build
@@ -26,7 +16,6 @@ from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation
 from cot_components.models.load import exported_checkpointer, load_model
 from cot_components.training.answers import AnswerEvaluation
-from cot_components.training.recipe import quiet_imports
 from cot_components.training.setup import DTYPES, pick_device
 
 
@@ -75,27 +64,11 @@ def answer(run: Finished, *, rows: int, batch_size: int) -> Evaluation:
     return few(run.model, run.chat)
 
 
-def main(argv: list[str]) -> int:
-    """Print the table; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cot_components.training.speed", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a finished run")
-    parser.add_argument("--rows", type=int, default=64, help="prompts answered (default 64)")
-    parser.add_argument("--batch-size", type=int, default=64, help="prompts answered together (default 64)")
-    options = parser.parse_args(argv)
-    quiet_imports()
-    torch.set_num_threads(1)
-    try:
-        runs = [load_run(folder) for folder in options.runs]
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    alone = examples_per_second(runs, rows=min(options.rows, 16), batch_size=1)
-    together = examples_per_second(runs, rows=options.rows, batch_size=options.batch_size)
-    console = Console()
-    console.print(speed_table(runs, alone, together, rows=options.rows, batch_size=options.batch_size))
-    return 0
+def measure_speeds(runs: list[Finished], *, rows: int, batch_size: int) -> Table:
+    """The speed of every run one prompt at a time (16 of them at most) and `batch_size` at a time."""
+    alone = examples_per_second(runs, rows=min(rows, 16), batch_size=1)
+    together = examples_per_second(runs, rows=rows, batch_size=batch_size)
+    return speed_table(runs, alone, together, rows=rows, batch_size=batch_size)
 
 
 def speed_table(
@@ -111,7 +84,3 @@ def speed_table(
         speeds = [f"{speed[index]:.1f} ({speed[index] / speed[0]:.2f}x)" for speed in (alone, together)]
         table.add_row(run.name, f"{metrics['thought_tokens']:.1f}", f"{metrics['answer_accuracy']:.3f}", *speeds)
     return table
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -1,12 +1,7 @@
-"""Stepwise internalisation in one picture: what is still right when more and more of the thought is gone.
-
-python -m cot_components.viz.internalisation RUN [RUN ...] --out picture.png
-"""
+"""Stepwise internalisation in one picture: what is still right when more and more of the thought is gone."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -78,23 +73,3 @@ def _draw_accuracy(axes: Axes, removed: np.ndarray, accuracy: np.ndarray, colour
     axes.plot(stage[~last], accuracy[~last], "o", markerfacecolor="none", alpha=0.5, **style)
     axes.plot(stage[last], accuracy[last], "o-", label=name, **style)
     axes.axhline(accuracy[-1], color=MUTED.light, linewidth=0.6, linestyle=":")
-
-
-def main(argv: list[str]) -> int:
-    """Draw the picture; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cot_components.viz.internalisation", description="Accuracy against removed tokens."
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run of icot_sft")
-    parser.add_argument("--out", type=Path, default=Path("internalisation.png"), help="default: internalisation.png")
-    options = parser.parse_args(argv)
-    try:
-        print(plot_internalisation(options.runs, options.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,187 @@
+"""Check that this machine can train, and print the one line that mends what cannot.
+
+Versions, the trio torch / torchtune / torchao, recipes, GPU, FlexAttention, processes, data without a network. Exit
+code 1 if something is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+EXAMPLES = ("cot doctor",)
+
+
+class Finding(NamedTuple):
+    """What was looked at and found; `mend` is the line that mends it, "" where nothing is broken."""
+
+    what: str
+    found: str
+    mend: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def run(options: argparse.Namespace) -> int:
+    broken = 0
+    for check in CHECKS:
+        for finding in check():
+            broken += bool(finding.mend)
+            print(f"{'BROKEN' if finding.mend else 'ok':<8}{finding.what:<20}{finding.found}", flush=True)
+            if finding.mend:
+                print(f"{'mend':>26}  {finding.mend}", flush=True)
+    print(f"{broken} broken" if broken else "all well")
+    return 1 if broken else 0
+
+
+def check_python() -> Iterator[Finding]:
+    """The interpreter."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    fine = (3, 11) <= sys.version_info[:2] < (3, 13)
+    yield Finding("python", version, "" if fine else "python3.12 -m venv .venv   # 3.11 or 3.12 is needed")
+
+
+def check_requirements(requires: list[str] | None = None) -> Iterator[Finding]:
+    """Every package this one needs, in the range it needs."""
+    from packaging.requirements import Requirement
+
+    needed = [Requirement(line) for line in requires or metadata.requires("cot-components") or []]
+    for need in needed:
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+            continue
+        mend = f'{sys.executable} -m pip install "{need}"'
+        try:
+            version = metadata.version(need.name)
+        except metadata.PackageNotFoundError:
+            yield Finding(need.name, "is not installed", mend)
+            continue
+        fine = need.specifier.contains(version, prereleases=True)
+        yield Finding(need.name, version if fine else f"{version}, needed is {need.specifier}", "" if fine else mend)
+
+
+def check_trio() -> Iterator[Finding]:
+    """torchtune's training part: it breaks where torch or torchao do not go with it, and a bare import says nothing."""
+    from cot_components.training.recipe import quiet_imports
+
+    quiet_imports()
+    pinned = [line for line in metadata.requires("cot-components") or [] if line.startswith(("torchtune", "torchao"))]
+    mend = f"{sys.executable} -m pip install " + " ".join(f'"{line}"' for line in pinned)
+    yield _tried("torchtune.training", lambda: __import__("torchtune.training") and "imports", mend)
+
+
+def check_recipes() -> Iterator[Finding]:
+    """`tune` beside this Python, and recipes that are this package's."""
+    tune = Path(sys.executable).with_name("tune")
+    on_path = shutil.which("tune")
+    if on_path is None or Path(on_path).resolve() != tune.resolve():
+        mend = f'export PATH="{tune.parent}:$PATH"' if tune.exists() else "pip install torchtune==0.6.1"
+        yield Finding("tune", f"on PATH is {on_path}, not this environment's", mend)
+    else:
+        yield Finding("tune", str(tune))
+    from cot_components.cli.shipped import shipped_recipes
+
+    found = shipped_recipes()
+    shadowed = [f"{name} is {path}" for name, path in found.items() if "@recipe(" not in path.read_text("utf-8")]
+    mend = "rename that file: tune takes the first module of that name" if shadowed else ""
+    mend = mend or ("" if found else f"{sys.executable} -m pip install --force-reinstall --no-deps cot-components")
+    yield Finding("recipes", "; ".join(shadowed) or ", ".join(found) or "none is installed", mend)
+
+
+def check_gpu() -> Iterator[Finding]:
+    """The GPU, and FlexAttention on it."""
+    import torch
+
+    driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
+    if not torch.cuda.is_available():
+        mend = f"{sys.executable} -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
+        said = "there is one, but torch cannot use it" if driver else "none; device=auto trains on the CPU"
+        yield Finding("GPU", said, mend if driver else "")
+        yield Finding("FlexAttention", "not used on a CPU: packed rows attend document by document")
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        bf16 = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16: use dtype=fp32"
+        yield Finding(f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}")
+    yield _tried("FlexAttention", _flex, "train without packed_tokens, or install a C compiler: apt-get install gcc")
+
+
+def _flex() -> str:
+    import torch
+    from torch.nn.attention.flex_attention import flex_attention
+
+    q = torch.ones(1, 1, 128, 16, device="cuda")
+    out = torch.compile(flex_attention)(q, q, q)
+    assert torch.allclose(out, q, atol=1e-2)
+    return "compiles and computes"
+
+
+def check_distributed() -> Iterator[Finding]:
+    """A group of one process, by the backends that training uses."""
+    import torch
+
+    if not torch.distributed.is_available():
+        yield Finding(
+            "distributed", "torch was built without it", f"{sys.executable} -m pip install --force-reinstall torch"
+        )
+        return
+    backends = ["gloo"] + (["nccl"] if torch.cuda.is_available() else [])
+    for backend in backends:
+        mend = (
+            "export GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "export NCCL_DEBUG=INFO   # and read what it says"
+        )
+        yield _tried(f"distributed, {backend}", lambda b=backend: _group(b), mend)
+
+
+def _group(backend: str) -> str:
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        value = torch.ones(1, device="cuda" if backend == "nccl" else "cpu")
+        dist.all_reduce(value)
+        return "a group of one process adds up"
+    finally:
+        dist.destroy_process_group()
+
+
+def check_data() -> Iterator[Finding]:
+    """Data that need no network, and what of the hub is here."""
+    from huggingface_hub import constants
+
+    yield Finding("generated data", "dataset.source=generated needs no network")
+    cache = Path(constants.HF_HUB_CACHE)
+    cached = sorted(path.name for path in cache.glob("datasets--*")) if cache.is_dir() else []
+    here = f"{len(cached)} data sets in {cache}"
+    if not (constants.HF_HUB_OFFLINE or os.environ.get("HF_DATASETS_OFFLINE", "0") not in ("", "0")):
+        yield Finding("hub data", f"{here}; others are fetched")
+        return
+    mend = "unset HF_HUB_OFFLINE HF_DATASETS_OFFLINE   # or dataset.source=FOLDER with a downloaded data set"
+    yield Finding("hub data", f"offline, {here}", "" if cached else mend)
+
+
+def _tried(what: str, attempt: Callable[[], Any], mend: str) -> Finding:
+    try:
+        return Finding(what, attempt())
+    except Exception as error:  # whatever is broken, it is one line here
+        said = str(error).strip().splitlines()
+        return Finding(what, f"{type(error).__name__}: {said[0] if said else 'no message'}", mend)
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    check_python,
+    check_requirements,
+    check_trio,
+    check_recipes,
+    check_gpu,
+    check_distributed,
+    check_data,
+)

@@ -1,0 +1,137 @@
+"""What ships with the package, and which recipe a config is for."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cot_components.config import ConfigError, find_config, nearest, shipped_configs
+
+RECIPE_IN_HEADER = re.compile(r"^#.*\btune run (?:--\S+[ =]\S+ )*([\w./]+) --config", re.MULTILINE)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name to source file of every recipe that ships; nothing is imported."""
+    specs = {name: find_spec(name) for name in sorted({config.split("/")[0] for config in shipped_configs()})}
+    return {name: Path(spec.origin) for name, spec in specs.items() if spec is not None and spec.origin}
+
+
+def first_line(path: Path) -> str:
+    """What a recipe (its docstring) or a config (its header) says about itself in its first line."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+    return text.split("\n")[0].removeprefix("#").strip()
+
+
+STOCK_SUPPLIES = {
+    "dataset": ["tokenizer"],
+    "optimizer": ["params"],
+    "lr_scheduler": ["optimizer", "num_training_steps", "last_epoch"],
+}
+"""What torchtune's own recipes pass to nodes."""
+
+
+class Recipe(NamedTuple):
+    """What checks a config: the undecorated `main` of a recipe and what it passes to nodes itself.
+
+    ours: False for a recipe of torchtune's, whose top-level keys nobody declares
+    """
+
+    name: str
+    main: Callable[..., None]
+    supplies: Mapping[str, Iterable[str]]
+    ours: bool = True
+
+
+def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
+    """The recipe a config is for: the one asked for; the folder of a shipped config; the `tune run NAME` of the
+    config's header; else the recipe whose keys fit best.
+
+    Raises:
+        ConfigError: no such config, or no such recipe.
+    """
+    path = find_config(config)
+    if asked is not None:
+        found = _load(asked)
+        if found is None:
+            raise ConfigError(f"--recipe {asked}: no such recipe{nearest(asked, shipped_recipes())}")
+        return found
+    folder = config.split("/")[0]
+    if not Path(config).is_file() and folder in shipped_recipes():
+        return _must_load(folder)
+    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    for name in RECIPE_IN_HEADER.findall(header):
+        if (found := _load(name)) is not None:
+            return found
+        return Recipe(name, _takes_anything, STOCK_SUPPLIES, ours=False)
+    return _best_fit(path)
+
+
+def _takes_anything(**keys: Any) -> None:
+    """Stands for a recipe of torchtune's."""
+
+
+def _load(name: str) -> Recipe | None:
+    module_name = name.removesuffix(".py").replace("/", ".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            return None
+        raise
+    main = getattr(module, "main", None)
+    if not hasattr(main, "supplies"):
+        return None
+    return Recipe(name, main.__wrapped__, main.supplies)  # type: ignore[union-attr]
+
+
+def _must_load(name: str) -> Recipe:
+    found = _load(name)
+    assert found is not None, f"{name} ships without a decorated main"
+    return found
+
+
+def _best_fit(path: Path) -> Recipe:
+    """The recipe with the fewest keys that are unknown to it, missing, or more than the config needs."""
+    from omegaconf import OmegaConf
+
+    keys = {str(key) for key in OmegaConf.load(path)}
+
+    def misfit(recipe: Recipe) -> tuple[int, int]:
+        parameters = recipe.main.__kwdefaults__ or {}
+        takes = set(recipe.main.__code__.co_varnames[: recipe.main.__code__.co_kwonlyargcount])
+        return len(keys - takes) + len(takes - set(parameters) - keys), len(takes)
+
+    return min((_must_load(name) for name in shipped_recipes()), key=misfit)
+
+
+def read(options: argparse.Namespace) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe and the checked values behind `CONFIG [--recipe NAME] [key=value ...]`, as `tune run` reads them.
+
+    Raises:
+        ConfigError: what the recipe itself would refuse; see `training.recipe.read_config`.
+    """
+    from cot_components.training.recipe import quiet_imports, read_config
+
+    quiet_imports()
+    recipe = recipe_for(options.config, asked=options.recipe)
+    return recipe, read_config(recipe.main, ["--config", options.config, *options.overrides], recipe.supplies)
+
+
+def with_defaults(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the recipe's own defaults for all others."""
+    return {**(recipe.main.__kwdefaults__ or {}), **values}
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """`CONFIG [key=value ...] [--recipe NAME]`, for `read`."""
+    parser.add_argument("config", metavar="CONFIG", help="a shipped name (cot ls) or a path")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="as behind tune run; also ~key")
+    parser.add_argument("--recipe", metavar="NAME", help="default: told from the config's place, header and keys")

@@ -1,0 +1,33 @@
+"""Measure how fast the models of finished runs answer, one prompt at a time and batched, beside what they answer.
+
+Every run's exported model answers the same number of its own held-out prompts, taking turns with the others. Speeds are
+also given relative to the first run, which stepwise internalisation wants to be the one without chain-of-thought.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLES = ("cot speed runs/icot_sft_no_cot runs/icot_sft_quickstart", "cot speed runs/bt_sft_quickstart --rows 16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a finished run")
+    parser.add_argument("--rows", type=int, default=64, help="prompts answered (default 64)")
+    parser.add_argument("--batch-size", type=int, default=64, help="prompts answered together (default 64)")
+
+
+def run(options: argparse.Namespace) -> int:
+    import torch
+    from rich.console import Console
+
+    from cot_components.training.recipe import quiet_imports
+
+    quiet_imports()
+    from cot_components.training.speed import load_run, measure_speeds
+
+    torch.set_num_threads(1)
+    runs = [load_run(folder) for folder in options.runs]
+    Console().print(measure_speeds(runs, rows=options.rows, batch_size=options.batch_size))
+    return 0

@@ -1,0 +1,33 @@
+"""Check a config as its recipe does; nothing is built.
+
+Every key, type, component and the folder of the starting weights. The first fault is one sentence, exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from cot_components.cli.shipped import add_config_arguments, read
+
+EXAMPLES = (
+    "cot validate bt_sft/quickstart",
+    "cot validate my.yaml batch_size=4 dataset.transforms.blur.ratio=0.5",
+    "cot validate my.yaml --recipe my_bt_sft.py",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from cot_components.config import COMPONENT
+    from cot_components.models.load import check_checkpointer
+
+    recipe, values = read(options)
+    if recipe.ours:
+        check_checkpointer(values.get("checkpointer"))
+    components = str(values).count(f"'{COMPONENT}'")
+    about = f"the recipe {recipe.name} takes all {len(values)} keys" if recipe.ours else f"{recipe.name} is torchtune's"
+    print(f"{options.config} is valid: {about}, {components} components take theirs")
+    return 0
