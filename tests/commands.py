@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 TUNE = Path(sys.executable).with_name("tune")
+COT = Path(sys.executable).with_name("cot")
 
 
 def run(
@@ -29,6 +30,11 @@ def run(
 def tune(*arguments: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
     """`tune run ...`"""
     return run(TUNE, "run", *arguments, cwd=cwd, **options)
+
+
+def cot(*arguments: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    """`cot ...`"""
+    return run(COT, *arguments, cwd=cwd, **options)
 
 
 def must(result: subprocess.CompletedProcess[str]) -> str:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from cot_components.evaluation.evaluate import last_evaluation
+    from cot_components.evaluation.compare import last_evaluation
     from cot_components.evaluation.table import summary_table
     from cot_components.viz.curves import plot_run
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,9 +70,6 @@ def check_requirements(requires: list[str] | None = None) -> Iterator[Finding]:
 
 def check_trio() -> Iterator[Finding]:
     """torchtune's training part: it breaks where torch or torchao do not go with it, and a bare import says nothing."""
-    from cot_components.training.recipe import quiet_imports
-
-    quiet_imports()
     pinned = [line for line in metadata.requires("cot-components") or [] if line.startswith(("torchtune", "torchao"))]
     mend = f"{sys.executable} -m pip install " + " ".join(f'"{line}"' for line in pinned)
     yield _tried("torchtune.training", lambda: __import__("torchtune.training") and "imports", mend)
@@ -137,7 +135,7 @@ def check_distributed() -> Iterator[Finding]:
         mend = (
             "export GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "export NCCL_DEBUG=INFO   # and read what it says"
         )
-        yield _tried(f"distributed, {backend}", lambda b=backend: _group(b), mend)
+        yield _tried(f"distributed, {backend}", partial(_group, backend), mend)
 
 
 def _group(backend: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from cot_components.config import nearest
 from cot_components.errors import UserError
+from cot_components.training.quiet import quiet_imports
 
 COMMANDS = {
     "ls": "ls",
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _take_overrides(parser, options, rest)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # components and recipes of the user's own, as `tune run` finds them
+    quiet_imports()
     try:
         return options.run(options)
     except UserError as error:

@@ -118,9 +118,8 @@ def read(options: argparse.Namespace) -> tuple[Recipe, dict[str, Any]]:
     Raises:
         ConfigError: what the recipe itself would refuse; see `training.recipe.read_config`.
     """
-    from cot_components.training.recipe import quiet_imports, read_config
+    from cot_components.training.recipe import read_config
 
-    quiet_imports()
     recipe = recipe_for(options.config, asked=options.recipe)
     return recipe, read_config(recipe.main, ["--config", options.config, *options.overrides], recipe.supplies)
 

@@ -22,9 +22,6 @@ def run(options: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from cot_components.training.recipe import quiet_imports
-
-    quiet_imports()
     from cot_components.training.speed import load_run, measure_speeds
 
     torch.set_num_threads(1)

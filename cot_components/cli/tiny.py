@@ -13,9 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from cot_components.training.recipe import quiet_imports
-
-    quiet_imports()
     from cot_components.models.tiny import write_tiny_checkpoint
 
     print(f"tiny random checkpoint in hub layout: {write_tiny_checkpoint(options.folder)}")

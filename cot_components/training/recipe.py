@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from yaml import YAMLError
 
 from cot_components.config import COMPONENT, ConfigError, check, find_config, walk
 from cot_components.errors import UserError
+from cot_components.training.quiet import quiet_imports
 from cot_components.training.run_folder import AlreadyFinished, release_locks
 from cot_components.training.signals import catch_stops
 
@@ -113,13 +113,3 @@ def _parse(argv: list[str]) -> DictConfig:
     finally:
         sys.argv = program
     return captured[0]
-
-
-def quiet_imports() -> None:
-    """Silence what torchtune 0.6.1 and torchao 0.15 say about newer torch at every start; nothing a user can act on."""
-    import logging
-
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.*")
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch.*")
-    logging.getLogger("torchao").setLevel(logging.ERROR)

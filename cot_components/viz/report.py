@@ -20,6 +20,7 @@ from cot_components.viz.panels import run_panels
 from cot_components.viz.pieces import visible
 
 SHOWN_EXAMPLES = 6
+RESUMING = "The same command goes on from the newest whole one where a run was stopped; resume=FOLDER from another."
 
 STYLE = """
 .cot figure { margin: 1rem 0 0; overflow-x: auto; }
@@ -50,7 +51,7 @@ STYLE = """
 def report_html(run_dir: str | Path) -> str:
     """The report of a run's folder as one self-contained page; what the folder does not hold is left out.
 
-    Read are `log.jsonl`, `evaluations/step_*.json`, `config.yaml` and `versions.json`.
+    Read are `log.jsonl`, `evaluations/step_*.json`, `config.yaml`, `versions.json` and the manifests of `checkpoints/`.
 
     Raises:
         UserError: no such folder, no log in it, or a broken file.
@@ -65,6 +66,7 @@ def report_html(run_dir: str | Path) -> str:
         "Before and after": _summary(evaluations),
         "Curves": _curves(records),
         "Samples": _samples([evaluation for evaluation in evaluations.values() if evaluation.examples]),
+        "Checkpoints": _checkpoints(run_dir),
         "On disk": _files(run_dir),
         "Config": _preformatted(run_dir / "config.yaml"),
         "Versions": _versions(run_dir / "versions.json"),
@@ -161,14 +163,39 @@ def _text(text: str) -> str:
     return html.escape(visible(text).replace("\u21b5\n", "\n"))
 
 
+def _checkpoints(run_dir: Path) -> str:
+    """The run's checkpoints, oldest first: steps done, size, and what is missing from one. Hashes are not checked."""
+    rows = ""
+    for path in sorted((run_dir / "checkpoints").glob("step_*")):
+        step = re.sub(r"\D*0*(\d+)$", r"\1", path.name)
+        cells = (f"{_text(path.name)}/", _text(step), _size(path), _lacks(path))
+        rows += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    if not rows:
+        return ""
+    head = "<thead><tr><th></th><th>steps done</th><th></th><th></th></tr></thead>"
+    table = f'<table class="numbers">{head}<tbody>{rows}</tbody></table>'
+    return f'<div class="table">{table}</div><p class="muted">{RESUMING}</p>'
+
+
+def _lacks(checkpoint: Path) -> str:
+    """What a checkpoint's own manifest names and its folder does not hold; "" for one that looks whole."""
+    try:
+        named = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))["files"]
+        wrong = [
+            name
+            for name, entry in named.items()
+            if not (checkpoint / name).is_file() or (checkpoint / name).stat().st_size != entry["size"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return '<span class="wrong">damaged: its manifest cannot be read</span>'
+    return f'<span class="wrong">damaged: {_text(wrong[0])}</span>' if wrong else ""
+
+
 def _files(run_dir: Path) -> str:
-    """Everything the run left, checkpoints one by one, with sizes."""
-    entries = [path for path in sorted(run_dir.iterdir()) if path.name != "checkpoints"]
-    entries += sorted((run_dir / "checkpoints").glob("*"))
+    """Everything the run left, with sizes."""
     rows = "".join(
-        f"<tr><td>{html.escape(visible(str(path.relative_to(run_dir))))}{'/' if path.is_dir() else ''}</td>"
-        f"<td>{_size(path)}</td></tr>"
-        for path in entries
+        f"<tr><td>{html.escape(visible(path.name))}{'/' if path.is_dir() else ''}</td><td>{_size(path)}</td></tr>"
+        for path in sorted(run_dir.iterdir())
     )
     return f'<div class="table"><table class="numbers"><tbody>{rows}</tbody></table></div>'
 

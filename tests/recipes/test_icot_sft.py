@@ -2,12 +2,10 @@
 
 import json
 import re
-import sys
 
 import pytest
 import torch
-from commands import CONFIGS, must, tune, user_error
-from commands import run as run_command
+from commands import CONFIGS, cot, must, tune, user_error
 from lookalikes import shared_data
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -150,11 +148,9 @@ def test_an_exported_model_is_evaluated_and_timed(finished, tmp_path):
     ours = json.loads((finished / "evaluations" / "step_88.json").read_text())
     again = json.loads((tmp_path / "eval" / "evaluation.json").read_text())
     assert [e["completion"] for e in again["examples"]] == [e["completion"] for e in ours["examples"]]
-    speed = [sys.executable, "-m", "cot_components.training.speed", finished, "--rows", "4", "--batch-size", "4"]
-    assert re.search(
-        r"out +[\d.]+ +0\.000 +[\d.]+ \(1\.00x\) +[\d.]+ \(1\.00x\)", must(run_command(*speed, cwd=tmp_path))
-    )
-    assert "holds no finished run" in user_error(run_command(*speed[:3], tmp_path, cwd=tmp_path))
+    speed = ["speed", finished, "--rows", "4", "--batch-size", "4"]
+    assert re.search(r"out +[\d.]+ +0\.000 +[\d.]+ \(1\.00x\) +[\d.]+ \(1\.00x\)", must(cot(*speed, cwd=tmp_path)))
+    assert "holds no finished run" in user_error(cot("speed", tmp_path, cwd=tmp_path))
 
 
 def test_published_files_and_pretrained_weights(tmp_path):

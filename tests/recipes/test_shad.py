@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from commands import CONFIGS, TUNE, must, run, tune, user_error
+from commands import CONFIGS, TUNE, cot, must, tune, user_error
 from lookalikes import shared_data
 from models_for_tests import TINY_OVERRIDES
 
@@ -47,9 +47,7 @@ def test_scores_classes_and_the_same_again(hub, tmp_path):
 
     again = shad(hub, tmp_path, "output_dir=out")
     assert "tuning on" not in must(again) and "error rate" in again.stdout
-    compared = must(
-        run(TUNE.with_name("python"), "-m", "cot_components.evaluation.classes", tmp_path / "out", cwd=tmp_path)
-    )
+    compared = must(cot("classes", tmp_path / "out", cwd=tmp_path))
     assert f"{report['error_rate']:.2%}" in compared and f"{report['recall']:.1%}" in compared
 
 

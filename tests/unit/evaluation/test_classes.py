@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 from rows import random_rows
 
+from cot_components.cli.main import main
 from cot_components.data.scores import Scores, score_rows, scored_tokens
 from cot_components.data.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
-from cot_components.evaluation.classes import FILE, main, read_report, report_classes, show, show_samples
+from cot_components.evaluation.classes import FILE, read_report, report_classes, show, show_samples
 
 
 def decode(ids) -> str:
@@ -51,11 +52,10 @@ def test_kept_read_back_and_compared(scored, tmp_path: Path, capsys) -> None:
     (tmp_path / "without").mkdir()
     assert read_report(report.save(tmp_path / "with" / FILE)) == report
     report_classes(rows, scores, decode).save(tmp_path / "without" / FILE)
-    assert main([str(tmp_path / "with"), str(tmp_path / "without")]) == 0
+    assert main(["classes", str(tmp_path / "with"), str(tmp_path / "without")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"{report.against_truth.error_rate:.2%}" in lines[1] and lines[2].split()[0] == "without"
-    assert main([]) == 2 and "name the output_dir" in capsys.readouterr().err
-    assert main([str(tmp_path)]) == 2 and "no report of classes" in capsys.readouterr().err
+    assert main(["classes", str(tmp_path)]) == 2 and "no report of classes" in capsys.readouterr().err
 
 
 def test_unfinished_scores_are_refused(scored) -> None:

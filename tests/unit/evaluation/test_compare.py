@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from cot_components.cli.main import main
 from cot_components.errors import UserError
-from cot_components.evaluation.compare import last_evaluation, main
+from cot_components.evaluation.compare import last_evaluation
 from cot_components.evaluation.evaluate import Evaluation, Example
 
 
@@ -28,11 +29,11 @@ def test_the_last_evaluation_is_the_one_of_the_highest_step(tmp_path):
 
 def test_it_prints_one_column_per_run(tmp_path, capsys):
     runs = [str(write_run(tmp_path / name, 5)) for name in ("sft", "target")]
-    assert main(runs) == 0
+    assert main(["compare", *runs]) == 0
     printed = capsys.readouterr().out
     assert "sft" in printed and "target" in printed and (tmp_path / "target" / "comparison.png").is_file()
 
 
 def test_errors_are_sentences(tmp_path, capsys):
-    assert main([]) == 2 and main([str(write_run(tmp_path / "c"))]) == 2
-    assert capsys.readouterr().err.count("error: ") == 2
+    assert main(["compare", str(write_run(tmp_path / "c"))]) == 2
+    assert "c holds no evaluation" in capsys.readouterr().err

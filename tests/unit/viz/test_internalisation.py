@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from cot_components.viz.internalisation import accuracy_by_removal, main, plot_internalisation
+from cot_components.cli.main import main
+from cot_components.viz.internalisation import accuracy_by_removal, plot_internalisation
 from cot_components.viz.log import read_log
 
 
@@ -35,5 +36,5 @@ def test_runs_with_and_without_removal_share_a_picture(tmp_path) -> None:
 def test_a_run_without_removal_is_named(tmp_path, capsys) -> None:
     (tmp_path / "sft").mkdir()
     (tmp_path / "sft" / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
-    assert main([str(tmp_path / "sft"), "--out", str(tmp_path / "x.png")]) == 2
+    assert main(["internalisation", str(tmp_path / "sft"), "--out", str(tmp_path / "x.png")]) == 2
     assert "sft: the log holds no evaluation that says how much was removed" in capsys.readouterr().err

@@ -4,11 +4,13 @@ import json
 import re
 
 import pytest
+import torch
 
 from cot_components.data.segments import Tags
 from cot_components.data.tasks import make_traces
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, evaluate
+from cot_components.training.checkpoint import write_checkpoint
 from cot_components.viz.report import SHOWN_EXAMPLES, read_evaluations, report_html
 
 TRACES = make_traces(split="held_out", count=10)
@@ -34,8 +36,8 @@ def write_run(folder):
     say(references).save(folder / "evaluations" / "step_20.json")
     (folder / "config.yaml").write_text(f"# <b>{HOSTILE}\nseed: 0\n")
     (folder / "versions.json").write_text('{"torch": "2.13.0"}')
-    (folder / "checkpoints" / "step_10").mkdir(parents=True)
-    (folder / "checkpoints" / "step_10" / "weights").write_bytes(b"0" * 3000)
+    for step in (10, 20):
+        write_checkpoint(folder / "checkpoints", step, tensors={"model.safetensors": {"w": torch.ones(700)}}, state={})
     return folder
 
 
@@ -45,11 +47,16 @@ def sections(page):
 
 def test_a_whole_run(tmp_path):
     page = report_html(write_run(tmp_path / "my_run"))
-    assert sections(page) == ["Before and after", "Curves", "Samples", "On disk", "Config", "Versions"]
+    assert sections(page) == ["Before and after", "Curves", "Samples", "Checkpoints", "On disk", "Config", "Versions"]
     assert "<h1>my_run</h1>" in page and "20 steps, 2 epochs, 1,010 tokens/s" in page
     assert "<th>step 0</th><th>step 100</th>" in page
     assert "<tr><th>answers correct</th><td><b>0.0 %</b>" in page and "<td><b>60.0 %</b>" in page
-    assert "checkpoints/step_10/</td><td>2.9 KiB" in page and "seed: 0" in page and "<td>2.13.0</td>" in page
+    assert (
+        "step_00000010/</td><td>10</td><td>3." in page
+        and "damaged" not in page
+        and "seed: 0" in page
+        and "<td>2.13.0</td>" in page
+    )
     assert page.count('class="example"') == SHOWN_EXAMPLES
     assert page.count('<span class="wrong">wrong</span>, answer wrong, expected') == SHOWN_EXAMPLES // 2
     assert page.count('<span class="right">right</span>') == SHOWN_EXAMPLES - SHOWN_EXAMPLES // 2
@@ -71,6 +78,14 @@ def test_the_curves_take_the_colours_of_the_page(tmp_path):
     svg = page[page.index("<svg") : page.index("</svg>")]
     assert "var(--answer)" in svg and "var(--muted)" in svg and "var(--line)" in svg
     assert not re.search(r"#[0-9a-f]{6}", svg)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "checkpoints" / "step_00000010" / "model.safetensors").write_bytes(b"0")
+    (run / "checkpoints" / "step_00000020" / "manifest.json").unlink()
+    page = report_html(run)
+    assert "damaged: model.safetensors" in page and "damaged: its manifest cannot be read" in page
 
 
 def test_what_is_missing_is_left_out(tmp_path):

@@ -1,0 +1,225 @@
+"""`cot ...`, as typed: every command, on runs that `tune run` made with copied recipes and configs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import CONFIGS, COT, ROOT, cot, must, run, tune, user_error
+
+from cot_components.cli.main import COMMANDS
+
+SHORT = [
+    "dataset.max_rows=64",
+    "epochs=3",
+    "max_steps_per_epoch=2",
+    "batch_size=8",
+    "dataset_val.max_rows=8",
+    "evaluation.max_rows=4",
+    "evaluation.max_new_tokens=8",
+    "evaluate_every_n_steps=null",
+    "save_every_n_steps=3",
+]
+
+
+@pytest.fixture(scope="module")
+def copied(hub, tmp_path_factory):
+    """A user's own folder with a copied recipe, a copied config, and a run of both on one process."""
+    cwd = tmp_path_factory.mktemp("my set-up")
+    printed = must(cot("cp", "bt_sft", ".", cwd=cwd))
+    assert "run it: tune run my_bt_sft.py --config bt_sft/quickstart" in printed
+    assert "run it: tune run bt_sft --config my.yaml" in must(cot("cp", "bt_sft/quickstart", "my", cwd=cwd))
+    recipe = (cwd / "my_bt_sft.py").read_text()
+    (cwd / "my_bt_sft.py").write_text(
+        recipe.replace("    log.say(", '    log.say("this is my recipe")\n    log.say(', 1)
+    )
+    printed = must(tune("my_bt_sft.py", "--config", "my.yaml", f"tokenizer.path={hub / 'model'}", *SHORT, cwd=cwd))
+    assert "this is my recipe" in printed
+    return cwd
+
+
+def test_a_copied_recipe_runs_on_two_processes(copied, hub):
+    overrides = [f"tokenizer.path={hub / 'model'}", *SHORT, "epochs=1", "batch_size=4", "output_dir=two"]
+    two = must(tune("--nproc_per_node", "2", "my_bt_sft.py", "--config", "my.yaml", *overrides, cwd=copied))
+    assert two.count("this is my recipe") == 1 and (copied / "two" / "model" / "config.json").is_file()
+
+
+def test_copies_are_the_files_that_ship(copied, tmp_path):
+    assert (copied / "my.yaml").read_bytes() == (CONFIGS / "bt_sft" / "quickstart.yaml").read_bytes()
+    must(cot("cp", "icot_sft.py", "sub.py", cwd=tmp_path))
+    assert (tmp_path / "sub.py").read_bytes() == (ROOT / "recipes" / "icot_sft.py").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["bt_sft", "bt_sft.py"],
+            "tune would run the installed module 'bt_sft' instead of your file; try my_bt_sft.py",
+        ),
+        (["bt_sft", "json.py"], "tune would run the installed module 'json'"),
+        (["bt_sft", "my-recipe.py"], "tune runs a recipe as a module, so its name must be one; try my_bt_sft.py"),
+        (["bt_sft/quickstart", "there.yaml"], "there.yaml exists; --force overwrites it"),
+        (["bt_sft/quickstart", "no/where.yaml"], "no is no folder"),
+        (["bt_sft/quikstart", "x.yaml"], "no recipe or config 'bt_sft/quikstart'; did you mean 'bt_sft/quickstart'?"),
+    ],
+)
+def test_copies_that_are_refused(arguments, sentence, tmp_path):
+    (tmp_path / "there.yaml").write_text("mine")
+    assert sentence in user_error(cot("cp", *arguments, cwd=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["there.yaml"]
+    assert (tmp_path / "there.yaml").read_text() == "mine"
+
+
+def test_force_overwrites(tmp_path):
+    (tmp_path / "there.yaml").write_text("mine")
+    must(cot("cp", "bt_sft/quickstart", "there.yaml", "--force", cwd=tmp_path))
+    assert (tmp_path / "there.yaml").read_text() != "mine"
+
+
+def test_ls(tmp_path):
+    shown = must(cot("ls", cwd=tmp_path))
+    assert re.search(r"^bt_sft +Blurred-thoughts supervised fine-tuning \(BT-SFT\)\.$", shown, re.MULTILINE)
+    assert re.search(r"^  icot_sft/gpt2_4x4 +ICoT-SI: GPT-2 Small", shown, re.MULTILINE)
+    names = must(cot("ls", "--names", cwd=tmp_path)).split()
+    shipped = {path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml")}
+    assert set(names) == shipped | {path.stem for path in (ROOT / "recipes").glob("*.py")}
+    assert "rft/quickstart" not in must(cot("ls", "shad", cwd=tmp_path))
+    assert user_error(cot("ls", "shadd", cwd=tmp_path)) == "no recipe 'shadd'; did you mean 'shad'?"
+
+
+def test_view_shows_what_the_run_trained_on(copied, hub):
+    """The page equals, byte for byte, the one that the run itself wrote."""
+    config = ["my.yaml", f"tokenizer.path={hub / 'model'}", *SHORT]
+    printed = must(cot("view", *config, "--n", "4", "--out", "tokens.html", cwd=copied))
+    assert (copied / "tokens.html").read_bytes() == (copied / "runs" / "bt_sft_quickstart" / "tokens.html").read_bytes()
+    assert "64 rows read, 64 kept, 0 dropped; tokens: prompt " in printed and "6 steps of 8 rows" in printed
+    shown = must(cot("view", *config[:2], "--n", "1", "--epochs", "1,2", *config[2:], cwd=copied))
+    assert re.findall(r"^row 0, (.*?) ─", shown, re.MULTILINE) == ["epoch 1", "epoch 2"]
+    assert re.search(r"\[-.+?-\]", shown, re.DOTALL) and "blurred" in shown
+    assert user_error(cot("view", *config, "--epochs", "3", cwd=copied)) == (
+        "epochs: 3 is none of this run's, which are 0 to 2"
+    )
+
+
+def test_view_of_a_curriculum_shows_its_stages(tmp_path):
+    few = ["dataset.num_rows=512", "epochs=12", "batch_size=64"]
+    must(cot("view", "icot_sft/quickstart", *few, "--out", "stages.html", cwd=tmp_path))
+    page = (tmp_path / "stages.html").read_text()
+    stages = re.findall(r"<h3>step (\d+), ([\d.]+) removed</h3>", page)
+    assert stages[0] == ("0", "0") and len(set(stages)) > 2 and 'class="r thought"' in page
+
+
+def test_validate(copied, hub, tmp_path):
+    overrides = [f"tokenizer.path={hub / 'model'}", "batch_size=4"]
+    assert "my.yaml is valid: the recipe bt_sft takes all" in must(cot("validate", "my.yaml", *overrides, cwd=copied))
+    mine = must(cot("validate", "my.yaml", "--recipe", "my_bt_sft.py", *overrides, cwd=copied))
+    assert "the recipe my_bt_sft.py takes all" in mine
+    assert user_error(cot("validate", "my.yaml", "batch_sise=4", cwd=copied)) == (
+        "unknown key 'batch_sise'; did you mean 'batch_size'?"
+    )
+    stock = must(cot("validate", "stock_torchtune/bt_sft_tiny", cwd=tmp_path))
+    assert "full_finetune_single_device is torchtune's" in stock
+    refused = user_error(cot("validate", "bt_sft/llama3_2_1B", cwd=tmp_path))
+    assert refused.startswith("checkpointer.checkpoint_dir: no folder models/Llama-3.2-1B-Instruct")
+    assert not list(tmp_path.iterdir())
+
+
+def test_plot_report_compare(copied):
+    done = copied / "runs" / "bt_sft_quickstart"
+    for path in ("curves.png", "report.html"):
+        (done / path).unlink()
+    assert must(cot("plot", done, cwd=copied)).strip() == str(done / "curves.png")
+    assert (done / "curves.png").read_bytes().startswith(b"\x89PNG")
+    must(cot("plot", done, "two", "--out", "both.png", cwd=copied))
+    assert (copied / "both.png").stat().st_size > 10_000
+    must(cot("report", done, cwd=copied))
+    page = (done / "report.html").read_text()
+    for part in ("<h2>Checkpoints</h2>", "step_00000003/", "step_00000006/", "<h2>Versions</h2>", "redraw", "<svg"):
+        assert part in page, part
+    table = must(cot("compare", done, "two", cwd=copied))
+    assert "answers correct" in table and "bt_sft_quickstart" in table and "two" in table
+    assert user_error(cot("report", "nowhere", cwd=copied)) == "nowhere: no such run"
+    assert user_error(cot("plot", "nowhere", cwd=copied)) == "nowhere: no such log"
+
+
+def test_tiny_writes_what_recipes_start_from(tmp_path):
+    must(cot("tiny", "model", cwd=tmp_path))
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["hidden_size"] == 64
+
+
+def test_doctor(tmp_path):
+    here = {"PATH": f"{COT.parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+    healthy = must(cot("doctor", cwd=tmp_path, env=here))
+    assert healthy.endswith("all well\n") and "mend" not in healthy
+    for part in ("torchtune           0.6.1", "torchtune.training  imports", "distributed, gloo", "icot_sft", "GPU"):
+        assert part in healthy, part
+
+    (tmp_path / "torchao-0.17.0.dist-info").mkdir()
+    (tmp_path / "torchao-0.17.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchao\nVersion: 0.17.0\n"
+    )
+    (tmp_path / "torchtune").mkdir()
+    (tmp_path / "torchtune" / "__init__.py").write_text("")
+    (tmp_path / "torchtune" / "training.py").write_text("from torchao.quantization import int4_weight_only_gone")
+    broken = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    sick = cot("doctor", cwd=tmp_path, env=broken)
+    assert sick.returncode == 1 and "4 broken" in sick.stdout, sick.stdout + sick.stderr
+    for part in (
+        'install "torchao<0.16,>=0.14"',
+        "torchtune.training  ImportError: cannot import name 'int4_weight_only_gone'",
+        f'mend  export PATH="{COT.parent}:$PATH"',
+        "mend  unset HF_HUB_OFFLINE",
+    ):
+        assert part in sick.stdout, part
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_that_parse(command, tmp_path, monkeypatch):
+    from cot_components.cli.main import make_parser
+
+    shown = must(cot(command, "--help", cwd=tmp_path))
+    examples = re.findall(
+        rf"^  (?:eval \"\$\()?cot ({command}\b[^#|)]*)", shown.partition("examples:")[2], re.MULTILINE
+    )
+    assert examples
+    for example in examples:
+        parsed, rest = make_parser().parse_known_args(example.strip().rstrip('")').split())
+        assert parsed.command == command and all("=" in word for word in rest)
+
+
+def test_help_is_instant(tmp_path):
+    probe = "import sys; from cot_components.cli.main import make_parser; make_parser().format_help(); "
+    probe += "print(*{'torch', 'torchtune', 'numpy', 'omegaconf', 'rich', 'matplotlib'} & set(sys.modules))"
+    assert must(run(sys.executable, "-c", probe, cwd=tmp_path)).strip() == ""
+
+
+def test_errors_are_sentences(tmp_path):
+    assert user_error(cot("veiw", cwd=tmp_path)) == "cot has no command 'veiw'; did you mean 'view'?"
+    assert "cot plot does not know '--oops'" in user_error(cot("plot", "x", "--oops", cwd=tmp_path))
+    assert "the following arguments are required: CONFIG" in user_error(cot("view", cwd=tmp_path))
+    assert "'x' is no list like 0,1,2" in user_error(cot("view", "c", "--epochs", "x", cwd=tmp_path))
+    assert "no dataset, so nothing is trained on" in user_error(cot("view", "cot_eval/quickstart", cwd=tmp_path))
+    assert must(cot(cwd=tmp_path)).startswith("usage: cot")
+
+
+def test_completion(tmp_path):
+    def completed(*words: str) -> list[str]:
+        ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _cot; echo ${{COMPREPLY[@]}}"
+        script = f'eval "$(cot completion bash)"; {ask}'
+        path = f"{COT.parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        return done.stdout.split()
+
+    assert completed("cot", "vi") == ["view"]
+    assert completed("cot", "view", "icot_sft/gpt2_4") == ["icot_sft/gpt2_4x4"]
+    assert completed("cot", "view", "x", "--ep") == ["--epochs"]
+    (Path(tmp_path) / "my_run").mkdir()
+    assert completed("cot", "report", "my") == ["my_run"]
+    assert "bashcompinit" in must(cot("completion", "zsh", cwd=tmp_path))
