@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint clean soak
+.PHONY: install quickstart quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint docs figures clean soak
 
 install: $(INSTALLED)
 
@@ -99,6 +99,14 @@ test: lint
 soak: $(INSTALLED)
 	@mkdir -p docs/results
 	@PYTHONPATH=tests:tests/faults $(BIN)/python -W ignore tests/soak.py | tee docs/results/soak.txt
+
+# The API reference, from the docstrings.
+docs: $(INSTALLED)
+	@$(BIN)/python docs/api.py build/docs
+
+# The README's pictures, from what the quickstarts left behind.
+figures: $(INSTALLED)
+	@$(BIN)/python docs/figures.py $(RUNS)
 
 clean:
 	rm -rf $(VENV) build dist recipes/*.egg-info

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import CONFIGS, COT, ROOT, cot, must, run, tune, user_error
 
-from cot_components.cli.main import COMMANDS
+from cot_components.cli.main import COMMANDS, main
 
 SHORT = [
     "dataset.max_rows=64",
@@ -100,9 +100,14 @@ def test_view_shows_what_the_run_trained_on(copied, hub):
     shown = must(cot("view", *config[:2], "--n", "1", "--epochs", "1,2", *config[2:], cwd=copied))
     assert re.findall(r"^row 0, (.*?) ─", shown, re.MULTILINE) == ["epoch 1", "epoch 2"]
     assert re.search(r"\[-.+?-\]", shown, re.DOTALL) and "blurred" in shown
-    assert user_error(cot("view", *config, "--epochs", "3", cwd=copied)) == (
-        "epochs: 3 is none of this run's, which are 0 to 2"
-    )
+
+
+def test_an_epoch_that_a_run_does_not_have(hub, capsys):
+    config = ["bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", "dataset.max_rows=16", "dataset_val=null"]
+    assert main(["view", *config, "epochs=3", "--epochs", "2,3"]) == 2
+    assert capsys.readouterr().err == "error: epochs: 3 is none of this run's, which are 0 to 2\n"
+    assert main(["view", *config, "--n", "0"]) == 2
+    assert capsys.readouterr().err == "error: --n must be at least 1, got 0\n"
 
 
 def test_view_of_a_curriculum_shows_its_stages(tmp_path):

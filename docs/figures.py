@@ -1,0 +1,81 @@
+"""The pictures of README.md, from the runs that the quickstarts leave behind: `make figures`.
+
+    python docs/figures.py [RUNS [IMAGES]]
+
+Pictures whose runs are absent are left as they are, and said so. Token views are looked at by a Chromium on PATH.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # the browser of the tests
+
+
+from browser.chromium import find_chromium, open_browser  # noqa: E402
+
+from cot_components.cli.main import main as cot  # noqa: E402
+from cot_components.viz.targets import plot_targets  # noqa: E402
+
+STUDENT, TEACHER, OBSERVED = [2.0, 1.0, 0.5, -1.0], [0.5, 2.5, 0.0, -0.5], 1
+WEIGHTS = "dataset.transforms.weights"
+CLASSES_AS_WEIGHTS = [
+    f"{WEIGHTS}._component_=cot_components.transforms.ByGroup",
+    f"{WEIGHTS}.boilerplate=0.4",
+    f"{WEIGHTS}.reasoning=4",
+]
+"""Makes the classes of the discriminator visible: the weights of RFT itself change with the loss."""
+
+
+def shoot(page: Path, image: Path, *, section: str, width: int, height: int) -> None:
+    """The top `height` pixels of one section of a page, `width` wide."""
+    executable = find_chromium()
+    if executable is None:
+        raise SystemExit("figures: there is no Chromium on PATH")
+    with open_browser(executable) as tab:
+        tab.open(page.absolute().as_uri(), width=width, height=900)
+        top = tab.evaluate(f"document.getElementById('{section}').getBoundingClientRect().top + 20")
+        clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 2}
+        shot = tab.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+    image.write_bytes(base64.b64decode(shot["data"]))
+
+
+def _there(runs: Path, *names: str) -> bool:
+    missing = [name for name in names if not (runs / name / "versions.json").is_file()]
+    for name in missing:
+        print(f"figures: {runs / name} is not there; the quickstarts make it")
+    return not missing
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draw what can be drawn; returns the exit code."""
+    runs = Path(argv[0]) if argv else Path("runs")
+    images = Path(argv[1]) if len(argv) > 1 else ROOT / "docs" / "images"
+    failed = 0
+    plot_targets(STUDENT, OBSERVED, TEACHER, tokens=["A", "B", "C", "D"], path=images / "targets.png")
+    if _there(runs, "bt_sft_quickstart"):
+        failed |= cot(["plot", str(runs / "bt_sft_quickstart"), "--out", str(images / "bt_sft_quickstart_curves.png")])
+        shown = images / "bt_sft_quickstart_tokens.png"
+        shoot(runs / "bt_sft_quickstart" / "tokens.html", shown, section="row-0", width=1140, height=300)
+    if _there(runs, "icot_sft_no_cot", "icot_sft_quickstart"):
+        pair = [str(runs / "icot_sft_no_cot"), str(runs / "icot_sft_quickstart")]
+        failed |= cot(["internalisation", *pair, "--out", str(images / "internalisation.png")])
+    if _there(runs, "shad_quickstart"):
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "classes.html"
+            places = [
+                f"dataset.transforms.highlight.scores={runs / 'shad_quickstart' / 'scores'}",
+                f"tokenizer.path={runs / 'tiny_llama'}",
+            ]
+            failed |= cot(["view", "rft/quickstart", *places, *CLASSES_AS_WEIGHTS, "--n", "1", "--out", str(page)])
+            shoot(page, images / "shad_quickstart_classes.png", section="row-0", width=1140, height=300)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

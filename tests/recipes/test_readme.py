@@ -1,0 +1,198 @@
+"""README and docs: every command, name, link and figure in them exists, and what can be run is run as written."""
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+import sys
+
+import pytest
+from commands import CONFIGS, ROOT, cot, must, run, tune
+from omegaconf import OmegaConf
+
+from benchmarks import BENCHMARKS
+from cot_components.cli.main import make_parser
+from cot_components.config import shipped_configs
+from cot_components.data.tasks import make_traces
+from experiments import STUDIES
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
+COMMAND = re.compile(r"(?:make|tune|cot|python)(?: -m \w+| \S+\.py| [a-z_-]+)\b")
+
+
+def blocks(page, kind=""):
+    """Fenced blocks of one kind; "" are commands and what they print."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(page):
+    """Every command of a page: lines of blocks, and code in sentences that begins like one."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line.split("#")[0].strip() for block in blocks(page) for line in block.splitlines()]
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    return [line for line in lines + inline if COMMAND.match(line)]
+
+
+def check_config(name):
+    assert name in shipped_configs() or (ROOT / name).is_file() or name in {"my.yaml", "fade.yaml", "NAME_OR_PATH"}, (
+        name
+    )
+
+
+def check_cot(words):
+    parser = make_parser()
+    if len(words) == 1 or words[0] == "COMMAND":
+        subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        assert words[0] in [*subparsers.choices, "COMMAND"], words
+        return
+    options, rest = parser.parse_known_args(words)
+    assert all("=" in word for word in rest), rest
+    if "/" in getattr(options, "config", ""):
+        check_config(options.config)
+
+
+def check_tune(words):
+    if words[0] in ("download", "run") and len(words) > 1:
+        names = [word for word in words[1:] if re.fullmatch(r"[A-Za-z_][\w/.-]*", word)]
+        ours = {path.stem for path in (ROOT / "recipes").glob("*.py")}
+        known = {*ours, "full_finetune_single_device", "my_bt_sft.py", "RECIPE"}
+        assert words[0] == "download" or not names or names[0] in known, words
+        if "--config" in words:
+            check_config(words[words.index("--config") + 1])
+        return
+    assert words == ["run"], words
+
+
+def check_make(words):
+    assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE) or words[0].endswith("..."), words
+    studies = [word.partition("=")[2] for word in words if word.startswith("STUDY=")]
+    assert set(studies) <= set(STUDIES)
+
+
+def check_python(words):
+    if words[0] == "-m" and words[1] == "benchmarks":
+        assert {word for word in words[2:] if word in BENCHMARKS or "-" in word or word == "cuda"} == {*words[2:]}, (
+            words
+        )
+    elif words[0] == "-m":
+        assert words[1] == "pytest" or (ROOT / (words[1].replace(".", "/") + ".py")).is_file(), words
+    else:
+        assert (ROOT / words[0]).is_file() or words[0] == "convert_hf_to_gguf.py", words
+
+
+CHECKS = {"cot": check_cot, "tune": check_tune, "make": check_make, "python": check_python}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_exists(page):
+    found = commands(page)
+    for command in found:
+        program, *words = shlex.split(command.replace("...", "")) if "..." in command else shlex.split(command)
+        CHECKS[program](words or ["--help"])
+    assert found or page.name == "data.md"
+
+
+def test_every_link_and_picture_is_there():
+    found = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))]
+    assert len(found) > 15
+    assert not [(page.name, link) for page, link in found if "://" not in link and not (page.parent / link).exists()]
+    named = set(re.findall(r"`(configs/\S+?|tests/\S+?|cot_components/\S+?|benchmarks/results/|docs/\S+?)`", README))
+    assert not [path for path in named if not (ROOT / path).exists()]
+    assert all(name in README for name in ("bt_sft", "icot_sft", "shad", "rft", "target_sft"))
+
+
+def test_the_readme_stays_readable():
+    assert len(README.splitlines()) <= 250 and README.count("\u2014") == 0
+
+
+def test_every_ratio_of_the_table_was_measured():
+    """`1.19x ... | python -m benchmarks step`: a ratio of that benchmark's last output, rounded."""
+    rows = re.findall(r"^\| (.+) \| (.+) \| `python -m benchmarks (\w+)` \|$", README, re.MULTILINE)
+    checked = 0
+    for _, result, name in rows:
+        measured = json.loads((ROOT / "benchmarks" / "results" / f"{name}_cpu.json").read_text())["rows"]
+        ratios = [row["ratio"] for row in measured if row.get("ratio")]
+        for text in re.findall(r"([\d.]+)x\b", result):
+            digits = len(text.partition(".")[2])
+            assert any(round(ratio, digits) == float(text) for ratio in ratios), (name, text)
+            checked += 1
+    assert checked >= 8
+
+
+@pytest.fixture(scope="module")
+def set_up(hub, tmp_path_factory):
+    """What the README's examples stand on: a model where the quickstart leaves one, and somebody's traces."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(hub / "model", folder / "runs" / "bt_sft_quickstart" / "model")
+    shutil.copytree(hub / "model", folder / "runs" / "tiny_llama")
+    with (folder / "my_traces.jsonl").open("w") as file:
+        for trace in make_traces(split="train", count=16):
+            file.write(
+                json.dumps({"messages": [{"role": m.role, "content": m.content} for m in trace.messages]}) + "\n"
+            )
+    return folder
+
+
+FEW = [
+    "dataset.max_rows=32",
+    "batch_size=8",
+    "epochs=1",
+    "dataset_val=null",
+    "evaluation=null",
+    "output_dir=out",
+]
+
+
+def test_the_composition_runs(set_up):
+    must(cot("cp", "bt_sft/quickstart", "my.yaml", "--force", cwd=set_up))
+    (block,) = [text for text in blocks(PAGES[0], "yaml") if "ByRole" in text]
+    merged = OmegaConf.load(set_up / "my.yaml")
+    merged.dataset.transforms, merged.loss = {}, {}
+    OmegaConf.save(OmegaConf.merge(merged, OmegaConf.create(block)), set_up / "my.yaml")
+    must(tune("bt_sft", "--config", "my.yaml", *FEW, cwd=set_up))
+    page = (set_up / "out" / "tokens.html").read_text()
+    assert 'style="--w:3"' in page and 'class="b thought"' in page
+    objective = [json.loads(line) for line in (set_up / "out" / "log.jsonl").read_text().splitlines()]
+    assert any("objective" in record and record["objective"] != record["loss"] for record in objective)
+
+
+def test_the_stock_example_is_the_shipped_config():
+    (block,) = [text for text in blocks(PAGES[0], "yaml") if "redraw: once" in text]
+    ours, shipped = OmegaConf.create(block), OmegaConf.load(CONFIGS / "stock_torchtune" / "bt_sft_tiny.yaml")
+    assert OmegaConf.merge(shipped, ours).dataset.transforms == shipped.dataset.transforms == ours.dataset.transforms
+
+
+def test_the_hugging_face_example_trains(set_up):
+    (block,) = blocks(PAGES[0], "python")
+    probe = block + '\nprint("losses", [entry["train_loss"] for entry in trainer.state.log_history])'
+    printed = must(run(sys.executable, "-W", "ignore", "-c", probe, cwd=set_up, env={"HF_HUB_OFFLINE": "1"}))
+    assert re.search(r"losses \[[\d.]+\]", printed)
+
+
+def test_the_method_of_the_guide_works_as_written(set_up):
+    guide = ROOT / "CONTRIBUTING.md"
+    (set_up / "fade.py").write_text(blocks(guide, "python")[0])
+    (copy, view, train) = next(block.splitlines() for block in blocks(guide) if "fade.yaml" in block)
+    must(cot(*copy.split()[1:], cwd=set_up))
+    shown = must(cot(*view.split()[1:], "dataset.max_rows=32", "--out", "fade.html", cwd=set_up))
+    assert "32 rows read" in shown and 'style="--w:0.5"' in (set_up / "fade.html").read_text()
+    must(tune(*train.split()[2:], *FEW, "output_dir=faded", cwd=set_up))
+    assert (set_up / "faded" / "model" / "config.json").is_file()
+
+
+def test_sources_of_the_methods_are_named():
+    cited = OmegaConf.to_container(OmegaConf.load(ROOT / "CITATION.cff"))
+    assert cited["cff-version"] == "1.2.0" and cited["license"] == "BSD-3-Clause"
+    said = json.dumps(cited["references"])
+    for source in ("blurred-thoughts-SFT", "2405.14838", "2412.14780", "2606.11189"):
+        assert source in said, source
+    assert all({"type", "title", "authors"} <= reference.keys() for reference in cited["references"])
+
+
+def test_the_reference_builds_without_a_warning(tmp_path):
+    printed = must(run(sys.executable, ROOT / "docs" / "api.py", tmp_path / "api", cwd=tmp_path))
+    assert printed.strip().endswith(" 0 warnings")
+    page = (tmp_path / "api" / "cot_components" / "transforms" / "blur.html").read_text()
+    assert "ratio" in page and (tmp_path / "api" / "cot_components" / "cli" / "view.html").is_file()
