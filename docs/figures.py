@@ -8,6 +8,7 @@ Pictures whose runs are absent are left as they are, and said so. Token views ar
 from __future__ import annotations
 
 import base64
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +20,6 @@ sys.path.insert(0, str(ROOT / "tests"))  # the browser of the tests
 
 from browser.chromium import find_chromium, open_browser  # noqa: E402
 
-from cot_components.cli.main import main as cot  # noqa: E402
 from cot_components.viz.targets import plot_targets  # noqa: E402
 
 STUDENT, TEACHER, OBSERVED = [2.0, 1.0, 0.5, -1.0], [0.5, 2.5, 0.0, -0.5], 1
@@ -45,6 +45,11 @@ def shoot(page: Path, image: Path, *, section: str, width: int, height: int) -> 
     image.write_bytes(base64.b64decode(shot["data"]))
 
 
+def cot(*arguments: str | Path) -> int:
+    """A command of its own process; its exit code."""
+    return subprocess.call([Path(sys.executable).with_name("cot"), *arguments])
+
+
 def _there(runs: Path, *names: str) -> bool:
     missing = [name for name in names if not (runs / name / "versions.json").is_file()]
     for name in missing:
@@ -59,12 +64,12 @@ def main(argv: Sequence[str]) -> int:
     failed = 0
     plot_targets(STUDENT, OBSERVED, TEACHER, tokens=["A", "B", "C", "D"], path=images / "targets.png")
     if _there(runs, "bt_sft_quickstart"):
-        failed |= cot(["plot", str(runs / "bt_sft_quickstart"), "--out", str(images / "bt_sft_quickstart_curves.png")])
+        failed |= cot("plot", runs / "bt_sft_quickstart", "--out", images / "bt_sft_quickstart_curves.png")
         shown = images / "bt_sft_quickstart_tokens.png"
         shoot(runs / "bt_sft_quickstart" / "tokens.html", shown, section="row-0", width=1140, height=300)
     if _there(runs, "icot_sft_no_cot", "icot_sft_quickstart"):
-        pair = [str(runs / "icot_sft_no_cot"), str(runs / "icot_sft_quickstart")]
-        failed |= cot(["internalisation", *pair, "--out", str(images / "internalisation.png")])
+        pair = (runs / "icot_sft_no_cot", runs / "icot_sft_quickstart")
+        failed |= cot("internalisation", *pair, "--out", images / "internalisation.png")
     if _there(runs, "shad_quickstart"):
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / "classes.html"
@@ -72,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
                 f"dataset.transforms.highlight.scores={runs / 'shad_quickstart' / 'scores'}",
                 f"tokenizer.path={runs / 'tiny_llama'}",
             ]
-            failed |= cot(["view", "rft/quickstart", *places, *CLASSES_AS_WEIGHTS, "--n", "1", "--out", str(page)])
+            failed |= cot("view", "rft/quickstart", *places, *CLASSES_AS_WEIGHTS, "--n", "1", "--out", page)
             shoot(page, images / "shad_quickstart_classes.png", section="row-0", width=1140, height=300)
     return failed
 

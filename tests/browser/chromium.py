@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +28,17 @@ _PAINTED = """(async () => {
   if (document.readyState !== 'complete') await new Promise(done => addEventListener('load', done));
   await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
 })()"""
+
+
+# The protocol is spoken on descriptors 3 and 4, which may be anybody's in this process, but not in a fresh one.
+_PLACE_PIPES = """
+import os, sys
+spare = [os.dup(int(descriptor)) for descriptor in sys.argv[1:3]]
+for place, descriptor in zip((3, 4), spare):
+    os.dup2(descriptor, place)
+    os.set_inheritable(place, True)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Page:
@@ -127,17 +139,10 @@ def open_browser(executable: str) -> Iterator[Page]:
         flags += ["--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars"]
         if os.geteuid() == 0:
             flags.append("--no-sandbox")
-
-        def place_pipes() -> None:  # the protocol is spoken on descriptors 3 and 4
-            spare = os.dup(in_read), os.dup(out_write)
-            os.dup2(spare[0], 3)
-            os.dup2(spare[1], 4)
-            os.setsid()
-
         process = subprocess.Popen(
-            [executable, *flags],
-            preexec_fn=place_pipes,
-            pass_fds=(3, 4, in_read, out_write),
+            [sys.executable, "-c", _PLACE_PIPES, str(in_read), str(out_write), executable, *flags],
+            pass_fds=(in_read, out_write),
+            start_new_session=True,
             env={**os.environ, "TMPDIR": profile},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

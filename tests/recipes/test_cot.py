@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from commands import CONFIGS, COT, ROOT, cot, must, run, tune, user_error
 
 from cot_components.cli.main import COMMANDS, main
+from cot_components.cli.shipped import recipe_for
+from cot_components.config import shipped_configs
 
 SHORT = [
     "dataset.max_rows=64",
@@ -106,6 +109,8 @@ def test_an_epoch_that_a_run_does_not_have(hub, capsys):
     config = ["bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", "dataset.max_rows=16", "dataset_val=null"]
     assert main(["view", *config, "epochs=3", "--epochs", "2,3"]) == 2
     assert capsys.readouterr().err == "error: epochs: 3 is none of this run's, which are 0 to 2\n"
+    assert main(["view", "cot_eval/quickstart"]) == 2
+    assert capsys.readouterr().err == "error: the config has no dataset, so nothing is trained on\n"
     assert main(["view", *config, "--n", "0"]) == 2
     assert capsys.readouterr().err == "error: --n must be at least 1, got 0\n"
 
@@ -118,19 +123,44 @@ def test_view_of_a_curriculum_shows_its_stages(tmp_path):
     assert stages[0] == ("0", "0") and len(set(stages)) > 2 and 'class="r thought"' in page
 
 
-def test_validate(copied, hub, tmp_path):
+def test_validate(copied, hub):
     overrides = [f"tokenizer.path={hub / 'model'}", "batch_size=4"]
     assert "my.yaml is valid: the recipe bt_sft takes all" in must(cot("validate", "my.yaml", *overrides, cwd=copied))
     mine = must(cot("validate", "my.yaml", "--recipe", "my_bt_sft.py", *overrides, cwd=copied))
     assert "the recipe my_bt_sft.py takes all" in mine
-    assert user_error(cot("validate", "my.yaml", "batch_sise=4", cwd=copied)) == (
-        "unknown key 'batch_sise'; did you mean 'batch_size'?"
-    )
-    stock = must(cot("validate", "stock_torchtune/bt_sft_tiny", cwd=tmp_path))
-    assert "full_finetune_single_device is torchtune's" in stock
-    refused = user_error(cot("validate", "bt_sft/llama3_2_1B", cwd=tmp_path))
-    assert refused.startswith("checkpointer.checkpoint_dir: no folder models/Llama-3.2-1B-Instruct")
-    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["bt_sft/quickstart", "batch_sise=4"], "unknown key 'batch_sise'; did you mean 'batch_size'?"),
+        (["bt_sft/quickstart", "--recipe", "bt_sfd"], "--recipe bt_sfd: no such recipe; did you mean 'bt_sft'?"),
+        (["bt_sft/quikstart"], "--config bt_sft/quikstart: no such file or shipped config; did you mean"),
+        (["bt_sft/llama3_2_1B"], "checkpointer.checkpoint_dir: no folder models/Llama-3.2-1B-Instruct"),
+        (["stock_torchtune/bt_sft_tiny", "loss._component_=cot_components.losses.sfft"], "has no 'sfft'; did you mean"),
+    ],
+)
+def test_configs_that_are_refused(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["validate", *arguments]) == 2
+    assert sentence in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["bt_sft/quickstart", "shad/quickstart", "icot_sft/quickstart", "cot_eval/icot"])
+def test_the_recipe_of_a_config_is_found(name, tmp_path):
+    """By the folder it ships in, by its header, and by its keys alone."""
+    recipe, path = name.split("/")[0], tmp_path / "mine.yaml"
+    assert recipe_for(name).name == recipe
+    text = shipped_configs()[name].read_text()
+    path.write_text(text)
+    assert recipe_for(str(path)).name == recipe
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("#")))
+    assert recipe_for(str(path)).name == recipe
+
+
+def test_a_config_of_torchtune_itself_is_told(capsys):
+    assert main(["validate", "stock_torchtune/bt_sft_tiny"]) == 0
+    assert "full_finetune_single_device is torchtune's" in capsys.readouterr().out
 
 
 def test_plot_report_compare(copied):
@@ -139,14 +169,15 @@ def test_plot_report_compare(copied):
         (done / path).unlink()
     assert must(cot("plot", done, cwd=copied)).strip() == str(done / "curves.png")
     assert (done / "curves.png").read_bytes().startswith(b"\x89PNG")
-    must(cot("plot", done, "two", "--out", "both.png", cwd=copied))
+    shutil.copytree(done, copied / "another")
+    must(cot("plot", done, "another", "--out", "both.png", cwd=copied))
     assert (copied / "both.png").stat().st_size > 10_000
     must(cot("report", done, cwd=copied))
     page = (done / "report.html").read_text()
     for part in ("<h2>Checkpoints</h2>", "step_00000003/", "step_00000006/", "<h2>Versions</h2>", "redraw", "<svg"):
         assert part in page, part
-    table = must(cot("compare", done, "two", cwd=copied))
-    assert "answers correct" in table and "bt_sft_quickstart" in table and "two" in table
+    table = must(cot("compare", done, "another", cwd=copied))
+    assert "answers correct" in table and "bt_sft_quickstart" in table and "another" in table
     assert user_error(cot("report", "nowhere", cwd=copied)) == "nowhere: no such run"
     assert user_error(cot("plot", "nowhere", cwd=copied)) == "nowhere: no such log"
 
@@ -188,7 +219,7 @@ def test_help_has_examples_that_parse(command, tmp_path, monkeypatch):
 
     shown = must(cot(command, "--help", cwd=tmp_path))
     examples = re.findall(
-        rf"^  (?:eval \"\$\()?cot ({command}\b[^#|)]*)", shown.partition("examples:")[2], re.MULTILINE
+        rf"^  (?:eval \"\$\()?cot ({command}\b[^#|)\n]*)", shown.partition("examples:")[2], re.MULTILINE
     )
     assert examples
     for example in examples:
@@ -207,7 +238,6 @@ def test_errors_are_sentences(tmp_path):
     assert "cot plot does not know '--oops'" in user_error(cot("plot", "x", "--oops", cwd=tmp_path))
     assert "the following arguments are required: CONFIG" in user_error(cot("view", cwd=tmp_path))
     assert "'x' is no list like 0,1,2" in user_error(cot("view", "c", "--epochs", "x", cwd=tmp_path))
-    assert "no dataset, so nothing is trained on" in user_error(cot("view", "cot_eval/quickstart", cwd=tmp_path))
     assert must(cot(cwd=tmp_path)).startswith("usage: cot")
 
 
