@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
                 f"tokenizer.path={runs / 'tiny_llama'}",
             ]
             failed |= cot("view", "rft/quickstart", *places, *CLASSES_AS_WEIGHTS, "--n", "1", "--out", page)
-            shoot(page, images / "shad_quickstart_classes.png", section="row-0", width=1140, height=300)
+            shoot(page, images / "shad_quickstart_classes.png", section="row-0", width=1140, height=200)
     return failed
 
 
