@@ -39,6 +39,9 @@ def shoot(page: Path, image: Path, *, section: str, width: int, height: int) -> 
         raise SystemExit("figures: there is no Chromium on PATH")
     with open_browser(executable) as tab:
         tab.open(page.absolute().as_uri(), width=width, height=900)
+        # Blocks out of sight are not painted, and a captured surface is not a sight.
+        tab.evaluate("document.querySelectorAll('.block').forEach(block => block.style.contentVisibility = 'visible')")
+        tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         top = tab.evaluate(f"document.getElementById('{section}').getBoundingClientRect().top + 20")
         clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 2}
         shot = tab.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
