@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers shared by all tests
 
 from browser.chromium import Page, find_chromium, open_browser
+from commands import cot, must
 from lookalikes import shared_data
 from traces_as_flat import byte_flat, decode_bytes, trace, without
 
@@ -28,8 +30,8 @@ from cot_components.data.tasks import make_traces
 from cot_components.data.traces import read_traces
 from cot_components.evaluation.answers import split_completion
 from cot_components.evaluation.evaluate import evaluate
+from cot_components.training.checkpoint import write_checkpoint
 from cot_components.transforms.blur import Blur
-from cot_components.viz.report import report_html
 from cot_components.viz.token_view import TokenView
 
 HOSTILE = """</script><script>alert(1)</script><img src="http://127.0.0.1:9/x" onerror="alert(2)"> "'`&lt;"""
@@ -100,9 +102,10 @@ def make_pages(folder: Path) -> dict[str, Path]:
         "states": TokenView(states, decode_bytes, before=rows).html(),
         "notebook": f"<!doctype html><meta charset=utf-8>{foreign}{TokenView(draws, decode_bytes)._repr_html_()}",
         "long": TokenView(_long_draws(folder), decode_bytes, title="A long thought").html(),
-        "report": report_html(_write_run(folder / HOSTILE_NAME)),
     }
-    pages = {}
+    pages = {"view": folder / "view.html", "report": folder / "report.html"}  # as the commands write them
+    must(cot("view", "icot_sft/quickstart", "dataset.num_rows=640", "--n", "2", "--out", pages["view"], cwd=folder))
+    must(cot("report", _write_run(folder / HOSTILE_NAME), "--out", pages["report"], cwd=folder))
     for name, text in written.items():
         pages[name] = folder / f"{name}.html"
         pages[name].write_text(text, encoding="utf-8")
@@ -128,6 +131,9 @@ def _write_run(folder: Path) -> Path:
         {"step": i, "loss": 2 - i / 25, "loss_thought": 2 - i / 25, "loss_answer": 1 / (i + 1)} for i in range(40)
     ]
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in losses), encoding="utf-8")
+    for step in (20, 40):
+        write_checkpoint(folder / "checkpoints", step, tensors={"model.safetensors": {"w": torch.ones(99)}}, state={})
+    (folder / "checkpoints" / "step_00000020" / "model.safetensors").unlink()  # a damaged one is said in colour
     (folder / "config.yaml").write_text(f"# {HOSTILE}\n" + "key: " + "value " * 60, encoding="utf-8")
     return folder
 
@@ -195,6 +201,7 @@ CHECKS: dict[str, tuple[Callable[[Page, Path], Checks], ...]] = {
     "draws": (check_readable, check_blur, check_titles, check_quiet),
     "states": (check_readable, check_quiet),
     "notebook": (check_readable, check_blur, check_titles, check_quiet),
+    "view": (check_readable, check_titles, check_quiet),
     "report": (check_readable, check_quiet),
     "long": (check_responsive, check_blur, check_titles, check_quiet),
 }
