@@ -43,6 +43,8 @@ def locate(path: str, where: str) -> Callable[..., Any]:
         ConfigError: the module or the name does not exist; names the part that failed and the nearest name.
     """
     parts = path.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ConfigError(f"{where}: '{path}' is not a dotted path")
     for size in range(len(parts), 0, -1):
         module_name = ".".join(parts[:size])
         try:

@@ -6,12 +6,13 @@ import re
 import pytest
 import torch
 from commands import CONFIGS, cot, must, tune, user_error
-from lookalikes import shared_data
+from lookalikes import is_real, shared_data
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers_for_tests import gpt2_originals
 
+from cot_components.data.multiplication import draw_operands, multiplication_lines
 from cot_components.models.export import save_pretrained
 from cot_components.models.gpt2 import gpt2
 from cot_components.models.gpt2_tokenizer import write_gpt2_tokenizer
@@ -162,6 +163,8 @@ def test_published_files_and_pretrained_weights(tmp_path):
     size |= {"embed_dim": 16, "max_seq_len": 128}
     save_pretrained(gpt2(**size), tmp_path / "gpt2")
     file = shared_data(tmp_path) / "icot_mult" / "4_by_4" / "valid.txt"
+    if not is_real():
+        file.write_text("\n".join(multiplication_lines(*draw_operands(4, 3))) + "\n")
     config = OmegaConf.load(CONFIGS / "icot_sft" / "gpt2_4x4.yaml")
     config.model = {"_component_": "cot_components.models.gpt2.gpt2", **size}
     config.dataset.update(num_rows=16, exclude=[str(file)])
