@@ -276,7 +276,10 @@ torch.testing.assert_close(highlighted.objective.sum(), (rule * plain).sum())
 # ## Does it help?
 #
 # In the paper LLaMA3-8B rises from 52.5 to 59.3 on average over four tool-use benchmarks; classes with a fixed weight
-# reach 57.9, and a hand-written format rule *loses* (44.5). Our own comparison at CPU size:
+# reach 57.9, and a hand-written format rule *loses* (44.5). At CPU size we have not seen it help: in `make
+# quickstart-rft` plain fine-tuning gets 11.2 % of 240 held-out calls right, RFT 10.0 % (one seed, no difference).
+# Both know all but the digits, and guess those. The comparison over several seeds, with fixed weights, Rho-1 and a
+# format rule:
 
 # %%
 print(study("highlight"))
