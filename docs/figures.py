@@ -53,33 +53,34 @@ def cot(*arguments: str | Path) -> int:
     return subprocess.call([Path(sys.executable).with_name("cot"), *arguments])
 
 
-def _there(runs: Path, *names: str) -> bool:
-    missing = [name for name in names if not (runs / name / "versions.json").is_file()]
-    for name in missing:
-        print(f"figures: {runs / name} is not there; the quickstarts make it")
-    return not missing
+def find_run(runs: Path, name: str, needs: str) -> Path | None:
+    """The folder of a run that holds `needs`: the reader's own, else the one kept in experiments/logs."""
+    for folder in (runs / name, ROOT / "experiments" / "logs" / name):
+        if (folder / needs).exists():
+            return folder
+    print(f"figures: {runs / name} is not there; the quickstarts make it")
+    return None
 
 
 def main(argv: Sequence[str]) -> int:
     """Draw what can be drawn; returns the exit code."""
     runs = Path(argv[0]) if argv else Path("runs")
     images = Path(argv[1]) if len(argv) > 1 else ROOT / "docs" / "images"
-    failed = 0
     plot_targets(STUDENT, OBSERVED, TEACHER, tokens=["A", "B", "C", "D"], path=images / "targets.png")
-    if _there(runs, "bt_sft_quickstart"):
-        failed |= cot("plot", runs / "bt_sft_quickstart", "--out", images / "bt_sft_quickstart_curves.png")
-        shown = images / "bt_sft_quickstart_tokens.png"
-        shoot(runs / "bt_sft_quickstart" / "tokens.html", shown, section="row-0", width=1140, height=300)
-    if _there(runs, "icot_sft_no_cot", "icot_sft_quickstart"):
-        pair = (runs / "icot_sft_no_cot", runs / "icot_sft_quickstart")
-        failed |= cot("internalisation", *pair, "--out", images / "internalisation.png")
-    if _there(runs, "shad_quickstart"):
-        with tempfile.TemporaryDirectory() as folder:
-            page = Path(folder) / "classes.html"
-            places = [
-                f"dataset.transforms.highlight.scores={runs / 'shad_quickstart' / 'scores'}",
-                f"tokenizer.path={runs / 'tiny_llama'}",
-            ]
+    failed = 0
+    if (run := find_run(runs, "bt_sft_quickstart", "tokens.html")) is not None:
+        failed |= cot("plot", run, "--out", images / "bt_sft_quickstart_curves.png")
+        shoot(run / "tokens.html", images / "bt_sft_quickstart_tokens.png", section="row-0", width=1140, height=300)
+    without = find_run(runs, "icot_sft_no_cot", "log.jsonl")
+    run = find_run(runs, "icot_sft_quickstart", "log.jsonl")
+    if run is not None and without is not None:
+        failed |= cot("internalisation", without, run, "--out", images / "internalisation.png")
+    if (run := find_run(runs, "shad_quickstart", "scores")) is not None:
+        with tempfile.TemporaryDirectory() as temporary:
+            page, tokenizer = Path(temporary) / "classes.html", Path(temporary) / "tiny_llama"
+            failed |= cot("tiny", tokenizer)
+            places = [f"dataset.transforms.highlight.scores={run / 'scores'}", f"tokenizer.path={tokenizer}"]
+            places += ["dataset.max_rows=48"]  # as many as experiments/logs keeps
             failed |= cot("view", "rft/quickstart", *places, *CLASSES_AS_WEIGHTS, "--n", "1", "--out", page)
             shoot(page, images / "shad_quickstart_classes.png", section="row-0", width=1140, height=200)
     return failed

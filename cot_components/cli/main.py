@@ -27,6 +27,7 @@ COMMANDS = {
     "classes": "classes",
     "internalisation": "internalisation",
     "speed": "speed",
+    "memory": "memory",
     "tiny": "tiny",
     "doctor": "doctor",
     "completion": "completion",

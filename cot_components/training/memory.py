@@ -1,8 +1,6 @@
 """How much memory a run takes per GPU, by arithmetic: which sizes fit where, before anything is rented.
 
-python -m cot_components.training.memory
-
-prints the table of docs/scaling.md. `states` is exact (a test compares it with the shards of two processes); the other
+`cot memory` prints the table of docs/scaling.md. `states` is exact (a test compares it with the shards of two processes); the other
 parts are what this code allocates at its peak, counted tensor by tensor, without the allocator's fragmentation and what
 CUDA itself takes (about 1 to 2 GiB).
 """
@@ -112,7 +110,3 @@ def table(models: dict[str, Any], *, tokens: int = 16_384) -> str:
             )
             lines.append(f"| {name} | {world_size} | " + " | ".join(f"{part / GIB:.1f}" for part in parts) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(table(sizes()))

@@ -1,0 +1,18 @@
+"""Print what one GPU needs to train Llamas of 1B to 70B fully, by arithmetic."""
+
+from __future__ import annotations
+
+import argparse
+
+EXAMPLES = ("cot memory", "cot memory --tokens 4096")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tokens", type=int, default=16_384, help="of a micro-batch on each GPU (default 16384)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from cot_components.training.memory import sizes, table
+
+    print(table(sizes(), tokens=options.tokens))
+    return 0
