@@ -75,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
     run = find_run(runs, "icot_sft_quickstart", "log.jsonl")
     if run is not None and without is not None:
         failed |= cot("internalisation", without, run, "--out", images / "internalisation.png")
+    if (run := find_run(runs, "icot_sft_cpu_3x3", "log.jsonl")) is not None:
+        failed |= cot("internalisation", run, "--out", images / "internalisation_3x3.png")
     if (run := find_run(runs, "shad_quickstart", "scores")) is not None:
         with tempfile.TemporaryDirectory() as temporary:
             page, tokenizer = Path(temporary) / "classes.html", Path(temporary) / "tiny_llama"

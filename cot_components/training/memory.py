@@ -1,8 +1,8 @@
 """How much memory a run takes per GPU, by arithmetic: which sizes fit where, before anything is rented.
 
-`cot memory` prints the table of docs/scaling.md. `states` is exact (a test compares it with the shards of two processes); the other
-parts are what this code allocates at its peak, counted tensor by tensor, without the allocator's fragmentation and what
-CUDA itself takes (about 1 to 2 GiB).
+`cot memory` prints the table of docs/scaling.md. `states` is exact (a test compares it with the shards of two
+processes); the other parts are what this code allocates at its peak, counted tensor by tensor, without the allocator's
+fragmentation and what CUDA itself takes (about 1 to 2 GiB).
 """
 
 from __future__ import annotations
