@@ -160,7 +160,9 @@ def draw(study: Study, cells: Sequence[Result]) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(study.metrics), figsize=(5.5 * len(study.metrics), 3.6), squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(study.metrics), figsize=(5.5 * len(study.metrics), 3.6), squeeze=False, layout="constrained"
+    )
     for panel, (metric, label) in zip(panels[0], study.metrics.items(), strict=True):
         scale = 100 if metric in study.percent else 1
         for number, arm in enumerate(study.arms):
@@ -182,7 +184,6 @@ def draw(study: Study, cells: Sequence[Result]) -> Path:
         panel.grid(axis="y", alpha=0.3)
     if len(study.arms) > 1:
         panels[0][-1].legend(fontsize=8)
-    figure.tight_layout()
     path = RESULTS / study.name / "figure.png"
     figure.savefig(path, dpi=130)
     plt.close(figure)
