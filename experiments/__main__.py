@@ -1,9 +1,10 @@
-"""`python -m experiments NAME [--seeds N] [--draw]`: run what is missing, then print the table and draw the figure."""
+"""`python -m experiments NAME [--seeds N] [--jobs N] [--draw]`: run what is missing, print the table, draw the figure."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from cot_components.errors import UserError
@@ -15,12 +16,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments", description="Arms x settings x seeds, cell by cell.")
     parser.add_argument("name", choices=STUDIES)
     parser.add_argument("--seeds", type=int, help="how many; the study's own number when not given")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time; one per core")
     parser.add_argument("--draw", action="store_true", help="run nothing, show what is there")
     options = parser.parse_args(argv)
     study = importlib.import_module(STUDIES[options.name]).STUDY
     try:
         if not options.draw:
-            run(study, seeds=options.seeds)
+            run(study, seeds=options.seeds, jobs=options.jobs)
         cells = read_cells(study)
         print(table(study, cells))
         print(f"figure: {draw(study, cells)}")

@@ -14,8 +14,8 @@ BASE = "runs/rft_quickstart_base/model"
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One run of `shad`; at threshold 0 (the paper's) or at a small one."""
-    out = cell.scratch / f"{cell.setting}_{cell.arm}_{cell.seed}"
+    """The classes at threshold 0 (the paper's) or at a small one; both from the scores of one run of `shad`."""
+    out = cell.scratch / f"{cell.setting}_{cell.seed}"
     recipe(
         "shad",
         "shad/quickstart",

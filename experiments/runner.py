@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,21 +78,37 @@ def path_of(study: Study, arm: str, setting: str, seed: int) -> Path:
     return RESULTS / study.name / f"{setting}__{arm}__{seed}.json".replace(" ", "_").replace("/", "_")
 
 
-def run(study: Study, *, seeds: int | None = None) -> None:
-    """Run every cell that has no file yet; seed by seed, so that what is there is always a whole comparison."""
-    for seed in range(study.seeds if seeds is None else seeds):
-        for setting in study.settings:
-            for arm in study.arms:
-                path = path_of(study, arm, setting, seed)
-                if path.exists():
-                    continue
-                scratch = SCRATCH / study.name
-                scratch.mkdir(parents=True, exist_ok=True)
-                started = time.perf_counter()
-                figures = dict(study.cell(Cell(arm, setting, seed, scratch)))
-                seconds = round(time.perf_counter() - started, 1)
-                _write(path, asdict(Result(arm, setting, seed, figures, seconds, versions())))
-                print(f"{setting} {arm} seed {seed}: {figures} ({seconds} s)", flush=True)
+def run(study: Study, *, seeds: int | None = None, jobs: int = 1) -> None:
+    """Run every cell that has no file yet, `jobs` at a time; seed by seed, so that what is there can be compared.
+
+    The arms of a setting and seed run one after another: what they share in `Cell.scratch` is made once.
+    """
+    scratch = SCRATCH / study.name
+    scratch.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        groups = [
+            pool.submit(_run_group, study, setting, seed, scratch)
+            for seed in range(study.seeds if seeds is None else seeds)
+            for setting in study.settings
+        ]
+        try:
+            for group in groups:
+                group.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run_group(study: Study, setting: str, seed: int, scratch: Path) -> None:
+    for arm in study.arms:
+        path = path_of(study, arm, setting, seed)
+        if path.exists():
+            continue
+        started = time.perf_counter()
+        figures = dict(study.cell(Cell(arm, setting, seed, scratch)))
+        seconds = round(time.perf_counter() - started, 1)
+        _write(path, asdict(Result(arm, setting, seed, figures, seconds, versions())))
+        print(f"{setting} {arm} seed {seed}: {figures} ({seconds} s)", flush=True)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -191,14 +208,18 @@ def draw(study: Study, cells: Sequence[Result]) -> Path:
 
 
 def recipe(name: str, config: str, *overrides: str) -> None:
-    """`tune run NAME --config CONFIG OVERRIDES`, silently.
+    """`tune run NAME --config CONFIG OVERRIDES`, silently, on one core: figures do not depend on the machine's number.
 
     Raises:
         UserError: the run did not end well; holds the end of what it said.
     """
     tune = Path(sys.executable).with_name("tune")
     done = subprocess.run(
-        [str(tune), "run", name, "--config", config, *overrides], capture_output=True, text=True, check=False
+        [str(tune), "run", name, "--config", config, *overrides],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise UserError(f"tune run {name} {' '.join(overrides)} ended with {done.returncode}: {done.stderr[-2000:]}")

@@ -3,6 +3,8 @@
 import importlib
 import math
 import statistics
+import threading
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +57,25 @@ def test_a_stopped_study_goes_on_and_runs_no_cell_twice() -> None:
     runner.run(study(called), seeds=4)
     assert len(called) == 16
     assert len(read_cells(study([]))) == 16 and not list(runner.RESULTS.rglob("*.tmp"))
+
+
+def test_two_at_a_time_but_never_two_arms_of_one_setting_and_seed() -> None:
+    together = threading.Barrier(2, timeout=60)
+    now: list[tuple[str, int]] = []
+
+    def cell(cell: Cell) -> dict[str, float]:
+        group = (cell.setting, cell.seed)
+        assert group not in now
+        now.append(group)
+        together.wait()
+        assert len(set(now)) == 2
+        together.wait()
+        now.remove(group)
+        together.wait()
+        return {"accuracy": 0.0}
+
+    runner.run(replace(study([]), cell=cell), jobs=2)
+    assert len(list(runner.RESULTS.rglob("*.json"))) == 12
 
 
 def test_table_and_figure() -> None:
