@@ -1,4 +1,4 @@
-"""`python -m experiments NAME [--seeds N] [--jobs N] [--draw]`: run what is missing, print the table, draw the figure."""
+"""`python -m experiments NAME [--seeds N] [--jobs N] [--draw]`: run what is missing, print the table, draw it."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ REQUESTS = {
     "move": ("Move {who} to {num}.", "{who} goes to seat {num}."),
 }
 NUMBERS = range(100, 1000)
+NUMBER_TEXTS = tuple(map(str, NUMBERS))
+"""Made once: every dialogue points at it."""
 
 
 class Piece(NamedTuple):
@@ -35,7 +37,7 @@ class Piece(NamedTuple):
 def _slots(call: Call) -> tuple[Piece, Piece, Piece]:
     """Tool, person and number."""
     who, num = str(call.arguments["who"]), str(call.arguments["num"])
-    return Piece(call.name, tuple(REQUESTS)), Piece(who, PEOPLE), Piece(num, tuple(map(str, NUMBERS)))
+    return Piece(call.name, tuple(REQUESTS)), Piece(who, PEOPLE), Piece(num, NUMBER_TEXTS)
 
 
 def _tagged(phrase: str, call: Call) -> tuple[Piece, ...]:

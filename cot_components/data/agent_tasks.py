@@ -19,7 +19,17 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 
 from cot_components.config import nearest
-from cot_components.data.agent_formats import DRAWN, FORMATS, NUMBERS, PEOPLE, REQUESTS, STYLES, Piece, format_writer
+from cot_components.data.agent_formats import (
+    DRAWN,
+    FORMATS,
+    NUMBER_TEXTS,
+    NUMBERS,
+    PEOPLE,
+    REQUESTS,
+    STYLES,
+    Piece,
+    format_writer,
+)
 from cot_components.data.calls import Call, canonical_calls
 from cot_components.data.prepare import TURN_SHIFT
 from cot_components.data.scores import scored_tokens
@@ -124,7 +134,7 @@ def _stream(name: str, *, split: Split, seed: int, diversity: int, report: bool)
         misses = 0
         seen.add(request)
         output = write(_phrase(words, place, diversity), call)
-        told = (Piece(f"{_phrase(words, place, diversity)} "), Piece(str(result), tuple(map(str, NUMBERS))), Piece("."))
+        told = (Piece(f"{_phrase(words, place, diversity)} "), Piece(str(result), NUMBER_TEXTS), Piece("."))
         yield Dialogue(name, request, output, call, f'{{"code": {result}}}', told if report else ())
     raise UserError(f"format '{name}' has only about {len(seen)} {split} dialogues; ask for fewer or add formats")
 
