@@ -56,6 +56,7 @@ def wordings(result: Evaluation) -> float:
 
 STUDY = Study(
     name="blur",
+    question="Does blurring thoughts help, and when?",
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="traces",

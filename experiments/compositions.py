@@ -36,6 +36,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 STUDY = Study(
     name="compositions",
+    question="Which methods combine, and which fight?",
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="demonstrations",

@@ -33,6 +33,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 STUDY = Study(
     name="discriminator",
+    question="When does the shuffle-aware discriminator break?",
     arms=("threshold 0", "threshold 0.01"),
     settings=("1", "2", "4", "8", "16", "24"),
     setting_label="words at each place of the phrase",

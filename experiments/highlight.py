@@ -86,6 +86,7 @@ def scored(cell: Cell, subset: str) -> Path:
 
 STUDY = Study(
     name="highlight",
+    question="Does weighing up what the discriminator calls reasoning help?",
     arms=tuple(ARMS),
     settings=("1", "8"),
     setting_label="words at each place of the phrase",

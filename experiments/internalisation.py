@@ -38,6 +38,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 STUDY = Study(
     name="internalisation",
+    question="What does stepwise internalisation need?",
     arms=tuple(ARMS),
     settings=("2x2",),
     setting_label="digits",

@@ -44,6 +44,8 @@ class Study:
     """What is compared, on what, and how a cell is run.
 
     name:      of the folder of results
+    question:  what it asks
+    answer:    what the cells that are there say, in a sentence; None while there are none
     arms:      what is compared; the first is the baseline of the paired differences
     settings:  under which circumstances
     metrics:   figure -> how tables and axes call it; those named in `percent` are shares
@@ -52,10 +54,12 @@ class Study:
     """
 
     name: str
+    question: str
     arms: Sequence[str]
     settings: Sequence[str]
     metrics: Mapping[str, str]
     cell: Callable[[Cell], Mapping[str, float]]
+    answer: str | None = None
     seeds: int = 5
     percent: Sequence[str] = ()
     setting_label: str = "setting"
@@ -118,6 +122,11 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(unfinished, path)
 
 
+def has_cells(study: Study) -> bool:
+    """Whether any of its cells is finished."""
+    return any((RESULTS / study.name).glob("*.json"))
+
+
 def read_cells(study: Study) -> list[Result]:
     """All finished cells of a study that it still has.
 
@@ -154,16 +163,16 @@ def table(study: Study, cells: Sequence[Result]) -> str:
             base = values_of(cells, study.arms[0], setting, metric)
             for arm in study.arms:
                 found = values_of(cells, arm, setting, metric)
-                line = f"  {arm:18}{_spell(study, metric, interval(list(found.values()))):24} {len(found)} seeds"
+                line = f"  {arm:18}{spell(study, metric, interval(list(found.values()))):24} {len(found)} seeds"
                 shared = sorted(set(found) & set(base))
                 if arm != study.arms[0] and shared:
                     difference = interval([found[seed] - base[seed] for seed in shared])
-                    line += f"   {_spell(study, metric, difference, sign=True)} against {study.arms[0]}"
+                    line += f"   {spell(study, metric, difference, sign=True)} against {study.arms[0]}"
                 lines.append(line)
     return "\n".join(lines).strip("\n")
 
 
-def _spell(study: Study, metric: str, figure: tuple[float, float], *, sign: bool = False) -> str:
+def spell(study: Study, metric: str, figure: tuple[float, float], *, sign: bool = False) -> str:
     mean, width = (100 * value if metric in study.percent else value for value in figure)
     unit = " %" if metric in study.percent else ""
     digits = ".1f" if metric in study.percent else ".3f"

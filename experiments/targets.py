@@ -54,6 +54,7 @@ def train(cell: Cell, subset: str, *overrides: str) -> dict[str, float]:
 
 STUDY = Study(
     name="targets",
+    question="Which target for which demonstrations?",
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="demonstrations",

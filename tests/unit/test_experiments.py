@@ -12,6 +12,7 @@ import experiments
 from cot_components.errors import UserError
 from experiments import runner
 from experiments.__main__ import main
+from experiments.readme import README, readme, section
 from experiments.runner import Cell, Study, draw, interval, path_of, read_cells, table
 
 
@@ -36,6 +37,7 @@ def study(called: list[Cell], stop_after: int = 10**6) -> Study:
 
     return Study(
         name="toy",
+        question="Is new better?",
         arms=("old", "new"),
         settings=("1", "2"),
         metrics={"accuracy": "correct", "loss": "loss"},
@@ -114,5 +116,26 @@ def test_every_study_has_arms_settings_and_a_cell() -> None:
     )
 
 
-def test_the_command(monkeypatch, capsys) -> None:
-    assert main(["highlight", "--draw"]) == 2 and "no finished cell" in capsys.readouterr().err
+def test_a_section_says_what_was_found(monkeypatch) -> None:
+    toy = study([])
+    assert section(toy).endswith("`make evidence STUDY=toy`: not run yet.\n")
+    runner.run(toy)
+    lines = section(replace(toy, answer="It is.")).splitlines()
+    assert lines[0] == "## Is new better?" and "12 runs, 3 seeds" in lines[2] and lines[4] == "It is."
+    assert "| new | **61.0 +- 2.5 %** | **61.0 +- 2.5 %** |" in lines
+    assert "| old | 51.0 +- 2.5 % | 51.0 +- 2.5 % |" in lines
+
+
+def test_the_page_is_that_of_the_cells_on_disk(monkeypatch) -> None:
+    monkeypatch.undo()
+    assert README.read_text(encoding="utf-8") == readme(), "python -m experiments"
+
+
+def test_the_command(monkeypatch, capsys, place) -> None:
+    monkeypatch.setattr("experiments.__main__.README", place / "README.md")
+    monkeypatch.setattr("experiments.__main__.load", {"highlight": study([])}.__getitem__)
+    monkeypatch.setattr("experiments.__main__.STUDIES", ["highlight"])
+    assert main([]) == 0 and "not run yet" in (place / "README.md").read_text()
+    assert main(["highlight", "--jobs", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "setting 2: correct" in told and (runner.RESULTS / "toy" / "figure.png").exists()

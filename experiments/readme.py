@@ -1,0 +1,84 @@
+"""`experiments/README.md` from the cells on disk: `python -m experiments`."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import STUDIES
+from experiments.runner import Result, Study, has_cells, interval, read_cells, spell, values_of
+
+README = Path(__file__).with_name("README.md")
+HEAD = """# What each method does, measured
+
+Every table is made of one small file per run (`results/STUDY/*.json`) by `python -m experiments`; nothing in it is
+typed. Mean and half the width of the 95 % interval over seeds (Student's t). **Bold**: the difference from the first
+arm, seed by seed, has an interval without zero. Of twenty such differences, one comes by chance.
+
+    make evidence STUDY=blur            # what has a file is not run again; a study may be stopped and goes on
+    python -m experiments               # runs nothing: all figures and this page anew
+
+Everything here is small: models of 0.1 to 0.3 million parameters from random weights, generated tasks, a CPU. It says
+how the methods behave where everything is known, not how much they give on a large model.
+"""
+NOT_RUN = """## Not run
+
+No GPU was at hand. Each is ready, as `tune run RECIPE --config CONFIG`:
+
+| study | recipe and config |
+|---|---|
+| 4 x 4 digits from random weights, the paper's test file | `icot_sft`, `icot_sft/scratch_2L4H_4x4` |
+| 5 x 5, 7 x 7, 9 x 9 digits | `icot_sft`, `icot_sft/gpt2_5x5`, `gpt2_7x7`, `gpt2_9x9` |
+| GSM8K with GPT-2 | `icot_sft`, `icot_sft/gpt2_gsm8k` |
+| blurring on Magpie traces | `bt_sft`, `bt_sft/llama3_2_1B` |
+| highlighting on real agent data | `shad`, `shad/llama3_2_3B_xlam`, then `rft`, `rft/llama3_2_3B_xlam` |
+"""
+
+
+def load(name: str) -> Study:
+    """A study by its name on the command line."""
+    study: Study = importlib.import_module(STUDIES[name]).STUDY
+    return study
+
+
+def readme() -> str:
+    """The whole text."""
+    return "\n".join([HEAD, *(section(load(name)) for name in STUDIES), NOT_RUN])
+
+
+def section(study: Study) -> str:
+    """Question, answer, tables, figure and command of a study; what has no cell yet says so."""
+    title = f"## {study.question}\n\n`make evidence STUDY={study.name}`"
+    if not has_cells(study):
+        return f"{title}: not run yet.\n"
+    cells = read_cells(study)
+    seeds = sorted({cell.seed for cell in cells})
+    minutes = sum(cell.seconds for cell in cells) / 60
+    facts = f"{len(cells)} runs, {len(seeds)} seeds, {minutes:.0f} minutes of one core"
+    tables = [_table(study, cells, metric) for metric in study.metrics]
+    figure = f"![{study.question}](results/{study.name}/figure.png)\n"
+    return "\n".join([f"{title} ({facts})\n", f"{study.answer or 'No answer yet.'}\n", *tables, figure])
+
+
+def _table(study: Study, cells: Sequence[Result], metric: str) -> str:
+    """Arms by settings."""
+    lines = [
+        f"| {study.metrics[metric]} | " + " | ".join(study.settings) + " |",
+        "|---|" + "---|" * len(study.settings),
+    ]
+    for arm in study.arms:
+        shown = [_entry(study, cells, arm, setting, metric) for setting in study.settings]
+        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _entry(study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str) -> str:
+    found, base = (values_of(cells, name, setting, metric) for name in (arm, study.arms[0]))
+    if not found:
+        return ""
+    text = spell(study, metric, interval(list(found.values())))
+    mean, width = interval([found[seed] - base[seed] for seed in sorted(set(found) & set(base))])
+    clear = arm != study.arms[0] and not math.isnan(width) and abs(mean) > width
+    return f"**{text}**" if clear else text
