@@ -5,6 +5,14 @@ A study is a module of this package with a `STUDY` (see `experiments.runner.Stud
 
 STUDIES = {
     name: f"experiments.{name}"
-    for name in ("blur", "internalisation", "targets", "highlight", "discriminator", "compositions")
+    for name in (
+        "blur",
+        "internalisation",
+        "targets",
+        "highlight",
+        "discriminator",
+        "compositions",
+        "internalised_targets",
+    )
 }
 """Name on the command line -> module."""

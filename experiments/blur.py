@@ -35,8 +35,7 @@ SETTINGS = {
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `bt_sft`."""
-    out = cell.scratch / f"{cell.setting}_{cell.arm}_{cell.seed}".replace(" ", "_")
-    shutil.rmtree(out, ignore_errors=True)
+    out = cell.fresh_folder()
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", "evaluation.max_new_tokens=160"]
     place = [f"output_dir={out}", f"seed={cell.seed}"]
     recipe("bt_sft", "bt_sft/quickstart", *place, *still, *SETTINGS[cell.setting], *ARMS[cell.arm])

@@ -39,8 +39,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `rft`, after one of `shad` that all arms of a setting and seed share."""
     subset = f"tagged diversity:{cell.setting}"
     scores = scored(cell, subset)
-    out = cell.scratch / f"{cell.setting}_{cell.arm}_{cell.seed}".replace(" ", "_")
-    shutil.rmtree(out, ignore_errors=True)
+    out = cell.fresh_folder()
     recipe(
         "rft",
         "rft/quickstart",

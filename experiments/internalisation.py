@@ -6,7 +6,6 @@ same removal in a quarter of the steps and the rest of them at the end.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 
@@ -24,25 +23,28 @@ ARMS = {
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
+    """One run with what is ablated."""
+    return train(cell, *ARMS[cell.arm])
+
+
+def train(cell: Cell, *overrides: str) -> dict[str, float]:
     """One run of `icot_sft`; accuracy at the end, and the lowest on the way from the first removal on."""
-    out = cell.scratch / f"{cell.arm}_{cell.seed}".replace(" ", "_").replace("-", "_")
-    shutil.rmtree(out, ignore_errors=True)
-    recipe("icot_sft", "icot_sft/quickstart", f"output_dir={out}", f"seed={cell.seed}", *ARMS[cell.arm])
+    out = cell.fresh_folder()
+    recipe("icot_sft", "icot_sft/quickstart", f"output_dir={out}", f"seed={cell.seed}", *overrides)
     evaluations = [record for record in read_log(out) if "answer_accuracy" in record]
-    curve = [[r["step"], r["removed"], r["answer_accuracy"]] for r in evaluations]
     shutil.rmtree(out)
-    lowest = min(accuracy for _, removed, accuracy in curve if removed >= 1)
-    print(json.dumps(curve))
-    return {"accuracy": curve[-1][-1], "lowest": lowest}
+    lowest = min(record["answer_accuracy"] for record in evaluations if record["removed"] >= 1)
+    return {"accuracy": evaluations[-1]["answer_accuracy"], "lowest": lowest}
 
 
+METRICS = {"accuracy": "right without a step", "lowest": "lowest on the way"}
 STUDY = Study(
     name="internalisation",
     question="What does stepwise internalisation need?",
     arms=tuple(ARMS),
     settings=("2x2",),
     setting_label="digits",
-    metrics={"accuracy": "right without a step", "lowest": "lowest on the way"},
-    percent=("accuracy", "lowest"),
+    metrics=METRICS,
+    percent=tuple(METRICS),
     cell=cell,
 )

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,12 +33,18 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 
 
 
 class Cell(NamedTuple):
-    """One run of a study. scratch: a folder that all its cells share."""
+    """One run of a study. scratch: a folder that all its cells share; `fresh_folder` one of its own."""
 
     arm: str
     setting: str
     seed: int
     scratch: Path
+
+    def fresh_folder(self) -> Path:
+        """A folder for this cell alone; what an interrupted run left in it is gone."""
+        folder = self.scratch / re.sub(r"[^\w.]+", "_", f"{self.setting}_{self.arm}_{self.seed}")
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
 
 
 @dataclass(frozen=True, kw_only=True)

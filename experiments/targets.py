@@ -41,8 +41,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 def train(cell: Cell, subset: str, *overrides: str) -> dict[str, float]:
     """Accuracy and held-out losses of the student after `target_sft` on demonstrations of one style."""
-    out = cell.scratch / f"{cell.setting}_{cell.arm}_{cell.seed}".replace(" ", "_").replace(",", "")
-    shutil.rmtree(out, ignore_errors=True)
+    out = cell.fresh_folder()
     settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"checkpointer.checkpoint_dir={STUDENT}"]
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}"]
     recipe("target_sft", "target_sft/quickstart", *still, *settings, *overrides)
