@@ -34,7 +34,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="discriminator",
     question="When does the shuffle-aware discriminator break?",
-    arms=("threshold 0", "threshold 0.01"),
+    arms=("threshold 0", "threshold 0.001"),
     settings=("1", "2", "4", "8", "16", "24"),
     setting_label="words at each place of the phrase",
     metrics={"error_rate": "wrong tokens", "recall": "reasoning found"},
