@@ -44,8 +44,8 @@ class Example:
     extracted:     its answer, or None
     reference:     the right answer, or None when the trace has none that can be found
     correct:       whether they match; None without a reference
-    format_ok:     one thought, then an answer
-    thought_tokens: tokens of the thought, 0 without one
+    format_ok:     one thought, then an answer; None where neither data nor completions have thoughts
+    thought_tokens: tokens of the thought, 0 without one; None as above
     """
 
     where: str
@@ -55,8 +55,8 @@ class Example:
     extracted: str | None
     reference: str | None
     correct: bool | None
-    format_ok: bool
-    thought_tokens: int
+    format_ok: bool | None
+    thought_tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Evaluation:
     @property
     def format_rate(self) -> float | None:
         """Share of completions that are one thought and then an answer."""
-        return _mean([example.format_ok for example in self.examples])
+        return _mean([example.format_ok for example in self.examples if example.format_ok is not None])
 
     @property
     def format_interval(self) -> tuple[float, float] | None:
@@ -121,7 +121,7 @@ class Evaluation:
     @property
     def thought_tokens(self) -> float | None:
         """Mean length of the thought; a completion without one counts as 0."""
-        return _mean([example.thought_tokens for example in self.examples])
+        return _mean([example.thought_tokens for example in self.examples if example.thought_tokens is not None])
 
     def metrics(self) -> dict[str, float]:
         """What the run log holds of an evaluation."""
@@ -208,11 +208,14 @@ def evaluate(
     if len(completions) != len(repeated):
         raise UserError(f"generate returned {len(completions)} completions for {len(repeated)} prompts")
     references = [reference_answer(trace, tags, extract) for trace in traces]
+    texts = [prefix + completion for completion in completions]
+    thoughts = [split_completion(text, tags)[0] for text in texts]
+    shown = [trace.messages[-1] for trace in traces]
+    taught = [turn.thought or split_completion(turn.content, tags)[0] for turn in shown]
+    thinks = any(thought is not None for thought in [*thoughts, *taught])
     examples = []
-    for i, (trace, completion) in enumerate(zip(repeated, completions, strict=True)):
-        text = prefix + completion
+    for i, (trace, text, thought) in enumerate(zip(repeated, texts, thoughts, strict=True)):
         reference, extracted = references[i // num_samples], extract_answer(text, tags, extract)
-        thought, _ = split_completion(text, tags)
         examples.append(
             Example(
                 where=trace.where,
@@ -222,8 +225,8 @@ def evaluate(
                 extracted=extracted,
                 reference=reference,
                 correct=None if reference is None else exact_match(extracted, reference),
-                format_ok=format_ok(text, tags),
-                thought_tokens=0 if thought is None else count_tokens(thought),
+                format_ok=format_ok(text, tags) if thinks else None,
+                thought_tokens=(0 if thought is None else count_tokens(thought)) if thinks else None,
             )
         )
     return Evaluation(tuple(examples), num_samples, dict(losses or {}))

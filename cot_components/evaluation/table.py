@@ -55,8 +55,9 @@ def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
     if any(r.num_samples > 1 for r in results):
         rows.append(("any sample correct", [_rate(r.pass_at(r.num_samples)) for r in results]))
         rows.append(("majority correct", [_rate(r.majority_accuracy) for r in results]))
-    rows.append(("well formed", [_rate(r.format_rate, r.format_interval) for r in results]))
-    rows.append(("thought, mean tokens", [_number(r.thought_tokens, ".1f") for r in results]))
+    if any(r.format_rate is not None for r in results):
+        rows.append(("well formed", [_rate(r.format_rate, r.format_interval) for r in results]))
+        rows.append(("thought, mean tokens", [_number(r.thought_tokens, ".1f") for r in results]))
     for key, name in LOSS_NAMES.items():
         if any(key in r.losses for r in results):
             rows.append((name, [_number(r.losses.get(key), ".3f") for r in results]))

@@ -82,5 +82,7 @@ def speed_table(
     for index, run in enumerate(runs):
         metrics = answer(run, rows=rows, batch_size=batch_size).metrics()
         speeds = [f"{speed[index]:.1f} ({speed[index] / speed[0]:.2f}x)" for speed in (alone, together)]
-        table.add_row(run.name, f"{metrics['thought_tokens']:.1f}", f"{metrics['answer_accuracy']:.3f}", *speeds)
+        table.add_row(
+            run.name, f"{metrics.get('thought_tokens', 0.0):.1f}", f"{metrics['answer_accuracy']:.3f}", *speeds
+        )
     return table

@@ -154,7 +154,8 @@ def _completion(example: Example, name: str) -> str:
     parts.append("no answer" if example.extracted is None else f"answer {_text(example.extracted)}")
     if example.correct is False and example.reference is not None:
         parts.append(f"expected {_text(example.reference)}")
-    parts.append(f"{example.thought_tokens:,} thought tokens")
+    if example.thought_tokens is not None:
+        parts.append(f"{example.thought_tokens:,} thought tokens")
     heading = f'<h3>{name} <small class="muted">{", ".join(parts)}</small></h3>'
     return f'<div>{heading}<p class="text">{_text(example.completion)}</p></div>'
 

@@ -62,6 +62,17 @@ def test_each_kind_of_completion_is_scored():
     assert result.answer_accuracy == result.format_rate == 0.5 and result.thought_tokens == 1.5
 
 
+def test_without_any_thought_no_form_is_asked_for():
+    traces = [trace(i, f"Answer: {i}") for i in range(2)]
+    result = run(traces, ["Answer: 0", "Answer: 0"])
+    assert result.metrics() == {"answer_accuracy": 0.5} and result.format_interval is None
+    console = Console(file=io.StringIO(), width=100)
+    console.print(summary_table(after=result))
+    assert "answers correct" in console.file.getvalue() and "well formed" not in console.file.getvalue()
+    assert run(traces, ["Answer: 0", reply("so", 1)]).format_rate == 0.5
+    assert run([trace(0, "Answer: 0", thought="so")], ["Answer: 0"]).format_rate == 0.0
+
+
 def test_the_prompt_is_all_but_the_last_turn():
     seen = []
     turns = (
