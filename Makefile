@@ -63,7 +63,7 @@ quickstart-icot: $(INSTALLED)
 ONE := OMP_NUM_THREADS=1 $(BIN)/tune run
 quickstart-rft: tiny
 	@rm -rf $(RUNS)/rft_quickstart_base $(RUNS)/shad_quickstart $(RUNS)/shad_diversity_* $(RUNS)/rft_sft $(RUNS)/rft_quickstart
-	@$(BIN)/tune run rft --config rft/quickstart_base output_dir=$(RUNS)/rft_quickstart_base
+	@$(ONE) rft --config rft/quickstart_base output_dir=$(RUNS)/rft_quickstart_base
 	@{ for n in 4 24; do $(ONE) shad --config shad/quickstart dataset.subset="tagged diversity:$$n" dataset.max_rows=400 \
 		shown_rows=0 output_dir=$(RUNS)/shad_diversity_$$n || exit; done; } > $(RUNS)/shad_diversity.txt 2>&1 & curve=$$!; \
 		$(ONE) shad --config shad/quickstart output_dir=$(RUNS)/shad_quickstart || { kill $$curve; exit 1; }; \

@@ -27,7 +27,7 @@ from cot_components.clock import Clock
 from cot_components.data.agent_tasks import agent_truth
 from cot_components.data.scores import open_scores
 from cot_components.datasets import reasoning_dataset
-from cot_components.discriminator import classify, loss_difference, sample_rows, shuffle_outputs
+from cot_components.discriminator import Confusion, classify, loss_difference, sample_rows, shuffle_outputs
 from cot_components.evaluation.classes import read_report
 from cot_components.losses import GroupSoftmax
 from cot_components.models.tiny import write_tiny_checkpoint
@@ -135,12 +135,16 @@ plt.show()
 # $$LD = l_s - l_o$$
 #
 # Tokens that got worse (above zero) depended on the request: reasoning. Tokens that got better are boilerplate. The
-# threshold of the paper is zero. A token that did not change at all is boilerplate, too.
+# threshold of the paper is zero; a token that did not change at all is boilerplate, too. But where both models are
+# sure, their losses differ in the fourth digit, and zero would sort such tokens by chance. The quickstart draws the
+# line at a thousandth of a nat.
 
 # %%
-found = classify(before, after)
-assert np.array_equal(found == 1, np.nan_to_num(after - before, nan=-1.0) > 0)
-assert classify(np.array([1.0]), np.array([1.0]))[0] == 0
+found = classify(before, after, threshold=0.001)
+assert np.array_equal(found == 1, np.nan_to_num(after - before, nan=-1.0) > 0.001)
+for threshold in (0.0, 0.001, 0.01, 0.1):
+    report = Confusion.of(truth, classify(before, after, threshold=threshold), scored)
+    print(f"threshold {threshold:5} nats: {report.error_rate:.2%} wrong, {report.recall:.1%} of the reasoning found")
 
 # %% [markdown]
 # ## Colour
@@ -149,7 +153,7 @@ assert classify(np.array([1.0]), np.array([1.0]))[0] == 0
 # belong to these very tokens. Left, what it found; right, the truth.
 
 # %%
-highlight = Highlight(scores=str(logs / "shad_quickstart/scores"))
+highlight = Highlight(scores=str(logs / "shad_quickstart/scores"), threshold=0.001)
 pick = [0, 5]
 found_rows = only_reasoning(highlight(data.rows.flat(pick), now), now)
 true_rows = only_reasoning(replace(data.rows.flat(pick), groups=np.concatenate([truth[row_of[i]] for i in pick])), now)
@@ -173,7 +177,7 @@ names = {1: "shad_quickstart", 4: "shad_diversity_4", 24: "shad_diversity_24"}
 reports = {words: read_report(logs / name / "classes.json").against_truth for words, name in names.items()}
 figure, (left, right) = plt.subplots(1, 2)
 for axes, rate, title, limit in (
-    (left, "error_rate", "in the wrong class", 6),
+    (left, "error_rate", "in the wrong class", 4),
     (right, "recall", "reasoning found", 100),
 ):
     axes.plot(range(3), [100 * getattr(report, rate) for report in reports.values()], "o-", color=RUN_COLOURS[0])
@@ -276,10 +280,9 @@ torch.testing.assert_close(highlighted.objective.sum(), (rule * plain).sum())
 # ## Does it help?
 #
 # In the paper LLaMA3-8B rises from 52.5 to 59.3 on average over four tool-use benchmarks; classes with a fixed weight
-# reach 57.9, and a hand-written format rule *loses* (44.5). At CPU size we have not seen it help: in `make
-# quickstart-rft` plain fine-tuning gets 11.2 % of 240 held-out calls right, RFT 10.0 % (one seed, no difference).
-# Both know all but the digits, and guess those. The comparison over several seeds, with fixed weights, Rho-1 and a
-# format rule:
+# reach 57.9, and a hand-written format rule *loses* (44.5). In `make quickstart-rft` plain fine-tuning gets 72.1 % of
+# 240 held-out calls right after 30 updates, RFT 54.2 %; with another base model it was 65.0 and 80.4. One seed says
+# nothing. The comparison over several seeds, with fixed weights, Rho-1 and a format rule:
 
 # %%
 print(study("highlight"))
