@@ -53,10 +53,11 @@ class ReasoningDataset:
         return self.chat.tag_ids
 
     def summary(self) -> str:
-        """One line: rows read and dropped, tokens by role; says so where no row has a thought."""
+        """One line: rows read and dropped, tokens by role; says so where no row has a thought or a call."""
         tokens = self.rows.tokens_by_role()
         counts = ", ".join(f"{role} {count:,}" for role, count in tokens.items())
-        warning = "" if tokens.get("thought") else "; no row has a thought: are dataset.tags those of the data?"
+        marked = tokens.get("thought") or tokens.get("call")
+        warning = "" if marked else "; no row has a thought: are dataset.tags those of the data?"
         return f"{self.report.summary()}; tokens: {counts}{warning}"
 
     def batches(self, *, pad_multiple: int = 1, packed_tokens: int | None = None) -> Batches:

@@ -37,8 +37,9 @@ ARMS = {
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `rft`, after one of `shad` that all arms of a setting and seed share."""
-    subset = f"tagged diversity:{cell.setting}"
+    subset, arm = f"tagged diversity:{cell.setting}", ARMS[cell.arm]
     scores = scored(cell, subset)
+    found = [] if NO_SCORES[0] in arm else [f"{HIGHLIGHT}.scores={scores}"]
     out = cell.fresh_folder()
     recipe(
         "rft",
@@ -46,11 +47,11 @@ def cell(cell: Cell) -> Mapping[str, float]:
         f"output_dir={out}",
         f"seed={cell.seed}",
         f"dataset.subset={subset}",
-        f"{HIGHLIGHT}.scores={scores}",
         f"checkpointer.checkpoint_dir={BASE}",
         "evaluate_before_training=false",
         *UPDATES,
-        *ARMS[cell.arm],
+        *found,
+        *arm,
     )
     result = last_evaluation(out)
     shutil.rmtree(out / "model")

@@ -152,6 +152,8 @@ def test_the_summary_says_when_there_is_no_thought(tokenizer, hub, tmp_path):
     path = tmp_path / "plain.jsonl"
     path.write_text(json.dumps({"prompt": "q", "completion": "a"}) + "\n")
     assert "no row has a thought" in reasoning_dataset(tokenizer, source=str(path)).summary()
+    calls = reasoning_dataset(tokenizer, source="generated_agents", subset="tagged", max_rows=2).summary()
+    assert "call " in calls and "no row has a thought" not in calls
 
 
 def test_tags_as_tokens(tokenizer, hub):
