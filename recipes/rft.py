@@ -119,7 +119,8 @@ def main(
     evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)
     batches = load_batches(data, plans, run, num_workers=num_workers)
     train(trainer, batches, on_step=evaluations.after_step, saver=saver)
-    finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer)
+    clocks = plans.epoch_clocks()
+    finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer, clocks=clocks)
 
 
 if __name__ == "__main__":

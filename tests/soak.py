@@ -1,36 +1,151 @@
-"""Kill a real `tune run` again and again and look whether anything was lost: `make soak`, or
+"""Break real runs again and again and look whether anything was lost: `make soak`, or
 
     PYTHONPATH=tests:tests/faults python tests/soak.py --kills 30 --seed 0
 
-Every training recipe is killed at each stage of a save; `bt_sft` also at random moments, until it is done. Every time
-the same command goes on. In the end weights, optimizer, generators, export and log must be those of a run that nothing
-disturbed. Prints one line per kill and the counts; exits 1 if anything differs.
+Every training recipe goes through the whole list of faults, a process each: killed at every stage of a save and in
+the middle of a step, stopped by signals, broken by an error, a NaN and a full disk, its newest checkpoint damaged, its
+folder in use, its config changed. `bt_sft` is also killed at random moments of a real `tune run`. After each the same
+command goes on where it was. In the end weights, optimizer, generators, export, evaluations and log must be those of a
+run that nothing disturbed, bit for bit. Prints one line per fault and the counts; exits 1 if anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from commands import TUNE, must, tune
-from commands import run as command
-from contract import differences, overrides_for, saved_steps, score, training_recipes
+from contract import PER_EPOCH, checkpoint, differences, overrides_for, records, saved_steps, score, training_recipes
+from faulty import main as faulty
 
 from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.training.checkpoint import find_newest
+from cot_components.training.checkpoint import damage, find_newest
+from cot_components.training.run_folder import lock, release_locks
 
-STAGES = ["after model.safetensors", "after optimizer.safetensors", "before manifest", "before rename", "before prune"]
-KILLED = Path(__file__).parent / "faults" / "killed.py"
+EPOCHS = 6
+FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json")
+
+
+class Fault(NamedTuple):
+    """What a process is hit with: where, at which time it comes there, how; the exit code that must follow."""
+
+    point: str
+    count: int
+    how: str
+    code: int
+
+
+IN_A_RUN = [
+    *(
+        Fault(point, 2, "kill", -signal.SIGKILL)
+        for point in ("after model.safetensors", "after optimizer.safetensors", "after random.safetensors")
+    ),
+    *(Fault(point, 2, "kill", -signal.SIGKILL) for point in ("before manifest", "before rename", "before prune")),
+    Fault("forward", 4, "kill", -signal.SIGKILL),
+    Fault("forward", 3, "term", 143),
+    Fault("forward", 4, "int", 130),
+    Fault("before rename", 1, "term", 143),
+    Fault("evaluation", 1, "int", 130),
+    Fault("forward", 3, "twice", 143),
+    Fault("forward", 3, "raise", 1),
+    Fault("after model.safetensors", 2, "raise", 2),
+    Fault("forward", 3, "nan", 2),
+    Fault("after model.safetensors", 2, "full", 2),
+]
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+ON_DISK: dict[str, Callable[[Path], object]] = {
+    **{f"flipped byte in {name}": (lambda at, name=name: flipped(at / name)) for name in (FILES[0], FILES[3])},
+    "model.safetensors cut": lambda at: (at / FILES[0]).write_bytes((at / FILES[0]).read_bytes()[:-1]),
+    "optimizer.safetensors emptied": lambda at: (at / FILES[1]).write_bytes(b""),
+    "random.safetensors missing": lambda at: (at / FILES[2]).unlink(),
+    "emptied folder": lambda at: (shutil.rmtree(at), at.mkdir()),
+}
+
+
+class Tally:
+    """Counts, and every way in which something was not as it must be."""
+
+    def __init__(self) -> None:
+        self.wrong: list[str] = []
+        self.faults = self.kills = self.steps = 0
+
+    def done(self, what: str, *, ok: bool, killed: bool = False, said: str = "") -> None:
+        self.faults, self.kills = self.faults + 1, self.kills + killed
+        print(what if ok else f"{what}   WRONG\n{said[-3000:]}", flush=True)
+        self.wrong += [] if ok else [what]
+
+    def compared(self, name: str, calm: Path, out: Path, *, steps: int) -> None:
+        """The end: everything of the two runs, bit for bit."""
+        found = differences(calm, out, step=steps)
+        trained = [record["step"] for record in records(out) if "objective" in record]
+        lost = sorted(set(range(steps)) ^ set(trained))
+        self.steps += steps
+        self.wrong += [f"{name}: {what}" for what in (*found, *(f"step {step} lost" for step in lost))]
+        hashes = [model_hash(folder)[:16] for folder in (calm, out)]
+        print(
+            f"{name}: undisturbed model {hashes[0]}, disturbed {hashes[1]}; differences: {found or 'none'}", flush=True
+        )
+
+
+def model_hash(out: Path) -> str:
+    return hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def arguments(name: str, hub: Path, out: Path, *more: str) -> list[str]:
-    saving = ["save_every_n_steps=1", "keep_checkpoints=3"]
-    return [*overrides_for(name, hub), *saving, *more, f"output_dir={out}"]
+    return [*overrides_for(name, hub), "save_every_n_steps=1", "keep_checkpoints=3", *more, f"output_dir={out}"]
+
+
+def forked(act: Callable[[], object], said: Path) -> int:
+    """Do it in a process of its own; the exit code, negative for a signal. What it says goes to a file.
+
+    Forked from this process, which has everything imported and nothing started, it begins ten times as fast as a new
+    one.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.chdir(said.parent)
+            with said.open("wb") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            act()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def broken_run(name: str, fault: Fault, words: list[str], cwd: Path) -> tuple[int, str]:
+    """A recipe with a fault in it: its exit code and what it said."""
+    said = cwd / "said.txt"
+    code = forked(lambda: faulty(name, fault.point, str(fault.count), fault.how, *words), said)
+    return code, said.read_text(errors="replace")
 
 
 def finish(name: str, words: list[str], cwd: Path) -> str:
@@ -38,49 +153,74 @@ def finish(name: str, words: list[str], cwd: Path) -> str:
     return must(tune(name, "--config", f"{name}/quickstart", *words, cwd=cwd, timeout=1800))
 
 
-def killed_at_stages(name: str, hub: Path, work: Path) -> tuple[int, list[str]]:
-    """One kill at every stage of a save, each resumed by the next start."""
-    finish(name, arguments(name, hub, work / "calm"), work)
-    words = arguments(name, hub, work / "out")
-    for number, stage in enumerate(STAGES, start=1):
-        died = command(sys.executable, "-W", "ignore", KILLED, name, stage, "2", *words, cwd=work, timeout=1800)
-        newest = find_newest(work / "out" / "checkpoints")
-        print(f"{name}: kill {number} {stage}: exit {died.returncode}, on disk {saved_steps(work / 'out')}", flush=True)
-        if died.returncode != -9 or newest.damaged:
-            return number, [f"exit {died.returncode}", *(reason for _, reason in newest.damaged)]
+def last_saved(out: Path) -> int:
+    return max(saved_steps(out), default=0)
+
+
+def whole_list(name: str, hub: Path, work: Path, tally: Tally) -> None:
+    """Every fault of the list in turn, in one run."""
+    more = [f"epochs={EPOCHS}"]
+    finish(name, arguments(name, hub, work / "calm", *more), work)
+    out = work / "out"
+    words = arguments(name, hub, out, *more)
+    for fault in IN_A_RUN:
+        before = last_saved(out)
+        code, said = broken_run(name, fault, words, work)
+        ok = code == fault.code and find_newest(out / "checkpoints").damaged == () and last_saved(out) >= before
+        what = f"{name}: {fault.how} {fault.point}: exit {code}, steps on disk {before} -> {last_saved(out)}"
+        tally.done(what, ok=ok, killed=fault.code < 0, said=said)
+    for what, harm in ON_DISK.items():
+        newest = checkpoint(out, last_saved(out))
+        harm(newest)
+        twice = Fault("before prune", 2, "term", 143)  # the step of the damaged one again, and one more
+        code, said = broken_run(name, twice, words, work)
+        ok = code == twice.code and f"left out {newest}: " in said and not damage(newest)
+        tally.done(f"{name}: {what}: exit {code}, left out, made again", ok=ok, said=said)
+    refused(name, words, work, tally)
     finish(name, words, work)
-    return len(STAGES), differences(work / "calm", work / "out")
+    tally.compared(name, work / "calm", out, steps=EPOCHS * PER_EPOCH)
 
 
-def killed_at_random(kills: int, seed: int, hub: Path, work: Path) -> tuple[int, list[str]]:
-    """SIGKILL at random moments of a longer run, start-up included, until so many were survived."""
-    chance, epochs = random.Random(seed), 40 * kills
-    total = 6 * epochs
+def refused(name: str, words: list[str], work: Path, tally: Tally) -> None:
+    """What ends in one sentence and touches nothing."""
+    lock(work / "out")
+    second = tune(name, "--config", f"{name}/quickstart", *words, cwd=work)
+    release_locks()
+    other = tune(name, "--config", f"{name}/quickstart", *words, "optimizer.lr=0.5", cwd=work)
+    for what, ended, said in (
+        ("a second process", second, "is in use by another process"),
+        ("another config", other, "optimizer.lr was"),
+    ):
+        tally.done(f"{name}: {what}: exit {ended.returncode}", ok=ended.returncode == 2 and said in ended.stderr)
+
+
+def killed_at_random(kills: int, seed: int, hub: Path, work: Path, tally: Tally) -> None:
+    """SIGKILL at random moments of a real `tune run`: a third while it starts, the others while it trains and saves."""
+    chance, epochs = random.Random(seed), 3 * kills
+    total = PER_EPOCH * epochs
     longer = [f"epochs={epochs}", "evaluation=null", "dataset_val=null"]
+    began = time.monotonic()
     finish("bt_sft", arguments("bt_sft", hub, work / "calm", *longer), work)
-    words = arguments("bt_sft", hub, work / "out", *longer)
-    started = time.monotonic()
-    subprocess.run([TUNE, "run", "bt_sft", "--help"], capture_output=True, check=False)
-    unit = time.monotonic() - started
+    print(f"bt_sft: undisturbed {total} steps in {time.monotonic() - began:.0f} s", flush=True)
+    out = work / "out"
+    words = ["--config", "bt_sft/quickstart", *arguments("bt_sft", hub, out, *longer)]
     for number in range(1, kills + 1):
-        process = subprocess.Popen(
-            [TUNE, "run", "bt_sft", "--config", "bt_sft/quickstart", *words],
-            cwd=work,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            process.wait(chance.uniform(0.5, 4.0) * unit)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        before = last_saved(out)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([TUNE, "run", "bt_sft", *words], cwd=work, **quiet)
+        trains = chance.random() > 1 / 3
+        while trains and process.poll() is None and last_saved(out) == before:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 1.5 if trains else 8))
+        process.kill()
         code = process.wait()
-        newest = find_newest(work / "out" / "checkpoints")
-        done = saved_steps(work / "out")[-1:] or [0]
-        print(f"bt_sft: random kill {number}: exit {code}, {done[0]} of {total} steps on disk", flush=True)
-        if newest.damaged:
-            return number, [reason for _, reason in newest.damaged]
-    finish("bt_sft", words, work)
-    return kills, differences(work / "calm", work / "out", step=total)
+        newest = find_newest(out / "checkpoints") if saved_steps(out) else None
+        ok = code == -signal.SIGKILL and (newest is None or newest.damaged == ()) and last_saved(out) >= before
+        moment = "trains" if trains else "starts"
+        what = f"bt_sft: random kill {number} while it {moment}: {last_saved(out)} of {total} steps on disk"
+        tally.done(what, ok=ok, killed=True)
+    finish("bt_sft", words[2:], work)
+    tally.compared("bt_sft", work / "calm", out, steps=total)
 
 
 def main() -> None:
@@ -89,27 +229,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipes", nargs="*", default=training_recipes())
     chosen = parser.parse_args()
-    kills, lost = 0, []
+    tally, began = Tally(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         hub = Path(folder) / "hub"
         write_tiny_checkpoint(hub / "model")
         write_tiny_checkpoint(hub / "teacher", seed=1)
         for name in chosen.recipes:
-            if name == "rft":
-                score(hub)
             work = Path(folder) / name
             work.mkdir()
-            survived, found = killed_at_stages(name, hub, work)
-            kills, lost = kills + survived, lost + found
-            print(f"{name}: {survived} kills in saves, differences {found or 'none'}", flush=True)
+            if name == "rft":
+                assert forked(lambda: score(hub), work / "said.txt") == 0, (work / "said.txt").read_text()
+            whole_list(name, hub, work, tally)
         if chosen.kills:
             work = Path(folder) / "random"
             work.mkdir()
-            survived, found = killed_at_random(chosen.kills, chosen.seed, hub, work)
-            kills, lost = kills + survived, lost + found
-            print(f"bt_sft: {survived} random kills, differences {found or 'none'}", flush=True)
-    print(f"{kills} kills survived; {len(lost)} things differ from undisturbed runs")
-    raise SystemExit(bool(lost))
+            killed_at_random(chosen.kills, chosen.seed, hub, work, tally)
+    print(f"{tally.faults} faults, {tally.kills} of them SIGKILL, in {(time.monotonic() - began) / 60:.0f} minutes")
+    print(f"{tally.steps} steps compared with undisturbed runs; {len(tally.wrong)} things differ {tally.wrong or ''}")
+    raise SystemExit(bool(tally.wrong))
 
 
 if __name__ == "__main__":

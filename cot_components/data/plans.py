@@ -7,7 +7,7 @@ told to workers, and a resumed run is `Plans(start_step=...)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ import numpy as np
 from cot_components.clock import Clock
 from cot_components.data.packing import pack_rows
 from cot_components.errors import UserError
+
+SHOWN_EPOCHS = 3
 
 
 class Plan(NamedTuple):
@@ -142,6 +144,18 @@ class Plans:
     def first_step(self, epoch: int) -> int:
         """The step an epoch begins with."""
         return int(self._steps_before[epoch])
+
+    def epoch_clocks(self, epochs: Sequence[int] | None = None) -> dict[str, Clock]:
+        """By name, when each of these epochs begins (None: the first three): the times worth looking at.
+
+        Raises:
+            UserError: an epoch that the run does not have.
+        """
+        chosen = range(min(SHOWN_EPOCHS, self.epochs)) if epochs is None else epochs
+        for epoch in chosen:
+            if not 0 <= epoch < self.epochs:
+                raise UserError(f"epochs: {epoch} is none of this run's, which are 0 to {self.epochs - 1}")
+        return {f"epoch {epoch}": self.clock(self.first_step(epoch)) for epoch in chosen}
 
     def plan(self, step: int) -> Plan:
         """The plan of one step, whichever came before."""

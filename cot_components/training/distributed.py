@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
+from cot_components.errors import UserError
 from cot_components.models.adapter import FORWARD_METHODS
 
 
@@ -95,9 +97,13 @@ def shard(model: Any, world: World) -> None:
     The root gives its gathered weights back after every forward. Left gathered by a forward without a backward (held-
     out loss, blurred tokens), they would hide the sharded gradients from clipping and feed stale weights to the next
     step.
+
+    Raises:
+        UserError: 4-bit weights that cannot be divided among so many processes.
     """
     if world.size == 1:
         return
+    _check_nf4_divides(model, world)
     for layer in model.layers:
         fully_shard(layer, reshard_after_forward=True)
     fully_shard(model, reshard_after_forward=True)
@@ -110,12 +116,48 @@ def full_weights(model: nn.Module) -> dict[str, Tensor]:
 
     4-bit weights come back in the type they had, where torchtune's own state dict would round them to bf16.
     """
-    weights = {
-        name: (value.full_tensor() if hasattr(value, "full_tensor") else value).cpu()
-        for name, value in model.state_dict().items()
-    }
-    for name, parameter in model.named_parameters():
-        if hasattr(parameter, "get_original_weight"):
-            plain = name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
-            weights[plain] = parameter.get_original_weight().to(parameter.dtype).cpu()
+    quantized = {plain_name(name): p for name, p in model.named_parameters() if _is_nf4(p)}
+    weights = {}
+    for name, value in model.state_dict().items():
+        if name in quantized:
+            parameter = quantized[name]
+            value = divided(_local(parameter).get_original_weight().to(parameter.dtype), parameter)
+        weights[name] = (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
     return weights
+
+
+def divided(mine: Tensor, like: Tensor) -> Tensor:
+    """This process's rows as part of a tensor that is divided as `like` is; themselves for one process."""
+    if not isinstance(like, DTensor):
+        return mine
+    return DTensor.from_local(
+        mine, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
+def _check_nf4_divides(model: nn.Module, world: World) -> None:
+    """NF4 keeps one scale of scales per `_NF4_NUMBERS` numbers, and torchao divides only whole ones, evenly."""
+    for name, parameter in model.named_parameters():
+        if _is_nf4(parameter) and parameter.numel() % (_NF4_NUMBERS * world.size):
+            raise UserError(
+                f"model: the 4-bit weight {plain_name(name)} has {parameter.numel():,} numbers and cannot be divided "
+                f"among {world.size} processes, only by multiples of {_NF4_NUMBERS:,}; use fewer processes, or "
+                "quantize_base: false"
+            )
+
+
+_NF4_NUMBERS = 64 * 256
+"""Numbers per block of torchao's NF4, times blocks per scale of scales."""
+
+
+def _is_nf4(parameter: Tensor) -> bool:
+    return hasattr(_local(parameter), "get_original_weight")
+
+
+def _local(parameter: Tensor) -> Any:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight without what wrappers put into it."""
+    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")

@@ -27,7 +27,6 @@ from cot_components.viz.report import report_html
 from cot_components.viz.token_view import TokenView
 
 SHOWN_ROWS = 4
-FIRST_EPOCHS = {f"epoch {epoch}": Clock(epoch, 0) for epoch in range(3)}
 
 
 def finish(
@@ -39,7 +38,7 @@ def finish(
     *,
     checkpointer: Mapping[str, Any] | None,
     tokenizer: Mapping[str, Any],
-    clocks: Mapping[str, Clock] | None = None,
+    clocks: Mapping[str, Clock],
 ) -> None:
     """Write the run's results; the first process alone touches files.
 
@@ -48,7 +47,7 @@ def finish(
         trainer, data, evaluations, log: of the run.
         checkpointer: node of the starting weights, whose config.json is kept where the model does not decide.
         tokenizer: node of the tokenizer, whose files go with the weights.
-        clocks: times that the token view shows, by name; None is the first epochs.
+        clocks: times that the token view shows, by name: `plans.epoch_clocks()`, or the stages of a curriculum.
     """
     weights = full_weights(trainer.model)
     log.speed(trainer.model)
@@ -67,14 +66,14 @@ def _write(
     *,
     checkpointer: Mapping[str, Any] | None,
     tokenizer: Mapping[str, Any],
-    clocks: Mapping[str, Clock] | None,
+    clocks: Mapping[str, Clock],
 ) -> None:
     nodes = {"checkpointer": checkpointer, "tokenizer": tokenizer}
     folder = export_model(trainer.model, run.output_dir / "model", weights, data, nodes)
     written = {"model": folder}
     if adapted_modules(trainer.model):
         written["adapter"] = export_adapters(trainer.model, run.output_dir / "adapter", weights, nodes)
-    written["token view"] = token_view(data, clocks=clocks or FIRST_EPOCHS).save(run.output_dir / "tokens.html")
+    written["token view"] = token_view(data, clocks=clocks).save(run.output_dir / "tokens.html")
     written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
     report = run.output_dir / "report.html"
     report.write_text(report_html(run.output_dir), encoding="utf-8")

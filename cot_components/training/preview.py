@@ -20,7 +20,6 @@ from cot_components.training.distributed import World
 from cot_components.training.setup import Run
 from cot_components.training.validation import validation_data
 
-SHOWN_EPOCHS = 3
 _OF_PLANS = ("packed_tokens", "gradient_accumulation_steps", "epochs", "max_steps_per_epoch", "seed")
 
 
@@ -65,12 +64,4 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
         data = stages.applied_to(data)
     if stages is not None and epochs is None:
         return Preview(data, plans, stages.clocks())
-    return Preview(data, plans, _clocks(plans, epochs))
-
-
-def _clocks(plans: Plans, epochs: Sequence[int] | None) -> dict[str, Clock]:
-    chosen = range(min(SHOWN_EPOCHS, plans.epochs)) if epochs is None else epochs
-    unknown = [epoch for epoch in chosen if not 0 <= epoch < plans.epochs]
-    if unknown:
-        raise UserError(f"epochs: {unknown[0]} is none of this run's, which are 0 to {plans.epochs - 1}")
-    return {f"epoch {epoch}": plans.clock(plans.first_step(epoch)) for epoch in chosen}
+    return Preview(data, plans, plans.epoch_clocks(epochs))

@@ -15,10 +15,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-from torch.distributed.tensor import DTensor, Shard
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cot_components.errors import UserError
+from cot_components.training.compressed import PLAIN, put_back, share_of, whole_parts
+from cot_components.training.distributed import World, plain_name
 from cot_components.training.loop import Trainer
 
 MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
@@ -31,7 +31,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, Tensors], dict[str, Any]]:
     All processes must call it together, because sharded tensors are gathered; only the first one gets anything.
     """
     world = trainer.world
-    model = _gather(_trained(trainer.model), keep=world.is_first)
+    model = _gather(_trained(trainer.model), world)
     optimizer, numbers = _optimizer_state(trainer)
     generators = world.gather(random_state(trainer.device))
     if not world.is_first:
@@ -57,7 +57,7 @@ def restore(trainer: Trainer, folder: Path, state: Mapping[str, Any]) -> None:
                 if saved.shape != value.shape or saved.dtype != value.dtype:
                     kinds = f"is {saved.dtype} {list(saved.shape)}, the model has {value.dtype} {list(value.shape)}"
                     raise UserError(f"{folder / MODEL}: '{name}' {kinds}")
-                value.copy_(_share_of(saved.to(value.device), value))
+                value.copy_(share_of(saved.to(value.device), value))
     _restore_optimizer(trainer, folder / OPTIMIZER, state["optimizer"])
     if trainer.lr_scheduler is not None:
         trainer.lr_scheduler.load_state_dict({**trainer.lr_scheduler.state_dict(), **state["lr_scheduler"]})
@@ -105,26 +105,20 @@ def _trained(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Weights that learn, and buffers that belong to the state, by the names they have without wrappers."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            yield _clean(name), parameter
+            yield plain_name(name), parameter
     for prefix, module in model.named_modules():
         for name, buffer in module.named_buffers(prefix, recurse=False):
             if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
-                yield _clean(name), buffer
+                yield plain_name(name), buffer
 
 
-def _clean(name: str) -> str:
-    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
-
-
-def _gather(named: Iterable[tuple[str, Tensor]], *, keep: bool) -> Tensors:
-    """Whole tensors on the CPU; a compressed one as its plain parts, `name:part`."""
+def _gather(named: Iterable[tuple[str, Tensor]], world: World) -> Tensors:
+    """Whole tensors on the CPU, on the first process; a compressed one as its plain parts, `name:part`."""
     found: Tensors = {}
     for name, value in named:
-        whole = (value.full_tensor() if isinstance(value, DTensor) else value).detach()
-        if keep and is_traceable_wrapper_subclass(whole):
-            found |= {f"{name}:{part}": getattr(whole, part).cpu() for part in whole.__tensor_flatten__()[0]}
-        elif keep:
-            found[name] = whole.cpu()
+        parts = whole_parts(value, world)
+        if world.is_first:
+            found |= {f"{name}:{part}" if part else name: whole for part, whole in parts.items()}
     return found
 
 
@@ -136,7 +130,7 @@ def _optimizer_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
         for parameter in group["params"]
         for key, value in optimizer.state.get(parameter, {}).items()
     ]
-    tensors = _gather(((n, v) for n, v in states if isinstance(v, Tensor)), keep=trainer.world.is_first)
+    tensors = _gather(((n, v) for n, v in states if isinstance(v, Tensor)), trainer.world)
     groups = [
         _plain(group) | {"params": [names[parameter] for parameter in group["params"]]}
         for group in optimizer.param_groups
@@ -174,32 +168,14 @@ def _restore_optimizer(trainer: Trainer, file: Path, saved: Mapping[str, Any]) -
 
 def _read(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | None, *, on_device: bool) -> Tensor:
     """One state of one parameter, on its device and divided among processes as it is."""
-    value = parts.get("")
-    if value is None:
-        kind = empty.to_local() if isinstance(empty, DTensor) else empty
-        assert is_traceable_wrapper_subclass(kind)
-        whole = type(kind).__tensor_unflatten__(parts, kind.__tensor_flatten__()[1], None, None)  # type: ignore[arg-type]
-        return _share_of(whole.to(parameter.device), parameter)
-    if value.shape != parameter.shape:  # a step count: on the CPU, unless the update is one kernel
+    value = parts.get(PLAIN)
+    if value is not None and value.shape != parameter.shape:  # a count: on the CPU, unless fused
         return value.to(parameter.device) if on_device else value
-    return _share_of(value.to(parameter.device), parameter)
-
-
-def _share_of(whole: Tensor, like: Tensor) -> Tensor:
-    """This process's rows of a whole tensor, as FSDP2 divides them; the whole tensor for one process."""
-    if not isinstance(like, DTensor):
-        return whole
-    assert like.placements == (Shard(0),)
-    rows = -(-len(whole) // like.device_mesh.size())
-    begin = min(rows * like.device_mesh.get_local_rank(), len(whole))
-    mine = whole[begin : min(begin + rows, len(whole))]
-    return DTensor.from_local(
-        mine, like.device_mesh, like.placements, run_check=False, shape=whole.shape, stride=whole.stride()
-    )
+    return put_back(parts, parameter, empty)
 
 
 def _names(model: nn.Module) -> dict[Tensor, str]:
-    return {parameter: _clean(name) for name, parameter in model.named_parameters()}
+    return {parameter: plain_name(name) for name, parameter in model.named_parameters()}
 
 
 def _check_names(wanted: set[str], saved: set[str], file: Path) -> None:

@@ -13,14 +13,16 @@ from contract import checkpoint, differences, saved_steps
 from cot_components.training.checkpoint import damage, find_newest
 from cot_components.viz.log import read_log
 
-KILLED = Path(__file__).with_name("killed.py")
+FAULTY = Path(__file__).with_name("faulty.py")
 
 
 @pytest.mark.parametrize(("point", "count"), [("after model.safetensors", 5)])
 def test_sigkill_and_resume(reference, tmp_path, point, count):
     """Killed while it writes its fifth checkpoint; `tune run` goes on, and ends as if nothing had happened."""
     command = [*reference.arguments, f"output_dir={tmp_path / 'out'}"]
-    died = run(sys.executable, "-W", "ignore", KILLED, reference.name, point, str(count), *command, cwd=tmp_path)
+    died = run(
+        sys.executable, "-W", "ignore", FAULTY, reference.name, point, str(count), "kill", *command, cwd=tmp_path
+    )
     assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
     assert saved_steps(tmp_path / "out") == [1, 2, 3, 4] and list((tmp_path / "out" / "checkpoints").glob(".saving-*"))
     said = must(tune(reference.name, "--config", f"{reference.name}/quickstart", *command, cwd=tmp_path))

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from adapters_for_tests import KINDS, STEPS, WIDE, arguments
 from contract import checkpoint, copied, differences, records, run
 from models_for_tests import TINY_OVERRIDES
 from safetensors.torch import load_file
@@ -16,32 +17,12 @@ from cot_components.models.tiny import tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")  # peft 0.18 asks for an old name
 
-LORA = [
-    "model._component_=torchtune.models.llama3_2.lora_llama3_2",
-    "model.lora_attn_modules=[q_proj,k_proj,v_proj,output_proj]",
-    "model.apply_lora_to_mlp=true",
-    "model.lora_rank=4",
-    "model.lora_alpha=8",
-    "model.lora_dropout=0.1",
-]
-KINDS = {
-    "lora": LORA,
-    "dora": [*LORA, "model.use_dora=true"],
-    "qlora": [*LORA, "model.quantize_base=true"],
-    "8bit": ["optimizer._component_=torchao.optim.AdamW8bit", "~optimizer.fused"],
-}
-STEPS = 6
-
 
 @pytest.fixture(autouse=True)
 def eager():
     """torchao compiles its optimizer step, which takes a minute on a CPU; uncompiled it is the same arithmetic."""
     with torch.compiler.set_stance("force_eager"):
         yield
-
-
-WIDE = {"embed_dim": 128, "num_kv_heads": 4}
-"""NF4 takes weights in blocks of 64 x 256."""
 
 
 @pytest.fixture(scope="module")
@@ -51,32 +32,6 @@ def wide(hub, tmp_path_factory):
     shutil.copytree(hub / "model", folder / "model")
     save_pretrained(tiny_llama(384, **WIDE), folder / "model")
     return folder
-
-
-def arguments(hub, out, kind):
-    wider = [f"model.{name}={value}" for name, value in WIDE.items()] if kind == "qlora" else []
-    return [
-        f"tokenizer.path={hub / 'model'}",
-        "checkpointer._component_=torchtune.training.FullModelHFCheckpointer",
-        f"checkpointer.checkpoint_dir={hub / 'model'}",
-        "checkpointer.checkpoint_files=[model.safetensors]",
-        "checkpointer.model_type=LLAMA3_2",
-        f"checkpointer.output_dir={out}",
-        *TINY_OVERRIDES,
-        *KINDS[kind],
-        *wider,
-        f"output_dir={out}",
-        "dataset.max_rows=48",
-        "dataset_val=null",
-        "evaluation=null",
-        "epochs=1",
-        "batch_size=8",
-        "lr_scheduler=null",
-        "optimizer.lr=1e-2",
-        "log_every_n_steps=1",
-        "save_every_n_steps=1",
-        "keep_checkpoints=100",
-    ]
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

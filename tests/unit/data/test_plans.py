@@ -24,6 +24,15 @@ def test_every_row_once_per_epoch():
     assert rows_of(steps[0]) != rows_of(steps[9])
 
 
+def test_the_beginning_of_an_epoch_has_its_own_step():
+    """A transform that is annealed over steps is shown as it then is."""
+    plans = Plans(LENGTHS, batch_size=4, gradient_accumulation_steps=3, epochs=5)
+    assert plans.epoch_clocks() == {f"epoch {epoch}": (epoch, 9 * epoch, 0) for epoch in range(3)}
+    assert plans.epoch_clocks([4]) == {"epoch 4": (4, 36, 0)}
+    with pytest.raises(UserError, match="epochs: 5 is none of this run's, which are 0 to 4"):
+        plans.epoch_clocks([5])
+
+
 def test_the_ragged_last_step_is_kept():
     last = list(Plans(LENGTHS, batch_size=4, gradient_accumulation_steps=3))[-1]
     assert [len(part) for part in last.micro_batches] == [3, 2]

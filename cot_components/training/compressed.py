@@ -1,0 +1,99 @@
+"""Optimizer states that torchao keeps in 8 bits, whole or divided among processes: saved as the plain tensors they
+consist of, and put back.
+
+A compressed state is `codes` (uint8, the shape of the weight), a `scale` for each block of 256 codes in a row and a
+`qmap` from codes to numbers. torchao compresses a process's share of a weight where it fills whole blocks and has at
+least 4,096 numbers, so with another number of processes other states may be compressed, and blocks may begin elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from cot_components.training.distributed import World, divided
+
+PLAIN = ""
+
+
+def whole_parts(value: Tensor, world: World) -> dict[str, Tensor]:
+    """The whole of a tensor on the CPU: `{PLAIN: tensor}`, or the parts of a compressed one by name.
+
+    All processes must call it together. Where only some shares are compressed, all are given as plain numbers.
+    """
+    if not isinstance(value, DTensor):
+        return _parts(value)
+    local = value.to_local()
+    compressed = world.sum([float(is_traceable_wrapper_subclass(local))])[0]
+    if not compressed:
+        return {PLAIN: value.full_tensor().detach().cpu()}
+    if compressed < world.size and is_traceable_wrapper_subclass(local):
+        local = local.dequantize()
+    shares = world.gather(_parts(local))
+    return {part: shares[0][part] if part == "qmap" else torch.cat([s[part] for s in shares]) for part in shares[0]}
+
+
+def put_back(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | None) -> Tensor:
+    """A state on its parameter's device, divided as the parameter is.
+
+    Exact where the shares begin and end with a block, as they do with the number of processes it was saved with;
+    otherwise numbers are compressed anew.
+
+    Args:
+        parts: what `whole_parts` gave.
+        parameter: whose state it is.
+        empty: the state as the optimizer would begin with it; None for an optimizer that does not compress.
+    """
+    local = empty.to_local() if isinstance(empty, DTensor) else empty
+    parts = {part: value.to(parameter.device) for part, value in parts.items()}
+    begin, end = _rows(parameter)
+    mine = _cut(parts, local, begin, end) if PLAIN not in parts and local is not None else None
+    if mine is None:
+        mine = (parts[PLAIN] if PLAIN in parts else _numbers(parts))[begin:end]
+        if local is not None and is_traceable_wrapper_subclass(local):
+            mine = local.copy_(mine)
+    return divided(mine, parameter)
+
+
+def share_of(whole: Tensor, like: Tensor) -> Tensor:
+    """This process's rows of a whole tensor, as FSDP2 divides them; the whole tensor for one process."""
+    begin, end = _rows(like)
+    return divided(whole[begin:end], like) if isinstance(like, DTensor) else whole
+
+
+def _rows(like: Tensor) -> tuple[int, int]:
+    """The first of this process's rows and the one after the last."""
+    if not isinstance(like, DTensor):
+        return 0, len(like) if like.ndim else 1
+    assert like.placements == (Shard(0),)
+    rows = -(-len(like) // like.device_mesh.size())
+    begin = min(rows * like.device_mesh.get_local_rank(), len(like))
+    return begin, min(begin + rows, len(like))
+
+
+def _cut(parts: Mapping[str, Tensor], local: Tensor, begin: int, end: int) -> Tensor | None:
+    """A compressed share bit for bit; None if this process does not compress it, or blocks lie across its ends."""
+    if not is_traceable_wrapper_subclass(local):
+        return None
+    codes, scale = parts["codes"], parts["scale"]
+    width, block = codes[0].numel(), codes.numel() // len(scale)
+    if begin * width % block or end * width % block:
+        return None
+    mine = {**parts, "codes": codes[begin:end], "scale": scale[begin * width // block : end * width // block]}
+    return type(local).__tensor_unflatten__(mine, local.__tensor_flatten__()[1], None, None)  # type: ignore[attr-defined]
+
+
+def _numbers(parts: Mapping[str, Tensor]) -> Tensor:
+    """What compressed parts stand for, fp32."""
+    values, scale = parts["qmap"][parts["codes"].long()], parts["scale"]
+    return (values.reshape(len(scale), -1) * scale[:, None]).view(parts["codes"].shape)
+
+
+def _parts(value: Tensor) -> dict[str, Tensor]:
+    if not is_traceable_wrapper_subclass(value):
+        return {PLAIN: value.detach().cpu()}
+    return {part: getattr(value, part).detach().cpu() for part in value.__tensor_flatten__()[0]}

@@ -1,0 +1,93 @@
+"""A 4-bit base and 8-bit optimizer states divided among two processes: as with one; resumed by two, and by one."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from adapters_for_tests import STEPS, WIDE, arguments
+from commands import must, tune
+from contract import copied, differences, records, run
+from safetensors.torch import load_file
+
+from cot_components.errors import UserError
+from cot_components.models.export import save_pretrained
+from cot_components.models.tiny import tiny_llama, write_tiny_checkpoint
+from cot_components.training.compressed import _cut, _numbers, _parts
+from cot_components.training.distributed import World, shard
+
+EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, which takes a minute on a CPU
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub")
+    write_tiny_checkpoint(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wide(hub, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wide")
+    shutil.copytree(hub / "model", folder / "model")
+    save_pretrained(tiny_llama(384, **WIDE), folder / "model")
+    return folder
+
+
+# A share of a weight that is too small for 8 bits stays in 32, so one process rounds what two do not.
+@pytest.mark.parametrize(("kind", "largest", "mean"), [("qlora", 1e-4, 1e-6), ("8bit", 1e-2, 1e-3)])
+def test_two_processes_are_one(hub, wide, tmp_path, kind, largest, mean):
+    hub, no_dropout = wide if kind == "qlora" else hub, ["model.lora_dropout=0"] if kind == "qlora" else []
+    one, two, again, alone = (tmp_path / name for name in ("one", "two", "again", "alone"))
+
+    def with_one(out):
+        with torch.compiler.set_stance("force_eager"):
+            assert run("bt_sft", [*arguments(hub, out, kind), *no_dropout]).code == 0
+
+    def with_two(out):
+        words = [*arguments(hub, out, kind), *no_dropout, "batch_size=4"]
+        return must(
+            tune("--nproc_per_node", "2", "bt_sft", "--config", "bt_sft/quickstart", *words, cwd=tmp_path, env=EAGER)
+        )
+
+    with_one(one)
+    with_two(two)
+    assert "3 steps done" in with_two(copied(two, again, until=3))
+    with_one(copied(two, alone, until=3))
+    assert differences(two, again, step=STEPS) == []  # the same number of processes: bit for bit
+    losses = [record["loss"] for record in records(one)]
+    assert len(losses) == STEPS and losses[-1] < losses[0] - 0.05
+    weights = load_file(one / "model" / "model.safetensors")
+    for other in (two, alone):
+        assert [record["loss"] for record in records(other)] == pytest.approx(losses, rel=2e-4)
+        theirs = load_file(other / "model" / "model.safetensors")
+        assert weights.keys() == theirs.keys()
+        gaps = [(weights[name] - theirs[name]).abs() for name in weights]
+        assert max(float(gap.max()) for gap in gaps) < largest and max(float(gap.mean()) for gap in gaps) < mean
+
+
+def test_4_bit_weights_that_do_not_divide_are_a_sentence():
+    from torchtune.models.llama3_2 import lora_llama3_2
+
+    shape = {"num_layers": 1, "num_heads": 4, "num_kv_heads": 4, "embed_dim": 128, "max_seq_len": 64}
+    adapters = {"lora_attn_modules": ["q_proj"], "lora_rank": 4, "lora_alpha": 8, "quantize_base": True}
+    model = lora_llama3_2(vocab_size=384, intermediate_dim=128, **shape, **adapters)
+    with pytest.raises(UserError, match=r"4-bit weight layers\.0\.attn\.q_proj\.weight has 16,384 numbers and cannot"):
+        shard(model, World(0, 2))
+
+
+def test_blocks_across_the_ends_of_a_share_are_compressed_anew():
+    """The share of another number of processes: bit for bit where it holds whole blocks, else by its numbers."""
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    whole = OptimState8bit.zeros((16, 384), signed=True)
+    whole.copy_(torch.randn(16, 384, generator=torch.Generator().manual_seed(0)))
+    parts = _parts(whole)
+    assert torch.equal(_numbers(parts), whole.dequantize())
+    share = OptimState8bit.zeros((8, 384), signed=True)
+    exact = _cut(parts, share, 8, 16)
+    assert exact is not None and torch.equal(exact.dequantize(), whole.dequantize()[8:])
+    assert _cut(parts, share, 3, 11) is None and _cut(parts, torch.zeros(8, 384), 8, 16) is None
+    anew = share.copy_(_numbers(parts)[3:11]).dequantize()
+    assert 0 < (anew - whole.dequantize()[3:11]).abs().max() < 0.1
