@@ -34,7 +34,7 @@ from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.training.checkpoint import damage, find_newest
 from cot_components.training.run_folder import lock, release_locks
 
-EPOCHS = 6
+EPOCHS = 9
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json")
 
 
@@ -196,7 +196,7 @@ def refused(name: str, words: list[str], work: Path, tally: Tally) -> None:
 
 def killed_at_random(kills: int, seed: int, hub: Path, work: Path, tally: Tally) -> None:
     """SIGKILL at random moments of a real `tune run`: a third while it starts, the others while it trains and saves."""
-    chance, epochs = random.Random(seed), 3 * kills
+    chance, epochs = random.Random(seed), 2 * kills
     total = PER_EPOCH * epochs
     longer = [f"epochs={epochs}", "evaluation=null", "dataset_val=null"]
     began = time.monotonic()
@@ -211,7 +211,7 @@ def killed_at_random(kills: int, seed: int, hub: Path, work: Path, tally: Tally)
         trains = chance.random() > 1 / 3
         while trains and process.poll() is None and last_saved(out) == before:
             time.sleep(0.005)
-        time.sleep(chance.uniform(0, 1.5 if trains else 8))
+        time.sleep(chance.uniform(0, 1 if trains else 8))
         process.kill()
         code = process.wait()
         newest = find_newest(out / "checkpoints") if saved_steps(out) else None

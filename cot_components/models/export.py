@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import SiLU
 
 from cot_components.errors import UserError
 from cot_components.models.gpt2 import GPT2Decoder
@@ -117,11 +118,21 @@ def family_of(model: Any) -> Family:
     if isinstance(model, GPT2Decoder):
         return Family(gpt2_hf_config, lambda weights, config: gpt2_tune_to_hf(weights))
     first = model.layers[0]
-    if getattr(first.attn.q_proj, "bias", None) is not None and hasattr(first.mlp, "w3"):
+    if _computes_as_llama(model) and getattr(first.attn.q_proj, "bias", None) is not None:
         return Family(_qwen2_config, _qwen2_to_hf)
-    if getattr(first.mlp, "w3", None) is not None and type(first.attn.pos_embeddings).__name__ in _LLAMA_ROPES:
+    if _computes_as_llama(model) and type(first.attn.pos_embeddings).__name__ in _LLAMA_ROPES:
         return Family(_llama_config, _llama_to_hf)
     raise UserError(f"cannot write {type(model).__name__} as a Hugging Face folder; known: Llama 3.x, Qwen2.5, GPT-2")
+
+
+def _computes_as_llama(model: Any) -> bool:
+    """Whether shapes and names are not all that it shares with Llama: Gemma has other norms and another activation,
+    Qwen3 normalises queries and keys.
+    """
+    attention, mlp = model.layers[0].attn, model.layers[0].mlp
+    gated = getattr(mlp, "w3", None) is not None and isinstance(getattr(mlp, "activation", None), SiLU)
+    plain = getattr(attention, "q_norm", None) is None and getattr(attention, "k_norm", None) is None
+    return gated and plain and type(model.norm).__name__ == "RMSNorm"
 
 
 def architecture(model: Any) -> dict[str, Any]:

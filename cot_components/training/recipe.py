@@ -15,7 +15,7 @@ from yaml import YAMLError
 from cot_components.config import COMPONENT, ConfigError, check, find_config, walk
 from cot_components.errors import UserError
 from cot_components.training.quiet import quiet_imports
-from cot_components.training.run_folder import AlreadyFinished, release_locks
+from cot_components.training.run_folder import AlreadyFinished, release_locks, without_secrets
 from cot_components.training.signals import catch_stops
 
 
@@ -47,7 +47,7 @@ def recipe(
                 print(done, flush=True)
         except UserError as error:
             if os.environ.get("RANK", "0") == "0":
-                print(f"error: {error}", file=sys.stderr, flush=True)
+                print(f"error: {without_secrets(str(error))}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
         finally:
             release_locks()

@@ -12,6 +12,7 @@ from cot_components.data.batches import Step
 from cot_components.data.plans import Plans
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
+from cot_components.models.export import family_of
 from cot_components.training.answers import Evaluations
 from cot_components.training.batching import plan_facts
 from cot_components.training.checkpoint import write_checkpoint
@@ -52,7 +53,11 @@ class Saver:
         """Put a resumed run back where it was; from here on a signal waits for the end of a step.
 
         Call it last before training, when everything is built: building draws random numbers.
+
+        Raises:
+            UserError: a model that cannot be written as a Hugging Face folder; a checkpoint of another model.
         """
+        family_of(trainer.model)  # what cannot be exported is refused before it is trained
         self._trainer, self._data, self._evaluations, self._log = trainer, data, evaluations, log
         self._done, self._total = plans.start_step, plans.total_steps
         self._facts = plan_facts(data, plans)

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from commands import ROOT
+from commands import ROOT, cot, must, tune, user_error
 
 from cot_components.data.traces import read_traces
 from cot_components.errors import UserError
@@ -114,3 +114,26 @@ def test_secrets_of_the_environment_are_not_written_down(tmp_path, monkeypatch, 
     assert SECRET not in json.dumps(without_secrets(config)) and config["metric_logger"]["tags"] == [SECRET]
     monkeypatch.setenv(name, "another secret of the same name")
     assert config_hash({"seed": 1}) == config_hash({"seed": 1})
+
+
+def test_a_run_that_is_given_a_secret_writes_it_nowhere(tmp_path):
+    """Config, checkpoints, log, evaluations, report and what it prints: the name of the variable, never its value."""
+    write_tiny_checkpoint(tmp_path / "model")
+    short = ["dataset.max_rows=16", "batch_size=8", "epochs=1", "dataset_val=null", "evaluation.max_rows=2"]
+    short += ["evaluation.max_new_tokens=4", "save_every_n_steps=1", "output_dir=out"]
+    logger = f"metric_logger={{_component_: torchtune.training.metric_logging.DiskLogger, log_dir: logs/{SECRET}}}"
+    words = ["bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={tmp_path / 'model'}", *short, logger]
+    environment = {"HF_TOKEN": SECRET}
+    ran = tune(*words, cwd=tmp_path, env=environment)
+    must(ran)
+    must(cot("report", "out", "--out", "report.html", cwd=tmp_path, env=environment))
+    refused = tune(*words, f"device=cuda:{SECRET}", cwd=tmp_path, env=environment)
+    other = tune(*words, f"optimizer.lr={SECRET}", cwd=tmp_path, env=environment)
+    assert (tmp_path / "logs" / SECRET).is_dir()  # the run had it
+    files = [tmp_path / "report.html", *(path for path in (tmp_path / "out").rglob("*") if path.is_file())]
+    assert {"config.yaml", "log.jsonl", "report.html", "state.json"} <= {path.name for path in files}
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    assert b"${oc.env:HF_TOKEN}" in (tmp_path / "out" / "report.html").read_bytes()
+    for ended in (ran, refused, other):
+        assert SECRET not in ended.stdout + ended.stderr
+    assert "${oc.env:HF_TOKEN}" in user_error(refused) + user_error(other)
