@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from commands import TUNE, must, tune
 from safetensors.torch import load_file
+from tally import count
 
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.training.checkpoint import damage, find_newest, read_state
@@ -81,6 +82,7 @@ def ranks_below(pid: int) -> list[int]:
 
 
 def test_two_are_stopped_by_a_signal_to_one_and_go_on_as_one(one, tmp_path):
+    count("faults injected")
     folder, common = one
     out = tmp_path / "out"
     command = [*common, f"output_dir={out}"]

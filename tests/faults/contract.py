@@ -23,6 +23,7 @@ from commands import ROOT
 from models_for_tests import TINY_OVERRIDES
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from tally import count
 
 import cot_components.training.finish as finish
 import cot_components.training.loop as loop
@@ -126,6 +127,9 @@ class Seen:
 class Killed(BaseException):
     """Stands for the end of the process: nothing in the package may catch it."""
 
+    def __init__(self) -> None:
+        count("faults injected")
+
 
 @contextmanager
 def patched(*changes: tuple[Any, str, Any]) -> Iterator[None]:
@@ -156,6 +160,17 @@ def run(name: str, arguments: list[str], seen: Seen | None = None) -> Seen:
         except SystemExit as end:
             seen.code = end.code if isinstance(end.code, int) else 1
     return seen
+
+
+def same_steps(seen: Seen, undisturbed: Seen, *, after: int) -> bool:
+    """Whether exactly the steps from `after` on were done, each with the rows and the loss it has undisturbed."""
+    ours, theirs = (
+        [(step, row) for step, rows, _ in steps for row in rows] for steps in (seen.steps, undisturbed.steps)
+    )
+    theirs = [(step, row) for step, row in theirs if step >= after]
+    count("rows compared", len(theirs))
+    count("rows lost", len(set(ours) ^ set(theirs)))
+    return seen.steps == undisturbed.steps[after:]
 
 
 def checkpoint(out: Path, step: int) -> Path:
@@ -192,6 +207,7 @@ def differences(one: Path, two: Path, *, step: int = TOTAL) -> list[str]:
 
 def copied(reference: Path, out: Path, *, until: int) -> Path:
     """A run that died after its checkpoint at step `until`, cut from a whole run that kept all checkpoints."""
+    count("faults injected")
     shutil.copytree(reference, out)
     for step in saved_steps(out):
         if step > until:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import TUNE, must, run, tune, user_error
 from contract import checkpoint, differences, saved_steps
+from tally import count
 
 from cot_components.training.checkpoint import damage, find_newest
 from cot_components.viz.log import read_log
@@ -19,6 +20,7 @@ FAULTY = Path(__file__).with_name("faulty.py")
 @pytest.mark.parametrize(("point", "count"), [("after model.safetensors", 5)])
 def test_sigkill_and_resume(reference, tmp_path, point, count):
     """Killed while it writes its fifth checkpoint; `tune run` goes on, and ends as if nothing had happened."""
+    count("faults injected")
     command = [*reference.arguments, f"output_dir={tmp_path / 'out'}"]
     died = run(
         sys.executable, "-W", "ignore", FAULTY, reference.name, point, str(count), "kill", *command, cwd=tmp_path
@@ -50,6 +52,7 @@ def stopped(process):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_signals_from_outside(bt_sft, tmp_path, workers):
     """SIGTERM, resume, SIGINT, resume, both at once: 143, 130, at once; no step is lost, repeated or half saved."""
+    count("faults injected", 3)
     out = tmp_path / "out"
     command = ["bt_sft", "--config", "bt_sft/quickstart", *bt_sft.arguments, f"output_dir={out}", "epochs=200"]
     command += ["evaluation=null", "dataset_val=null", "save_every_n_steps=null", "save_every_minutes=null"]
@@ -76,6 +79,7 @@ def test_signals_from_outside(bt_sft, tmp_path, workers):
 
 
 def test_a_signal_before_training_ends_at_once(bt_sft, tmp_path):
+    count("faults injected")
     slow = "import time; print('here', flush=True); time.sleep(100)"
     script = "import sys; import cot_components.training.recipe as r\n"
     script += f"def main(*, output_dir: str):\n    {slow}\n"
@@ -95,6 +99,7 @@ def test_a_signal_before_training_ends_at_once(bt_sft, tmp_path):
 
 
 def test_two_processes_on_one_folder(bt_sft, tmp_path):
+    count("faults injected")
     out = tmp_path / "out"
     command = ["bt_sft", "--config", "bt_sft/quickstart", *bt_sft.arguments, f"output_dir={out}", "epochs=200"]
     process = started(command, out, records=2, cwd=tmp_path)

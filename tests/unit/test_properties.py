@@ -13,6 +13,7 @@ from degenerate import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes_for_tests import read
+from tally import count
 
 from cot_components.clock import Clock
 from cot_components.config import ConfigError
@@ -68,6 +69,7 @@ def encoded(texts: list[tuple[str, str]]) -> tuple[Rows, DropReport, list[int]]:
 @MANY
 @given(responses, st.booleans())
 def test_segments_join_to_the_text_or_there_is_a_reason(text: str, opened: bool) -> None:
+    count("inputs generated")
     try:
         segments = segment_text(text, Tags(), opened=opened)
     except RowError as fault:
@@ -81,6 +83,7 @@ def test_segments_join_to_the_text_or_there_is_a_reason(text: str, opened: bool)
 @given(st.lists(st.tuples(free_text, responses), min_size=1, max_size=4))
 def test_no_trace_gets_wrong_labels(texts: list[tuple[str, str]]) -> None:
     """A row is exact or dropped with a reason: what is supervised decodes to the response, no more and no less."""
+    count("inputs generated")
     rows, report, ids = encoded(texts)
     assert len(ids) + report.num_dropped == len(texts)
     tokenizer, control = byte_chat().tokenizer, set(byte_chat().tokenizer.control.values())
@@ -106,6 +109,7 @@ def test_no_trace_gets_wrong_labels(texts: list[tuple[str, str]]) -> None:
 )
 def test_transforms_keep_their_promises(texts, low, high, weight, amount, epoch) -> None:
     """Blur, removal, weights over any rows: strength 0 is the input, masks grow with the ratio, nothing else moves."""
+    count("inputs generated")
     rows, _, ids = encoded(texts)
     if not ids:
         return
@@ -135,6 +139,7 @@ def thought_tokens(flat: Flat) -> list[int]:
 @MANY
 @given(st.lists(st.tuples(free_text, proper), min_size=1, max_size=4), st.floats(0, 1))
 def test_packed_and_padded_hold_the_same_targets(texts, ratio) -> None:
+    count("inputs generated")
     rows, _, ids = encoded(texts)
     if not ids:
         return
@@ -170,6 +175,7 @@ VALUES = ["1", "-1", "null", "None", "nan", "1e400", "[1,2]", "{a:1}", "true", "
 @given(st.lists(st.tuples(st.sampled_from(KEYS), st.one_of(st.sampled_from(VALUES), free_text)), max_size=3))
 def test_any_overrides_end_in_a_config_or_one_sentence(pairs) -> None:
     """Nothing but `ConfigError` comes out of validation, and its message is one line."""
+    count("inputs generated")
     overrides = [f"{key}={value}" for key, value in pairs]
     try:
         config = read("bt_sft/quickstart", *overrides)

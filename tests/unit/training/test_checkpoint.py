@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 from safetensors import safe_open
+from tally import count
 
 from cot_components.errors import UserError
 from cot_components.training import checkpoint
@@ -71,6 +72,8 @@ def test_a_damaged_one_of_the_same_step_is_replaced(two):
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_save_that_fails_anywhere_leaves_the_earlier_ones(two, monkeypatch, point, failure):
+    count("faults injected")
+
     def fail(reached):
         if reached == point:
             raise failure
@@ -92,6 +95,7 @@ def test_a_save_that_fails_anywhere_leaves_the_earlier_ones(two, monkeypatch, po
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_cut_file_is_found(two, name, share):
+    count("faults injected")
     file = two / "step_00000010" / name
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
@@ -102,6 +106,7 @@ def test_a_cut_file_is_found(two, name, share):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_found(two, name):
+    count("faults injected")
     file = two / "step_00000010" / name
     content = bytearray(file.read_bytes())
     found = 0
@@ -142,6 +147,7 @@ def outside(path):
 
 @pytest.mark.parametrize("harm", [missing, extra, emptied, outside])
 def test_a_wrong_set_of_files_is_found(two, harm):
+    count("faults injected")
     reason = harm(two / "step_00000010")
     newest = find_newest(two)
     assert newest.path == two / "step_00000005" and newest.damaged == ((two / "step_00000010", reason),)
@@ -154,6 +160,7 @@ def test_other_names_are_no_checkpoints(two):
 
 
 def test_a_newer_format_is_an_error_not_damage(two):
+    count("faults injected")
     file = two / "step_00000010" / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
     with pytest.raises(UserError, match="step_00000010 has checkpoint format 2; this version reads 1"):
@@ -161,6 +168,7 @@ def test_a_newer_format_is_an_error_not_damage(two):
 
 
 def test_no_room_is_one_sentence_before_anything_is_written(two, monkeypatch):
+    count("faults injected")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
     with pytest.raises(UserError, match=r"cannot save .* needed and a fifth to spare, 0\.0 MB free"):
         save(two, 15)
@@ -169,6 +177,7 @@ def test_no_room_is_one_sentence_before_anything_is_written(two, monkeypatch):
 
 def test_a_full_disk_is_one_sentence(two):
     """A file-size limit fails a write in its middle, as a full disk does."""
+    count("faults injected")
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     big = {"model.safetensors": {"a": torch.zeros(100_000)}}
     try:
@@ -182,6 +191,8 @@ def test_a_full_disk_is_one_sentence(two):
 
 
 def test_what_differs_on_disk_is_not_given_its_name(two, monkeypatch):
+    count("faults injected")
+
     def scratch(point):
         if point == "before manifest":
             file = next(two.glob(".saving-*")) / "model.safetensors"
