@@ -164,13 +164,11 @@ def run(name: str, arguments: list[str], seen: Seen | None = None) -> Seen:
 
 def same_steps(seen: Seen, undisturbed: Seen, *, after: int) -> bool:
     """Whether exactly the steps from `after` on were done, each with the rows and the loss it has undisturbed."""
-    ours, theirs = (
-        [(step, row) for step, rows, _ in steps for row in rows] for steps in (seen.steps, undisturbed.steps)
-    )
-    theirs = [(step, row) for step, row in theirs if step >= after]
+    expected = undisturbed.steps[after:]
+    ours, theirs = ({(step, row) for step, rows, _ in steps for row in rows} for steps in (seen.steps, expected))
     count("rows compared", len(theirs))
-    count("rows lost", len(set(ours) ^ set(theirs)))
-    return seen.steps == undisturbed.steps[after:]
+    count("rows lost", len(ours ^ theirs))
+    return seen.steps == expected
 
 
 def checkpoint(out: Path, step: int) -> Path:
