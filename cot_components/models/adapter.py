@@ -7,6 +7,10 @@ the loss inside the model.
   the head's whole weight (`training.distributed.shard` registers these methods; on one process they are ordinary ones).
 - `model.next_logits(tokens, ...)`: logits of the last position only, for generation.
 
+What no head will read is not computed: behind the last attention every position is on its own, so the last layer's
+feed-forward sees the rows of the loss alone. Exact, and forward and backward of a layer's larger half are saved for
+every token without a label.
+
 Packed batches are longer than any row; their rows attend to themselves alone (`cot_components.models.attention`).
 """
 
@@ -19,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchtune.modules import TransformerSelfAttentionLayer
 
 from cot_components.data.batches import Batch
 from cot_components.errors import UserError
@@ -43,6 +48,9 @@ def adapt(model: nn.Module) -> nn.Module:
     model.loss = types.MethodType(_loss, model)  # type: ignore[assignment]
     model.next_logits = types.MethodType(_next_logits, model)  # type: ignore[assignment]
     model._validate_inputs = types.MethodType(_validate_inputs, model)  # type: ignore[assignment]
+    last: Any = model.layers[-1]  # type: ignore[index]
+    if type(last).forward is TransformerSelfAttentionLayer.forward:
+        last.forward = types.MethodType(_last_layer, last)
     attentions: list[Any] = [module for module in model.modules() if hasattr(module, "_attention_call")]
     for attention in attentions:
         attention._attention_call = partial(attend, attention._attention_call)
@@ -86,19 +94,50 @@ def _stop_before_head(model: Any, hidden: Tensor) -> Tensor:
     return model.norm(hidden)
 
 
+def _last_layer(
+    layer: Any,
+    x: Tensor,
+    *,
+    mask: Any = None,
+    input_pos: Tensor | None = None,
+    encoder_input: Tensor | None = None,
+    encoder_mask: Tensor | None = None,
+) -> Tensor:
+    """torchtune's self-attention layer with its feed-forward on some rows only; elsewhere its input passes through.
+
+    The rows, indices into `[B * T]`, come as `encoder_input`, the one argument that torchtune's decoder hands to its
+    layers and a self-attention layer leaves alone. An argument, not an attribute: activation checkpointing calls the
+    layer again with what it was called with. None is all rows.
+    """
+    attended = layer.sa_norm(x)
+    hidden = layer.sa_scale(layer.attn(attended, attended, mask=mask, input_pos=input_pos)) + x
+    if encoder_input is None:
+        return hidden + layer.mlp_scale(layer.mlp(layer.mlp_norm(hidden)))
+    flat = hidden.flatten(0, 1)
+    fed = layer.mlp_scale(layer.mlp(layer.mlp_norm(flat.index_select(0, encoder_input))))
+    return flat.index_add(0, encoder_input, fed).view_as(hidden)
+
+
 def _validate_inputs(model: Any, seq_len: int, **inputs: Any) -> None:
     """torchtune's own check, for rows; a packed batch may be longer than the context, because no row of it is."""
     packed = inputs.get("mask") is not None and not isinstance(inputs["mask"], Tensor)
     type(model)._validate_inputs(model, min(seq_len, model.max_seq_len) if packed else seq_len, **inputs)
 
 
-def hidden_states(model: Any, batch: Batch) -> Tensor:
+def hidden_states(model: Any, batch: Batch, rows: Tensor | None = None) -> Tensor:
     """What the head would read, `[B * T, d]`; inside the forward of an FSDP root, like everything that runs the model.
 
+    With `rows`, int64 `[n]`, only those of the `B * T` are what they should be, and the others must not be looked at.
     Not `model(...)`: the hooks of FSDP must run once.
     """
     mask = None if batch.documents is None else document_mask(batch.documents, batch.tokens.device)
-    return model.forward(batch.tokens, mask=mask, input_pos=batch.input_pos).flatten(0, 1)
+    if rows is not None and _is_compiled(model.layers[-1]):
+        torch._dynamo.maybe_mark_dynamic(rows, 0)  # their number is another every time: one graph for all
+    return model.forward(batch.tokens, mask=mask, input_pos=batch.input_pos, encoder_input=rows).flatten(0, 1)
+
+
+def _is_compiled(layer: nn.Module) -> bool:
+    return any(module._compiled_call_impl is not None for module in (layer, *layer.children()))
 
 
 def _loss(
@@ -121,12 +160,13 @@ def _loss(
     columns = {"roles": batch.roles.flatten(), "sample": batch.sample.flatten()}
     if batch.groups is not None:
         columns["groups"] = batch.groups.flatten()
+    rows = batch.rows if rows is None else rows
     return loss(
-        hidden_states(model, batch),
+        hidden_states(model, batch, rows),
         head_of(model),
         (batch.labels if labels is None else labels).flatten(),
         batch.weights.flatten() if labels is None else None,
-        rows=batch.rows if rows is None else rows,
+        rows=rows,
         columns=columns,
         reference=None if reference is None else reference(model, batch),
     )

@@ -50,7 +50,8 @@ class GPT2Decoder(TransformerDecoder):
         Args:
             tokens: `[batch, seq]`.
             mask: bool `[batch, seq, seq]`, or `[batch, seq, cache_len]` with a KV cache; True is seen. None is causal.
-            encoder_input, encoder_mask: accepted because stock callers pass them; GPT-2 has no encoder.
+            encoder_input: handed to the layers as torchtune's decoder does; GPT-2 has no encoder.
+            encoder_mask: accepted because stock callers pass it.
             input_pos: position ids `[batch, seq]`, `[seq]`, or `[batch]` for one decoding step; they may jump. None is
                 0, 1, 2, ...
 
@@ -65,7 +66,7 @@ class GPT2Decoder(TransformerDecoder):
         input_pos = input_pos.view(-1, seq_len)
         hidden = self.emb_dropout(self.tok_embeddings(tokens) + self.pos_embeddings(input_pos))
         for layer in self.layers:
-            hidden = layer(hidden, mask=mask, input_pos=input_pos)
+            hidden = layer(hidden, mask=mask, input_pos=input_pos, encoder_input=encoder_input)
         return self.unembed(hidden)
 
 

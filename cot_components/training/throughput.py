@@ -4,6 +4,7 @@ Useful work is what the mathematics of the step asks for, forward and backward, 
 wide, `L` layers, `V` words:
 
 - 6 FLOPs per token and weight of the layers; 4 where the weight is frozen, because its own gradient is not computed;
+  the last layer's feed-forward is computed for supervised tokens only, so it is counted for them only;
 - 6 * d * L FLOPs per pair of tokens in a row that causal attention keeps, twice: `12 * context * d * L` per token, with
   `context` the mean number of tokens a token sees;
 - 6 * d * V FLOPs per *supervised* token (4 with a frozen head): rows of the head that are skipped are not counted, and
@@ -35,7 +36,7 @@ class ModelFlops:
 
     per_token: of the layers' weights
     per_seen_token: of attention, per token and token it sees
-    per_supervised_token: of the head
+    per_supervised_token: of the last layer's feed-forward and the head
     """
 
     per_token: float
@@ -45,15 +46,16 @@ class ModelFlops:
     @classmethod
     def of(cls, model: Any) -> ModelFlops:
         """Count the weights of a torchtune decoder."""
-        layers = [weight for name, weight in model.named_parameters() if name.startswith("layers.")]
+        layers = _of_weights(weight for name, weight in model.named_parameters() if name.startswith("layers."))
+        last_feed_forward = _of_weights(model.layers[-1].mlp.parameters())
         head = model.output
         tied = getattr(head, "tied_module", None)
         attention = model.layers[0].attn
         width = attention.num_heads * attention.head_dim
         return cls(
-            per_token=_of_weights(layers),
+            per_token=layers - last_feed_forward,
             per_seen_token=12.0 * width * len(model.layers),
-            per_supervised_token=_of_weights((head if tied is None else tied).parameters()),
+            per_supervised_token=last_feed_forward + _of_weights((head if tied is None else tied).parameters()),
         )
 
     def total(self, *, tokens: float, seen: float, supervised: float) -> float:

@@ -43,9 +43,8 @@ def test_nothing_is_compiled_after_warm_up(packed_tokens):
         graphs.append(counters["stats"]["unique_graphs"])
     assert len(graphs) > 8 and graphs[0] > 0
     if packed_tokens is None:
-        assert (
-            len(widths) > 4 and graphs[-1] == graphs[1] <= graphs[0] + 1
-        )  # the second length makes lengths a variable
+        # The second length makes lengths a variable, once for the last layer and once for all others.
+        assert len(widths) > 4 and graphs[-1] == graphs[1] <= 2 * graphs[0]
     else:
         assert len({batch.documents for batch in batches}) > 8 and graphs[-1] == graphs[0]
 

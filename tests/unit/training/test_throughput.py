@@ -22,7 +22,7 @@ def test_the_formula_is_what_torch_counts(family):
     flat = random_rows(6, vocabulary=VOCABULARY).flat([3])
     model, batch = adapt(build(family)), pack(flat, pad_id=0, num_tokens=len(flat.tokens))
     with FlopCounterMode(display=False) as counter:
-        logits = model.output(hidden_states(model, batch)[batch.rows])
+        logits = model.output(hidden_states(model, batch, batch.rows)[batch.rows])
         F.cross_entropy(logits, batch.labels.flatten()[batch.rows]).backward()
     ours = ModelFlops.of(model).total(tokens=len(flat.tokens), seen=0, supervised=batch.num_supervised)
     assert counter.get_total_flops() == ours
@@ -39,8 +39,10 @@ def test_frozen_weights_cost_a_third_less():
     adapters = sum(p.numel() for name, p in model.named_parameters() if "lora" in name and "layers" in name)
     lora = ModelFlops.of(model)
     assert lora.per_token == pytest.approx(full.per_token * 4 / 6 + 6 * adapters)
-    assert full.per_supervised_token == ModelFlops.of(build("llama_tied")).per_supervised_token == 6 * 32 * VOCABULARY
-    assert lora.per_supervised_token == 4 * 32 * VOCABULARY + 6 * 4 * (32 + VOCABULARY)
+    feed_forward = 3 * 32 * 48  # of the last layer
+    supervised = 6 * (feed_forward + 32 * VOCABULARY)
+    assert full.per_supervised_token == ModelFlops.of(build("llama_tied")).per_supervised_token == supervised
+    assert lora.per_supervised_token == 4 * (feed_forward + 32 * VOCABULARY) + 6 * 4 * (32 + VOCABULARY)
 
 
 def test_seen_tokens():
