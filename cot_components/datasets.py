@@ -19,7 +19,7 @@ from cot_components.data.errors import DropReport
 from cot_components.data.prepare import RowSettings, prepare_rows
 from cot_components.data.segments import Tags
 from cot_components.data.sources import Source, read_sources
-from cot_components.data.store import Rows
+from cot_components.data.store import Rows, select_mapped
 from cot_components.data.templates import load_template
 from cot_components.errors import UserError
 from cot_components.models.think_tokens import with_tag_tokens
@@ -90,7 +90,7 @@ class ReasoningDataset:
 
     def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
         """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row
-        id).
+        id). Rows that are memory-mapped stay so.
 
         Raises:
             UserError: a share outside (0, 1), or a single row, which cannot be split.
@@ -111,7 +111,7 @@ class ReasoningDataset:
     def _only(self, keep: np.ndarray) -> ReasoningDataset:
         before = np.concatenate([[0], np.cumsum(keep)])
         shares = tuple((int(before[first]), int(before[last]), weight) for first, last, weight in self.shares)
-        return replace(self, rows=self.rows.select(np.flatnonzero(keep)), shares=shares)
+        return replace(self, rows=select_mapped(self.rows, np.flatnonzero(keep)), shares=shares)
 
 
 def reasoning_dataset(

@@ -17,12 +17,16 @@ import numpy as np
 
 from cot_components.data.encode import EncodedRow
 from cot_components.data.flat import Flat, initial_labels
+from cot_components.errors import UserError
 from cot_components.roles import Role
 
 PER_TOKEN = {"tokens": np.int32, "roles": np.uint8, "counters": np.int32, "weights": np.float32}
 COLUMNS = (*PER_TOKEN, "row_start", "ids")
 SOURCE_SHIFT = 48
 """Row ids hold the trace's number below bit 40, its turn from bit 40 (`turns: each`), its source from bit 48."""
+
+SELECTED_AT_ONCE = 4096
+"""Rows in memory at a time while a selection is written."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,25 @@ class Rows:
         return Rows.concatenate(
             [Rows(**{**vars(rows), "ids": rows.ids + (number << SOURCE_SHIFT)}) for number, rows in enumerate(sources)]
         )
+
+
+def select_mapped(rows: Rows, indices: np.ndarray) -> Rows:
+    """`rows.select(indices)`, of memory-mapped rows memory-mapped again: the selection is kept beside their folder.
+
+    Rows that are in memory stay there.
+    """
+    if not isinstance(rows.tokens, np.memmap):
+        return rows.select(indices)
+    whole = Path(str(rows.tokens.filename)).parent
+    folder = whole.with_name(f"{whole.name}-{hashlib.sha256(indices.astype(np.int64)).hexdigest()[:16]}")
+    found = read_rows(folder)
+    if found is None:
+        parts = np.array_split(indices, max(len(indices) // SELECTED_AT_ONCE, 1))
+        write_rows(folder, (rows.select(part) for part in parts), lambda: {"rows": len(indices), "of": whole.name})
+        found = read_rows(folder)
+    if found is None:
+        raise UserError(f"a selection of encoded rows could not be kept in {folder}")
+    return found[0]
 
 
 def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any]) -> None:

@@ -106,6 +106,21 @@ def test_a_share_is_held_out(tokenizer, hub):
         held_out._only(held_out.rows.ids == held_out.rows.ids[0]).split_off(0.5)
 
 
+def test_a_share_of_mapped_rows_is_mapped(tokenizer, hub, tmp_path):
+    """The rest is as large as the data; it is written once, and found again by the next start."""
+    data = reasoning_dataset(tokenizer, source=str(hub), cache_dir=str(tmp_path))
+    in_memory = reasoning_dataset(tokenizer, source=str(hub)).split_off(0.2)
+    for part, expected in zip(data.split_off(0.2), in_memory, strict=True):
+        assert isinstance(part.rows.tokens, np.memmap) and part.rows.content_hash() == expected.rows.content_hash()
+    folders = {folder: folder.stat().st_mtime_ns for folder in tmp_path.iterdir()}
+    assert len(folders) == 3
+    again = data.split_off(0.2)
+    assert {folder: folder.stat().st_mtime_ns for folder in tmp_path.iterdir()} == folders
+    assert again[0].rows.content_hash() == in_memory[0].rows.content_hash()
+    next(folder for folder in folders if "-" in folder.name).joinpath("tokens.npy").write_bytes(b"damaged")
+    assert data.split_off(0.2)[0].rows.content_hash() == in_memory[0].rows.content_hash()
+
+
 def test_validation_data(tokenizer, hub):
     node = {"_component_": "cot_components.datasets.reasoning_dataset", "source": str(hub)}
     data = reasoning_dataset(tokenizer, source=str(hub))
