@@ -16,11 +16,12 @@ from cot_components.models.reference import reference_for
 from cot_components.training.answers import Evaluations
 from cot_components.training.batching import load_batches, plan_steps
 from cot_components.training.finish import finish
+from cot_components.training.float8 import check_float8
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
 from cot_components.training.saver import Saver
-from cot_components.training.setup import build_optimizer, fit_rows, prepare_model, start_run
+from cot_components.training.setup import build_optimizer, fit_rows, pick_device, prepare_model, start_run
 from cot_components.training.validation import validation_data
 
 SUPPLIES = {
@@ -58,6 +59,7 @@ def main(
     device: str = "auto",
     dtype: str = "bf16",
     compile: bool = False,
+    float8: bool = False,
     enable_activation_checkpointing: bool = False,
     metric_logger: dict | None = None,
     log_every_n_steps: int = 1,
@@ -70,6 +72,7 @@ def main(
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
     config = dict(locals())
+    check_float8(float8, device=pick_device(device), dtype=dtype, compile=compile)
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
     saver = Saver(run, config)
@@ -92,7 +95,9 @@ def main(
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
     source = reference_for(objective, second, net, data, device=run.device, dtype=run.dtype)
-    prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
+    prepare_model(
+        net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing
+    )
     optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=plans.total_steps)
     trainer = Trainer(
         model=net,

@@ -18,6 +18,7 @@ from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
+from cot_components.training.float8 import convert_to_float8
 from cot_components.training.run_folder import Earlier, enter_folder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -135,11 +136,15 @@ def build_optimizer(
     return optim, build(lr_scheduler, optim, num_training_steps=num_steps)
 
 
-def prepare_model(model: Any, world: World, *, compile: bool, enable_activation_checkpointing: bool) -> None:
-    """Checkpoint activations, compile layer by layer, shard: in this order, in place."""
+def prepare_model(
+    model: Any, world: World, *, compile: bool, enable_activation_checkpointing: bool, float8: bool = False
+) -> None:
+    """Swap products for float8 ones, checkpoint activations, compile layer by layer, shard: in this order, in place."""
     from torchtune.modules import TransformerSelfAttentionLayer
     from torchtune.training import compile_model, set_activation_checkpointing
 
+    if float8:
+        convert_to_float8(model)
     if enable_activation_checkpointing:
         set_activation_checkpointing(model, auto_wrap_policy={TransformerSelfAttentionLayer})
     if compile:

@@ -1,0 +1,73 @@
+"""float8 products in the layers (torchao), for full fine-tuning on GPUs that multiply in float8: Ada, Hopper, newer.
+
+Weights, gradients and optimizer stay in bf16; inputs, weights and output gradients of each product are scaled by their
+largest entry and rounded on the way in. Checkpoints and exports are those of the model without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from cot_components.errors import UserError
+
+LEAST_CAPABILITY = (8, 9)
+MULTIPLE = 16
+"""float8 products want sizes that are multiples of it; smaller or odd layers stay as they are."""
+
+
+def check_float8(float8: bool, *, device: torch.device, dtype: str, compile: bool) -> None:
+    """Refuse what cannot run, or would only be slower, before anything is loaded.
+
+    Raises:
+        UserError: no GPU that multiplies in float8; without `dtype: bf16` or `compile: true`.
+    """
+    if not float8:
+        return
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        name = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+        raise UserError(
+            f"float8: true needs a GPU of compute capability 8.9 or more (Ada, Hopper), this run is on {name}; "
+            "leave it out"
+        )
+    if dtype != "bf16" or not compile:
+        raise UserError(
+            "float8: true needs dtype: bf16 and compile: true; uncompiled, the rounding takes longer than the products "
+            "save"
+        )
+
+
+def convert_to_float8(model: Any, *, emulate: bool = False) -> None:
+    """Swap the linear layers of a torchtune decoder, in place, head and embedding left out.
+
+    The last layer's feed-forward is left out too: it reads the rows of the loss alone, whose number is no multiple of
+    anything (see `models.adapter`).
+
+    Args:
+        model: went through `adapt`; before activation checkpointing, compilation and sharding.
+        emulate: compute with rounded numbers in ordinary products, anywhere: for tests.
+
+    Raises:
+        UserError: a model with adapters, whose frozen weights are not linear layers of torch; or without a layer that
+            float8 fits.
+    """
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+
+    if any(hasattr(module, "lora_a") for module in model.modules()):
+        raise UserError("float8: true is for full fine-tuning; leave it out for a LoRA model")
+    last_feed_forward, converted = f"layers.{len(model.layers) - 1}.mlp.", []
+
+    def fits(module: nn.Module, name: str) -> bool:
+        if not name.startswith("layers.") or name.startswith(last_feed_forward):
+            return False
+        chosen = isinstance(module, nn.Linear) and not any(size % MULTIPLE for size in module.weight.shape)
+        converted.extend([name] if chosen else [])
+        return chosen
+
+    convert_to_float8_training(
+        model, module_filter_fn=fits, config=Float8LinearConfig(emulate=emulate, pad_inner_dim=True)
+    )
+    if not converted:
+        raise UserError(f"float8: true finds no layer whose sizes are multiples of {MULTIPLE}; leave it out")
