@@ -10,6 +10,7 @@ BENCHMARKS = {
     "icot": "benchmarks.icot",
     "scoring": "benchmarks.scoring",
     "step": "benchmarks.step",
+    "sizes": "benchmarks.sizes",
     "packing": "benchmarks.packing",
     "loader": "benchmarks.loader",
     "startup": "benchmarks.startup",

@@ -23,10 +23,11 @@ EndOfStep = Callable[[float], None]
 
 
 class Measured(NamedTuple):
-    """One step: its loss, and how long it took."""
+    """One step: its loss, how long it took, and on a GPU the most memory it held beyond what was there before it."""
 
     loss: float
     seconds: float
+    peak_bytes: int = 0
 
 
 class Paced:
@@ -50,19 +51,26 @@ class Paced:
             RuntimeError: the loop ended or failed before that.
         """
         gc.collect()
+        held = self._memory_held()
         began = self._now()
         self._go.release()
         self._done.acquire()
         taken = self._now() - began
         if self._error is not None:
             raise RuntimeError("a training loop failed") from self._error
-        return Measured(self._loss, taken)
+        return Measured(self._loss, taken, 0 if self._device == "cpu" else torch.cuda.max_memory_allocated() - held)
 
     def stop(self) -> None:
         """End the loop where it stands."""
         self._stopped = True
         self._go.release()
         self._thread.join()
+
+    def _memory_held(self) -> int:
+        if self._device == "cpu":
+            return 0
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
 
     def _now(self) -> float:
         if self._device == "cpu":

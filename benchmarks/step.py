@@ -8,17 +8,19 @@ ours skips as well, is not in `h`: it makes up for a head that runs nearer to th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.paced import Measured, Paced, median_seconds, ratio, take_turns
+from benchmarks.loss_peers import cut_cross_entropy
+from benchmarks.paced import Measured, Paced, median_seconds, quiet, ratio, take_turns
 from benchmarks.report import Row
-from benchmarks.step_peers import Work, ours, stock, trl
-from cot_components.training.throughput import ModelFlops
+from benchmarks.step_peers import Loop, Work, ours, stock
+from benchmarks.step_transformers import shortest, trl
+from cot_components.errors import UserError
 
 CPU_SHAPE = {
     "vocab_size": 8192,
@@ -43,11 +45,14 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "cuda": [GPU_SHAPE],
 }
 ROW_TOKENS = {"cpu": 256, "cuda": 4096}
-BATCH_SIZE = {"cpu": 4, "cuda": 8}
+BATCH_SIZE = {"cpu": 4, "cuda": 4}
 IGNORED = (0.0, 0.3, 0.5, 0.7, 0.9)
-ROUNDS = {"cpu": 5, "cuda": 10}
+ROUNDS = {"cpu": 5, "cuda": 4}
 STOCK, TRL = "torchtune, stock recipe", "TRL SFTTrainer"
-GATES = {STOCK: 1.05, TRL: 1.20}
+TRL_LIGER, CCE = "TRL + Liger's layers", "transformers + CCE"
+ON_GPU = (TRL_LIGER, CCE)
+FLOAT8 = "ours, float8"
+GATES = {STOCK: 1.05, TRL: 1.20, **dict.fromkeys(ON_GPU, 1.0)}
 GPU_TOKENS_PER_SECOND = 54_000
 
 
@@ -56,25 +61,53 @@ def rows(device: str) -> Iterator[Row]:
     for shape in SHAPES[device]:
         work = make_work(shape, device)
         with tempfile.TemporaryDirectory() as folder:
-            loops, absent = start_all(work, Path(folder))
-            taken = take_turns(loops, steps=ROUNDS[device] * len(IGNORED), warm_up=len(IGNORED))
+            loops, absent = start_all(makers(work, Path(folder)))
+            taken = take_turns(loops, steps=ROUNDS[device] * len(IGNORED), warm_up=len(IGNORED) - 1)
+        rounded = taken.pop(FLOAT8, None)
         check_losses(taken)
         yield from compare(work, taken, device)
+        if rounded is not None:
+            yield float8_row(work, taken["ours"], rounded)
+        if device == "cuda":
+            yield from memory(taken)
         for name, reason in absent.items():
             yield Row("tokens/s", name, "", note=reason)
-    for name in ("TRL + Liger", "TRL + cut-cross-entropy") if device == "cpu" else ():
-        yield Row("tokens/s", name, "", note="needs a GPU")
+    for name in (STOCK, TRL, *ON_GPU, FLOAT8) if device == "cpu" else ():
+        yield Row("tokens/s, Llama-3.2-1B", name, "", note="needs a GPU: python -m benchmarks step --device cuda")
 
 
-def start_all(work: Work, folder: Path) -> tuple[dict[str, Paced], dict[str, str]]:
-    """The loops that can run here, and why the others cannot."""
-    compile = work.device == "cuda"
-    loops, absent = {"ours": Paced(ours(work, compile=compile), work.device)}, {}
-    for name, make in {STOCK: partial(stock, compile=compile), TRL: partial(trl, folder=folder)}.items():
+def makers(work: Work, folder: Path, *, on_gpu: bool | None = None) -> dict[str, Callable[[], Paced]]:
+    """What makes each loop that belongs to the device; the first is ours."""
+    compile = on_gpu = work.device == "cuda" if on_gpu is None else on_gpu
+    made: dict[str, Callable[[], Loop]] = {
+        "ours": partial(ours, work, compile=compile),
+        STOCK: partial(stock, work, compile=compile),
+        TRL: partial(trl, work, folder),
+    }
+    if on_gpu:
+        made[TRL_LIGER] = partial(trl, work, folder, use_liger_kernel=True)
+        made[CCE] = partial(shortest, work, folder, cut_cross_entropy, compile=compile)
+        made[FLOAT8] = partial(ours, work, compile=compile, float8=True)
+    return {name: partial(_paced, make, work.device) for name, make in made.items()}
+
+
+def _paced(make: Callable[[], Loop], device: str) -> Paced:
+    return Paced(make(), device)
+
+
+def start_all(makers: dict[str, Callable[[], Paced]]) -> tuple[dict[str, Paced], dict[str, str]]:
+    """The loops that can run here, one step in, and why the others cannot. Ours must."""
+    loops, absent = {}, {}
+    for name, make in makers.items():
         try:
-            loops[name] = Paced(make(work), work.device)
-        except ImportError as error:
-            absent[name] = str(error)
+            loop = make()
+            with quiet():
+                loop.step()
+            loops[name] = loop
+        except (ImportError, RuntimeError, UserError) as error:
+            if name == "ours":
+                raise
+            absent[name] = str(error.__cause__ or error).strip().splitlines()[0][:120]
     return loops, absent
 
 
@@ -101,8 +134,7 @@ def check_losses(taken: dict[str, list[Measured]], *, tolerance: float = 2e-3) -
 def compare(work: Work, taken: dict[str, list[Measured]], device: str) -> Iterator[Row]:
     tokens = ROW_TOKENS[device] * BATCH_SIZE[device]
     at = {name: [steps[number :: len(IGNORED)] for number in range(len(IGNORED))] for name, steps in taken.items()}
-    flops = ModelFlops.of(work.model())
-    everything = flops.total(tokens=1, seen=(ROW_TOKENS[device] + 1) / 2, supervised=1)
+    everything = work.flops.total(tokens=1, seen=(ROW_TOKENS[device] + 1) / 2, supervised=1)
     head = 6 * work.shape["vocab_size"] * work.shape["embed_dim"] / everything
     model = f"V={work.shape['vocab_size']} h={head:.2f}"
     for name in [name for name in taken if name != "ours"]:
@@ -117,3 +149,18 @@ def compare(work: Work, taken: dict[str, list[Measured]], device: str) -> Iterat
     if device == "cuda":
         speed = tokens / median_seconds(at["ours"][0])
         yield Row(f"tokens/s, {model} f=0", "45 % MFU", "", speed, GPU_TOKENS_PER_SECOND, 1.0, at_most=False)
+
+
+def float8_row(work: Work, plain: list[Measured], rounded: list[Measured]) -> Row:
+    """Informs: what float8 products gain in time, and how far their losses are from those of bf16."""
+    tokens = work.batch_size * len(work.rows[0][0])
+    worst = max(abs(a.loss / b.loss - 1) for a, b in zip(rounded, plain, strict=True))
+    speed, factor = tokens / median_seconds(plain), 1 / ratio(rounded, plain)
+    return Row("tokens/s, float8 layers, all f", "ours in bf16", "", factor * speed, speed, note=f"loss +-{worst:.1e}")
+
+
+def memory(taken: dict[str, list[Measured]]) -> Iterator[Row]:
+    """Peak memory of a step beyond weights and optimizer, which are the same for all."""
+    mine, *others = ((name, max(step.peak_bytes for step in steps) / 2**30) for name, steps in taken.items())
+    for name, peak in others:
+        yield Row("peak memory of a step", name, "GiB", mine[1], peak, 1.0)

@@ -1,4 +1,5 @@
-"""The training loops that are compared: ours, torchtune's single-device recipe, TRL's SFTTrainer; each as it comes.
+"""The training loops that are compared: ours, torchtune's single-device recipe and, in `step_transformers`, those
+around a Hugging Face model; each as it comes.
 
 All start from the same weights, see the same rows in the same order, clip alike and use the same fused AdamW at
 learning rate 0, so that the losses of every step must agree.
@@ -24,11 +25,12 @@ from cot_components.data.plans import Plan
 from cot_components.data.store import Rows
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt
-from cot_components.models.export import save_pretrained
-from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.roles import IGNORE, Role
 from cot_components.training.distributed import World
+from cot_components.training.float8 import check_float8
 from cot_components.training.loop import Trainer, train
+from cot_components.training.setup import prepare_model
+from cot_components.training.throughput import ModelFlops
 
 Loop = Callable[[EndOfStep], None]
 PAD_ID = 0
@@ -36,34 +38,46 @@ CLIP = 1.0
 OPTIMIZER = {"lr": 0.0, "weight_decay": 0.0, "fused": True}
 
 
+def llama(**shape: Any) -> Any:
+    from torchtune.models.llama3_2 import llama3_2
+
+    return llama3_2(**shape)
+
+
 class Work(NamedTuple):
     """What every loop gets.
 
-    shape:      keyword arguments of `llama3_2`
+    shape:      keyword arguments of `build`
     rows:       tokens and how many of them, from the left, are the prompt
     batch_size: rows per step, in the order they are in
     device:     cpu or cuda
+    build:      builder of the model; peers know Llama alone
     """
 
     shape: dict[str, Any]
     rows: list[tuple[list[int], int]]
     batch_size: int
     device: str
+    build: Callable[..., Any] = llama
 
     @property
     def dtype(self) -> torch.dtype:
         return torch.float32 if self.device == "cpu" else torch.bfloat16
+
+    @property
+    def flops(self) -> ModelFlops:
+        with torch.device("meta"):
+            return ModelFlops.of(self.build(**self.shape))
 
     def labels(self, row: int) -> list[int]:
         tokens, prompt = self.rows[row]
         return [IGNORE] * prompt + tokens[prompt:]
 
     def model(self) -> Any:
-        """A new model; the same weights every time."""
-        from torchtune.models.llama3_2 import llama3_2
-
+        """A new model on the device; the same weights every time."""
         torch.manual_seed(0)
-        model = llama3_2(**self.shape)
+        with torch.device(self.device):
+            model = self.build(**self.shape)
         torch.nn.init.normal_(model.tok_embeddings.weight, std=0.02)
         return model
 
@@ -94,15 +108,19 @@ def ours(
     *,
     packed_tokens: int | None = None,
     compile: bool = False,
+    float8: bool = False,
 ) -> Loop:
-    """Our loop as the recipes call it; `steps` are the rows of each."""
+    """Our loop as the recipes call it; `steps` are the rows of each.
+
+    Raises:
+        UserError: float8 products were asked for where there are none.
+    """
+    check_float8(float8, device=torch.device(work.device), dtype="bf16", compile=compile)
     plans = [Plan(Clock(0, number), (rows,)) for number, rows in enumerate(steps or in_order(work))]
 
     def loop(end_of_step: EndOfStep) -> None:
-        model = adapt(work.model()).to(device=work.device, dtype=work.dtype)
-        if compile:
-            for layer in model.layers:
-                layer.compile()
+        model = adapt(work.model()).to(work.dtype)
+        prepare_model(model, World(), compile=compile, float8=float8, enable_activation_checkpointing=False)
         plain = sft().fused
         trainer = Trainer(
             model=model,
@@ -199,59 +217,3 @@ def _stock_module() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def trl(work: Work, folder: Path, **settings: Any) -> Loop:
-    """TRL's `SFTTrainer` on rows that are tokenised already, with a Hugging Face Llama of the common weights.
-
-    Args:
-        work: shape, rows and device.
-        folder: for the model.
-        settings: of `SFTConfig`: `packing`, `max_length`, `use_liger_kernel`, ...
-
-    Raises:
-        ImportError: TRL is not installed.
-    """
-    import trl as package
-    from transformers import TrainerCallback
-
-    def loop(end_of_step: EndOfStep) -> None:
-        from datasets import Dataset
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        write_tiny_checkpoint(folder / "tokenizer")
-        save_pretrained(adapt(work.model()), folder / "model")
-        model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=work.dtype).to(work.device)
-
-        class Turn(TrainerCallback):  # type: ignore[misc]
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-                if "loss" in logs:
-                    end_of_step(float(logs["loss"]))
-
-        rows = [{"input_ids": tokens, "labels": work.labels(row)} for row, (tokens, _) in enumerate(work.rows)]
-        common = {
-            "output_dir": str(folder / "out"),
-            "per_device_train_batch_size": work.batch_size,
-            "train_sampling_strategy": "sequential",
-            "num_train_epochs": 1,
-            "learning_rate": OPTIMIZER["lr"],
-            "weight_decay": OPTIMIZER["weight_decay"],
-            "max_grad_norm": CLIP,
-            "gradient_checkpointing": False,
-            "logging_steps": 1,
-            "disable_tqdm": True,
-            "save_strategy": "no",
-            "use_cpu": work.device == "cpu",
-            "bf16": work.device != "cpu",
-            "max_length": None,
-        }
-        trainer = package.SFTTrainer(
-            model=model,
-            args=package.SFTConfig(**{**common, **settings}),
-            train_dataset=Dataset.from_list(rows),
-            processing_class=AutoTokenizer.from_pretrained(folder / "tokenizer"),
-            callbacks=[Turn()],
-        )
-        trainer.train()
-
-    return loop

@@ -1,16 +1,19 @@
 """Whole loops side by side: they take turns, are stopped where a step ends, and are only compared if losses agree."""
 
 import sys
+from functools import partial
 from itertools import islice
 
 import pytest
 import torch
 
-from benchmarks import loader, packing, step
+from benchmarks import loader, loss_peers, packing, sizes, step, step_peers
 from benchmarks.paced import Measured, Paced, take_turns
 from benchmarks.step_peers import Work, encoded, ours, stock
 from cot_components.data.batches import Batches
 from cot_components.data.plans import Plans
+from cot_components.training import setup
+from cot_components.training.float8 import convert_to_float8
 
 SHAPE = {
     "vocab_size": 64,
@@ -80,13 +83,55 @@ def test_rows_of_the_table_and_an_absent_peer(monkeypatch):
     small_work(monkeypatch)
     monkeypatch.setitem(sys.modules, "trl", None)
     rows = list(step.rows("cpu"))
-    assert sum(row.peer_name == step.STOCK for row in rows) == len(step.IGNORED)
+    assert sum(row.peer_name == step.STOCK and row.ratio is not None for row in rows) == len(step.IGNORED)
     assert sum(row.peer_name == "S(f)" for row in rows) == len(step.IGNORED) - 1
     assert {row.peer_name for row in rows if row.verdict == "NOT RUN"} == {
+        step.STOCK,
         step.TRL,
-        "TRL + Liger",
-        "TRL + cut-cross-entropy",
+        *step.ON_GPU,
+        step.FLOAT8,
     }
+
+
+def test_the_loops_of_a_gpu_at_a_size_a_cpu_can(monkeypatch, tmp_path):
+    """As `--device cuda` starts them: compiled (graphs without kernels), float8 emulated, somebody's fused loss."""
+    monkeypatch.setenv("TORCH_COMPILE_BACKEND", "eager")
+    monkeypatch.setattr(setup, "convert_to_float8", partial(convert_to_float8, emulate=True))
+    monkeypatch.setattr(step_peers, "check_float8", lambda *args, **settings: None)
+    monkeypatch.setattr(step, "cut_cross_entropy", lambda: loss_peers.naive)
+    work = small_work(monkeypatch, rounds=1)
+    made = step.makers(work, tmp_path, on_gpu=True)
+    del made[step.TRL], made[step.TRL_LIGER]  # need packages that tests do not
+    loops, absent = step.start_all(made)
+    assert absent == {} and list(loops) == ["ours", step.STOCK, step.CCE, step.FLOAT8]
+    taken = take_turns(loops, steps=len(step.IGNORED), warm_up=len(step.IGNORED) - 1)
+    rounded = taken.pop(step.FLOAT8)
+    step.check_losses(taken, tolerance=1e-5)
+    row = step.float8_row(work, taken["ours"], rounded)
+    assert row.verdict == "" and 0 < float(row.note.removeprefix("loss +-")) < 0.05
+    taken = {name: [m._replace(peak_bytes=2**30) for m in steps] for name, steps in taken.items()}
+    assert [row.verdict for row in step.memory(taken)] == ["ok", "ok"]
+
+
+def test_a_peer_that_fails_is_not_run_and_ours_must():
+    def out_of_memory(end_of_step):
+        raise torch.OutOfMemoryError("no memory left\nfor details ...")
+
+    fine = partial(Paced, counting([], "a"))
+    loops, absent = step.start_all({"ours": fine, "peer": partial(Paced, out_of_memory)})
+    assert list(loops) == ["ours"] and absent == {"peer": "no memory left"}
+    with pytest.raises(RuntimeError):
+        step.start_all({"ours": partial(Paced, out_of_memory)})
+
+
+def test_models_alone(monkeypatch):
+    assert [row.verdict for row in sizes.rows("cpu")] == ["NOT RUN"] * len(sizes.CASES)
+    small = {"vocab_size": 64, "num_layers": 1, "num_heads": 2, "embed_dim": 16, "max_seq_len": 64, "dropout": 0.0}
+    shapes = (SHAPE, small)
+    cases = [case._replace(shape=shape, rows=2, row_tokens=12) for case, shape in zip(sizes.CASES, shapes, strict=True)]
+    for case in cases:
+        row = sizes.measure(case, "cpu")
+        assert row.verdict in ("ok", "MISSED") and row.ours > 0 and "of a H200's peak" in row.note
 
 
 def test_the_share_without_label(monkeypatch):

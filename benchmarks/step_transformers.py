@@ -1,0 +1,112 @@
+"""Training loops around a Hugging Face Llama of the common weights: TRL's trainer, and the shortest loop there is
+around a fused loss of somebody's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.loss_peers import Peer
+from benchmarks.paced import EndOfStep
+from benchmarks.step_peers import CLIP, OPTIMIZER, Loop, Work, in_order
+from cot_components.models.adapter import adapt
+from cot_components.models.export import save_pretrained
+from cot_components.models.tiny import write_tiny_checkpoint
+from cot_components.roles import IGNORE
+
+
+def transformers_model(work: Work, folder: Path) -> Any:
+    """The common weights in `transformers`; written to the folder by the first that needs them."""
+    from transformers import AutoModelForCausalLM
+
+    if not (folder / "model").exists():
+        save_pretrained(adapt(work.model()).to(work.dtype), folder / "model")
+    return AutoModelForCausalLM.from_pretrained(folder / "model", dtype=work.dtype).to(work.device)
+
+
+def shortest(work: Work, folder: Path, make_loss: Callable[[], Peer], *, compile: bool = False) -> Loop:
+    """Body, fused loss, clip, update, and nothing else; the layers are compiled one by one, as ours are.
+
+    Raises:
+        ImportError: the package of the loss is not installed.
+    """
+    loss = make_loss()
+
+    def loop(end_of_step: EndOfStep) -> None:
+        model = transformers_model(work, folder).train()
+        if compile:
+            for layer in model.model.layers:
+                layer.compile(backend=os.environ.get("TORCH_COMPILE_BACKEND", "inductor"))
+        optimizer = torch.optim.AdamW(model.parameters(), **OPTIMIZER)
+        for rows in in_order(work):
+            tokens = torch.tensor([work.rows[row][0] for row in rows], device=work.device)
+            labels = torch.tensor([work.labels(row)[1:] for row in rows], device=work.device).flatten()
+            hidden = model.model(tokens, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
+            value = loss(hidden, model.lm_head.weight, labels) / (labels != IGNORE).sum()
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            end_of_step(value.item())
+
+    return loop
+
+
+def trl(work: Work, folder: Path, **settings: Any) -> Loop:
+    """TRL's `SFTTrainer` on rows that are tokenised already, with a Hugging Face Llama of the common weights.
+
+    Args:
+        work: shape, rows and device.
+        folder: for the model.
+        settings: of `SFTConfig`: `packing`, `max_length`, `use_liger_kernel`, ...
+
+    Raises:
+        ImportError: TRL is not installed.
+    """
+    import trl as package
+    from transformers import TrainerCallback
+
+    def loop(end_of_step: EndOfStep) -> None:
+        from datasets import Dataset
+        from transformers import AutoTokenizer
+
+        write_tiny_checkpoint(folder / "tokenizer")
+        model = transformers_model(work, folder)
+
+        class Turn(TrainerCallback):  # type: ignore[misc]
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+                if "loss" in logs:
+                    end_of_step(float(logs["loss"]))
+
+        rows = [{"input_ids": tokens, "labels": work.labels(row)} for row, (tokens, _) in enumerate(work.rows)]
+        common = {
+            "output_dir": str(folder / "out"),
+            "per_device_train_batch_size": work.batch_size,
+            "train_sampling_strategy": "sequential",
+            "num_train_epochs": 1,
+            "learning_rate": OPTIMIZER["lr"],
+            "weight_decay": OPTIMIZER["weight_decay"],
+            "max_grad_norm": CLIP,
+            "gradient_checkpointing": False,
+            "logging_steps": 1,
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "use_cpu": work.device == "cpu",
+            "bf16": work.device != "cpu",
+            "max_length": None,
+        }
+        trainer = package.SFTTrainer(
+            model=model,
+            args=package.SFTConfig(**{**common, **settings}),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+            callbacks=[Turn()],
+        )
+        trainer.train()
+
+    return loop
