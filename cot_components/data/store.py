@@ -127,7 +127,7 @@ def select_mapped(rows: Rows, indices: np.ndarray) -> Rows:
     if not isinstance(rows.tokens, np.memmap):
         return rows.select(indices)
     whole = Path(str(rows.tokens.filename)).parent
-    folder = whole.with_name(f"{whole.name}-{hashlib.sha256(indices.astype(np.int64)).hexdigest()[:16]}")
+    folder = whole.with_name(f"{whole.name}-{hashlib.sha256(indices.astype(np.int64).data).hexdigest()[:16]}")
     found = read_rows(folder)
     if found is None:
         parts = np.array_split(indices, max(len(indices) // SELECTED_AT_ONCE, 1))
