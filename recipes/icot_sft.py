@@ -18,12 +18,11 @@ from cot_components.models.load import check_checkpointer, load_model
 from cot_components.training.answers import Evaluations
 from cot_components.training.batching import load_batches, plan_steps
 from cot_components.training.finish import finish
-from cot_components.training.float8 import check_float8
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
 from cot_components.training.saver import Saver
-from cot_components.training.setup import build_optimizer, fit_rows, pick_device, prepare_model, start_run
+from cot_components.training.setup import build_optimizer, fit_rows, prepare_model, start_run
 from cot_components.training.validation import validation_data
 
 SUPPLIES = {
@@ -61,7 +60,6 @@ def main(
     device: str = "auto",
     dtype: str = "bf16",
     compile: bool = False,
-    float8: bool = False,
     enable_activation_checkpointing: bool = False,
     metric_logger: dict | None = None,
     log_every_n_steps: int = 1,
@@ -74,7 +72,6 @@ def main(
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
     config = dict(locals())
-    check_float8(float8, device=pick_device(device), dtype=dtype, compile=compile)
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
     saver = Saver(run, config)
@@ -99,9 +96,7 @@ def main(
         check_no_overlap(data.rows, asked or [])
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
-    prepare_model(
-        net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing
-    )
+    prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
     num_steps = plans.total_steps - stages.last_reset(before=plans.start_step)
     optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=num_steps)
     trainer = Trainer(

@@ -86,7 +86,7 @@ def test_where_it_can_run(monkeypatch, capability, settings, sentence):
         check_float8(True, **given)
 
 
-@pytest.mark.parametrize("recipe", ["bt_sft", "icot_sft", "rft", "target_sft"])
+@pytest.mark.parametrize("recipe", ["bt_sft", "rft", "target_sft"])
 def test_a_cpu_refuses_before_anything_is_read(recipe, tmp_path):
     overrides = ["float8=true", "device=cpu", f"output_dir={tmp_path / 'run'}"]
     error = user_error(tune(recipe, "--config", f"{recipe}/quickstart", *overrides, cwd=tmp_path))
