@@ -76,7 +76,7 @@ quickstart-rft: tiny
 	@$(BIN)/cot compare $(RUNS)/rft_sft $(RUNS)/rft_quickstart
 
 # A study behind the README's figures; what has a file under experiments/results is not run again.
-evidence: $(INSTALLED)
+evidence: tiny
 	@$(BIN)/python -m experiments $(STUDY)
 
 # All notebooks in full, with their outputs written into the .ipynb: under six minutes of CPU time for all seven.

@@ -1,6 +1,6 @@
 """Errors of the shuffle-aware discriminator against the diversity of the boilerplate, down to where it breaks.
 
-One base model (that of `make quickstart-rft`); seeds draw the rows that are shuffled and the order of the tuning.
+Seeds draw the base model's weights, the rows that are shuffled and the order of the tuning.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import json
 from collections.abc import Mapping
 
 from experiments.runner import Cell, Study, recipe
-
-BASE = "runs/rft_quickstart_base/model"
+from experiments.starts import agent_base
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
@@ -25,7 +24,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
         f"dataset.subset=tagged diversity:{cell.setting}",
         "dataset.max_rows=800",
         "shown_rows=0",
-        f"checkpointer.checkpoint_dir={BASE}",
+        f"checkpointer.checkpoint_dir={agent_base(cell)}",
     )
     report = json.loads((out / "classes.json").read_text())
     return {name: report[name] for name in ("error_rate", "recall")}

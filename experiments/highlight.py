@@ -1,6 +1,6 @@
 """RFT against plain fine-tuning, fixed weights, Rho-1 and a format rule: held-out tool calls after equal updates.
 
-One base model (that of `make quickstart-rft`); seeds draw the rows that are shuffled and the order of all training.
+Seeds draw the base model's weights, the rows that are shuffled and the order of all training.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cot_components.evaluation.compare import last_evaluation
 from experiments.runner import Cell, Study, recipe
+from experiments.starts import agent_base
 
-BASE = "runs/rft_quickstart_base/model"
 ROWS = 480
 UPDATES = ["epochs=1", f"dataset.max_rows={ROWS}", "evaluation.max_rows=120", "dataset_val.max_rows=120"]
 NO_RULE = "loss.weight_rule=null"
@@ -47,7 +47,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
         f"output_dir={out}",
         f"seed={cell.seed}",
         f"dataset.subset={subset}",
-        f"checkpointer.checkpoint_dir={BASE}",
+        f"checkpointer.checkpoint_dir={agent_base(cell)}",
         "evaluate_before_training=false",
         *UPDATES,
         *found,
@@ -63,7 +63,7 @@ def scored(cell: Cell, subset: str) -> Path:
     """Scores of a setting and seed, Rho-1's reference among them: the model tuned for longer on the same rows."""
     out = cell.scratch / f"shad_{cell.setting}_{cell.seed}"
     settings = [f"seed={cell.seed}", f"dataset.subset={subset}", f"dataset.max_rows={ROWS}"]
-    start = f"checkpointer.checkpoint_dir={BASE}"
+    start = f"checkpointer.checkpoint_dir={agent_base(cell)}"
     reference = cell.scratch / f"reference_{cell.setting}_{cell.seed}"
     if not (reference / "model" / "config.json").exists():
         shutil.rmtree(reference, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Which target for which demonstrations: presets on clean and on mistaken ones, with a good and with a bad teacher.
 
-The student has had a third of `make quickstart`'s training; the good teacher is that quickstart's model, the bad one
-the student itself. Seeds draw the order of all training.
+The student has had a third of `make quickstart`'s training; the good teacher has had all of it, the bad one is the
+student itself. Seeds draw the weights both start from and the order of all training.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from cot_components.evaluation.compare import last_evaluation
 from experiments.runner import Cell, Study, recipe
+from experiments.starts import Start, student, teacher
 
-STUDENT, TEACHER = "runs/target_student/model", "runs/bt_sft_quickstart/model"
 LOSS = "loss=cot_components.losses."
 ALONE = ["~loss.eta", "reference=null"]
 ARMS = {
@@ -25,24 +25,25 @@ ARMS = {
     "target 0.8": ["loss.eta=0.8"],
 }
 SETTINGS = {
-    "mistaken, good teacher": ("mistaken", TEACHER),
-    "clean, good teacher": ("plain", TEACHER),
-    "mistaken, bad teacher": ("mistaken", STUDENT),
-    "clean, bad teacher": ("plain", STUDENT),
+    "mistaken, good teacher": ("mistaken", teacher),
+    "clean, good teacher": ("plain", teacher),
+    "mistaken, bad teacher": ("mistaken", student),
+    "clean, bad teacher": ("plain", student),
 }
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `target_sft`."""
-    subset, teacher = SETTINGS[cell.setting]
-    taught = [] if "reference=null" in ARMS[cell.arm] else [f"reference.checkpointer.checkpoint_dir={teacher}"]
-    return train(cell, subset, *ARMS[cell.arm], *taught)
+    subset, reference = SETTINGS[cell.setting]
+    return train(cell, subset, *ARMS[cell.arm], reference=reference)
 
 
-def train(cell: Cell, subset: str, *overrides: str) -> dict[str, float]:
+def train(cell: Cell, subset: str, *overrides: str, reference: Start = teacher) -> dict[str, float]:
     """Accuracy and held-out losses of the student after `target_sft` on demonstrations of one style."""
     out = cell.fresh_folder()
-    settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"checkpointer.checkpoint_dir={STUDENT}"]
+    settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"checkpointer.checkpoint_dir={student(cell)}"]
+    if ALONE[-1] not in overrides:
+        settings.append(f"reference.checkpointer.checkpoint_dir={reference(cell)}")
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}"]
     recipe("target_sft", "target_sft/quickstart", *still, *settings, *overrides)
     result = last_evaluation(out)

@@ -1,0 +1,40 @@
+"""Models that studies start from, each trained once per seed and shared by all, in `runs/experiments/starts`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+
+from experiments.runner import Cell, recipe
+
+QUIET = ["evaluate_before_training=false", "evaluate_every_n_steps=null", "evaluation=null", "dataset_val=null"]
+Start = Callable[[Cell], Path]
+"""A cell to the folder of an exported model."""
+_ONE_AT_A_TIME = Lock()
+
+
+def agent_base(cell: Cell) -> Path:
+    """Copies from a request into other formats than the tested one: that of `make quickstart-rft`."""
+    return _trained(cell, "agent_base", "rft", "rft/quickstart_base")
+
+
+def student(cell: Cell) -> Path:
+    """Solves the small tasks now and then: an epoch of `make quickstart`, a third of its training."""
+    return _trained(cell, "student", "bt_sft", "bt_sft/quickstart", *QUIET, "epochs=1")
+
+
+def teacher(cell: Cell) -> Path:
+    """Solves the small tasks: all of `make quickstart`."""
+    return _trained(cell, "teacher", "bt_sft", "bt_sft/quickstart", *QUIET)
+
+
+def _trained(cell: Cell, name: str, tune_recipe: str, config: str, *overrides: str) -> Path:
+    """The exported model of a run that ended, now or before."""
+    out = cell.scratch.parent / "starts" / f"{name}_{cell.seed}"
+    with _ONE_AT_A_TIME:
+        if not (out / "model" / "config.json").exists():
+            shutil.rmtree(out, ignore_errors=True)
+            recipe(tune_recipe, config, f"output_dir={out}", f"seed={cell.seed}", *overrides)
+    return out / "model"
