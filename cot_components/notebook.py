@@ -111,4 +111,4 @@ def tune_if(asked: bool, *arguments: str) -> None:
     if asked:
         print(tune(*arguments))
     else:
-        print("NOT RUN (no GPU here; Colab, macOS and Slurm neither): tune run", *arguments)
+        print("NOT RUN; RUN_ON_GPU = True would: tune run", *arguments)

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     """Draw what can be drawn; returns the exit code."""
     runs = Path(argv[0]) if argv else Path("runs")
     images = Path(argv[1]) if len(argv) > 1 else ROOT / "docs" / "images"
-    plot_targets(STUDENT, OBSERVED, TEACHER, tokens=["A", "B", "C", "D"], path=images / "targets.png")
+    plot_targets(STUDENT, OBSERVED, TEACHER, tokens=["six", "nine", "ten", "cat"], path=images / "targets.png")
     failed = 0
     if (run := find_run(runs, "bt_sft_quickstart", "tokens.html")) is not None:
         failed |= cot("plot", run, "--out", images / "bt_sft_quickstart_curves.png")
@@ -75,8 +75,10 @@ def main(argv: Sequence[str]) -> int:
     run = find_run(runs, "icot_sft_quickstart", "log.jsonl")
     if run is not None and without is not None:
         failed |= cot("internalisation", without, run, "--out", images / "internalisation.png")
-    if (run := find_run(runs, "icot_sft_cpu_3x3", "log.jsonl")) is not None:
-        failed |= cot("internalisation", run, "--out", images / "internalisation_3x3.png")
+    without = find_run(runs, "icot_sft_cpu_3x3_no_cot", "log.jsonl")
+    run = find_run(runs, "icot_sft_cpu_3x3", "log.jsonl")
+    if run is not None and without is not None:
+        failed |= cot("internalisation", without, run, "--out", images / "internalisation_3x3.png")
     if (run := find_run(runs, "shad_quickstart", "scores")) is not None:
         with tempfile.TemporaryDirectory() as temporary:
             page, tokenizer = Path(temporary) / "classes.html", Path(temporary) / "tiny_llama"

@@ -1,4 +1,4 @@
-"""Studies behind the figures in the README: `python -m experiments NAME`, or `make evidence STUDY=NAME`.
+"""Studies behind experiments/README.md: `python -m experiments NAME`, or `make evidence STUDY=NAME`.
 
 A study is a module of this package with a `STUDY` (see `experiments.runner.Study`), named in `STUDIES`.
 """

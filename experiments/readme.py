@@ -13,11 +13,11 @@ from experiments.runner import Result, Study, has_cells, interval, read_cells, s
 README = Path(__file__).with_name("README.md")
 HEAD = """# What each method does, measured
 
-Every table is made of one small file per run (`results/STUDY/*.json`) by `python -m experiments`; nothing in it is
-typed. Mean and half the width of the 95 % interval over seeds (Student's t). **Bold**: the difference from the first
-arm, seed by seed, has an interval without zero. Of twenty such differences, one comes by chance.
+Every table is made of one small file per run (`results/STUDY/*.json`) by `python -m experiments`; no figure is
+written by hand. Mean and half the width of the 95 % interval over seeds (Student's t). **Bold**: the difference
+from the first arm, seed by seed, has an interval that excludes zero. Of twenty such differences, one comes by chance.
 
-    make evidence STUDY=blur            # what has a file is not run again; a study may be stopped and goes on
+    make evidence STUDY=blur            # finished runs are skipped: a study can be stopped and resumed
     python -m experiments               # runs nothing: all figures and this page anew
 
 Everything here is small: models of 0.1 to 0.3 million parameters from random weights, generated tasks, a CPU. It says
@@ -25,7 +25,7 @@ how the methods behave where everything is known, not how much they give on a la
 """
 NOT_RUN = """## Not run
 
-No GPU was at hand. Each is ready, as `tune run RECIPE --config CONFIG`:
+These need a GPU. Each is ready, as `tune run RECIPE --config CONFIG`:
 
 | study | recipe and config |
 |---|---|

@@ -223,6 +223,6 @@ print(*[line for line in said.splitlines() if line.startswith("error")])
 # loop, and 7 brings your own data, model and trainer.
 
 # %%
-# Optional, on a GPU with the weights downloaded: set this to True.
+# Optional, on a GPU: run the config's Download line in this folder, then set this to True.
 RUN_ON_GPU = False
 tune_if(RUN_ON_GPU, "bt_sft", "--config", "bt_sft/llama3_2_1B", "loss=cot_components.losses.dft")

@@ -225,6 +225,6 @@ for name in ("llama3_2_1B", "llama3_2_3B", "llama3_2_sun_2_5B"):
     print(*[line for line in text.splitlines() if line.startswith(("# Download:", "# Run:"))], sep="\n", end="\n\n")
 
 # %%
-# Optional, on a GPU with the weights downloaded: set this to True.
+# Optional, on a GPU: run the config's Download line in this folder, then set this to True.
 RUN_ON_GPU = False
 tune_if(RUN_ON_GPU, "bt_sft", "--config", "bt_sft/llama3_2_1B")

@@ -169,7 +169,7 @@ print(read_report(logs / "shad_quickstart/classes.json").against_truth.table())
 #
 # ### The error against diversity
 #
-# The trick lives from repetition. What if the phrase is another in every row? Below each place of the phrase is drawn
+# The trick depends on repetition. What if the phrase is another in every row? Below each place of the phrase is drawn
 # from 1, 4 or 24 words (from committed reports of `make quickstart-rft`).
 
 # %%
@@ -281,13 +281,13 @@ torch.testing.assert_close(highlighted.objective.sum(), (rule * plain).sum())
 #
 # In the paper LLaMA3-8B rises from 52.5 to 59.3 on average over four tool-use benchmarks; classes with a fixed weight
 # reach 57.9, and a hand-written format rule *loses* (44.5). In `make quickstart-rft` plain fine-tuning gets 72.1 % of
-# 240 held-out calls right after 30 updates, RFT 54.2 %; with another base model it was 65.0 and 80.4. One seed says
-# nothing. The comparison over several seeds, with fixed weights, Rho-1 and a format rule:
+# 240 held-out calls right after 30 updates, RFT 54.2 %. This is one seed. The comparison over several seeds, with fixed
+# weights, Rho-1 and a format rule:
 
 # %%
 print(study("highlight"))
 
 # %%
-# Optional, on a GPU with the weights downloaded: set this to True.
+# Optional, on a GPU: run the config's Download line in this folder, then set this to True.
 RUN_ON_GPU = False
 tune_if(RUN_ON_GPU, "shad", "--config", "shad/llama3_2_3B_xlam")

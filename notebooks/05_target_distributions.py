@@ -87,8 +87,9 @@ plot_targets(z[0].tolist(), observed, z_teacher[0].tolist(), tokens=words)
 
 # %% [markdown]
 # Read a few of them. `sft` wants *nine* and nothing else. `dft` finds *nine* improbable and asks for little. `profit`
-# drops the token altogether, so blue equals grey. `distill` does not look at the label. Two leave the range from 0 to
-# 1: `gem` pushes away from a distribution, and `sft_kl` pulls to two places at once.
+# drops the token altogether, so blue equals grey. `distill` does not look at the label. Three leave the range from 0
+# to 1: `gem` pushes away from a distribution, `sft_kl` pulls to two places at once, and `psft` weighs the token by a
+# ratio that can exceed one.
 #
 # ## One formula for all of them
 #
@@ -252,6 +253,8 @@ mine = Loss(Target(imitate=squared), "dft_squared")
 torch.testing.assert_close(induced_target(mine, z, label), p - p[0, observed] ** 2 * (p - onehot))
 
 # %%
-# Optional, on a GPU with the weights downloaded: set this to True.
+# Optional, on a GPU: run the config's Download line in this folder, then set this to True. DFT needs no teacher; for
+# Target-SFT set loss.eta and reference.checkpointer.checkpoint_dir instead.
 RUN_ON_GPU = False
-tune_if(RUN_ON_GPU, "target_sft", "--config", "target_sft/qwen2_5_1_5B_numina")
+dft_alone = ["loss=cot_components.losses.dft", "~loss.eta", "reference=null"]
+tune_if(RUN_ON_GPU, "target_sft", "--config", "target_sft/qwen2_5_1_5B_numina", *dft_alone)

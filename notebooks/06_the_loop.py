@@ -5,7 +5,7 @@
 # has been decided by the loader, toward what by the loss. What is left is mechanics, and mechanics is where runs go
 # wrong quietly.
 #
-# We print the loop and put a finger on four places: **accumulate, finite, clip, step**. Then a real run is killed
+# We print the loop and look at four places: **accumulate, finite, clip, step**. Then a real run is killed
 # while it trains, started again, and compared with one that was left alone.
 
 # %%
@@ -44,8 +44,7 @@ from cot_components.viz.theme import RUN_COLOURS
 # One `Step` holds everything an optimizer step consumes: its micro-batches, finished, and the clock.
 
 # %%
-lines = inspect.getsource(train).splitlines()
-Code("\n".join([*lines[:8], "    ...", *lines[23:]]), language="python")
+Code(inspect.getsource(train).replace(train.__doc__, " ... "), language="python")
 
 # %% [markdown]
 # ## The step
@@ -84,7 +83,8 @@ print([f"{batch.num_supervised} of {batch.num_tokens} tokens counted" for batch 
 # ## Accumulate
 #
 # Four micro-batches have four different counts. Suppose one holds 4 counted tokens with a loss of 4 each, another 400
-# with 1 each. The mean over tokens is 1.03. The mean of the two means is 2.5: the few count a hundred times too much.
+# with 1 each. The mean over tokens is 1.03. The mean of the two means is 2.5: each token of the few counts as much as a
+# hundred of the many.
 
 # %%
 few, many = torch.full((4,), 4.0), torch.full((400,), 1.0)
@@ -164,7 +164,7 @@ except NonFiniteError as error:
 
 # %%
 assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
-Code(inspect.getsource(loop.stop_unless_finite).split('"""')[2].strip("\n"), language="python")
+Code(inspect.getsource(loop.stop_unless_finite).replace(loop.stop_unless_finite.__doc__, " ... "), language="python")
 
 # %% [markdown]
 # ## Clip
@@ -196,7 +196,7 @@ assert log[-1]["loss"] < log[0]["loss"]
 # ## Kill it and resume it
 #
 # Machines stop. A run of this package saves at any optimizer step, under another name first, checks what it wrote,
-# and only then renames it. So whatever moment the power goes, the newest whole checkpoint is whole.
+# and only then renames it. So whatever moment the power goes, the last complete checkpoint survives.
 #
 # First a run that nobody disturbs.
 
@@ -265,6 +265,6 @@ found = find_newest(killed / "checkpoints")
 print(*[f"{path.name}: {reason}" for path, reason in found.damaged], f"used instead: {found.path.name}", sep="\n")
 
 # %%
-# Optional, on two GPUs: the same loop under FSDP2, killed and resumed in the same way. Set this to True.
+# Optional, on two GPUs, under FSDP2: run the config's Download line in this folder, then set this to True.
 RUN_ON_GPU = False
 tune_if(RUN_ON_GPU, "--nproc_per_node", "2", "bt_sft", "--config", "bt_sft/llama3_2_1B", "save_every_n_steps=100")

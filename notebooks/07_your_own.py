@@ -20,7 +20,14 @@ import torch.nn.functional as F
 import transformers
 from IPython.display import Code, Image
 from omegaconf import OmegaConf
-from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
 
 from cot_components import losses
 from cot_components.clock import Clock
@@ -91,9 +98,9 @@ print(reasoning_dataset(tokenizer, source=str(broken), strict=False, **format_of
 # %% [markdown]
 # ## Your model
 #
-# A model is three nodes of a config: `tokenizer`, `model`, `checkpointer`. Any decoder of torchtune will do, Llama,
-# Qwen, Mistral, Phi, Gemma's heads excepted (soft-capped logits are refused in a sentence). For downloaded weights
-# the nodes read like this:
+# A model is three nodes of a config: `tokenizer`, `model`, `checkpointer`. Any decoder of torchtune whose head
+# is a plain linear map will do: Llama, Qwen, Mistral, Phi. Gemma 2's soft-capped logits are refused. For downloaded
+# weights the nodes read like this:
 
 # %%
 real = OmegaConf.load(find_config("bt_sft/qwen2_5_0_5B"))
@@ -109,12 +116,12 @@ qwen = ["model._component_=torchtune.models.qwen2.qwen2", "model.num_kv_heads=2"
 # ## Your method, in ten lines
 #
 # Say you suspect that the beginning of a thought matters most: the plan. Then let a thought token count less the
-# later it comes, by half every 20 tokens. A transform is a function `(rows, clock) -> rows`, so this is the whole
+# later it comes, by half every 10 tokens. A transform is a function `(rows, clock) -> rows`, so this is the whole
 # method:
 
 
 # %%
-def fade(*, half_life: float = 20.0):
+def fade(*, half_life: float = 10.0):
     """Thought tokens weigh less the later they come."""
 
     def transform(flat, clock):
@@ -234,9 +241,7 @@ arguments = TrainingArguments(
 )  # fmt: skip
 dft = hf_loss(losses.dft())
 trainer = Trainer(network, arguments, data_collator=collate, train_dataset=rows, compute_loss_func=dft)
-trainer.callback_handler.callbacks = [
-    c for c in trainer.callback_handler.callbacks if "Printer" not in type(c).__name__
-]
+trainer.remove_callback(PrinterCallback)
 trainer.train()
 logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 print(f"{len(logged)} steps, DFT's loss from {logged[0]:.3f} to {logged[-1]:.3f}")
@@ -261,6 +266,8 @@ except UserError as error:
 # read, and it composes with all the others.
 
 # %%
-# Optional, on a GPU with the weights downloaded: set this to True.
+# Optional, on a GPU: run the config's Download line in this folder, then set this to True.
 RUN_ON_GPU = False
-tune_if(RUN_ON_GPU, "bt_sft", "--config", "bt_sft/qwen2_5_0_5B", "dataset.source=mine.jsonl")
+columns, tags = (f"dataset.{key}={json.dumps(format_of_mine[key])}" for key in ("columns", "tags"))
+on_mine = [f"dataset.source={mine}", columns, tags, "dataset_val=0.1", "evaluation=null"]
+tune_if(RUN_ON_GPU, "bt_sft", "--config", "bt_sft/qwen2_5_0_5B", *on_mine)

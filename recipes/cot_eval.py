@@ -14,7 +14,7 @@ from cot_components.evaluation.table import summary_table
 from cot_components.models.load import check_checkpointer, load_model
 from cot_components.models.tokenizers import as_text_tokenizer
 from cot_components.training.recipe import recipe
-from cot_components.training.setup import start_run
+from cot_components.training.setup import one_process, start_run
 
 SUPPLIES = {"chat": ["tokenizer"]}
 
@@ -48,6 +48,7 @@ def main(
     config = dict(locals())
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+    one_process(run, "cot_eval")
     text = build(tokenizer)
     written = (
         build(chat, as_text_tokenizer(text))

@@ -1,5 +1,7 @@
 """Copy a recipe or a config, to change it.
 
+A copied config writes to `runs/` and its own name.
+
 A copied recipe is a file of your own that `tune run` starts from the folder it lies in. It needs a name that no
 installed module has, because `tune` prefers that one.
 """
@@ -7,8 +9,8 @@ installed module has, because `tune` prefers that one.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{dest} exists; --force overwrites it")
     if not dest.parent.is_dir():
         raise ConfigError(f"{dest.parent} is no folder")
-    shutil.copyfile(source, dest)
+    text = source.read_text(encoding="utf-8")
+    dest.write_text(text if is_recipe else _with_its_own_runs(text, dest.stem), encoding="utf-8")
     print(f"copied {name} to {dest}")
     print(f"run it: {_command(name, dest) if is_recipe else _config_command(name, dest)}")
     return 0
@@ -48,6 +51,12 @@ def _with_name(dest: Path, name: str, suffix: str) -> Path:
     if dest.is_dir():
         return dest / name
     return dest if dest.suffix in (suffix, ".yml") else dest.with_name(dest.name + suffix)
+
+
+def _with_its_own_runs(config: str, name: str) -> str:
+    """A run of the copy is another run: it goes to a folder that bears its name."""
+    folder = re.sub(r"[^\w.-]+", "_", name)
+    return re.sub(r"^output_dir: \S+", f"output_dir: runs/{folder}", config, flags=re.MULTILINE)
 
 
 def _refuse_clash(dest: Path, *, proposed: str) -> None:

@@ -1,6 +1,7 @@
 """Check a config as its recipe does; nothing is built.
 
-Every key, type, component and the folder of the starting weights. The first fault is one sentence, exit code 2.
+Every key, type and component, the folder of the starting weights and the files of the data. The first fault is one
+sentence, exit code 2.
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from cot_components.config import COMPONENT
+    from cot_components.data.sources import read_sources
     from cot_components.models.load import check_checkpointer
 
     recipe, values = read(options)
     if recipe.ours:
         check_checkpointer(values.get("checkpointer"))
+        for key in ("dataset", "dataset_val", "evaluation"):
+            node = values.get(key)
+            for source in read_sources(node["source"]) if isinstance(node, dict) and node.get("source") else ():
+                source.check()
     components = str(values).count(f"'{COMPONENT}'")
     about = f"the recipe {recipe.name} takes all {len(values)} keys" if recipe.ours else f"{recipe.name} is torchtune's"
     print(f"{options.config} is valid: {about}, {components} components take theirs")

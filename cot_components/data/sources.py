@@ -13,7 +13,7 @@ from cot_components.data.multiplication import draw_operands, multiplication_tra
 from cot_components.data.prepare import source_key
 from cot_components.data.task_families import STYLES
 from cot_components.data.tasks import make_traces
-from cot_components.data.traces import Trace, read_traces
+from cot_components.data.traces import Trace, check_source, read_traces
 from cot_components.errors import UserError
 
 GENERATED, MULTIPLICATION, AGENTS = "generated", "generated_multiplication", "generated_agents"
@@ -50,6 +50,11 @@ class Source:
     def __post_init__(self) -> None:
         if not 0 < self.weight < float("inf"):
             raise UserError(f"source {self.source}: weight must be positive, got {self.weight}")
+
+    def check(self) -> None:
+        """Refuse a path that does not exist; nothing is read."""
+        if self.source not in MAKERS:
+            check_source(self.source)
 
     def read(self, *, strict: bool = True, report: DropReport | None = None) -> Iterable[Trace]:
         """The traces; see `read_traces` for errors."""

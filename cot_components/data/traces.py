@@ -117,10 +117,25 @@ def _placed_rows(source: str, split: str, subset: str | None) -> Iterator[Placed
     if path.is_dir():
         return itertools.chain.from_iterable([_file_rows(file) for file in _folder_files(path, split, subset)])
     if path.is_file():
+        if split != "train" or subset is not None:
+            asked = f"split '{split}'" if split != "train" else f"subset '{subset}'"
+            raise UserError(
+                f"{source}: a file has no {asked}; name another file, or a share of this one: dataset_val=0.05"
+            )
         return _file_rows(path)
-    if path.suffix in READERS or not _HUB_NAME.fullmatch(source):
-        raise UserError(f"{source}: no such file or folder")
+    check_source(source)
     return _hub_rows(source, split, subset)
+
+
+def check_source(source: str) -> None:
+    """Refuse what is no path that exists and no name that a hub could know.
+
+    Raises:
+        UserError: no such file or folder.
+    """
+    path = Path(source).expanduser()
+    if not path.exists() and (path.suffix in READERS or not _HUB_NAME.fullmatch(source)):
+        raise UserError(f"{source}: no such file or folder")
 
 
 def _folder_files(folder: Path, split: str, subset: str | None) -> list[Path]:

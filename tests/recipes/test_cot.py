@@ -53,7 +53,8 @@ def test_a_copied_recipe_runs_on_two_processes(copied, hub):
 
 
 def test_copies_are_the_files_that_ship(copied, tmp_path):
-    assert (copied / "my.yaml").read_bytes() == (CONFIGS / "bt_sft" / "quickstart.yaml").read_bytes()
+    theirs = (CONFIGS / "bt_sft" / "quickstart.yaml").read_text()
+    assert (copied / "my.yaml").read_text() == theirs.replace("runs/bt_sft_quickstart", "runs/my")
     must(cot("cp", "icot_sft.py", "sub.py", cwd=tmp_path))
     assert (tmp_path / "sub.py").read_bytes() == (ROOT / "recipes" / "icot_sft.py").read_bytes()
 
@@ -100,7 +101,7 @@ def test_view_shows_what_the_run_trained_on(copied, hub):
     """The page equals, byte for byte, the one that the run itself wrote."""
     config = ["my.yaml", f"tokenizer.path={hub / 'model'}", *SHORT]
     printed = must(cot("view", *config, "--n", "4", "--out", "tokens.html", cwd=copied))
-    assert (copied / "tokens.html").read_bytes() == (copied / "runs" / "bt_sft_quickstart" / "tokens.html").read_bytes()
+    assert (copied / "tokens.html").read_bytes() == (copied / "runs" / "my" / "tokens.html").read_bytes()
     assert "64 rows read, 64 kept, 0 dropped; tokens: prompt " in printed and "6 steps of 8 rows" in printed
     shown = must(cot("view", *config[:2], "--n", "1", "--epochs", "1,2", *config[2:], cwd=copied))
     assert re.findall(r"^row 0, (.*?) ─", shown, re.MULTILINE) == ["epoch 1", "epoch 2"]
@@ -139,6 +140,8 @@ def test_validate(copied, hub):
         (["bt_sft/quickstart", "--recipe", "bt_sfd"], "--recipe bt_sfd: no such recipe; did you mean 'bt_sft'?"),
         (["bt_sft/quikstart"], "--config bt_sft/quikstart: no such file or shipped config; did you mean"),
         (["bt_sft/llama3_2_1B"], "checkpointer.checkpoint_dir: no folder models/Llama-3.2-1B-Instruct"),
+        (["bt_sft/quickstart", "dataset.source=none.jsonl"], "none.jsonl: no such file or folder"),
+        (["bt_sft/quickstart", "evaluation.source=no/such.txt"], "no/such.txt: no such file or folder"),
         (["stock_torchtune/bt_sft_tiny", "loss._component_=cot_components.losses.sfft"], "has no 'sfft'; did you mean"),
     ],
 )
@@ -166,7 +169,7 @@ def test_a_config_of_torchtune_itself_is_told(capsys):
 
 
 def test_plot_report_compare(copied):
-    done = copied / "runs" / "bt_sft_quickstart"
+    done = copied / "runs" / "my"
     for path in ("curves.png", "report.html"):
         (done / path).unlink()
     assert must(cot("plot", done, cwd=copied)).strip() == str(done / "curves.png")
@@ -179,7 +182,7 @@ def test_plot_report_compare(copied):
     for part in ("<h2>Checkpoints</h2>", "step_00000003/", "step_00000006/", "<h2>Versions</h2>", "redraw", "<svg"):
         assert part in page, part
     table = must(cot("compare", done, "another", cwd=copied))
-    assert "answers correct" in table and "bt_sft_quickstart" in table and "another" in table
+    assert "answers correct" in table and "my" in table and "another" in table
     assert user_error(cot("report", "nowhere", cwd=copied)) == "nowhere: no such run"
     assert user_error(cot("plot", "nowhere", cwd=copied)) == "nowhere: no such log"
 

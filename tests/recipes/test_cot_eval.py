@@ -36,3 +36,9 @@ def test_greedy_samples_are_refused(hub, tmp_path):
         cwd=tmp_path,
     )
     assert "num_samples above 1 needs a temperature" in user_error(result)
+
+
+def test_two_processes_would_write_one_file(hub, tmp_path):
+    start = f"checkpointer.checkpoint_dir={hub / 'model'}"
+    result = tune("--nproc_per_node", "2", "cot_eval", "--config", "cot_eval/quickstart", start, cwd=tmp_path)
+    assert result.returncode and "cot_eval runs as one process, this is 2" in result.stderr

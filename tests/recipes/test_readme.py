@@ -1,6 +1,8 @@
 """README and docs: every command, name, link and figure in them exists, and what can be run is run as written."""
 
 import argparse
+import importlib
+import inspect
 import json
 import re
 import shlex
@@ -105,7 +107,7 @@ def test_every_link_and_picture_is_there():
 
 
 def test_the_readme_stays_readable():
-    assert len(README.splitlines()) <= 250 and README.count("\u2014") == 0
+    assert len(README.splitlines()) <= 270 and README.count("\u2014") == 0
 
 
 def test_every_ratio_of_the_table_was_measured():
@@ -144,6 +146,23 @@ FEW = [
     "evaluation=null",
     "output_dir=out",
 ]
+
+
+def test_every_key_of_the_training_recipes_is_explained():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    table = page.partition("## Keys of a training recipe")[2].partition("\n## ")[0]
+    explained = {
+        key
+        for line in table.splitlines()
+        if line.startswith("| `")
+        for key in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    taken = {key for name in ("bt_sft", "icot_sft", "rft", "target_sft") for key in _keys(name)}
+    assert explained == taken
+
+
+def _keys(recipe):
+    return inspect.signature(importlib.import_module(recipe).main.__wrapped__).parameters
 
 
 def test_the_composition_runs(set_up):

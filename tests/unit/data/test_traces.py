@@ -150,6 +150,12 @@ def test_arguments_that_cannot_work_fail_before_reading(tmp_path: Path) -> None:
         (tmp_path / "none.jsonl", {}, "no such file or folder"),
         (tmp_path / "none", {}, "no such file or folder"),
         ("nowhere/none.jsonl", {}, "no such file or folder"),
+        (
+            write_lines(tmp_path / "x.jsonl", GOOD),
+            {"split": "held_out"},
+            "x.jsonl: a file has no split 'held_out'; name",
+        ),
+        (write_lines(tmp_path / "x.jsonl", GOOD), {"subset": "easy"}, "x.jsonl: a file has no subset 'easy'; name"),
         (tmp_path / "x.csv", {}, "unknown kind of file '.csv'; known: .jsonl, .json, .parquet, .txt"),
         (write_lines(tmp_path / "x.jsonl", GOOD), {"format": "chat"}, "unknown format 'chat'"),
         (write_lines(tmp_path / "x.jsonl", GOOD), {"columns": {"prompts": "x"}}, "did you mean 'prompt'"),
