@@ -90,11 +90,12 @@ def main(
         seed=seed,
     )
     stages = build(curriculum, plans, data.rows, data.chat.step_ends)
-    data, held_out = stages.applied_to(data), held_out and stages.applied_to(held_out, smoothing=False)
+    data = stages.applied_to(data)
+    held_out = held_out and stages.applied_to(held_out, smoothing=False)
 
     objective, answers = build(loss), build(evaluation)
-    for asked in (answers and answers.prompts(data.chat), held_out and prompts_of(held_out.rows)):
-        check_no_overlap(data.rows, asked or [])
+    check_no_overlap(data.rows, answers.prompts(data.chat) if answers else [])
+    check_no_overlap(data.rows, prompts_of(held_out.rows) if held_out else [])
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)

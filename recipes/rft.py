@@ -93,12 +93,12 @@ def main(
         seed=seed,
     )
 
-    objective, second, answers = build(loss), build(reference), build(evaluation)
+    objective, answers = build(loss), build(evaluation)
     check_whole_steps(objective, plans)
     classes = check_classes(objective, data)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
-    source = reference_for(objective, second, net, data, device=run.device, dtype=run.dtype)
+    second = reference_for(objective, build(reference), net, data, device=run.device, dtype=run.dtype)
     prepare_model(
         net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing
     )
@@ -106,7 +106,7 @@ def main(
     trainer = Trainer(
         model=net,
         loss=objective.fused,
-        reference=source,
+        reference=second,
         plain_loss=sft().fused,
         optimizer=optim,
         lr_scheduler=schedule,

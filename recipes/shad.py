@@ -82,7 +82,8 @@ def main(
     sample = sample_rows(data.rows, share=share, at_least=at_least, seed=seed)
     swapped = data.with_rows(shuffle_outputs(data.rows, sample, seed=seed))
     steps = {"epochs": epochs, "batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps}
-    plans, second = plan_steps(swapped, run, seed=seed, **steps), build(reference)
+    plans = plan_steps(swapped, run, seed=seed, **steps)
+    second = build(reference)
 
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)

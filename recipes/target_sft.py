@@ -91,10 +91,10 @@ def main(
         seed=seed,
     )
 
-    objective, second, answers = build(loss), build(reference), build(evaluation)
+    objective, answers = build(loss), build(evaluation)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
-    source = reference_for(objective, second, net, data, device=run.device, dtype=run.dtype)
+    second = reference_for(objective, build(reference), net, data, device=run.device, dtype=run.dtype)
     prepare_model(
         net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing
     )
@@ -102,7 +102,7 @@ def main(
     trainer = Trainer(
         model=net,
         loss=objective.fused,
-        reference=source,
+        reference=second,
         plain_loss=sft().fused,
         optimizer=optim,
         lr_scheduler=schedule,
