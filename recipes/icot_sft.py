@@ -3,8 +3,6 @@
     tune run icot_sft --config icot_sft/quickstart
     tune run icot_sft --config icot_sft/quickstart curriculum.start=all output_dir=runs/no_cot   # never a step
 
-The explicit baseline is `curriculum.per_epoch=0 curriculum.partial=true output_dir=DIR`.
-
 The method is one transform (`cot_components.transforms.Remove`), drawn over all steps of the run by the `curriculum`
 node, and an optimizer that starts anew whenever one more token goes.
 """
