@@ -185,10 +185,17 @@ def test_the_stock_example_is_the_shipped_config():
 
 
 def test_the_hugging_face_example_trains(set_up):
-    (block,) = blocks(PAGES[0], "python")
+    block = next(text for text in blocks(PAGES[0], "python") if "Trainer" in text)
     probe = block + '\nprint("losses", [entry["train_loss"] for entry in trainer.state.log_history])'
     printed = must(run(sys.executable, "-W", "ignore", "-c", probe, cwd=set_up, env={"HF_HUB_OFFLINE": "1"}))
     assert re.search(r"losses \[[\d.]+\]", printed)
+
+
+def test_the_export_answers_a_question(set_up):
+    block = next(text for text in blocks(PAGES[0], "python") if "pipeline" in text)
+    probe = block + '\nprint("messages", len(talk[0]["generated_text"]), talk[0]["generated_text"][-1]["role"])'
+    printed = must(run(sys.executable, "-W", "ignore", "-c", probe, cwd=set_up, env={"HF_HUB_OFFLINE": "1"}))
+    assert printed.splitlines()[-1] == "messages 2 assistant"
 
 
 def test_the_method_of_the_guide_works_as_written(set_up):

@@ -38,10 +38,17 @@ def qwen(tied):
     return qwen2(VOCABULARY, 2, 4, 2, 64, 96, 256, tie_word_embeddings=tied)
 
 
+def mistral():
+    from torchtune.models.mistral import mistral as build
+
+    return build(VOCABULARY, 2, 4, 2, 64, 96, 256)
+
+
 FAMILIES = {
     "Llama-3.2, tied": (llama, "LLAMA3_2", "LlamaForCausalLM"),
     "Llama-3.2, untied": (lambda: llama(tie_word_embeddings=False), "LLAMA3", "LlamaForCausalLM"),
     "Llama-3": (llama3, "LLAMA3", "LlamaForCausalLM"),
+    "Mistral": (mistral, "LLAMA3", "LlamaForCausalLM"),
     "Qwen2.5, tied": (lambda: qwen(True), "QWEN2", "Qwen2ForCausalLM"),
     "Qwen2.5, untied": (lambda: qwen(False), "QWEN2", "Qwen2ForCausalLM"),
     "GPT-2": (
