@@ -147,7 +147,7 @@ def open_scores(folder: str | Path) -> Scores:
 @lru_cache(maxsize=8)
 def _open(folder: Path, changed: int) -> Scores:
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["version"] != VERSION:
             raise UserError(f"{folder}: scores of version {meta['version']}, this is version {VERSION}; score again")
         with np.load(folder / "rows.npz") as rows:

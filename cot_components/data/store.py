@@ -161,7 +161,7 @@ def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any])
 def read_rows(folder: Path) -> tuple[Rows, Any] | None:
     """Memory-mapped rows and what `describe` said when they were written; None for an absent or damaged folder."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if any(_checksum(folder / f"{name}.npy") != meta["checksums"][name] for name in COLUMNS):
             return None
         columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}

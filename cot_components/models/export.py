@@ -65,7 +65,7 @@ def save_pretrained(
     """
     family = family_of(model)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(base_config.read_text()) if base_config else {}
+    kept = json.loads(base_config.read_text(encoding="utf-8")) if base_config else {}
     config = {**kept, **family.config(model)}
     spelled = family.to_hf(_merged(model, model.state_dict() if weights is None else weights), config)
     tensors = {name: value.detach().cpu().contiguous() for name, value in spelled.items()}

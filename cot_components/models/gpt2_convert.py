@@ -191,7 +191,7 @@ def load_gpt2(folder: str | Path, *, dropout: float | None = None) -> GPT2Decode
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no config.json, so this is no Hugging Face model folder")
-    model = gpt2_from_config(json.loads((folder / "config.json").read_text()), dropout=dropout)
+    model = gpt2_from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), dropout=dropout)
     state = gpt2_hf_to_tune(_read_weights(folder))
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name in sorted(expected.keys() | state.keys()):
@@ -229,7 +229,7 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         return _read_file(single)
     if index.is_file():
         weights: dict[str, torch.Tensor] = {}
-        for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+        for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
             weights.update(_read_file(folder / shard))
         return weights
     if (folder / "pytorch_model.bin").is_file():

@@ -99,7 +99,7 @@ def exported_checkpointer(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: an architecture that cannot be read back.
     """
-    kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     if kind == "gpt2":
         return {"_component_": "cot_components.models.gpt2_convert.GPT2Checkpointer", "checkpoint_dir": str(folder)}
     if kind not in _TORCHTUNE_TYPES:
@@ -129,7 +129,7 @@ def check_architecture(model: Any, folder: Path) -> None:
     Raises:
         UserError: they differ: the weights would load, and every token after the first would be wrong.
     """
-    there = json.loads((folder / "config.json").read_text())
+    there = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     there = {**there, **(there.get("rope_parameters") or {})}
     for name, ours in architecture(model).items():
         if name in there and there[name] != ours:

@@ -63,7 +63,8 @@ def enter_folder(folder: Path, config: Mapping[str, Any], *, resume: str) -> Ear
         earlier = _decide(folder, config, resume)
         if earlier is None:
             (folder / LOG_NAME).unlink(missing_ok=True)
-        (folder / f"{CONFIG}.new").write_text(OmegaConf.to_yaml(OmegaConf.create(without_secrets(dict(config)))))
+        written = OmegaConf.to_yaml(OmegaConf.create(without_secrets(dict(config))))
+        (folder / f"{CONFIG}.new").write_text(written, encoding="utf-8")
         (folder / f"{CONFIG}.new").rename(folder / CONFIG)
     except OSError as error:
         raise UserError(f"output_dir: cannot write to {folder}: {error.strerror}") from error
