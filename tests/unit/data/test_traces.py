@@ -216,3 +216,10 @@ def test_no_real_text_hides_a_missing_value(tmp_path: Path) -> None:
         words.update([str(trace.answer), *(text for m in trace.messages for text in (m.content, str(m.thought)))])
         assert trace.answer is None and all(m.thought is None for m in trace.messages)
     assert words == {"q": len(rows), "a": len(rows), "None": 3 * len(rows)}
+
+
+def test_a_very_long_line_is_one_row(tmp_path: Path) -> None:
+    response = f"<think>{'12 + 5 = 17. ' * 2**20}</think>17"
+    (tmp_path / "long.jsonl").write_text(json.dumps({"instruction": "12 + 5?", "response": response}) + "\n")
+    (trace,) = read_traces(str(tmp_path / "long.jsonl"))
+    assert trace.messages[-1].content == response
