@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import resource
 import sys
 
 import torch
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
 
     everything: list[Row] = []
+    began = processor_seconds()
     for name in options.names or BENCHMARKS:
         print(f"\n{name} on {options.device}\n{HEADER}", flush=True)
         rows = []
@@ -36,7 +38,13 @@ def main(argv: list[str]) -> int:
         everything += rows
     count = {verdict: sum(row.verdict == verdict for row in everything) for verdict in ("ok", "MISSED", "NOT RUN")}
     print(f"\n{count['ok']} gates kept, {count['MISSED']} missed, {count['NOT RUN']} rows not run")
+    print(f"{processor_seconds() - began:,.0f} s of processor time, child processes included")
     return int(count["MISSED"] > 0 or (options.strict and count["NOT RUN"] > 0))
+
+
+def processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(sum(resource.getrusage(whose)[:2]) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def run(name: str, device: str) -> list[Row]:

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
-from benchmarks import loader, loss_peers, packing, sizes, step, step_peers
+from benchmarks import loader, loss_peers, packing, sizes, step, step_peers, where
 from benchmarks.paced import Measured, Paced, take_turns
 from benchmarks.step_peers import Work, encoded, ours, stock
 from cot_components.data.batches import Batches
@@ -122,6 +122,19 @@ def test_a_peer_that_fails_is_not_run_and_ours_must():
     assert list(loops) == ["ours"] and absent == {"peer": "no memory left"}
     with pytest.raises(RuntimeError):
         step.start_all({"ours": partial(Paced, out_of_memory)})
+
+
+def test_where_the_time_goes(monkeypatch):
+    """Parts are measured where they are, add up to no more than the step, and the functions are put back."""
+    whole = torch.Tensor.backward
+    found = where.profile(small_work(monkeypatch), rounds=2)
+    assert torch.Tensor.backward is whole
+    for name, others in {"ours": "loss of the stock recipe", "stock": "loss, head and its gradient"}.items():
+        parts = dict(found[name])
+        total, head = parts.pop("whole step"), parts.pop("of that, the head")
+        assert 0 < sum(parts.values()) < total and (head > 0) == (name == "stock")
+        assert all(value == 0 for part, value in parts.items() if part.startswith(others))
+        assert parts["backward"] > 0 and parts["AdamW"] > 0
 
 
 def test_models_alone(monkeypatch):

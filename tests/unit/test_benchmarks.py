@@ -13,7 +13,7 @@ from commands import ROOT, must, run
 
 import benchmarks
 import benchmarks.__main__ as command
-from benchmarks import report
+from benchmarks import report, table
 from benchmarks.measure import seconds
 from benchmarks.report import Row
 
@@ -87,3 +87,15 @@ print(peak_bytes(step, "cpu") / mib)
 """
     peak = float(must(run(sys.executable, "-W", "ignore", "-c", code, cwd=ROOT, env={"OMP_NUM_THREADS": "2"})))
     assert 47 <= peak <= 52
+
+
+def test_the_page_shows_the_kept_results() -> None:
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert table.rewritten(page) == page, "python -m benchmarks.table writes the tables anew"
+    missed = [line for line in page.splitlines() if "**MISSED**" in line]
+    kept = [json.loads(file.read_text()).get("rows", []) for file in report.RESULTS.glob("*.json")]
+    assert len(missed) == sum(row["verdict"] == "MISSED" for rows in kept for row in rows)
+    assert ("No gate is missed" in page) == (not missed)
+    row = {**vars(MISSED), "ratio": MISSED.ratio, "verdict": MISSED.verdict, "note": "why", "unit": "ms"}
+    assert table._line(row) == "| time | peer | 1 ms | 2 ms | 0.50 | at most 0.4 | **MISSED**; why |"
+    assert table._line({**row, "ours": 123456.0, "unit": ""}).startswith("| time | peer | 123,456 | 2 |")
