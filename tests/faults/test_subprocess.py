@@ -17,14 +17,12 @@ from cot_components.viz.log import read_log
 FAULTY = Path(__file__).with_name("faulty.py")
 
 
-@pytest.mark.parametrize(("point", "count"), [("after model.safetensors", 5)])
-def test_sigkill_and_resume(reference, tmp_path, point, count):
+@pytest.mark.parametrize(("point", "nth"), [("after model.safetensors", 5)])
+def test_sigkill_and_resume(reference, tmp_path, point, nth):
     """Killed while it writes its fifth checkpoint; `tune run` goes on, and ends as if nothing had happened."""
     count("faults injected")
     command = [*reference.arguments, f"output_dir={tmp_path / 'out'}"]
-    died = run(
-        sys.executable, "-W", "ignore", FAULTY, reference.name, point, str(count), "kill", *command, cwd=tmp_path
-    )
+    died = run(sys.executable, "-W", "ignore", FAULTY, reference.name, point, str(nth), "kill", *command, cwd=tmp_path)
     assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
     assert saved_steps(tmp_path / "out") == [1, 2, 3, 4] and list((tmp_path / "out" / "checkpoints").glob(".saving-*"))
     said = must(tune(reference.name, "--config", f"{reference.name}/quickstart", *command, cwd=tmp_path))
