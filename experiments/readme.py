@@ -65,7 +65,7 @@ def section(study: Study) -> str:
 def _table(study: Study, cells: Sequence[Result], metric: str) -> str:
     """Arms by settings."""
     lines = [
-        f"| {study.metrics[metric]} | " + " | ".join(study.settings) + " |",
+        f"| {study.metrics[metric]}, by {study.setting_label} | " + " | ".join(study.settings) + " |",
         "|---|" + "---|" * len(study.settings),
     ]
     for arm in study.arms:
