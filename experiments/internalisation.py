@@ -41,6 +41,11 @@ METRICS = {"accuracy": "right without a step", "lowest": "lowest on the way"}
 STUDY = Study(
     name="internalisation",
     question="What does stepwise internalisation need?",
+    answer=(
+        "With one seed, no claim. Smoothing, a fresh optimizer at each removal and slow removal all matter, as in the "
+        "paper; four times faster ends near the model that never saw a step. Removal from the right does nearly as well "
+        "as from the left here, unlike in the paper."
+    ),
     arms=tuple(ARMS),
     settings=("2x2",),
     setting_label="digits",

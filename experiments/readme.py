@@ -56,7 +56,7 @@ def section(study: Study) -> str:
     cells = read_cells(study)
     seeds = sorted({cell.seed for cell in cells})
     minutes = sum(cell.seconds for cell in cells) / 60
-    facts = f"{len(cells)} runs, {len(seeds)} seeds, {minutes:.0f} minutes of one core"
+    facts = f"{len(cells)} runs, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {minutes:.0f} minutes of one core"
     tables = [_table(study, cells, metric) for metric in study.metrics]
     figure = f"![{study.question}](results/{study.name}/figure.png)\n"
     return "\n".join([f"{title} ({facts})\n", f"{study.answer or 'No answer yet.'}\n", *tables, figure])

@@ -184,7 +184,8 @@ def spell(study: Study, metric: str, figure: tuple[float, float], *, sign: bool 
     mean, width = (100 * value if metric in study.percent else value for value in figure)
     unit = " %" if metric in study.percent else ""
     digits = ".1f" if metric in study.percent else ".3f"
-    return f"{mean:{'+' if sign else ''}{digits}} +- {width:{digits}}{unit}"
+    around = "" if math.isnan(width) else f" +- {width:{digits}}"
+    return f"{mean:{'+' if sign else ''}{digits}}{around}{unit}"
 
 
 def draw(study: Study, cells: Sequence[Result]) -> Path:

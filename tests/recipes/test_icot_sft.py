@@ -124,7 +124,7 @@ GOOD = "1 2 * 3 4||8 4 0 + 0 3 6 0 #### 8 8 4 0\n"
         (GOOD + "1 2 * 3 4||5\n", [], "train.txt:2"),
         (
             GOOD,
-            ["evaluation.source=train.txt", "evaluation.split=train"],
+            ["evaluation.source=train.txt", "evaluation.split=train", "evaluation.subset=null"],
             "train.txt:1 of the test data asks what row 0",
         ),
         (GOOD, ["model.max_seq_len=16"], "row 0, the longest, has"),
