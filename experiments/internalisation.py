@@ -43,8 +43,8 @@ STUDY = Study(
     question="What does stepwise internalisation need?",
     answer=(
         "With one seed, no claim. Smoothing, a fresh optimizer at each removal and slow removal all matter, as in the "
-        "paper; four times faster ends near the model that never saw a step. Removal from the right does nearly as well "
-        "as from the left here, unlike in the paper."
+        "paper; four times faster ends near the model that never saw a step. Removal from the right does nearly as "
+        "well as from the left here, unlike in the paper."
     ),
     arms=tuple(ARMS),
     settings=("2x2",),
