@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from commands import TUNE, must, tune
 from contract import PER_EPOCH, checkpoint, differences, overrides_for, records, saved_steps, score, training_recipes
 from faulty import main as faulty
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipes", nargs="*", default=training_recipes())
     chosen = parser.parse_args()
+    torch.set_num_threads(1)  # a process forked from one that has OpenMP threads waits for them for ever
     tally, began = Tally(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         hub = Path(folder) / "hub"
