@@ -1,12 +1,18 @@
 """Shared settings of all tests, and what they count (see `tally`)."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import tally
 import torch
+from adapters_for_tests import WIDE
 from hypothesis import HealthCheck, settings
+
+from cot_components.data.tasks import write_hub_dataset
+from cot_components.models.export import save_pretrained
+from cot_components.models.tiny import tiny_llama, write_tiny_checkpoint
 
 settings.register_profile("test", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -15,6 +21,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 TABLE = tally.Table()
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory) -> Path:
+    """A folder like a user's, as hub downloads leave it: `model/`, `teacher/` and `data/`."""
+    folder = tmp_path_factory.mktemp("hub with a space")
+    write_tiny_checkpoint(folder / "model")
+    write_tiny_checkpoint(folder / "teacher", seed=1)
+    write_hub_dataset(folder / "data", train=64, held_out=16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wide(hub, tmp_path_factory) -> Path:
+    """As `hub`, with a model wide enough for NF4."""
+    folder = tmp_path_factory.mktemp("wide")
+    shutil.copytree(hub / "model", folder / "model")
+    save_pretrained(tiny_llama(384, **WIDE), folder / "model")
+    return folder
 
 
 def pytest_addoption(parser):

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
-from adapters_for_tests import STEPS, WIDE, arguments
+from adapters_for_tests import STEPS, arguments
 from commands import must, tune
 from contract import copied, differences, records, run
 from safetensors.torch import load_file
 
 from cot_components.errors import UserError
-from cot_components.models.export import save_pretrained
-from cot_components.models.tiny import tiny_llama, write_tiny_checkpoint
 from cot_components.training.compressed import _cut, _numbers, _parts
 from cot_components.training.distributed import World, shard
 
 EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, which takes a minute on a CPU
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hub")
-    write_tiny_checkpoint(folder / "model")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wide(hub, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wide")
-    shutil.copytree(hub / "model", folder / "model")
-    save_pretrained(tiny_llama(384, **WIDE), folder / "model")
-    return folder
 
 
 # A share of a weight that is too small for 8 bits stays in 32, so one process rounds what two do not.

@@ -69,14 +69,6 @@ OTHERS = [name for name in training_recipes() if name != "bt_sft"]
 assert len(OTHERS) >= 3
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hub")
-    write_tiny_checkpoint(folder / "model")
-    write_tiny_checkpoint(folder / "teacher", seed=1)
-    return folder
-
-
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_recipe(name, hub, tmp_path):
     """Four steps with evaluations; the last one has two rows, so that one of the four micro-batches is empty."""

@@ -6,16 +6,6 @@ from pathlib import Path
 import pytest
 from contract import Seen, overrides_for, run, score, training_recipes
 
-from cot_components.models.tiny import write_tiny_checkpoint
-
-
-@pytest.fixture(scope="session")
-def hub(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("hub")
-    write_tiny_checkpoint(folder / "model")
-    write_tiny_checkpoint(folder / "teacher", seed=1)
-    return folder
-
 
 class Undisturbed:
     """The arguments of a recipe's tiny run, its folder, and what it did."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from contract import TOTAL, checkpoint, copied, differences, patched, same_steps, saved_steps
@@ -134,11 +135,11 @@ def test_a_run_that_never_saved_starts_again(reference, tmp_path):
     assert seen.code == 0 and same_steps(seen, reference.seen, after=0)
 
 
-@pytest.mark.parametrize("blocked", ["file", "below a file"])
+@pytest.mark.parametrize("blocked", ["file", "below a file", "read-only"])
 def test_a_folder_that_cannot_be_made(reference, tmp_path, capsys, blocked):
     count("faults injected")
     (tmp_path / "file").write_text("x")
-    out = tmp_path / "file" if blocked == "file" else tmp_path / "file" / "out"
+    out = {"file": tmp_path / "file", "below a file": tmp_path / "file/out", "read-only": Path("/proc/out")}[blocked]
     assert reference.again(out).code == 2
     assert f"output_dir: cannot write to {out}: " in capsys.readouterr().err
 

@@ -1,19 +1,16 @@
 """LoRA, DoRA, QLoRA and 8-bit optimizer states by config: each learns, goes on bit for bit, and is exported."""
 
 import json
-import shutil
 
 import pytest
 import torch
-from adapters_for_tests import KINDS, STEPS, WIDE, arguments
+from adapters_for_tests import KINDS, STEPS, arguments
 from contract import checkpoint, copied, differences, records, run
 from models_for_tests import TINY_OVERRIDES
 from safetensors.torch import load_file
 
 from cot_components.models.adapter import logits
-from cot_components.models.export import save_pretrained
 from cot_components.models.load import load_model
-from cot_components.models.tiny import tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")  # peft 0.18 asks for an old name
 
@@ -23,15 +20,6 @@ def eager():
     """torchao compiles its optimizer step, which takes a minute on a CPU; uncompiled it is the same arithmetic."""
     with torch.compiler.set_stance("force_eager"):
         yield
-
-
-@pytest.fixture(scope="module")
-def wide(hub, tmp_path_factory):
-    """A checkpoint wide enough for NF4."""
-    folder = tmp_path_factory.mktemp("wide")
-    shutil.copytree(hub / "model", folder / "model")
-    save_pretrained(tiny_llama(384, **WIDE), folder / "model")
-    return folder
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
