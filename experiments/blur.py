@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping
 
-from cot_components.data.segments import Tags
-from cot_components.evaluation.answers import split_completion
 from cot_components.evaluation.compare import last_evaluation
-from cot_components.evaluation.evaluate import Evaluation
+from experiments.measures import sampled_wordings
 from experiments.runner import Cell, Study, recipe
 
 BLUR = "dataset.transforms.blur"
+LONGEST = "evaluation.max_new_tokens=160"
 ARMS = {
     "sft": [f"{BLUR}.ratio=0"],
     "token 0.2": [f"{BLUR}.ratio=0.2"],
@@ -36,21 +34,15 @@ SETTINGS = {
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `bt_sft`."""
     out = cell.fresh_folder()
-    still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", "evaluation.max_new_tokens=160"]
+    still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", LONGEST]
     place = [f"output_dir={out}", f"seed={cell.seed}"]
     recipe("bt_sft", "bt_sft/quickstart", *place, *still, *SETTINGS[cell.setting], *ARMS[cell.arm])
-    result = last_evaluation(out)
+    result, distinct = last_evaluation(out), sampled_wordings(out, LONGEST)
     shutil.rmtree(out)
     metrics = result.metrics()
     kept = ("answer_accuracy", "format_rate", "thought_tokens", "val_loss", "val_loss_thought", "val_loss_answer")
     figures = {name: float(metrics[name]) for name in kept if metrics.get(name) is not None}
-    return {**figures, "val_loss_blurred": result.losses.get("val_loss_blurred", 0.0), "wordings": wordings(result)}
-
-
-def wordings(result: Evaluation) -> float:
-    """Share of the greedy thoughts whose wording, with every number and name taken out, is that of no earlier one."""
-    told = [split_completion(example.completion, Tags())[0] or "" for example in result.examples]
-    return len({re.sub(r"\d+|[A-Z][a-z]+", "_", thought) for thought in told}) / max(len(told), 1)
+    return {**figures, "val_loss_blurred": result.losses.get("val_loss_blurred", 0.0), "wordings": distinct}
 
 
 STUDY = Study(
@@ -63,7 +55,7 @@ STUDY = Study(
         "answer_accuracy": "held-out answers correct",
         "format_rate": "well formed",
         "thought_tokens": "mean length of thoughts, tokens",
-        "wordings": "distinct wordings per thought",
+        "wordings": "distinct wordings, sampled",
         "val_loss": "held-out loss over all tokens, nats",
     },
     percent=("answer_accuracy", "format_rate", "wordings"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from experiments.runner import Cell, Study
-from experiments.targets import ALONE, LOSS, train
+from experiments.targets import ALONE, LOSS, METRICS, PERCENT, train
 
 SFT, DFT = [LOSS + "sft", *ALONE], [LOSS + "dft", *ALONE]
 BLUR = ["dataset.transforms.blur._component_=cot_components.transforms.Blur", "dataset.transforms.blur.ratio=0.5"]
@@ -40,7 +40,7 @@ STUDY = Study(
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="demonstrations",
-    metrics={"accuracy": "held-out answers correct", "val_loss": "held-out loss, nats"},
-    percent=("accuracy",),
+    metrics=METRICS,
+    percent=PERCENT,
     cell=cell,
 )

@@ -13,31 +13,39 @@ from experiments.starts import agent_base
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """The classes at threshold 0 (the paper's) or at a small one; both from the scores of one run of `shad`."""
-    out = cell.scratch / f"{cell.setting}_{cell.seed}"
-    recipe(
-        "shad",
-        "shad/quickstart",
-        f"output_dir={out}",
-        f"seed={cell.seed}",
-        f"threshold={cell.arm.split()[-1]}",
-        f"dataset.subset=tagged diversity:{cell.setting}",
-        "dataset.max_rows=800",
-        "shown_rows=0",
-        f"checkpointer.checkpoint_dir={agent_base(cell)}",
-    )
-    report = json.loads((out / "classes.json").read_text())
-    return {name: report[name] for name in ("error_rate", "recall")}
+    """The classes at the paper's threshold 0 and at 0.001 nats, both from the scores of one run of `shad`."""
+    out = cell.fresh_folder()
+    figures = {}
+    for name, threshold in (("at_zero", "0"), ("", "0.001")):
+        recipe(
+            "shad",
+            "shad/quickstart",
+            f"output_dir={out}",
+            f"seed={cell.seed}",
+            f"threshold={threshold}",
+            f"at_least={cell.arm.split()[0]}",
+            f"dataset.subset=tagged diversity:{cell.setting}",
+            "dataset.max_rows=800",
+            "shown_rows=0",
+            f"checkpointer.checkpoint_dir={agent_base(cell)}",
+        )
+        report = json.loads((out / "classes.json").read_text())
+        figures |= {f"{figure}{name and '_'}{name}": report[figure] for figure in ("error_rate", "recall")}
+    return figures
 
 
 STUDY = Study(
     name="discriminator",
     question="When does the shuffle-aware discriminator break?",
-    arms=("threshold 0", "threshold 0.001"),
-    settings=("1", "2", "4", "8", "16", "24"),
+    arms=("256 shuffled rows", "64 shuffled rows", "16 shuffled rows"),
+    settings=("1", "2", "4", "8", "24"),
     setting_label="words at each place of the phrase",
-    metrics={"error_rate": "wrong tokens", "recall": "reasoning found"},
-    percent=("error_rate", "recall"),
+    metrics={
+        "error_rate": "wrong tokens, line at 0.001 nats",
+        "error_rate_at_zero": "wrong tokens, line at 0",
+        "recall": "reasoning found, line at 0.001 nats",
+    },
+    percent=("error_rate", "error_rate_at_zero", "recall"),
     cell=cell,
     seeds=3,
 )

@@ -1,7 +1,8 @@
 """Which target for which demonstrations: presets on clean and on mistaken ones, with a good and with a bad teacher.
 
 The student has had a third of `make quickstart`'s training; the good teacher has had all of it, the bad one is the
-student itself. Seeds draw the weights both start from and the order of all training.
+student itself. Seeds draw the weights both start from and the order of all training. A number in a thought has one right
+value, the words around it have many: accuracy shows what a target does to the one, distinct wordings what to the other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 from collections.abc import Mapping
 
 from cot_components.evaluation.compare import last_evaluation
+from experiments.measures import sampled_wordings
 from experiments.runner import Cell, Study, recipe
 from experiments.starts import Start, student, teacher
 
@@ -31,6 +33,13 @@ SETTINGS = {
     "clean, bad teacher": ("plain", student),
 }
 
+METRICS = {
+    "accuracy": "held-out answers correct",
+    "wordings": "distinct wordings, sampled",
+    "val_loss": "held-out loss over all tokens, nats",
+}
+PERCENT = ("accuracy", "wordings")
+
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `target_sft`."""
@@ -46,10 +55,10 @@ def train(cell: Cell, subset: str, *overrides: str, reference: Start = teacher) 
         settings.append(f"reference.checkpointer.checkpoint_dir={reference(cell)}")
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}"]
     recipe("target_sft", "target_sft/quickstart", *still, *settings, *overrides)
-    result = last_evaluation(out)
+    result, distinct = last_evaluation(out), sampled_wordings(out)
     shutil.rmtree(out)
     assert result.answer_accuracy is not None
-    return {"accuracy": result.answer_accuracy, **result.losses}
+    return {"accuracy": result.answer_accuracy, "wordings": distinct, **result.losses}
 
 
 STUDY = Study(
@@ -58,7 +67,7 @@ STUDY = Study(
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="demonstrations",
-    metrics={"accuracy": "held-out answers correct", "val_loss": "held-out loss, nats"},
-    percent=("accuracy",),
+    metrics=METRICS,
+    percent=PERCENT,
     cell=cell,
 )
