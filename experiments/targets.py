@@ -1,8 +1,9 @@
 """Which target for which demonstrations: presets on clean and on mistaken ones, with a good and with a bad teacher.
 
 The student has had a third of `make quickstart`'s training; the good teacher has had all of it, the bad one is the
-student itself. Seeds draw the weights both start from and the order of all training. A number in a thought has one right
-value, the words around it have many: accuracy shows what a target does to the one, distinct wordings what to the other.
+student itself. Seeds draw the weights both start from and the order of all training. A number in a thought has one
+right value, the words around it have many: accuracy shows what a target does to the one, distinct wordings what it does
+to the other.
 """
 
 from __future__ import annotations
