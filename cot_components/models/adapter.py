@@ -29,6 +29,7 @@ from cot_components.data.batches import Batch
 from cot_components.errors import UserError
 from cot_components.losses.types import Head, Pairs
 from cot_components.models.attention import attend, document_mask
+from cot_components.models.rope import rotate_as_complex
 
 FORWARD_METHODS = ("loss", "next_logits")
 """Methods that run the model's forward: with FSDP2 they must be registered after sharding."""
@@ -54,6 +55,7 @@ def adapt(model: nn.Module) -> nn.Module:
     attentions: list[Any] = [module for module in model.modules() if hasattr(module, "_attention_call")]
     for attention in attentions:
         attention._attention_call = partial(attend, attention._attention_call)
+    rotate_as_complex(model)
     return model
 
 
