@@ -8,8 +8,7 @@ from pathlib import Path
 
 from cot_components.data.segments import Tags
 from cot_components.evaluation.answers import split_completion
-from cot_components.evaluation.compare import last_evaluation
-from cot_components.evaluation.evaluate import Evaluation
+from cot_components.evaluation.evaluate import Evaluation, read_evaluation
 from experiments.runner import recipe
 
 
@@ -19,7 +18,7 @@ def sampled_wordings(run: Path, *overrides: str) -> float:
     shutil.rmtree(out, ignore_errors=True)
     drawn = ["evaluation.temperature=1.0", f"output_dir={out}", *overrides]
     recipe("cot_eval", "cot_eval/quickstart", f"checkpointer.checkpoint_dir={run / 'model'}", *drawn)
-    share = wordings(last_evaluation(out))
+    share = wordings(read_evaluation(out / "evaluation.json"))
     shutil.rmtree(out)
     return share
 
