@@ -68,8 +68,9 @@ def main(argv: Sequence[str]) -> int:
     images = Path(argv[1]) if len(argv) > 1 else ROOT / "docs" / "images"
     plot_targets(STUDENT, OBSERVED, TEACHER, tokens=["six", "nine", "ten", "cat"], path=images / "targets.png")
     failed = 0
-    if (run := find_run(runs, "bt_sft_quickstart", "tokens.html")) is not None:
+    if (run := find_run(runs, "bt_sft_quickstart", "log.jsonl")) is not None:
         failed |= cot("plot", run, "--out", images / "bt_sft_quickstart_curves.png")
+    if (run := find_run(runs, "bt_sft_quickstart", "tokens.html")) is not None:
         shoot(run / "tokens.html", images / "bt_sft_quickstart_tokens.png", section="row-0", width=1140, height=300)
     without = find_run(runs, "icot_sft_no_cot", "log.jsonl")
     run = find_run(runs, "icot_sft_quickstart", "log.jsonl")

@@ -1,8 +1,9 @@
-"""What notebook 4 draws of `make quickstart-rft`: reports of the discriminator, and the scores of its first rows.
+"""What is committed of the quickstarts' runs: what README, figures and notebooks quote and draw.
 
-    make quickstart-rft && python -m experiments.keep runs
+    make quickstart && python -m experiments.keep runs        # keeps every run below that is there
 
-The scores of all rows are too large to commit; those kept are a folder that `Highlight` reads like any other.
+Logs of training, reports of the discriminator, and the scores of its first rows: those of all rows are too large to
+commit; the kept ones are a folder that `Highlight` reads like any other.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ import numpy as np
 from cot_components.data.scores import open_scores
 
 LOGS = Path(__file__).parent / "logs"
-REPORTS = ("shad_quickstart", "shad_diversity_4", "shad_diversity_24")
+TRAINED = (
+    *("bt_sft_quickstart", "sft_baseline", "dft_baseline", "target_sft_quickstart"),
+    *("icot_sft_quickstart", "icot_sft_no_cot"),
+)
+CLASSIFIED = ("shad_quickstart", "shad_diversity_4", "shad_diversity_24")
 SCORED_ROWS = 48
 
 
-def keep_report(run: Path, kept: Path) -> None:
-    """The report of classes, the config and the versions of a run of `shad`."""
+def keep_record(run: Path, kept: Path, record: str) -> None:
+    """A run's log or report, its config and versions."""
     kept.mkdir(parents=True, exist_ok=True)
-    for name in ("classes.json", "config.yaml", "versions.json"):
+    for name in (record, "config.yaml", "versions.json"):
         shutil.copy(run / name, kept)
 
 
@@ -41,12 +46,15 @@ def keep_scores(run: Path, kept: Path, *, num_rows: int = SCORED_ROWS) -> None:
     (kept / "meta.json").write_text(json.dumps({**scores.meta, "num_scored": num_scored}, indent=1) + "\n")
 
 
-def main(folder: str) -> int:
-    runs = Path(folder)
-    for name in REPORTS:
-        keep_report(runs / name, LOGS / name)
-    keep_scores(runs / "shad_quickstart" / "scores", LOGS / "shad_quickstart" / "scores")
-    return 0
+def main(folder: str) -> int | str:
+    records = {**dict.fromkeys(TRAINED, "log.jsonl"), **dict.fromkeys(CLASSIFIED, "classes.json")}
+    there = [name for name, record in records.items() if (Path(folder) / name / record).exists()]
+    for name in there:
+        keep_record(Path(folder) / name, LOGS / name, records[name])
+        print(f"kept: {LOGS / name}")
+    if CLASSIFIED[0] in there:
+        keep_scores(Path(folder) / CLASSIFIED[0] / "scores", LOGS / CLASSIFIED[0] / "scores")
+    return 0 if there else f"{folder} holds no run of a quickstart"
 
 
 if __name__ == "__main__":

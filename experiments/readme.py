@@ -14,8 +14,9 @@ README = Path(__file__).with_name("README.md")
 HEAD = """# What each method does, measured
 
 Every table is made of one small file per run (`results/STUDY/*.json`) by `python -m experiments`; no figure is
-written by hand. Mean and half the width of the 95 % interval over seeds (Student's t). **Bold**: the difference
-from the first arm, seed by seed, has an interval that excludes zero. Of twenty such differences, one comes by chance.
+written by hand. First row: mean and half the width of the 95 % interval over seeds (Student's t). Other rows: mean
+and, in brackets, the difference from the first row, seed by seed, with its interval; **bold** where that excludes zero.
+Of twenty differences that are none, one is bold by chance.
 
     make evidence STUDY=blur            # finished runs are skipped: a study can be stopped and resumed
     python -m experiments               # runs nothing: all figures and this page anew
@@ -75,10 +76,14 @@ def _table(study: Study, cells: Sequence[Result], metric: str) -> str:
 
 
 def _entry(study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str) -> str:
+    """The first arm's mean; of the others also the difference from it, seed by seed."""
     found, base = (values_of(cells, name, setting, metric) for name in (arm, study.arms[0]))
     if not found:
         return ""
-    text = spell(study, metric, interval(list(found.values())))
-    mean, width = interval([found[seed] - base[seed] for seed in sorted(set(found) & set(base))])
-    clear = arm != study.arms[0] and not math.isnan(width) and abs(mean) > width
-    return f"**{text}**" if clear else text
+    mean, width = interval(list(found.values()))
+    if arm == study.arms[0]:
+        return spell(study, metric, (mean, width))
+    effect = interval([found[seed] - base[seed] for seed in sorted(set(found) & set(base))])
+    told = spell(study, metric, effect, sign=True).removesuffix(" %")
+    clear = not math.isnan(effect[1]) and abs(effect[0]) > effect[1]
+    return f"{spell(study, metric, (mean, math.nan))} ({f'**{told}**' if clear else told})"

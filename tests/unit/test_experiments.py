@@ -122,7 +122,7 @@ def test_a_section_says_what_was_found(monkeypatch) -> None:
     runner.run(toy)
     lines = section(replace(toy, answer="It is.")).splitlines()
     assert lines[0] == "## Is new better?" and "12 runs, 3 seeds" in lines[2] and lines[4] == "It is."
-    assert "| new | **61.0 +- 2.5 %** | **61.0 +- 2.5 %** |" in lines
+    assert "| new | 61.0 % (**+10.0 +- 0.0**) | 61.0 % (**+10.0 +- 0.0**) |" in lines
     assert "| old | 51.0 +- 2.5 % | 51.0 +- 2.5 % |" in lines
 
 
