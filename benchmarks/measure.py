@@ -15,16 +15,16 @@ import torch
 Step = Callable[[], object]
 
 
-def seconds(steps: Mapping[str, Step], device: str, *, rounds: int = 4) -> dict[str, float]:
-    """Median seconds of each step, taking turns, the first round thrown away.
+def seconds(steps: Mapping[str, Step], device: str, *, rounds: int = 3, warm: bool = False) -> dict[str, float]:
+    """Median seconds of each step, taking turns; before that one round to warm up, unless they have run before.
 
     CPU: processor time of the process, so that other people's load counts little. GPU: events around the step.
     """
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
+    for _ in range(rounds + (not warm)):
         for name, step in steps.items():
             taken[name].append(_gpu_seconds(step) if device == "cuda" else _cpu_seconds(step))
-    return {name: statistics.median(values[1:]) for name, values in taken.items()}
+    return {name: statistics.median(values[-rounds:]) for name, values in taken.items()}
 
 
 def _cpu_seconds(step: Step) -> float:

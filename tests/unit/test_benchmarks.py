@@ -68,8 +68,10 @@ def test_an_unknown_name_and_an_absent_gpu(capsys: pytest.CaptureFixture[str], m
 
 def test_time_is_the_processors_and_steps_take_turns() -> None:
     order: list[str] = []
-    found = seconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, "cpu", rounds=3)
+    found = seconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, "cpu", rounds=2)
     assert order == ["a", "b"] * 3 and set(found) == {"a", "b"}
+    order.clear()
+    assert seconds({"a": lambda: order.append("a")}, "cpu", rounds=2, warm=True) and order == ["a", "a"]
 
 
 def test_peak_memory_is_what_a_step_takes_at_most() -> None:
