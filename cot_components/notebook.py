@@ -71,19 +71,23 @@ def tune(*arguments: str, expect: int = 0) -> str:
     return done.stdout + (done.stderr if expect else "")
 
 
-def study(name: str) -> str:
-    """The table of a study of the repository, from the results committed there; one line where none are yet.
+def study(name: str) -> None:
+    """Show a study of the repository from the results committed there: its question, its answer so far, tables, figure.
 
     Args:
         name: of a module in `experiments`, which lies beside the folder of the notebooks.
     """
+    from IPython.display import Image, Markdown, display
+
     root = Path.cwd().parent
-    if not list((root / "experiments" / "results" / name).glob("*.json")):
-        return f"NOT RUN yet: python -m experiments {name}"
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    runner, found = import_module("experiments.runner"), import_module(f"experiments.{name}").STUDY
-    return runner.table(found, runner.read_cells(found))
+    readme, runner = import_module("experiments.readme"), import_module("experiments.runner")
+    lines = readme.section(readme.load(name)).splitlines()
+    display(Markdown("\n".join(line for line in lines if not line.startswith("!["))))
+    figure = runner.RESULTS / name / "figure.png"
+    if figure.exists():
+        display(Image(figure))
 
 
 def tune_and_kill(appears: Path, *arguments: str) -> int:

@@ -6,6 +6,7 @@ import json
 import platform
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from cot_components.training.float8 import convert_to_float8
 from cot_components.training.run_folder import Earlier, enter_folder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+VERSIONS = "versions.json"
 
 
 class Run(NamedTuple):
@@ -67,16 +69,29 @@ def start_run(
     folder = Path(output_dir).absolute()
     earlier = world.first_decides(lambda: enter_folder(folder, config, resume=resume))
     if world.is_first:
-        (folder / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
-        for message in earlier.messages if earlier else ():
+        for message in (*earlier.messages, *_changes(folder / VERSIONS)) if earlier else ():
             print(message, flush=True)
+        (folder / VERSIONS).write_text(json.dumps(versions(), indent=2) + "\n")
     return Run(folder, world.device, DTYPES[dtype], world, earlier)
 
 
+def _changes(written: Path) -> list[str]:
+    """A line for the user where a run's numbers depend on something that is not what it was when the run began."""
+    with suppress(OSError, ValueError, AttributeError):
+        before, now = json.loads(written.read_text(encoding="utf-8")), versions()
+        changed = [
+            f"{name} was {before[name]}, is {now[name]}" for name in now if before.get(name) not in (None, now[name])
+        ]
+        if changed:
+            return [f"{'; '.join(changed)}: sums may be rounded otherwise than before"]
+    return []
+
+
 def versions() -> dict[str, str]:
-    """Versions of what decides a run's numbers."""
+    """Versions of what decides a run's numbers, down to how its sums are rounded."""
     names = ("cot-components", "torch", "torchtune", "torchao", "numpy", "tokenizers", "datasets")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+    found = {name: metadata.version(name) for name in names}
+    return {"python": platform.python_version(), **found, "cpu threads": str(torch.get_num_threads())}
 
 
 def pick_device(device: str) -> torch.device:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from contract import TOTAL, checkpoint, copied, differences, patched, same_steps, saved_steps
 from tally import count
 
@@ -127,6 +128,19 @@ def test_a_checkpoint_by_its_path(reference, tmp_path):
     seen = reference.again(new, f"resume={checkpoint(reference.out, 8)}")
     assert seen.code == 0 and same_steps(seen, reference.seen, after=8)
     assert differences(reference.out, new) == []
+
+
+@pytest.mark.parametrize(("before", "told"), [("7", "cpu threads was 7, is "), (None, "")])
+def test_what_rounds_sums_otherwise_is_said(bt_sft, tmp_path, capsys, before, told):
+    out = copied(bt_sft.out, tmp_path / "out", until=8)
+    versions = json.loads((out / "versions.json").read_text())
+    if before:
+        versions["cpu threads"] = before
+    (out / "versions.json").write_text(json.dumps(versions))
+    assert bt_sft.again(out).code == 0
+    printed = capsys.readouterr().out
+    assert "resumed from" in printed and (told in printed if told else "rounded" not in printed)
+    assert json.loads((out / "versions.json").read_text())["cpu threads"] == str(torch.get_num_threads())
 
 
 def test_a_run_that_never_saved_starts_again(reference, tmp_path):

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot
 
 from cot_components import notebook
 from cot_components.errors import UserError
@@ -63,19 +64,18 @@ def test_a_run_is_killed_when_a_path_appears(tmp_path, monkeypatch):
 
 
 def test_a_study_is_shown_from_its_results_alone(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    assert notebook.study("blur") == "NOT RUN yet: python -m experiments blur"
-    results = tmp_path / "experiments" / "results" / "blur"
-    results.mkdir(parents=True)
-    cell = {
-        "arm": "sft",
-        "setting": "clean",
-        "seed": 0,
-        "figures": {"answer_accuracy": 0.5},
-        "seconds": 1,
-        "versions": {},
-    }
-    (results / "clean__sft__0.json").write_text(json.dumps(cell))
-    monkeypatch.setattr("experiments.runner.RESULTS", results.parent)
-    assert "50.0" in notebook.study("blur")
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("experiments.runner.RESULTS", tmp_path)
+    notebook.study("blur")
+    assert [type(it).__name__ for it in shown] == ["Markdown"] and "`make evidence STUDY=blur`: not run yet" in shown[
+        0
+    ].data
+    place = {"arm": "sft", "setting": "clean", "seed": 0, "seconds": 1, "versions": {}}
+    (tmp_path / "blur").mkdir()
+    (tmp_path / "blur" / "a.json").write_text(json.dumps({**place, "figures": {"answer_accuracy": 0.5}}))
+    pyplot.figure().savefig(tmp_path / "blur" / "figure.png")
+    shown.clear()
+    notebook.study("blur")
+    assert [type(it).__name__ for it in shown] == ["Markdown", "Image"]
+    assert "| sft | 50.0 % |" in shown[0].data and "![" not in shown[0].data
