@@ -27,14 +27,14 @@ def main(argv: list[str]) -> int:
     everything: list[Row] = []
     began = processor_seconds()
     for name in options.names or BENCHMARKS:
+        so_far = processor_seconds()
         print(f"\n{name} on {options.device}\n{HEADER}", flush=True)
         rows = []
         for row in run(name, options.device):
             print(row.line(), flush=True)
             rows.append(row)
-        print(
-            f"written to {write(name, rows, options.device, f'python -m benchmarks {name} --device {options.device}')}"
-        )
+        path = write(name, rows, options.device, f"python -m benchmarks {name} --device {options.device}")
+        print(f"written to {path} after {processor_seconds() - so_far:,.0f} s of processor time")
         everything += rows
     count = {verdict: sum(row.verdict == verdict for row in everything) for verdict in ("ok", "MISSED", "NOT RUN")}
     print(f"\n{count['ok']} gates kept, {count['MISSED']} missed, {count['NOT RUN']} rows not run")
