@@ -62,7 +62,7 @@ def load_model(
         The model, adapted (see `cot_components.models.adapter.adapt`).
 
     Raises:
-        UserError: weights that do not fit the model; names the first tensor that differs.
+        UserError: a folder that torchtune refuses; weights that do not fit the model, the first that differs by name.
     """
     from torchtune.modules.peft import get_adapter_params, set_trainable_params
     from torchtune.training import MODEL_KEY, set_default_dtype
@@ -73,7 +73,10 @@ def load_model(
     if checkpointer is None:
         start_from_scratch(built)
     else:
-        weights = build(checkpointer).load_checkpoint()[MODEL_KEY]
+        try:
+            weights = build(checkpointer).load_checkpoint()[MODEL_KEY]
+        except ValueError as error:  # torchtune's way to refuse a folder
+            raise UserError(f"checkpointer: {error}") from error
         grow_vocabulary(
             built, len(weights[EMBEDDING]) if EMBEDDING in weights else 0
         )  # a run may have added tag tokens

@@ -9,8 +9,10 @@ from models_for_tests import TINY_OVERRIDES
 from omegaconf import OmegaConf
 
 from cot_components.config import find_config
+from cot_components.errors import UserError
 from cot_components.models.adapter import logits
 from cot_components.models.load import load_model
+from cot_components.models.tiny import SHAPE
 from cot_components.viz.log import read_log
 
 ON_CPU = ["device=cpu", "dtype=fp32", "compile=false", "num_workers=0", "batch_size=4", "gradient_accumulation_steps=2"]
@@ -187,6 +189,23 @@ def test_a_missing_checkpoint_is_one_sentence(hub, tmp_path):
     )
     assert user_error(result).startswith("checkpointer.checkpoint_dir: no folder /no/such/folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_torchtune_refuses_is_one_sentence(hub):
+    node = {
+        "_component_": "torchtune.training.FullModelHFCheckpointer",
+        "checkpoint_dir": str(hub / "model"),
+        "checkpoint_files": ["model.safetensors"],
+        "model_type": "LLAMA3_2",
+        "output_dir": str(hub / "model" / "inside"),
+    }
+    with pytest.raises(UserError, match=r"^checkpointer: The output directory cannot be"):
+        load_model(
+            {"_component_": "torchtune.models.llama3_2.llama3_2", "vocab_size": 384, **SHAPE},
+            node,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
 
 
 def test_weights_that_do_not_fit_are_named(hub, tmp_path):
