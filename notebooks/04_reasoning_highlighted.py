@@ -196,7 +196,7 @@ for words, report in reports.items():
 # the repository:
 
 # %%
-print(study("discriminator"))
+study("discriminator")
 
 # %% [markdown]
 # ## Weigh
@@ -285,7 +285,7 @@ torch.testing.assert_close(highlighted.objective.sum(), (rule * plain).sum())
 # Rho-1 and a format rule. The base copies already; it lacks the format, which the weights take from:
 
 # %%
-print(study("highlight"))
+study("highlight")
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True.
