@@ -242,7 +242,7 @@ Markdown(f"""
 # Two digits show the mechanism. Several seeds, controls, and tasks that need it are the study of the repository:
 
 # %%
-print(study("internalisation"))
+study("internalisation")
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True.
