@@ -8,6 +8,8 @@ to the other.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 
@@ -49,17 +51,25 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 
 def train(cell: Cell, subset: str, *overrides: str, reference: Start = teacher) -> dict[str, float]:
-    """Accuracy and held-out losses of the student after `target_sft` on demonstrations of one style."""
-    out = cell.fresh_folder()
+    """Accuracy and held-out losses of the student after `target_sft` on demonstrations of one style.
+
+    Another cell, also of another study, that trains the same way gets the same figures and trains nothing.
+    """
     settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"checkpointer.checkpoint_dir={student(cell)}"]
     if ALONE[-1] not in overrides:
         settings.append(f"reference.checkpointer.checkpoint_dir={reference(cell)}")
-    still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}"]
-    recipe("target_sft", "target_sft/quickstart", *still, *settings, *overrides)
-    result, distinct = last_evaluation(out), sampled_wordings(out)
-    shutil.rmtree(out)
-    assert result.answer_accuracy is not None
-    return {"accuracy": result.answer_accuracy, "wordings": distinct, **result.losses}
+    digest = hashlib.blake2b(" ".join([*settings, *overrides]).encode(), digest_size=8).hexdigest()
+    kept = cell.scratch.parent / "trained" / f"{digest}.json"
+    if not kept.exists():
+        out = cell.fresh_folder()
+        still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}"]
+        recipe("target_sft", "target_sft/quickstart", *still, *settings, *overrides)
+        result, distinct = last_evaluation(out), sampled_wordings(out)
+        shutil.rmtree(out)
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps({"accuracy": result.answer_accuracy, "wordings": distinct, **result.losses}))
+    figures: dict[str, float] = json.loads(kept.read_text())
+    return figures
 
 
 STUDY = Study(
