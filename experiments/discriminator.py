@@ -15,7 +15,7 @@ from experiments.starts import agent_base
 def cell(cell: Cell) -> Mapping[str, float]:
     """The classes at the paper's threshold 0 and at 0.001 nats, both from the scores of one run of `shad`."""
     out = cell.fresh_folder()
-    figures = {}
+    figures: dict[str, float] = {}
     for name, threshold in (("at_zero", "0"), ("", "0.001")):
         recipe(
             "shad",
