@@ -64,6 +64,14 @@ def adapted(start: Path) -> list[str]:
 STUDY = Study(
     name="blur",
     question="Does blurring thoughts help, and when?",
+    answer="Not here, at equal updates. From random weights every blurred share costs answers in every seed, on "
+    "many rows and on few: a fifth 10 to 16 points, half 32 to 39. A model that can think already (73, 66 "
+    "and 13 % right before, by seed) loses nothing measurable with a fifth blurred on traces of which "
+    "some have a wrong step, 11 points with half, 19 with half in spans. Thoughts of another teacher, who "
+    "begins at the end, are learnt as text and lead to no answers, blurred or not. Sampled thoughts "
+    "become more diverse with a fixed blur of few rows (52 against 44 % distinct wordings) and hardly "
+    "otherwise. With all of a thought blurred the model unlearns to write one. Whether a large pre- "
+    "trained model gains is not shown. (With one epoch a fixed blur is the redrawn one.)",
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="traces",

@@ -208,7 +208,7 @@ Image(plot_run(runs / "blurred", runs / "curves.png").read_bytes(), width=860)
 # it helps takes controls and several seeds. This is the study of the repository, as far as it has been run.
 
 # %%
-print(study("blur"))
+study("blur")
 
 # %% [markdown]
 # ## The real thing

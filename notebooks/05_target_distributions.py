@@ -223,7 +223,7 @@ assert ends["dft"][2] > 0.9 and ends["target_sft 0.5"][1] > 0.9
 # one too high. It takes three minutes. Over several seeds, with controls, it is the study of the repository:
 
 # %%
-print(study("targets"))
+study("targets")
 
 # %% [markdown]
 # Here is the recipe itself for a few steps, to see the command and the shape of a config with a teacher. The tiny
