@@ -51,9 +51,20 @@ def recipe(
             raise SystemExit(2) from None
         finally:
             release_locks()
+        _leave()
 
     run.__dict__["supplies"] = dict(supplies or {})  # with `__wrapped__`: what checks a config without running it
     return run
+
+
+def _leave() -> None:
+    """End one process of several here. All is written and the group closed; an abort of some native thread while Python
+    winds down, which torch with gloo was seen to do, would make torchrun call a finished run failed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[str, Iterable[str]]) -> dict[str, Any]:
