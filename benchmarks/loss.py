@@ -26,8 +26,6 @@ GPU_SHAPE = (8192, 2048, 128256)
 GPU_FLOPS = 790e12
 """bf16 products on random data on one H200, the floor's speed."""
 IGNORED = (0.0, 0.5, 0.8)
-SHARES_UP_TO = 50_000
-"""Size of a vocabulary beyond which peers without gates are compared with nothing ignored only: minutes otherwise."""
 MIB = 2.0**20
 
 
@@ -86,9 +84,8 @@ def rows(device: str) -> Iterator[Row]:
         for ignored, time_gate in zip(IGNORED, time_gates, strict=True):
             gates = {NAIVE: (time_gate, peak_gate)}
             yield from compare(shape, ignored, {NAIVE: naive, **peers}, gates, "cpu", torch.float32)
-            peers.pop(TORCH_CHUNKED, None)  # slow at any share; chunks of two rows at the larger vocabulary
-            if shape[2] > SHARES_UP_TO:
-                peers.clear()
+            peers.pop(TORCH_CHUNKED, None)  # as slow at any share
+        peers.clear()  # they have no gates, and the larger vocabulary would take minutes more
     for name, reason in absent.items():
         yield Row("time and peak", name, "", note=reason)
     yield from presets("cpu")
