@@ -68,9 +68,8 @@ def test_a_study_is_shown_from_its_results_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     monkeypatch.setattr("experiments.runner.RESULTS", tmp_path)
     notebook.study("blur")
-    assert [type(it).__name__ for it in shown] == ["Markdown"] and "`make evidence STUDY=blur`: not run yet" in shown[
-        0
-    ].data
+    (only,) = shown
+    assert type(only).__name__ == "Markdown" and "`make evidence STUDY=blur`: not run yet" in only.data
     place = {"arm": "sft", "setting": "clean", "seed": 0, "seconds": 1, "versions": {}}
     (tmp_path / "blur").mkdir()
     (tmp_path / "blur" / "a.json").write_text(json.dumps({**place, "figures": {"answer_accuracy": 0.5}}))
