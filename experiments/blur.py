@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cot_components.evaluation.compare import last_evaluation
+from cot_components.models.load import exported_checkpointer
 from experiments.measures import sampled_wordings
 from experiments.runner import Cell, Study, recipe
 from experiments.starts import student
@@ -51,14 +52,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 def adapted(start: Path) -> list[str]:
     """What makes a run start from an exported model."""
-    node = {
-        "_component_": "torchtune.training.FullModelHFCheckpointer",
-        "checkpoint_dir": start,
-        "checkpoint_files": "[model.safetensors]",
-        "model_type": "LLAMA3_2",
-        "output_dir": "${output_dir}",
-    }
-    return [f"checkpointer.{key}={value}" for key, value in node.items()]
+    return [f"checkpointer.{key}={value}" for key, value in exported_checkpointer(start).items()]
 
 
 STUDY = Study(

@@ -112,7 +112,7 @@ def exported_checkpointer(folder: Path) -> dict[str, Any]:
         "checkpoint_dir": str(folder),
         "checkpoint_files": ["model.safetensors"],
         "model_type": _TORCHTUNE_TYPES[kind],
-        "output_dir": str(folder),
+        "output_dir": str(folder.parent),  # torchtune wants one outside; nothing is written
     }
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from cot_components.config import find_config
 from cot_components.errors import UserError
 from cot_components.models.adapter import logits
-from cot_components.models.load import load_model
+from cot_components.models.load import exported_checkpointer, load_model
 from cot_components.models.tiny import SHAPE
 from cot_components.viz.log import read_log
 
@@ -191,21 +191,13 @@ def test_a_missing_checkpoint_is_one_sentence(hub, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_torchtune_refuses_is_one_sentence(hub):
-    node = {
-        "_component_": "torchtune.training.FullModelHFCheckpointer",
-        "checkpoint_dir": str(hub / "model"),
-        "checkpoint_files": ["model.safetensors"],
-        "model_type": "LLAMA3_2",
-        "output_dir": str(hub / "model" / "inside"),
-    }
+def test_an_exported_folder_is_read_and_what_torchtune_refuses_is_one_sentence(hub):
+    model = {"_component_": "torchtune.models.llama3_2.llama3_2", "vocab_size": 384, **SHAPE}
+    place = {"device": torch.device("cpu"), "dtype": torch.float32}
+    node = exported_checkpointer(hub / "model")
+    assert load_model(model, node, **place).tok_embeddings.weight.std() > 0
     with pytest.raises(UserError, match=r"^checkpointer: The output directory cannot be"):
-        load_model(
-            {"_component_": "torchtune.models.llama3_2.llama3_2", "vocab_size": 384, **SHAPE},
-            node,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-        )
+        load_model(model, {**node, "output_dir": str(hub / "model" / "inside")}, **place)
 
 
 def test_weights_that_do_not_fit_are_named(hub, tmp_path):
