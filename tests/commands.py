@@ -18,13 +18,16 @@ def run(
     *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: int = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; never raises for its exit code."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(env or {})}
-    environment.pop("PYTHONPATH", None)
-    environment |= {k: v for k, v in (env or {}).items() if k == "PYTHONPATH"}
     arguments = [str(part) for part in command]
     return subprocess.run(
-        arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        arguments, cwd=cwd, env=environment(env), capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Of every command: one thread, so that sums are rounded alike; no import path but what `more` names."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(more or {})}
 
 
 def tune(*arguments: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess[str]:

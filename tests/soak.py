@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from commands import TUNE, must, tune
+from commands import TUNE, environment, must, tune
 from contract import PER_EPOCH, checkpoint, differences, overrides_for, records, saved_steps, score, training_recipes
 from faulty import main as faulty
 
@@ -205,11 +205,10 @@ def killed_at_random(kills: int, seed: int, hub: Path, work: Path, tally: Tally)
     print(f"bt_sft: undisturbed {total} steps in {time.monotonic() - began:.0f} s", flush=True)
     out = work / "out"
     words = ["--config", "bt_sft/quickstart", *arguments("bt_sft", hub, out, *longer)]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the undisturbed run: two threads round sums otherwise
     for number in range(1, kills + 1):
         before = last_saved(out)
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([TUNE, "run", "bt_sft", *words], cwd=work, env=one_thread, **quiet)
+        process = subprocess.Popen([TUNE, "run", "bt_sft", *words], cwd=work, env=environment(), **quiet)
         trains = chance.random() > 1 / 3
         while trains and process.poll() is None and last_saved(out) == before:
             time.sleep(0.005)
