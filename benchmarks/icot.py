@@ -56,7 +56,7 @@ class Case(NamedTuple):
 WIDTH_128, WIDTH_768, QUICKSTART = "width 128, 50,257 ids", "width 768, 50,257 ids", "width 64, 290 ids"
 CASES = [
     *(Case(f"{WIDTH_128}, 3x3, {n} of 25 removed", 50_257, 128, 3, 32, n, True) for n in (0, 12, 25)),
-    Case(f"{WIDTH_768}, 4x4, 47 of 47 removed", 50_257, 768, 4, 32, 47, False),
+    Case(f"{WIDTH_768}, 4x4, 47 of 47 removed", 50_257, 768, 4, 16, 47, False),
     *(Case(f"{QUICKSTART}, 2x2, {n} of 9 removed", 290, 64, 2, 128, n, False) for n in (0, 4, 9)),
 ]
 """Two layers and four heads each: a small model with GPT-2's tokenizer, the published from-scratch model, and that of

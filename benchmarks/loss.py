@@ -134,7 +134,7 @@ WHOLE_ROW = {
 
 def presets(device: str) -> Iterator[Row]:
     """Every kind of preset against our own nll at half the tokens ignored."""
-    inputs = Inputs((1024, 512, 32768), 0.5, device, torch.float32)
+    inputs = Inputs((512, 512, 32768), 0.5, device, torch.float32)
     everything = {**OBSERVED_ONLY, **{name: loss for name, (loss, _) in WHOLE_ROW.items()}}
     steps = {name: inputs.step(loss) for name, loss in {"nll": losses.sft(), **everything}.items()}
     times = seconds(steps, device)

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 
 from cot_components.viz.log import read_log
-from experiments.runner import Cell, Study, recipe
+from experiments.runner import Cell, Study, once, recipe
 
 ARMS = {
     "full": [],
@@ -29,12 +29,17 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 def train(cell: Cell, *overrides: str) -> dict[str, float]:
     """One run of `icot_sft`; accuracy at the end, and the lowest on the way from the first removal on."""
-    out = cell.fresh_folder()
-    recipe("icot_sft", "icot_sft/quickstart", f"output_dir={out}", f"seed={cell.seed}", *overrides)
-    evaluations = [record for record in read_log(out) if "answer_accuracy" in record]
-    shutil.rmtree(out)
-    lowest = min(record["answer_accuracy"] for record in evaluations if record["removed"] >= 1)
-    return {"accuracy": evaluations[-1]["answer_accuracy"], "lowest": lowest}
+
+    def measure() -> dict[str, float]:
+        out = cell.fresh_folder()
+        recipe("icot_sft", "icot_sft/quickstart", f"output_dir={out}", *settings)
+        evaluations = [record for record in read_log(out) if "answer_accuracy" in record]
+        shutil.rmtree(out)
+        lowest = min(record["answer_accuracy"] for record in evaluations if record["removed"] >= 1)
+        return {"accuracy": evaluations[-1]["answer_accuracy"], "lowest": lowest}
+
+    settings = [f"seed={cell.seed}", *overrides]
+    return once(cell, ["icot_sft", *settings], measure)
 
 
 METRICS = {"accuracy": "right without a step", "lowest": "lowest on the way"}

@@ -8,6 +8,7 @@ it keeps in `Cell.scratch`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import math
@@ -243,6 +244,16 @@ def recipe(name: str, config: str, *overrides: str) -> None:
         if process.exitcode:
             told = Path(said.name).read_text(errors="replace")[-2000:]
             raise UserError(f"tune run {name} {' '.join(words)} ended with {process.exitcode}: {told}")
+
+
+def once(cell: Cell, words: Sequence[str], measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+    """What `measure` returns; for words that it has been called with before, by any cell of any study, what it did."""
+    digest = hashlib.blake2b(" ".join(words).encode(), digest_size=8).hexdigest()
+    kept = cell.scratch.parent / "trained" / f"{digest}.json"
+    if not kept.exists():
+        _write(kept, measure())
+    figures: dict[str, float] = json.loads(kept.read_text())
+    return figures
 
 
 _FORKS = multiprocessing.get_context("forkserver")

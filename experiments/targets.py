@@ -8,14 +8,12 @@ to the other.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 
 from cot_components.evaluation.compare import last_evaluation
 from experiments.measures import sampled_wordings
-from experiments.runner import Cell, Study, recipe
+from experiments.runner import Cell, Study, once, recipe
 from experiments.starts import Start, student, teacher
 
 LOSS = "loss=cot_components.losses."
@@ -58,18 +56,17 @@ def train(cell: Cell, subset: str, *overrides: str, reference: Start = teacher) 
     settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"checkpointer.checkpoint_dir={student(cell)}"]
     if ALONE[-1] not in overrides:
         settings.append(f"reference.checkpointer.checkpoint_dir={reference(cell)}")
-    digest = hashlib.blake2b(" ".join([*settings, *overrides]).encode(), digest_size=8).hexdigest()
-    kept = cell.scratch.parent / "trained" / f"{digest}.json"
-    if not kept.exists():
+    settings.extend(overrides)
+
+    def measure() -> dict[str, float]:
         out = cell.fresh_folder()
         still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}"]
-        recipe("target_sft", "target_sft/quickstart", *still, *settings, *overrides)
+        recipe("target_sft", "target_sft/quickstart", *still, *settings)
         result, distinct = last_evaluation(out), sampled_wordings(out)
         shutil.rmtree(out)
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps({"accuracy": result.answer_accuracy, "wordings": distinct, **result.losses}))
-    figures: dict[str, float] = json.loads(kept.read_text())
-    return figures
+        return {"accuracy": result.answer_accuracy, "wordings": distinct, **result.losses}
+
+    return once(cell, settings, measure)
 
 
 STUDY = Study(
