@@ -44,8 +44,11 @@ def _gpu_seconds(step: Step) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def peak_bytes(step: Step, device: str) -> int:
-    """Most memory the step took beyond what was there before it."""
+def peak_bytes(step: Step, device: str, *, rehearsal: Step | None = None) -> int:
+    """Most memory the step took beyond what was there before it.
+
+    rehearsal: on a CPU, a smaller step that runs the same code, so that the code is in memory; the step itself if None.
+    """
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
@@ -54,18 +57,18 @@ def peak_bytes(step: Step, device: str) -> int:
         step()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    return _peak_in_a_child(step)
+    return _peak_in_a_child(step, rehearsal or step)
 
 
-def _peak_in_a_child(step: Step) -> int:
-    """In a forked child, which nobody else's freed memory can help, after one step that loads all the code it needs."""
+def _peak_in_a_child(step: Step, rehearsal: Step) -> int:
+    """In a forked child, which nobody else's freed memory can help, after a step that loads all the code it needs."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)  # the parent's OpenMP threads do not exist here; waiting for them would be for ever
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, fixed: large blocks go back to the system when they are freed
-        step()
+        rehearsal()
         libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is there now
         before = _status("VmRSS")

@@ -13,6 +13,7 @@ STUDIES = {
         "discriminator",
         "compositions",
         "internalised_targets",
+        "blur_large",
     )
 }
 """Name on the command line -> module."""

@@ -2,13 +2,14 @@
 
 Two settings start from random weights: 400 steps of 32 rows, on 3,200 traces or on 640 (memorisation). A third of what
 `make quickstart` trains: arms still differ there. Two adapt the student of `experiments.starts`, which solves most
-tasks in thoughts of its own, in 100 steps on 3,200 traces: some with a wrong step, or all told by another teacher.
+tasks in thoughts of its own, in 100 steps on 3,200 traces: some with a wrong step, or all told by another teacher. The
+last is another task, from random weights: products of two-digit numbers, whose thoughts have nothing but figures.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cot_components.evaluation.compare import last_evaluation
@@ -27,27 +28,44 @@ ARMS = {
     "span 0.5": [f"{BLUR}.ratio=0.5", f"{BLUR}.granularity=span"],
     "fixed 0.5": [f"{BLUR}.ratio=0.5", f"{BLUR}.redraw=once"],
 }
+PRODUCTS = [
+    "dataset.source=generated_multiplication",
+    "evaluation.source=generated_multiplication",
+    'dataset.subset="2"',
+    'evaluation.subset="2"',
+    "evaluation.extractor=gsm8k",
+    "dataset.transforms.blur.keep_first=1",
+]
 SETTINGS = {
     "clean": ["dataset.max_rows=3200", "epochs=4"],
     "small": ["dataset.max_rows=640", "epochs=20"],
     "slips, adapted": ["dataset.max_rows=3200", "dataset.subset=slips", "epochs=1"],
     "foreign, adapted": ["dataset.max_rows=3200", "dataset.subset=verbose", "epochs=1"],
+    "products": [*PRODUCTS, "dataset.max_rows=6400", "epochs=10"],
 }
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `bt_sft`."""
+    start = adapted(student(cell)) if "adapted" in cell.setting else []
+    return train(cell, *start, *SETTINGS[cell.setting], *ARMS[cell.arm])
+
+
+def train(cell: Cell, *overrides: str, size: Sequence[str] = ()) -> dict[str, float]:
+    """Figures of the model that one run of `bt_sft` leaves. size: overrides that every run of the model takes."""
     out = cell.fresh_folder()
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}", f"seed={cell.seed}"]
-    longest = "evaluation.max_new_tokens=224" if "foreign" in cell.setting else "evaluation.max_new_tokens=80"
-    start = adapted(student(cell)) if "adapted" in cell.setting else []
-    recipe("bt_sft", "bt_sft/quickstart", *still, longest, *start, *SETTINGS[cell.setting], *ARMS[cell.arm])
-    result, distinct = last_evaluation(out), sampled_wordings(out, longest)
-    shutil.rmtree(out)
+    longest = f"evaluation.max_new_tokens={224 if 'dataset.subset=verbose' in overrides else 80}"
+    recipe("bt_sft", "bt_sft/quickstart", *still, longest, *overrides, *size)
+    result = last_evaluation(out)
     metrics = result.metrics()
     kept = ("answer_accuracy", "format_rate", "thought_tokens", "val_loss", "val_loss_thought", "val_loss_answer")
     figures = {name: float(metrics[name]) for name in kept if metrics.get(name) is not None}
-    return {**figures, "val_loss_blurred": result.losses.get("val_loss_blurred", 0.0), "wordings": distinct}
+    figures["val_loss_blurred"] = result.losses.get("val_loss_blurred", 0.0)
+    if PRODUCTS[0] not in overrides:  # whose thoughts have no words
+        figures["wordings"] = sampled_wordings(out, longest, *size)
+    shutil.rmtree(out)
+    return figures
 
 
 def adapted(start: Path) -> list[str]:

@@ -31,6 +31,7 @@ These need a GPU. Each is ready, as `tune run RECIPE --config CONFIG`:
 | study | recipe and config |
 |---|---|
 | 4 x 4 digits from random weights, the paper's test file | `icot_sft`, `icot_sft/scratch_2L4H_4x4` |
+| its ablations | one each of `curriculum.smoothing=.inf`, `.reset_optimizer=false`, `.side=right`, `.per_epoch=32` |
 | 5 x 5, 7 x 7, 9 x 9 digits | `icot_sft`, `icot_sft/gpt2_5x5`, `gpt2_7x7`, `gpt2_9x9` |
 | GSM8K with GPT-2 | `icot_sft`, `icot_sft/gpt2_gsm8k` |
 | blurring on Magpie traces | `bt_sft`, `bt_sft/llama3_2_1B` |
@@ -53,7 +54,7 @@ def section(study: Study) -> str:
     """Question, answer, tables, figure and command of a study; what has no cell yet says so."""
     title = f"## {study.question}\n\n`make evidence STUDY={study.name}`"
     if not has_cells(study):
-        return f"{title}: not run yet.\n"
+        return f"{title}: not run{f', needs {study.needs}' if study.needs else ' yet'}.\n"
     cells = read_cells(study)
     seeds = sorted({cell.seed for cell in cells})
     minutes = sum(cell.seconds for cell in cells) / 60

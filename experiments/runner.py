@@ -62,6 +62,7 @@ class Study:
     metrics:   figure -> how tables and axes call it; those named in `percent` are shares
     cell:      runs one cell; figures that are not in `metrics` are kept, not shown
     seeds:     0 to seeds - 1
+    needs:     what the machine must have that a laptop has not
     """
 
     name: str
@@ -74,6 +75,7 @@ class Study:
     seeds: int = 5
     percent: Sequence[str] = ()
     setting_label: str = "setting"
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,8 @@ def table(study: Study, cells: Sequence[Result]) -> str:
             base = values_of(cells, study.arms[0], setting, metric)
             for arm in study.arms:
                 found = values_of(cells, arm, setting, metric)
+                if not found:
+                    continue
                 line = f"  {arm:18}{spell(study, metric, interval(list(found.values()))):24} {len(found)} seeds"
                 shared = sorted(set(found) & set(base))
                 if arm != study.arms[0] and shared:

@@ -17,20 +17,20 @@ _ONE_AT_A_TIME = Lock()
 
 def agent_base(cell: Cell) -> Path:
     """Copies from a request into other formats than the tested one: that of `make quickstart-rft`."""
-    return _trained(cell, "agent_base", "rft", "rft/quickstart_base")
+    return once_trained(cell, "agent_base", "rft", "rft/quickstart_base")
 
 
 def student(cell: Cell) -> Path:
     """Solves the small tasks now and then: an epoch of `make quickstart`, a third of its training."""
-    return _trained(cell, "student", "bt_sft", "bt_sft/quickstart", *QUIET, "epochs=1")
+    return once_trained(cell, "student", "bt_sft", "bt_sft/quickstart", *QUIET, "epochs=1")
 
 
 def teacher(cell: Cell) -> Path:
     """Solves the small tasks: all of `make quickstart`."""
-    return _trained(cell, "teacher", "bt_sft", "bt_sft/quickstart", *QUIET)
+    return once_trained(cell, "teacher", "bt_sft", "bt_sft/quickstart", *QUIET)
 
 
-def _trained(cell: Cell, name: str, tune_recipe: str, config: str, *overrides: str) -> Path:
+def once_trained(cell: Cell, name: str, tune_recipe: str, config: str, *overrides: str) -> Path:
     """The exported model of a run that ended, now or before."""
     out = cell.scratch.parent / "starts" / f"{name}_{cell.seed}"
     with _ONE_AT_A_TIME:

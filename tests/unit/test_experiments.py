@@ -126,6 +126,10 @@ def test_a_section_says_what_was_found(monkeypatch) -> None:
     assert "| old | 51.0 +- 2.5 % | 51.0 +- 2.5 % |" in lines
 
 
+def test_what_needs_a_gpu_is_listed_with_its_command() -> None:
+    assert section(replace(study([]), needs="a GPU")).endswith("`make evidence STUDY=toy`: not run, needs a GPU.\n")
+
+
 def test_the_page_is_that_of_the_cells_on_disk(monkeypatch) -> None:
     monkeypatch.undo()
     assert README.read_text(encoding="utf-8") == readme(), "python -m experiments"

@@ -1,0 +1,61 @@
+"""The study of blurring at a GPU's size, its settings crossed: a Llama of 113 M parameters from random weights.
+
+It learns a wide mixture of tasks in one teacher's words, all labelled; then every arm adapts it, 400 steps of 32 rows,
+to traces of every style on few and on many rows, or to one more task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.blur import ARMS, BLUR, PRODUCTS, STUDY, adapted, train
+from experiments.runner import Cell
+from experiments.starts import QUIET, once_trained
+
+SIZE = [
+    *("model.num_layers=12", "model.num_heads=12", "model.num_kv_heads=12"),
+    *("model.embed_dim=768", "model.intermediate_dim=3072", "device=cuda", "dtype=bf16"),
+]
+MIXTURE = [
+    f"{BLUR}.ratio=0",
+    *("dataset.source.tasks.source=generated", "dataset.source.tasks.max_rows=60000"),
+    *("dataset.source.products.source=generated_multiplication", 'dataset.source.products.subset="2"'),
+    "dataset.source.products.max_rows=60000",
+    *("batch_size=128", "epochs=4", "optimizer.lr=6e-4"),
+]
+ADAPTATION = "optimizer.lr=1e-4"
+STYLES = {"own": [], "slips": ["dataset.subset=slips"], "foreign": ["dataset.subset=verbose"]}
+SETTINGS = {
+    **{
+        f"{style}, {rows} rows": [*overrides, f"dataset.max_rows={rows}", f"epochs={12_800 // rows}"]
+        for style, overrides in STYLES.items()
+        for rows in (640, 3200, 12_800)
+    },
+    "products of three digits": [
+        *(override.replace('"2"', '"3"') for override in PRODUCTS),
+        *("dataset.max_rows=12800", "epochs=1"),
+    ],
+}
+
+
+def base(cell: Cell) -> Path:
+    """Solves the mixture."""
+    return once_trained(cell, "large_base", "bt_sft", "bt_sft/quickstart", *QUIET, *MIXTURE, *SIZE)
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """One adaptation of the base by `bt_sft`."""
+    return train(cell, *adapted(base(cell)), *SETTINGS[cell.setting], *ARMS[cell.arm], ADAPTATION, size=SIZE)
+
+
+STUDY = replace(
+    STUDY,
+    name="blur_large",
+    question="Does blurring thoughts help a model of 113 M parameters?",
+    answer=None,
+    settings=tuple(SETTINGS),
+    cell=cell,
+    needs="a GPU",
+)
