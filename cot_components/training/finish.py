@@ -3,6 +3,7 @@ screen."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from cot_components.clock import Clock
 from cot_components.data.flat import Flat
 from cot_components.datasets import ReasoningDataset
+from cot_components.errors import UserError
 from cot_components.evaluation.table import summary_table
 from cot_components.models.export import adapted_modules
 from cot_components.training.answers import Evaluations
@@ -74,7 +76,8 @@ def _write(
     if adapted_modules(trainer.model):
         written["adapter"] = export_adapters(trainer.model, run.output_dir / "adapter", weights, nodes)
     written["token view"] = token_view(data, clocks=clocks).save(run.output_dir / "tokens.html")
-    written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
+    with contextlib.suppress(UserError):  # nothing to draw: log_every_n_steps=0 and nothing evaluated
+        written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
     report = run.output_dir / "report.html"
     report.write_text(report_html(run.output_dir), encoding="utf-8")
     written["report"] = report

@@ -25,7 +25,7 @@ class RunLog:
         run: folder of `log.jsonl`, and this process; a resumed run loses the records after its checkpoint.
         total_steps: length of the progress bar.
         metric_logger: a torchtune metric logger, or None.
-        every: steps between two records; 0 is never.
+        every: steps between two records, and the last step has one; 0 is never.
     """
 
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
@@ -41,7 +41,7 @@ class RunLog:
         self._world, self._device, self._speed, self._last_step = run.world, run.device, SpeedMeter(), 0
 
     def training(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:
-        """Log one optimizer step (its record only every `every` steps, and whenever blurred tokens were measured)."""
+        """Log one optimizer step; its record only every `every` steps, at the end, and with measured blurred tokens."""
         if self._bar is None:  # made with the first step, so that its clock does not count what came before
             self._bar = tqdm(
                 total=self.total_steps,
@@ -60,7 +60,8 @@ class RunLog:
             " ".join(f"{name} {measured[name]:.3f}" for name in ("loss", "loss_answer") if name in measured),
             refresh=False,
         )
-        if (self._every and (step + 1) % self._every == 0) or "loss_blurred" in measured:
+        due = self._every and ((step + 1) % self._every == 0 or step + 1 == self.total_steps)
+        if due or "loss_blurred" in measured:
             self.record({"step": step, "epoch": epoch, **measured})
 
     def after_step(self, step: Step, measured: Mapping[str, float]) -> None:

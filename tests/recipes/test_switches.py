@@ -40,3 +40,12 @@ def test_switches(hub, tmp_path):
     constant = losses(hub, tmp_path, "constant", "lr_scheduler=null", logger)
     assert constant[-1] < plain[-1]  # no warm-up: it has learned more after six steps
     assert "loss_thought" in next((tmp_path / "logs").glob("*.txt")).read_text()
+
+
+@pytest.mark.parametrize(("every", "logged"), [(0, 0), (100, 1)])
+def test_a_run_shorter_than_its_log_is_finished(hub, tmp_path, every, logged):
+    """Nothing evaluated, and no step but the last is due: the run ends well, with all that it leaves."""
+    found = losses(hub, tmp_path, "short", f"log_every_n_steps={every}", "log_blurred_every=0")
+    assert len(found) == logged
+    assert (tmp_path / "short" / "report.html").exists()
+    assert (tmp_path / "short" / "curves.png").exists() == (logged > 0)
