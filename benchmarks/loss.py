@@ -55,25 +55,28 @@ class Inputs:
     def gradients(self, total: Tensor) -> list[Tensor]:
         return list(torch.autograd.grad(total, (self.hidden, self.head)))
 
-    def step(self, loss: Loss | Peer) -> Callable[[], None]:
-        def run() -> None:
-            self.gradients(self.ours(loss) if isinstance(loss, Loss) else self.peer(loss))
+    def step(self, loss: Loss | Peer) -> Callable[[], list[Tensor]]:
+        def run() -> list[Tensor]:
+            total = self.ours(loss) if isinstance(loss, Loss) else self.peer(loss)
+            return [total.detach(), *self.gradients(total)]
 
         return run
 
 
-def agree(inputs: Inputs, peers: dict[str, Peer], tolerance: float) -> None:
-    """Stop unless every peer computes our loss and our gradients on these inputs."""
-    total = inputs.ours(losses.sft())
-    expected = [total.detach(), *inputs.gradients(total)]
-    for name, peer in peers.items():
-        total = inputs.peer(peer)
-        found = [total.detach(), *inputs.gradients(total)]
+def agreement(tolerance: float) -> Callable[[str, list[Tensor]], None]:
+    """Stops unless every peer has the loss and the gradients of the first, which is ours."""
+    expected: list[Tensor] = []
+
+    def check(name: str, found: list[Tensor]) -> None:
+        if not expected:
+            expected.extend(found)
         off = max(
             float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(found, expected, strict=True)
         )
         if off > tolerance:
             raise RuntimeError(f"{name} differs from ours by {off:.1e}; their times cannot be compared")
+
+    return check
 
 
 def rows(device: str) -> Iterator[Row]:
@@ -102,10 +105,10 @@ def compare(
 ) -> Iterator[Row]:
     """Time and peak of ours against each peer; a peer without gates of its own must be slower and larger."""
     inputs = Inputs(shape, ignored, device, dtype)
-    agree(inputs, peers, 1e-4 if dtype == torch.float32 else 2e-2)
     everything = {"ours": losses.sft(), **peers}
     steps = {name: inputs.step(loss) for name, loss in everything.items()}
-    times = seconds(steps, device, rounds=2, warm=True)  # all have just agreed
+    same = agreement(1e-4 if dtype == torch.float32 else 2e-2)
+    times = seconds(steps, device, rounds=2, warm=device == "cpu", check=same)
     few = Inputs((REHEARSED_TOKENS, *shape[1:]), ignored, device, dtype)
     rehearsals = {name: few.step(loss) for name, loss in everything.items()}
     peaks = {name: peak_bytes(steps[name], device, rehearsal=rehearsals[name]) / MIB for name in steps}

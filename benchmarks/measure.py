@@ -9,39 +9,53 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 Step = Callable[[], object]
 
 
-def seconds(steps: Mapping[str, Step], device: str, *, rounds: int = 3, warm: bool = False) -> dict[str, float]:
-    """Median seconds of each step, taking turns; before that one round to warm up, unless they have run before.
+def seconds(
+    steps: Mapping[str, Step],
+    device: str,
+    *,
+    rounds: int = 3,
+    warm: bool = False,
+    check: Callable[[str, Any], None] | None = None,
+) -> dict[str, float]:
+    """Median seconds of each step, taking turns; before that one round to warm up, unless they are warm.
 
     CPU: processor time of the process, so that other people's load counts little. GPU: events around the step.
+
+    check: called in the first round with the name of each step and what it has returned.
     """
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + (not warm)):
+    for number in range(rounds + (not warm)):
         for name, step in steps.items():
-            taken[name].append(_gpu_seconds(step) if device == "cuda" else _cpu_seconds(step))
+            spent, result = _gpu_seconds(step) if device == "cuda" else _cpu_seconds(step)
+            taken[name].append(spent)
+            if number == 0 and check is not None:
+                check(name, result)
+            del result
     return {name: statistics.median(values[-rounds:]) for name, values in taken.items()}
 
 
-def _cpu_seconds(step: Step) -> float:
+def _cpu_seconds(step: Step) -> tuple[float, Any]:
     gc.collect()
     began = time.process_time()
-    step()
-    return time.process_time() - began
+    result = step()
+    return time.process_time() - began, result
 
 
-def _gpu_seconds(step: Step) -> float:
+def _gpu_seconds(step: Step) -> tuple[float, Any]:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
-    step()
+    result = step()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return start.elapsed_time(end) / 1e3, result
 
 
 def peak_bytes(step: Step, device: str, *, rehearsal: Step | None = None) -> int:
