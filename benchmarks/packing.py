@@ -19,7 +19,7 @@ from cot_components.data.plans import Plans
 BATCH_SIZE = {"cpu": 4, "cuda": 8}
 PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384}
 MEDIAN_TOKENS = {"cpu": 160, "cuda": 900}
-NUM_ROWS = {"cpu": 48, "cuda": 512}
+NUM_ROWS = {"cpu": 64, "cuda": 512}
 ROUNDS = 2
 
 

@@ -29,6 +29,7 @@ from cot_components.data.batches import Batch
 from cot_components.errors import UserError
 from cot_components.losses.types import Head, Pairs
 from cot_components.models.attention import attend, document_mask
+from cot_components.models.rms_norm import normalise_in_few_passes
 from cot_components.models.rope import rotate_as_complex
 
 FORWARD_METHODS = ("loss", "next_logits")
@@ -56,6 +57,7 @@ def adapt(model: nn.Module) -> nn.Module:
     for attention in attentions:
         attention._attention_call = partial(attend, attention._attention_call)
     rotate_as_complex(model)
+    normalise_in_few_passes(model)
     return model
 
 
