@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.paced import Measured, Paced, take_turns
+from benchmarks.paced import Paced, quiet
 from benchmarks.report import Row
 from benchmarks.step import CPU_SHAPE, GPU_SHAPE
 from benchmarks.step_peers import Work, encoded, ours
@@ -33,10 +33,13 @@ def rows(device: str) -> Iterator[Row]:
     padded = [tuple(part.tolist()) for part in np.array_split(order, len(order) // BATCH_SIZE[device])]
     positions = sum(len(part) * int(lengths[list(part)].max()) for part in padded)
     share = 1 - lengths.sum() / positions
-    seconds = {}
-    for name, steps, size in (("packed", packed, PACKED_TOKENS[device]), ("padded", padded, None)):
-        loops = {name: Paced(ours(work, steps * (ROUNDS + 1), packed_tokens=size), device)}
-        seconds[name] = epochs(take_turns(loops, steps=ROUNDS * len(steps), warm_up=1)[name], len(steps))
+    steps = {"packed": packed, "padded": padded}
+    sizes = {"packed": PACKED_TOKENS[device], "padded": None}
+    loops = {
+        name: Paced(ours(work, epoch * (ROUNDS + 1), packed_tokens=sizes[name]), device)
+        for name, epoch in steps.items()
+    }
+    seconds = epochs(loops, {name: len(epoch) for name, epoch in steps.items()})
     yield Row(
         f"tokens/s of an epoch, {share:.0%} padding, {plans.fill(steps=len(packed)):.1%} full",
         "padded rows",
@@ -48,11 +51,21 @@ def rows(device: str) -> Iterator[Row]:
     )
 
 
-def epochs(steps: list[Measured], steps_per_epoch: int) -> float:
-    """Seconds of the fastest epoch."""
-    return min(
-        sum(step.seconds for step in steps[at : at + steps_per_epoch]) for at in range(0, len(steps), steps_per_epoch)
-    )
+def epochs(loops: dict[str, Paced], lengths: dict[str, int]) -> dict[str, float]:
+    """Seconds of the fastest epoch of each loop; steps take turns so that the epochs run side by side."""
+    turns = [name for _, name in sorted((n / length, name) for name, length in lengths.items() for n in range(length))]
+    found = []
+    with quiet():
+        for loop in loops.values():
+            loop.step()
+        for _ in range(ROUNDS):
+            epoch = dict.fromkeys(loops, 0.0)
+            for name in turns:
+                epoch[name] += loops[name].step().seconds
+            found.append(epoch)
+        for loop in loops.values():
+            loop.stop()
+    return {name: min(epoch[name] for epoch in found) for name in loops}
 
 
 def make_work(device: str) -> Work:

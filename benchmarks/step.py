@@ -48,7 +48,7 @@ ROW_TOKENS = {"cpu": 256, "cuda": 4096}
 BATCH_SIZE = {"cpu": 4, "cuda": 4}
 IGNORED = (0.0, 0.3, 0.5, 0.7, 0.9)
 ROUNDS = {"cpu": 5, "cuda": 4}
-FEWER_ROUNDS = 3
+FEWER_ROUNDS = 4
 """Of further shapes, whose head is most of the step: no gate is near there."""
 STOCK, TRL = "torchtune, stock recipe", "TRL SFTTrainer"
 TRL_LIGER, CCE = "TRL + Liger's layers", "transformers + CCE"
