@@ -82,7 +82,7 @@ def main(shares: list[float]) -> None:
     torch.set_num_threads(1)
     kept = {}
     for ignored in shares:
-        step.IGNORED, step.ROUNDS["cpu"] = (ignored,), ROUNDS
+        step.SCHEDULE, step.ROUNDS["cpu"] = (ignored,), ROUNDS
         kept[f"f={ignored}"] = found = profile(step.make_work(step.CPU_SHAPE, "cpu"))
         print(f"f={ignored:<46} ours   stock")
         for part in found["ours"]:

@@ -104,7 +104,7 @@ def test_the_loops_of_a_gpu_at_a_size_a_cpu_can(monkeypatch, tmp_path):
     del made[step.TRL], made[step.TRL_LIGER]  # need packages that tests do not
     loops, absent = step.start_all(made)
     assert absent == {} and list(loops) == ["ours", step.STOCK, step.CCE, step.FLOAT8]
-    taken = take_turns(loops, steps=len(step.IGNORED), warm_up=len(step.IGNORED) - 1)
+    taken = take_turns(loops, steps=len(step.SCHEDULE), warm_up=step.WARM_UP - 1)
     rounded = taken.pop(step.FLOAT8)
     step.check_losses(taken, tolerance=1e-5)
     row = step.float8_row(work, taken["ours"], rounded)
@@ -149,7 +149,8 @@ def test_models_alone(monkeypatch):
 
 def test_the_share_without_label(monkeypatch):
     work = small_work(monkeypatch)
-    for number, ignored in enumerate(step.IGNORED):
+    assert set(step.SCHEDULE) == set(step.IGNORED)
+    for number, ignored in enumerate(step.SCHEDULE):
         tokens, prompt = work.rows[number * work.batch_size]
         assert prompt == max(round(ignored * len(tokens)), 1) and work.labels(number * work.batch_size)[prompt:]
 
