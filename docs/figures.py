@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     if (run := find_run(runs, "bt_sft_quickstart", "log.jsonl")) is not None:
         failed |= cot("plot", run, "--out", images / "bt_sft_quickstart_curves.png")
     if (run := find_run(runs, "bt_sft_quickstart", "tokens.html")) is not None:
-        shoot(run / "tokens.html", images / "bt_sft_quickstart_tokens.png", section="row-0", width=1140, height=300)
+        shoot(run / "tokens.html", images / "bt_sft_quickstart_tokens.png", section="row-0", width=1140, height=332)
     without = find_run(runs, "icot_sft_no_cot", "log.jsonl")
     run = find_run(runs, "icot_sft_quickstart", "log.jsonl")
     if run is not None and without is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,8 +58,8 @@ def section(study: Study) -> str:
         return f"{title}: not run{f', needs {study.needs}' if study.needs else ' yet'}.\n"
     cells = read_cells(study)
     seeds = sorted({cell.seed for cell in cells})
-    minutes = sum(cell.seconds for cell in cells) / 60
-    facts = f"{len(cells)} runs, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {minutes:.0f} minutes of one core"
+    median = statistics.median(cell.seconds for cell in cells)
+    facts = f"{len(cells)} runs, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {median:.0f} s of one core in the median"
     tables = [_table(study, cells, metric) for metric in study.metrics]
     figure = f"![{study.question}](results/{study.name}/figure.png)\n"
     return "\n".join([f"{title} ({facts})\n", f"{study.answer or 'No answer yet.'}\n", *tables, figure])
