@@ -41,7 +41,7 @@ SETTINGS = {
     "small": ["dataset.max_rows=640", "epochs=20"],
     "slips, adapted": ["dataset.max_rows=3200", "dataset.subset=slips", "epochs=1"],
     "foreign, adapted": ["dataset.max_rows=3200", "dataset.subset=verbose", "epochs=1"],
-    "products": [*PRODUCTS, "dataset.max_rows=6400", "epochs=10"],
+    "products": [*PRODUCTS, "dataset.max_rows=6400", "epochs=5"],
 }
 
 
