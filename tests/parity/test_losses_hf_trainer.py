@@ -1,4 +1,4 @@
-"""Our losses in a real `transformers.Trainer`: as its own loss when it is plain, as the formula when it is not."""
+"""Our losses in a real `transformers.Trainer`, and in TRL's: its own loss when plain, the formula when not."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from datasets import Dataset
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
+from trl import SFTConfig, SFTTrainer
 
 from cot_components import losses
 from cot_components.errors import UserError
 from cot_components.losses import hf_loss
+from cot_components.models.tiny import write_tiny_checkpoint
 
 ROWS, LENGTH, VOCAB = 16, 12, 40
 
@@ -35,26 +45,47 @@ def dataset() -> list[dict[str, torch.Tensor]]:
     return rows
 
 
+SETTINGS: dict[str, Any] = {
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "num_train_epochs": 1,
+    "learning_rate": 1e-2,
+    "optim": "sgd",
+    "logging_steps": 1,
+    "report_to": [],
+    "save_strategy": "no",
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "seed": 3,
+}
+
+
 def train(folder: Path, loss: Callable[..., torch.Tensor] | None) -> tuple[dict[str, torch.Tensor], list[float]]:
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        num_train_epochs=1,
-        learning_rate=1e-2,
-        optim="sgd",
-        logging_steps=1,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-        seed=3,
+    arguments = TrainingArguments(output_dir=str(folder), **SETTINGS)
+    return trained(Trainer(model=tiny_model(), args=arguments, train_dataset=dataset(), compute_loss_func=loss))
+
+
+def train_by_trl(folder: Path, loss: Callable[..., torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[float]]:
+    write_tiny_checkpoint(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prepared = {"skip_prepare_dataset": True}
+    arguments = SFTConfig(str(folder), dataset_kwargs=prepared, bf16=False, **SETTINGS)
+    trainer = SFTTrainer(
+        model=tiny_model(),
+        args=arguments,
+        train_dataset=Dataset.from_list([{name: row[name].tolist() for name in row} for row in dataset()]),
+        processing_class=tokenizer,
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        compute_loss_func=loss,
     )
-    model = tiny_model()
-    trainer = Trainer(model=model, args=arguments, train_dataset=dataset(), compute_loss_func=loss)
+    return trained(trainer)
+
+
+def trained(trainer: Trainer) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Weights and logged losses at the end."""
     trainer.train()
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {name: tensor.detach() for name, tensor in model.state_dict().items()}, logged
+    return {name: tensor.detach() for name, tensor in trainer.model.state_dict().items()}, logged
 
 
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
@@ -82,6 +113,15 @@ def test_dft_is_the_formula(tmp_path: Path) -> None:
     ours, _ = train(tmp_path / "ours", hf_loss(losses.dft()))
     plain, _ = train(tmp_path / "plain", hf_loss(losses.sft()))
     assert same(ours, by_hand) < 1e-6 < 1e-3 < same(plain, by_hand)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL names an option as transformers 4 did
+def test_trl_trains_the_same(tmp_path: Path) -> None:
+    ours, our_log = train(tmp_path / "ours", hf_loss(losses.dft()))
+    theirs, their_log = train_by_trl(tmp_path / "trl", hf_loss(losses.dft()))
+    plain, _ = train(tmp_path / "plain", hf_loss(losses.sft()))
+    assert len(their_log) == ROWS // 4 and their_log == pytest.approx(our_log, rel=1e-5)
+    assert same(theirs, ours) < 1e-6 < 1e-3 < same(plain, ours)
 
 
 def test_without_a_count_it_is_the_mean_of_the_batch() -> None:
