@@ -1,4 +1,4 @@
-# make quickstart   train BT-SFT on a laptop CPU and look at the result (about a minute, set-up apart)
+# make quickstart   train BT-SFT on a laptop CPU and look at the result (under two minutes, set-up apart)
 # make test         lint, types and every test
 #
 # Each target makes its own environment in .venv. On Linux, pip's default torch is the CUDA build; for a CPU-only one:

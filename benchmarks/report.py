@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-VERSIONS_OF = ("torch", "torchtune", "torchao", "transformers", "numpy", "liger-kernel", "cut-cross-entropy")
+VERSIONS_OF = ("torch", "torchtune", "torchao", "transformers", "trl", "numpy", "liger-kernel", "cut-cross-entropy")
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ SETTINGS = {
     "small": ["dataset.max_rows=640", "epochs=20"],
     "slips, adapted": ["dataset.max_rows=3200", "dataset.subset=slips", "epochs=1"],
     "foreign, adapted": ["dataset.max_rows=3200", "dataset.subset=verbose", "epochs=1"],
-    "products": [*PRODUCTS, "dataset.max_rows=6400", "epochs=5"],
+    "products": [*PRODUCTS, "dataset.max_rows=6400", "epochs=10"],
 }
 
 
@@ -82,8 +82,8 @@ STUDY = Study(
     "some have a wrong step, 11 points with half, 19 with half in spans. Thoughts of another teacher, who "
     "begins at the end, are learnt as text and lead to no answers, blurred or not. Sampled thoughts "
     "become more diverse with a fixed blur of few rows (52 against 44 % distinct wordings) and hardly "
-    "otherwise. With all of a thought blurred the model unlearns to write one. Whether a large pre- "
-    "trained model gains is not shown. (With one epoch a fixed blur is the redrawn one.)",
+    "otherwise. With all of a thought blurred the model unlearns to write one. Whether a large pretrained "
+    "model gains is not shown. (With one epoch a fixed blur is the redrawn one.)",
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="traces",

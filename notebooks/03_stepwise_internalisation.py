@@ -239,7 +239,7 @@ Markdown(f"""
 """)
 
 # %% [markdown]
-# Two digits show the mechanism. Several seeds, controls, and tasks that need it are the study of the repository:
+# Two digits show the mechanism. Its ablations, as far as they have been run, are the study of the repository:
 
 # %%
 study("internalisation")

@@ -98,9 +98,9 @@ print(reasoning_dataset(tokenizer, source=str(broken), strict=False, **format_of
 # %% [markdown]
 # ## Your model
 #
-# A model is three nodes of a config: `tokenizer`, `model`, `checkpointer`. Any decoder of torchtune whose head
-# is a plain linear map will do: Llama, Qwen, Mistral, Phi. Gemma 2's soft-capped logits are refused. For downloaded
-# weights the nodes read like this:
+# A model is three nodes of a config: `tokenizer`, `model`, `checkpointer`. Llama 3 (and Mistral, which computes like
+# it), Qwen2.5 and GPT-2 will do; another architecture is refused before training, because it could not be written for
+# `transformers`. For downloaded weights the nodes read like this:
 
 # %%
 real = OmegaConf.load(find_config("bt_sft/qwen2_5_0_5B"))
@@ -248,8 +248,8 @@ print(f"{len(logged)} steps, DFT's loss from {logged[0]:.3f} to {logged[-1]:.3f}
 
 # %% [markdown]
 # DFT's loss of a token is at most 1/e and *rises* while a hopeless token becomes merely improbable; watch the plain
-# loss if you want to see progress. TRL's `SFTTrainer` takes the same `compute_loss_func`; with TRL itself this was
-# NOT RUN.
+# loss if you want to see progress. TRL's `SFTTrainer` takes the same `compute_loss_func`, rows and collator, with
+# `SFTConfig(dataset_kwargs={"skip_prepare_dataset": True})`; `tests/parity/test_losses_hf_trainer.py` runs it.
 #
 # A loss that asks for more than a trainer gives is refused before training, in a sentence:
 
