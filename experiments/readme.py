@@ -16,8 +16,8 @@ HEAD = """# What each method does, measured
 
 Every table is made of one small file per run (`results/STUDY/*.json`) by `python -m experiments`; no figure is
 written by hand. First row: mean and half the width of the 95 % interval over seeds (Student's t). Other rows: mean
-and, in brackets, the difference from the first row over the seeds that both have, with its interval; **bold** where that excludes zero.
-Of twenty differences that are none, one is bold by chance.
+and, in brackets, the difference from the first row over the seeds that both have, with its interval; **bold** where
+that excludes zero. Of twenty differences that are none, one is bold by chance.
 
     make evidence STUDY=blur            # finished runs are skipped: a study can be stopped and resumed
     python -m experiments               # runs nothing: all figures and this page anew
@@ -31,7 +31,7 @@ These need a GPU. Each is ready, as `tune run RECIPE --config CONFIG`:
 
 | study | recipe and config |
 |---|---|
-| 4 x 4 digits from random weights (the header says how to take the paper's test file) | `icot_sft`, `icot_sft/scratch_2L4H_4x4` |
+| 4 x 4 digits from random weights (header: the paper's test file) | `icot_sft`, `icot_sft/scratch_2L4H_4x4` |
 | its ablations | one each of `curriculum.smoothing=.inf`, `.reset_optimizer=false`, `.side=right`, `.per_epoch=32` |
 | 5 x 5, 7 x 7, 9 x 9 digits | `icot_sft`, `icot_sft/gpt2_5x5`, `gpt2_7x7`, `gpt2_9x9` |
 | GSM8K with GPT-2 | `icot_sft`, `icot_sft/gpt2_gsm8k` |
