@@ -41,10 +41,10 @@ STUDY = Study(
     settings=tuple(SETTINGS),
     setting_label="demonstrations",
     answer="They add up; none fights another, none helps another, and with three seeds no difference in accuracy "
-    "excludes zero. Half a thought blurred costs about the same with any loss: 9 points on clean demonstrations with SFT, with "
-    "Target-SFT and with answers that count three times, 12 with DFT; on mistaken ones 12 with Target-SFT, which stays "
-    "24 points above SFT, and nothing visible with SFT. Counting answers three times changes nothing. DFT halves the "
-    "diversity of wordings with and without blur.",
+    "excludes zero. Half a thought blurred costs about the same with any loss: 9 points on clean demonstrations with "
+    "SFT, with Target-SFT and with answers that count three times, 12 with DFT; on mistaken ones 12 with Target-SFT, "
+    "which stays 24 points above SFT, and nothing visible with SFT. Counting answers three times changes nothing. DFT "
+    "halves the diversity of wordings with and without blur.",
     metrics=METRICS,
     percent=PERCENT,
     cell=cell,
