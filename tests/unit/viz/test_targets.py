@@ -15,6 +15,7 @@ LOGITS, TEACHER = [2.0, 1.0, 0.5, -1.0], [0.5, 2.5, 0.0, -0.5]
 
 def test_every_preset_of_the_package_has_its_panel_and_bars_of_the_right_height(tmp_path: Path) -> None:
     path = tmp_path / "targets.png"
+    open_before = plt.get_fignums()
     figure = plot_targets(LOGITS, 1, TEACHER, tokens=["so", "thus", "hence", "but"], path=path)
     assert path.stat().st_size > 10_000
     shown = {loss.name for loss in every_preset().values()}
@@ -27,7 +28,7 @@ def test_every_preset_of_the_package_has_its_panel_and_bars_of_the_right_height(
     np.testing.assert_allclose(heights["target_sft 0.5"], [0.246132, 0.630011, 0.090547, 0.033310], atol=2e-6)
     dots = {axis.get_title() for axis in figure.axes if len(axis.lines) == 2}
     assert dots == {name for name, loss in every_preset().items() if loss.needs_reference}
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_before
 
 
 def test_a_choice_of_presets_and_no_names() -> None:
