@@ -202,10 +202,13 @@ def draw(study: Study, cells: Sequence[Result]) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(
-        1, len(study.metrics), figsize=(5.5 * len(study.metrics), 3.6), squeeze=False, layout="constrained"
-    )
-    for panel, (metric, label) in zip(panels[0], study.metrics.items(), strict=True):
+    columns = min(len(study.metrics), 2)
+    rows = math.ceil(len(study.metrics) / columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(6 * columns, 3.4 * rows), squeeze=False, layout="constrained")
+    panels = list(grid.flat)
+    for unused in panels[len(study.metrics) :]:
+        unused.axis("off")
+    for panel, (metric, label) in zip(panels, study.metrics.items(), strict=False):
         scale = 100 if metric in study.percent else 1
         for number, arm in enumerate(study.arms):
             found = [interval(list(values_of(cells, arm, setting, metric).values())) for setting in study.settings]
@@ -220,12 +223,15 @@ def draw(study: Study, cells: Sequence[Result]) -> Path:
                 capsize=3,
                 label=arm,
             )
-        panel.set_xticks(range(len(study.settings)), study.settings)
+        panel.set_xticks(range(len(study.settings)), [name.replace(", ", ",\n") for name in study.settings])
         panel.set_xlabel(study.setting_label)
         panel.set_ylabel(f"{label}, %" if metric in study.percent else label)
         panel.grid(axis="y", alpha=0.3)
+        if metric in study.percent:
+            low, high = panel.get_ylim()
+            panel.set_ylim(max(low, -3), min(high, 103))
     if len(study.arms) > 1:
-        panels[0][-1].legend(fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     path = RESULTS / study.name / "figure.png"
     figure.savefig(path, dpi=130)
     plt.close(figure)
