@@ -33,8 +33,9 @@ def main(argv: list[str]) -> int:
         for row in run(name, options.device):
             print(row.line(), flush=True)
             rows.append(row)
-        path = write(name, rows, options.device, f"python -m benchmarks {name} --device {options.device}")
-        print(f"written to {path} after {processor_seconds() - so_far:,.0f} s of processor time")
+        if any(row.ratio is not None for row in rows):
+            path = write(name, rows, options.device, f"python -m benchmarks {name} --device {options.device}")
+            print(f"written to {path} after {processor_seconds() - so_far:,.0f} s of processor time")
         everything += rows
     count = {verdict: sum(row.verdict == verdict for row in everything) for verdict in ("ok", "MISSED", "NOT RUN")}
     print(f"\n{count['ok']} gates kept, {count['MISSED']} missed, {count['NOT RUN']} rows not run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import statistics
 import time
@@ -22,17 +23,22 @@ def seconds(
     *,
     rounds: int = 3,
     warm: bool = False,
+    far: float = math.inf,
     check: Callable[[str, Any], None] | None = None,
 ) -> dict[str, float]:
     """Median seconds of each step, taking turns; before that one round to warm up, unless they are warm.
 
     CPU: processor time of the process, so that other people's load counts little. GPU: events around the step.
 
+    far: a step that has taken more than `far` times as long as the first of them is not taken again.
     check: called in the first round with the name of each step and what it has returned.
     """
     taken: dict[str, list[float]] = {name: [] for name in steps}
+    first = next(iter(steps))
     for number in range(rounds + (not warm)):
         for name, step in steps.items():
+            if taken[name] and taken[name][0] > far * taken[first][0]:
+                continue
             spent, result = _gpu_seconds(step) if device == "cuda" else _cpu_seconds(step)
             taken[name].append(spent)
             if number == 0 and check is not None:

@@ -1,19 +1,23 @@
-"""Rows end to end against rows padded, in our own loop: the same rows, the same losses, less of nothing.
+"""Rows end to end: against rows padded, in our own loop, and against TRL's packing. The same rows, the same losses.
 
 Padded, a step is `BATCH_SIZE` rows of the shuffled order; packed, as many rows as fit into a fixed number of positions.
-Lengths are those of reasoning traces: log-normal. Whole epochs are compared; their losses must be the same.
+Lengths are those of reasoning traces: log-normal. Whole epochs are compared, by the mean loss of their tokens first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.paced import Paced, quiet
 from benchmarks.report import Row
-from benchmarks.step import CPU_SHAPE, GPU_SHAPE
+from benchmarks.step import CPU_SHAPE, GATES, GPU_SHAPE, TRL, start_all
 from benchmarks.step_peers import Work, encoded, ours
+from benchmarks.step_transformers import trl
 from cot_components.data.plans import Plans
 
 BATCH_SIZE = {"cpu": 4, "cuda": 8}
@@ -21,10 +25,19 @@ PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384}
 MEDIAN_TOKENS = {"cpu": 160, "cuda": 900}
 NUM_ROWS = {"cpu": 64, "cuda": 512}
 ROUNDS = 2
+TRL_PACKED = f"{TRL}, packed"
+TOLERANCE = 1e-5
+
+
+class Epoch(NamedTuple):
+    """Seconds of one, and the mean loss of its tokens."""
+
+    seconds: float
+    loss: float
 
 
 def rows(device: str) -> Iterator[Row]:
-    """Seconds of one epoch, packed over padded; the bound is what the padding costs at the least."""
+    """Tokens per second of an epoch; against padded rows the bound is what the padding costs at the least."""
     work = make_work(device)
     lengths = encoded(work).lengths
     plans = Plans(lengths, batch_size=1, packed_tokens=PACKED_TOKENS[device])
@@ -32,40 +45,67 @@ def rows(device: str) -> Iterator[Row]:
     order = np.random.default_rng(1).permutation(len(lengths))
     padded = [tuple(part.tolist()) for part in np.array_split(order, len(order) // BATCH_SIZE[device])]
     positions = sum(len(part) * int(lengths[list(part)].max()) for part in padded)
-    share = 1 - lengths.sum() / positions
-    steps = {"packed": packed, "padded": padded}
-    sizes = {"packed": PACKED_TOKENS[device], "padded": None}
-    loops = {
-        name: Paced(ours(work, epoch * (ROUNDS + 1), packed_tokens=sizes[name]), device)
-        for name, epoch in steps.items()
-    }
-    seconds = epochs(loops, {name: len(epoch) for name, epoch in steps.items()})
-    yield Row(
-        f"tokens/s of an epoch, {share:.0%} padding, {plans.fill(steps=len(packed)):.1%} full",
-        "padded rows",
-        "",
-        lengths.sum() / seconds["packed"],
-        lengths.sum() / seconds["padded"],
-        0.9 / (1 - share),
-        at_most=False,
-    )
+    share, fill = 1 - lengths.sum() / positions, plans.fill(steps=len(packed))
+    found, absent = measure(work, packed, padded)
+    speeds = {name: lengths.sum() / epoch.seconds for name, epoch in found.items()}
+    case = f"tokens/s of an epoch, {share:.0%} padding, {fill:.1%} full"
+    yield Row(case, "padded rows", "", speeds["ours"], speeds["padded"], 0.9 / (1 - share), at_most=False)
+    if TRL_PACKED in absent:
+        yield Row(case, TRL_PACKED, "", note=absent[TRL_PACKED])
+    else:
+        yield Row(case, TRL_PACKED, "", speeds["ours"], speeds[TRL_PACKED], GATES[TRL], at_most=False)
 
 
-def epochs(loops: dict[str, Paced], lengths: dict[str, int]) -> dict[str, float]:
-    """Seconds of the fastest epoch of each loop; steps take turns so that the epochs run side by side."""
-    turns = [name for _, name in sorted((n / length, name) for name, length in lengths.items() for n in range(length))]
-    found = []
+def measure(
+    work: Work, packed: list[tuple[int, ...]], padded: list[tuple[int, ...]]
+) -> tuple[dict[str, Epoch], dict[str, str]]:
+    """An epoch of ours, packed as `packed` says and padded, and one of TRL; and who could not run, with the reason.
+
+    Raises:
+        RuntimeError: the mean losses differ.
+    """
+    size, repeats = PACKED_TOKENS[work.device], ROUNDS + 1
+    by_trl: list[int] = []
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"packing": True, "max_length": size, "per_device_train_batch_size": 1, "num_train_epochs": repeats}
+        makers = {
+            "ours": lambda: Paced(ours(work, packed * repeats, packed_tokens=size), work.device),
+            "padded": lambda: Paced(ours(work, padded * repeats), work.device),
+            TRL_PACKED: lambda: Paced(trl(work, Path(folder), supervised=by_trl, **settings), work.device),
+        }
+        loops, absent = start_all(makers, must=("ours", "padded"))
+        ours_in = {"ours": packed, "padded": padded}
+        supervised = {name: [supervised_in(work, step) for step in steps] for name, steps in ours_in.items()}
+        found = epochs(loops, supervised | ({} if absent else {TRL_PACKED: by_trl}))
+    for name, epoch in found.items():
+        if not abs(epoch.loss / found["ours"].loss - 1) <= TOLERANCE:
+            raise RuntimeError(f"the mean loss of {name} is {epoch.loss}, of ours {found['ours'].loss}")
+    return found, absent
+
+
+def supervised_in(work: Work, step: Sequence[int]) -> int:
+    return sum(len(tokens) - prompt for tokens, prompt in (work.rows[row] for row in step))
+
+
+def epochs(loops: dict[str, Paced], supervised: dict[str, list[int]]) -> dict[str, Epoch]:
+    """The fastest epoch of each loop; steps take turns so that the epochs run side by side.
+
+    supervised: tokens with a label of each step of an epoch, of which the first has been done.
+    """
+    turns = [name for _, name in sorted((n / len(s), name) for name, s in supervised.items() for n in range(len(s)))]
+    found: dict[str, list[Epoch]] = {name: [] for name in loops}
     with quiet():
-        for loop in loops.values():
-            loop.step()
         for _ in range(ROUNDS):
-            epoch = dict.fromkeys(loops, 0.0)
+            taken: dict[str, list] = {name: [] for name in loops}
             for name in turns:
-                epoch[name] += loops[name].step().seconds
-            found.append(epoch)
+                taken[name].append(loops[name].step())
+            for name, steps in taken.items():
+                weights = [*supervised[name][1:], supervised[name][0]]
+                loss = sum(step.loss * weight for step, weight in zip(steps, weights, strict=True)) / sum(weights)
+                found[name].append(Epoch(sum(step.seconds for step in steps), loss))
         for loop in loops.values():
             loop.stop()
-    return {name: min(epoch[name] for epoch in found) for name in loops}
+    return {name: min(epochs) for name, epochs in found.items()}
 
 
 def make_work(device: str) -> Work:

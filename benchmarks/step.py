@@ -8,7 +8,7 @@ ours skips as well, is not in `h`: it makes up for a head that runs nearer to th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,10 @@ def _paced(make: Callable[[], Loop], device: str) -> Paced:
     return Paced(make(), device)
 
 
-def start_all(makers: dict[str, Callable[[], Paced]]) -> tuple[dict[str, Paced], dict[str, str]]:
-    """The loops that can run here, one step in, and why the others cannot. Ours must."""
+def start_all(
+    makers: Mapping[str, Callable[[], Paced]], must: Collection[str] = ("ours",)
+) -> tuple[dict[str, Paced], dict[str, str]]:
+    """The loops that can run here, one step in, and why the others cannot. Those that `must` raise what stops them."""
     loops, absent = {}, {}
     for name, make in makers.items():
         try:
@@ -111,7 +113,7 @@ def start_all(makers: dict[str, Callable[[], Paced]]) -> tuple[dict[str, Paced],
                 loop.step()
             loops[name] = loop
         except (ImportError, RuntimeError, UserError) as error:
-            if name == "ours":
+            if name in must:
                 raise
             absent[name] = str(error.__cause__ or error).strip().splitlines()[0][:120]
     return loops, absent

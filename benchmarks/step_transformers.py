@@ -57,12 +57,13 @@ def shortest(work: Work, folder: Path, make_loss: Callable[[], Peer], *, compile
     return loop
 
 
-def trl(work: Work, folder: Path, **settings: Any) -> Loop:
+def trl(work: Work, folder: Path, *, supervised: list[int] | None = None, **settings: Any) -> Loop:
     """TRL's `SFTTrainer` on rows that are tokenised already, with a Hugging Face Llama of the common weights.
 
     Args:
         work: shape, rows and device.
         folder: for the model.
+        supervised: filled with the number of labels of each row of the data set as TRL has prepared it.
         settings: of `SFTConfig`: `packing`, `max_length`, `use_liger_kernel`, ...
 
     Raises:
@@ -107,6 +108,8 @@ def trl(work: Work, folder: Path, **settings: Any) -> Loop:
             processing_class=AutoTokenizer.from_pretrained(folder / "tokenizer"),
             callbacks=[Turn()],
         )
+        if supervised is not None:
+            supervised.extend(sum(label != IGNORE for label in row) for row in trainer.train_dataset["labels"])
         trainer.train()
 
     return loop

@@ -155,13 +155,24 @@ def test_the_share_without_label(monkeypatch):
         assert prompt == max(round(ignored * len(tokens)), 1) and work.labels(number * work.batch_size)[prompt:]
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated")  # TRL 1.16 on transformers 5
 def test_packed_rows_are_all_trained(monkeypatch):
     monkeypatch.setitem(packing.NUM_ROWS, "cpu", 8)
     monkeypatch.setitem(packing.PACKED_TOKENS, "cpu", 64)
     monkeypatch.setitem(packing.MEDIAN_TOKENS, "cpu", 20)
     monkeypatch.setattr(packing, "CPU_SHAPE", SHAPE)
-    (row,) = packing.rows("cpu")
-    assert row.ratio is not None and row.gate is not None and row.gate > 0.9
+    padded, by_trl = packing.rows("cpu")
+    assert padded.ratio is not None and padded.gate is not None and padded.gate > 0.9
+    assert by_trl.peer_name == packing.TRL_PACKED and by_trl.ratio is not None
+
+
+def test_epochs_of_different_losses_are_not_compared(monkeypatch):
+    work = small_work(monkeypatch)
+    lost = packing.Epoch(1.0, 4.2)
+    monkeypatch.setattr(packing, "epochs", lambda *_: {"ours": packing.Epoch(1.0, 4.0), "padded": lost})
+    monkeypatch.setattr(packing, "start_all", lambda *_, **__: ({}, {}))
+    with pytest.raises(RuntimeError, match=r"loss of padded is 4\.2, of ours 4\.0"):
+        packing.measure(work, [(0,)], [(0,)])
 
 
 def test_the_loop_in_python_makes_our_batches():

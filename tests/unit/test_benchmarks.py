@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +33,13 @@ def test_verdicts() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "options", "code"),
-    [([KEPT, INFORMS], [], 0), ([KEPT, MISSED], [], 1), ([KEPT, ABSENT], [], 0), ([KEPT, ABSENT], ["--strict"], 1)],
+    [
+        ([KEPT, INFORMS], [], 0),
+        ([KEPT, MISSED], [], 1),
+        ([KEPT, ABSENT], [], 0),
+        ([KEPT, ABSENT], ["--strict"], 1),
+        ([ABSENT], [], 0),
+    ],
 )
 def test_exit_code_and_file(
     rows: list[Row],
@@ -49,12 +56,16 @@ def test_exit_code_and_file(
     threads = torch.get_num_threads()
     assert command.main(["some", *options]) == code
     torch.set_num_threads(threads)
-    kept = json.loads((tmp_path / "some_cpu.json").read_text())
+    assert rows[0].line() in capsys.readouterr().out
+    written = tmp_path / "some_cpu.json"
+    assert written.exists() == (rows != [ABSENT]), "what was not measured leaves no file"
+    if not written.exists():
+        return
+    kept = json.loads(written.read_text())
     assert [row["verdict"] for row in kept["rows"]] == [row.verdict for row in rows]
     assert (
         kept["command"] == "python -m benchmarks some --device cpu" and kept["versions"]["torch"] == torch.__version__
     )
-    assert rows[0].line() in capsys.readouterr().out
 
 
 def test_an_unknown_name_and_an_absent_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +83,20 @@ def test_time_is_the_processors_and_steps_take_turns() -> None:
     assert order == ["a", "b"] * 3 and set(found) == {"a", "b"}
     order.clear()
     assert seconds({"a": lambda: order.append("a")}, "cpu", rounds=2, warm=True) and order == ["a", "a"]
+
+
+def test_a_step_that_is_far_behind_is_taken_once() -> None:
+    order: list[str] = []
+
+    def busy(name: str, turns: int) -> None:
+        order.append(name)
+        for _ in range(turns):
+            sum(range(1000))
+
+    steps = {name: partial(busy, name, turns) for name, turns in {"a": 20, "b": 20, "slow": 2000}.items()}
+    found = seconds(steps, "cpu", rounds=3, warm=True, far=20)
+    assert order.count("slow") == 1 and order.count("a") == order.count("b") == 3
+    assert found["slow"] > 20 * found["a"]
 
 
 def test_peak_memory_is_what_a_step_takes_at_most() -> None:
