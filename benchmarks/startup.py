@@ -20,7 +20,7 @@ from benchmarks.report import Row
 from cot_components.models.tiny import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
-ROUNDS = 3
+ROUNDS = 2
 GATE = 1.2
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cot_components.evaluation.compare import last_evaluation
 from cot_components.models.load import exported_checkpointer
@@ -28,41 +29,59 @@ ARMS = {
     "span 0.5": [f"{BLUR}.ratio=0.5", f"{BLUR}.granularity=span"],
     "fixed 0.5": [f"{BLUR}.ratio=0.5", f"{BLUR}.redraw=once"],
 }
-PRODUCTS = [
-    "dataset.source=generated_multiplication",
-    "evaluation.source=generated_multiplication",
-    'dataset.subset="2"',
-    'evaluation.subset="2"',
-    "evaluation.extractor=gsm8k",
-    "dataset.transforms.blur.keep_first=1",
-]
+
+
+class Traces(NamedTuple):
+    """What a setting trains on.
+
+    overrides:      of `bt_sft/quickstart`
+    max_new_tokens: of an answer; a few more than its traces have
+    worded:         whether thoughts have words, whose diversity can be measured
+    """
+
+    overrides: Sequence[str]
+    max_new_tokens: int = 80
+    worded: bool = True
+
+
+def products(num_digits: int) -> Traces:
+    """Products of numbers; their thoughts have nothing but figures."""
+    source = [f"{data}.source=generated_multiplication" for data in ("dataset", "evaluation")]
+    subset = [f'{data}.subset="{num_digits}"' for data in ("dataset", "evaluation")]
+    return Traces([*source, *subset, "evaluation.extractor=gsm8k", f"{BLUR}.keep_first=1"], worded=False)
+
+
+PLAIN = Traces([])
+SLIPS = Traces(["dataset.subset=slips"])
+VERBOSE = Traces(["dataset.subset=verbose"], max_new_tokens=224)
 SETTINGS = {
-    "clean": ["dataset.max_rows=3200", "epochs=4"],
-    "small": ["dataset.max_rows=640", "epochs=20"],
-    "slips, adapted": ["dataset.max_rows=3200", "dataset.subset=slips", "epochs=1"],
-    "foreign, adapted": ["dataset.max_rows=3200", "dataset.subset=verbose", "epochs=1"],
-    "products": [*PRODUCTS, "dataset.max_rows=6400", "epochs=10"],
+    "clean": (PLAIN, ["dataset.max_rows=3200", "epochs=4"]),
+    "small": (PLAIN, ["dataset.max_rows=640", "epochs=20"]),
+    "slips, adapted": (SLIPS, ["dataset.max_rows=3200", "epochs=1"]),
+    "foreign, adapted": (VERBOSE, ["dataset.max_rows=3200", "epochs=1"]),
+    "products": (products(2), ["dataset.max_rows=6400", "epochs=10"]),
 }
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `bt_sft`."""
+    traces, length = SETTINGS[cell.setting]
     start = adapted(student(cell)) if "adapted" in cell.setting else []
-    return train(cell, *start, *SETTINGS[cell.setting], *ARMS[cell.arm])
+    return train(cell, traces, *start, *length, *ARMS[cell.arm])
 
 
-def train(cell: Cell, *overrides: str, size: Sequence[str] = ()) -> dict[str, float]:
+def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ()) -> dict[str, float]:
     """Figures of the model that one run of `bt_sft` leaves. size: overrides that every run of the model takes."""
     out = cell.fresh_folder()
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}", f"seed={cell.seed}"]
-    longest = f"evaluation.max_new_tokens={224 if 'dataset.subset=verbose' in overrides else 80}"
-    recipe("bt_sft", "bt_sft/quickstart", *still, longest, *overrides, *size)
+    longest = f"evaluation.max_new_tokens={traces.max_new_tokens}"
+    recipe("bt_sft", "bt_sft/quickstart", *still, longest, *traces.overrides, *overrides, *size)
     result = last_evaluation(out)
     metrics = result.metrics()
     kept = ("answer_accuracy", "format_rate", "thought_tokens", "val_loss", "val_loss_thought", "val_loss_answer")
     figures = {name: float(metrics[name]) for name in kept if metrics.get(name) is not None}
     figures["val_loss_blurred"] = result.losses.get("val_loss_blurred", 0.0)
-    if PRODUCTS[0] not in overrides:  # whose thoughts have no words
+    if traces.worded:
         figures["wordings"] = sampled_wordings(out, longest, *size)
     shutil.rmtree(out)
     return figures

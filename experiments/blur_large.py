@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.blur import ARMS, BLUR, PRODUCTS, STUDY, adapted, train
+from experiments.blur import ARMS, BLUR, PLAIN, SLIPS, STUDY, VERBOSE, adapted, products, train
 from experiments.runner import Cell
 from experiments.starts import QUIET, once_trained
 
@@ -26,17 +26,14 @@ MIXTURE = [
     *("batch_size=128", "epochs=4", "optimizer.lr=6e-4"),
 ]
 ADAPTATION = "optimizer.lr=1e-4"
-STYLES = {"own": [], "slips": ["dataset.subset=slips"], "foreign": ["dataset.subset=verbose"]}
+STYLES = {"own": PLAIN, "slips": SLIPS, "foreign": VERBOSE}
 SETTINGS = {
     **{
-        f"{style}, {rows} rows": [*overrides, f"dataset.max_rows={rows}", f"epochs={12_800 // rows}"]
-        for style, overrides in STYLES.items()
+        f"{style}, {rows} rows": (traces, [f"dataset.max_rows={rows}", f"epochs={12_800 // rows}"])
+        for style, traces in STYLES.items()
         for rows in (640, 3200, 12_800)
     },
-    "products of three digits": [
-        *(override.replace('"2"', '"3"') for override in PRODUCTS),
-        *("dataset.max_rows=12800", "epochs=1"),
-    ],
+    "products of three digits": (products(3), ["dataset.max_rows=12800", "epochs=1"]),
 }
 
 
@@ -47,7 +44,8 @@ def base(cell: Cell) -> Path:
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One adaptation of the base by `bt_sft`."""
-    return train(cell, *adapted(base(cell)), *SETTINGS[cell.setting], *ARMS[cell.arm], ADAPTATION, size=SIZE)
+    traces, length = SETTINGS[cell.setting]
+    return train(cell, traces, *adapted(base(cell)), *length, *ARMS[cell.arm], ADAPTATION, size=SIZE)
 
 
 STUDY = replace(

@@ -3,7 +3,6 @@ screen."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch import Tensor
 from cot_components.clock import Clock
 from cot_components.data.flat import Flat
 from cot_components.datasets import ReasoningDataset
-from cot_components.errors import UserError
 from cot_components.evaluation.table import summary_table
 from cot_components.models.export import adapted_modules
 from cot_components.training.answers import Evaluations
@@ -25,6 +23,8 @@ from cot_components.training.run_folder import mark_finished
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
 from cot_components.viz.curves import plot_run
+from cot_components.viz.log import read_log
+from cot_components.viz.panels import run_panels
 from cot_components.viz.report import report_html
 from cot_components.viz.token_view import TokenView
 
@@ -76,7 +76,7 @@ def _write(
     if adapted_modules(trainer.model):
         written["adapter"] = export_adapters(trainer.model, run.output_dir / "adapter", weights, nodes)
     written["token view"] = token_view(data, clocks=clocks).save(run.output_dir / "tokens.html")
-    with contextlib.suppress(UserError):  # nothing to draw: log_every_n_steps=0 and nothing evaluated
+    if run_panels(read_log(run.output_dir)):  # none with log_every_n_steps=0 and nothing evaluated
         written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
     report = run.output_dir / "report.html"
     report.write_text(report_html(run.output_dir), encoding="utf-8")

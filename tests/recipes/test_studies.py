@@ -17,7 +17,7 @@ def main():
     large.SIZE[:] = ["model.num_layers=1"]
     large.MIXTURE += ["dataset.source.tasks.max_rows=48", "dataset.source.products.max_rows=16", "epochs=1"]
     few = ["dataset.max_rows=32", "dataset_val.max_rows=8", "evaluation.max_rows=4", "epochs=1"]
-    large.SETTINGS = {name: [*overrides, *few] for name, overrides in large.SETTINGS.items()}
+    large.SETTINGS = {name: (traces, few) for name, (traces, _) in large.SETTINGS.items()}
     study = replace(large.STUDY, arms=("sft", "span 0.5"), settings=("slips, 640 rows", "products of three digits"))
     runner.RESULTS = runner.Path("results")
     runner.run(study, seeds=1)
