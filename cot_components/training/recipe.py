@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -105,6 +106,9 @@ def _with_config_path(argv: list[str]) -> list[str]:
     raise ConfigError("--config NAME_OR_PATH is missing")
 
 
+_NOT_REMOVED = re.compile(r"Could not find key (\S+) in yaml config to remove")
+
+
 def _parse(argv: list[str]) -> DictConfig:
     from torchtune.config import parse
 
@@ -118,7 +122,10 @@ def _parse(argv: list[str]) -> DictConfig:
         if not captured:
             raise
     except (ValueError, OmegaConfBaseException) as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        sentence = str(error).splitlines()[0]
+        if kept := _NOT_REMOVED.fullmatch(sentence):  # torchtune's only word for both cases
+            sentence = f"~{kept[1]}: no such key in the config, or a component, which {kept[1]}=null switches off"
+        raise ConfigError(sentence) from error
     except YAMLError as error:
         raise ConfigError(f"cannot read the config or an override as YAML: {' '.join(str(error).split())}") from error
     finally:
