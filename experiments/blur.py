@@ -95,15 +95,17 @@ def adapted(start: Path) -> list[str]:
 STUDY = Study(
     name="blur",
     question="Does blurring thoughts help, and when?",
-    answer="Not here, at equal updates. From random weights a fifth blurred costs 16 +- 7 points on many rows and 7 "
-    "+- 8 on few, half 27 to 40. A model that can think already loses 13 +- 5 points with half blurred on "
-    "traces of which some have a wrong step, 20 +- 7 with half in spans, and nothing clear with a fifth (-8 "
-    "+- 12). Thoughts of another teacher, who begins at the end, are learnt as text and lead to no answers, "
-    "blurred or not. Sampled thoughts become more diverse with a fixed blur of few rows (+8 +- 2 points of "
-    "distinct wordings) and with four fifths of many rows blurred (+6 +- 2), not otherwise. With all of a "
-    "thought blurred the model unlearns to write one. Products have one seed and allow no claim: 95 % right, "
-    "100 with a fifth blurred, 44 with half. Whether a large pretrained model gains is not shown. (With one "
-    "epoch a fixed blur is the redrawn one.)",
+    answer="Not here: at equal updates every kind and strength of blur costs accuracy or changes nothing, from random "
+    "weights and when a model that can think is adapted.",
+    findings="From random weights a fifth blurred costs 16 +- 7 points on many rows and 7 +- 8 on few, half 27 to 40. "
+    "A model that can think already loses 13 +- 5 points with half blurred on traces of which some have a wrong step, "
+    "20 +- 7 with half in spans, and nothing clear with a fifth (-8 +- 12). Thoughts of another teacher, who begins "
+    "at the end, are learnt as text and lead to no answers, blurred or not. Sampled thoughts become more diverse with "
+    "a fixed blur of few rows (+8 +- 2 points of distinct wordings) and with four fifths of many rows blurred (+6 +- "
+    "2), not otherwise. With all of a thought blurred the model unlearns to write one. Products have one seed and "
+    "allow no claim: 95 % right, 100 with a fifth blurred, 44 with half. Whether a large pretrained model gains is "
+    "not shown. (With one epoch a fixed blur is the redrawn one.)",
+    effect=("answer_accuracy", "token 0.2", "clean"),
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="traces",

@@ -40,11 +40,13 @@ STUDY = Study(
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="demonstrations",
-    answer="They add up; none fights another, none helps another, and with three seeds no difference in accuracy "
-    "excludes zero. Half a thought blurred costs about the same with any loss: 9 points on clean demonstrations with "
-    "SFT, with Target-SFT and with answers that count three times, 12 with DFT; on mistaken ones 12 with Target-SFT, "
-    "which stays 24 points above SFT, and nothing visible with SFT. Counting answers three times changes nothing. DFT "
-    "halves the diversity of wordings with and without blur.",
+    answer="They add up: none fights another, none helps another.",
+    findings="With three seeds no difference in accuracy excludes zero. Half a thought blurred costs about the same "
+    "with any loss: 9 points on clean demonstrations with SFT, with Target-SFT and with answers that count three "
+    "times, 12 with DFT; on mistaken ones 12 with Target-SFT, which stays 24 points above SFT, and nothing visible "
+    "with SFT. Counting answers three times changes nothing. DFT halves the diversity of wordings with and without "
+    "blur.",
+    effect=("accuracy", "blur + target", "mistaken"),
     metrics=METRICS,
     percent=PERCENT,
     cell=cell,

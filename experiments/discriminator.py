@@ -37,11 +37,13 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="discriminator",
     question="When does the shuffle-aware discriminator break?",
-    answer="When it is tuned on too few shuffled rows. With 256 rows more diverse phrases cost little: the error stays "
-    "under the 3 % of the paper's manual check up to 24 words at each place, with the line at a thousandth of a nat. "
-    "With 64 rows it is above 3 % even for one fixed phrase, with 16 it is worse than calling everything boilerplate "
-    "(5.4 to 5.6 %): boilerplate is taken for reasoning, while the share of reasoning found hardly moves. With the "
-    "line at zero, the paper's, 256 rows give 3.6 to 8.3 %: where two models are sure of a token, chance decides.",
+    answer="When it is tuned on too few shuffled rows, not when phrases are diverse.",
+    findings="With 256 rows more diverse phrases cost little: the error stays under the 3 % of the paper's manual "
+    "check up to 24 words at each place, with the line at a thousandth of a nat. With 64 rows it is above 3 % even "
+    "for one fixed phrase, with 16 it is worse than calling everything boilerplate (5.4 to 5.6 %): boilerplate is "
+    "taken for reasoning, while the share of reasoning found hardly moves. With the line at zero, the paper's, 256 "
+    "rows give 3.6 to 8.3 %: where two models are sure of a token, chance decides.",
+    effect=("error_rate", "64 shuffled rows", "1"),
     arms=("256 shuffled rows", "64 shuffled rows", "16 shuffled rows"),
     settings=("1", "2", "4", "8", "24"),
     setting_label="words at each place of the phrase",

@@ -87,12 +87,12 @@ def scored(cell: Cell, subset: str) -> Path:
 STUDY = Study(
     name="highlight",
     question="Does weighing up what the discriminator calls reasoning help?",
-    answer=(
-        "Not here. The base already copies from the request; after 30 updates it lacks the format, which is what the "
-        "weights take from. The loss on held-out calls is higher with RFT than with plain fine-tuning in every seed, "
-        "on fixed and on diverse phrases; fixed weights, a format rule and Rho-1 (whose dropped tokens drift) do worse "
-        "still or no better. Accuracy differs more between base models than between methods."
-    ),
+    answer="Not here: the loss on held-out calls is higher with RFT than with plain fine-tuning in every seed.",
+    findings="The base already copies from the request; after 30 updates it lacks the format, which is what the "
+    "weights take from. So it is on fixed and on diverse phrases; fixed weights, a format rule and Rho-1 (whose "
+    "dropped tokens drift) do worse still or no better. Accuracy differs more between base models than between "
+    "methods.",
+    effect=("val_loss_call", "rft", "1"),
     arms=tuple(ARMS),
     settings=("1", "24"),
     setting_label="words at each place of the phrase",

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from experiments import STUDIES
 from experiments.runner import Result, Study, has_cells, interval, read_cells, spell, values_of
@@ -34,6 +35,7 @@ These need a GPU. Each is ready, as `tune run RECIPE --config CONFIG`:
 | 4 x 4 digits from random weights (header: the paper's test file) | `icot_sft`, `icot_sft/scratch_2L4H_4x4` |
 | its ablations | one each of `curriculum.smoothing=.inf`, `.reset_optimizer=false`, `.side=right`, `.per_epoch=32` |
 | 5 x 5, 7 x 7, 9 x 9 digits | `icot_sft`, `icot_sft/gpt2_5x5`, `gpt2_7x7`, `gpt2_9x9` |
+| the same from random weights | the same, with `checkpointer=null` |
 | GSM8K with GPT-2 | `icot_sft`, `icot_sft/gpt2_gsm8k` |
 | blurring on Magpie traces | `bt_sft`, `bt_sft/llama3_2_1B` |
 | highlighting on real agent data | `shad`, `shad/llama3_2_3B_xlam`, then `rft`, `rft/llama3_2_3B_xlam` |
@@ -48,21 +50,62 @@ def load(name: str) -> Study:
 
 def readme() -> str:
     """The whole text."""
-    return "\n".join([HEAD, *(section(load(name)) for name in STUDIES), NOT_RUN])
+    studies = [load(name) for name in STUDIES]
+    return "\n".join([HEAD, overview(studies), *map(section, studies), NOT_RUN])
+
+
+def overview(studies: Sequence[Study]) -> str:
+    """A line per study: its answer, the effect it rests on, its command, its log."""
+    lines = ["| question | answer | effect, 95 % interval | command, log |", "|---|---|---|---|"]
+    for study in studies:
+        command = f"`make evidence STUDY={study.name}`"
+        if has_cells(study):
+            told = f"{study.answer or 'No answer yet.'} | {effect(study)} | {command}, [runs](results/{study.name}/)"
+        else:
+            told = f"{_not_run(study)} | | {command}"
+        lines.append(f"| {study.question} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def effect(study: Study) -> str:
+    """The paired difference that the answer rests on, spelled with what it is of."""
+    if study.effect is None:
+        return ""
+    metric, arm, setting = study.effect
+    difference, seeds = paired(study, read_cells(study), arm, setting, metric)
+    told = spell(study, metric, difference, sign=True).removesuffix(" %") + " points" * (metric in study.percent)
+    against = f"{arm} against {study.arms[0]}, {study.setting_label} {setting}"
+    return f"{study.metrics[metric]}: {told} ({against}; {seeds} seed{'s' * (seeds > 1)})"
+
+
+def paired(
+    study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
+) -> tuple[tuple[float, float], int]:
+    """Mean difference from the first arm with half its interval, over the seeds that both have; how many these are."""
+    found, base = (values_of(cells, name, setting, metric) for name in (arm, study.arms[0]))
+    seeds = sorted(set(found) & set(base))
+    return interval([found[seed] - base[seed] for seed in seeds]), len(seeds)
+
+
+def _not_run(study: Study) -> str:
+    return f"not run{f', needs {study.needs}' if study.needs else ' yet'}."
 
 
 def section(study: Study) -> str:
     """Question, answer, tables, figure and command of a study; what has no cell yet says so."""
     title = f"## {study.question}\n\n`make evidence STUDY={study.name}`"
     if not has_cells(study):
-        return f"{title}: not run{f', needs {study.needs}' if study.needs else ' yet'}.\n"
+        return f"{title}: {_not_run(study)}\n"
     cells = read_cells(study)
     seeds = sorted({cell.seed for cell in cells})
     median = statistics.median(cell.seconds for cell in cells)
     facts = f"{len(cells)} runs, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {median:.0f} s of one core in the median"
     tables = [_table(study, cells, metric) for metric in study.metrics]
     figure = f"![{study.question}](results/{study.name}/figure.png)\n"
-    return "\n".join([f"{title} ({facts})\n", f"{study.answer or 'No answer yet.'}\n", *tables, figure])
+    told = [f"{title} ({facts})\n", f"**{study.answer or 'No answer yet.'}**\n"]
+    if study.findings:
+        told.append(f"{fill(study.findings, 120)}\n")
+    return "\n".join([*told, *tables, figure])
 
 
 def _table(study: Study, cells: Sequence[Result], metric: str) -> str:
@@ -79,13 +122,13 @@ def _table(study: Study, cells: Sequence[Result], metric: str) -> str:
 
 def _entry(study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str) -> str:
     """The first arm's mean; of the others also the difference from it, seed by seed."""
-    found, base = (values_of(cells, name, setting, metric) for name in (arm, study.arms[0]))
+    found = values_of(cells, arm, setting, metric)
     if not found:
         return ""
     mean, width = interval(list(found.values()))
     if arm == study.arms[0]:
         return spell(study, metric, (mean, width))
-    effect = interval([found[seed] - base[seed] for seed in sorted(set(found) & set(base))])
-    told = spell(study, metric, effect, sign=True).removesuffix(" %")
-    clear = not math.isnan(effect[1]) and abs(effect[0]) > effect[1]
+    difference, _ = paired(study, cells, arm, setting, metric)
+    told = spell(study, metric, difference, sign=True).removesuffix(" %")
+    clear = not math.isnan(difference[1]) and abs(difference[0]) > difference[1]
     return f"{spell(study, metric, (mean, math.nan))} ({f'**{told}**' if clear else told})"

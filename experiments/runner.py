@@ -56,7 +56,9 @@ class Study:
 
     name:      of the folder of results
     question:  what it asks
-    answer:    what the cells that are there say, in a sentence; None while there are none
+    answer:    what the cells that are there say, in one sentence; None while there are none
+    findings:  what else they say
+    effect:    figure, arm and setting of the difference from the first arm that the answer rests on
     arms:      what is compared; the first is the baseline of the paired differences
     settings:  under which circumstances
     metrics:   figure -> how tables and axes call it; those named in `percent` are shares
@@ -72,6 +74,8 @@ class Study:
     metrics: Mapping[str, str]
     cell: Callable[[Cell], Mapping[str, float]]
     answer: str | None = None
+    findings: str = ""
+    effect: tuple[str, str, str] | None = None
     seeds: int = 5
     percent: Sequence[str] = ()
     setting_label: str = "setting"

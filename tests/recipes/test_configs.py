@@ -59,7 +59,7 @@ def test_stock_configs_name_components_that_exist():
         (["normalize=mean"], "normalize must be 'count' or 'weight', got 'mean' (str)"),
         (["loss=cot_components.losses.sfft"], "loss: 'cot_components.losses' has no 'sfft'; did you mean 'sft'?"),
         (["~output_dir"], "missing key 'output_dir'"),
-        (["~no_such_key"], "~no_such_key: no such key in the config, or a component, which no_such_key=null switches off"),
+        (["~batch_sise"], "~batch_sise: no such key in the config, or a component, which batch_sise=null switches off"),
         (["~optimizer"], "~optimizer: no such key in the config, or a component, which optimizer=null switches off"),
         (["batch_size"], "Command-line overrides must be in the form of key=value, got batch_size"),
         (["dataset.transforms.blur.seed=${sead}"], "config: Interpolation key 'sead' not found"),

@@ -12,7 +12,7 @@ import experiments
 from cot_components.errors import UserError
 from experiments import runner
 from experiments.__main__ import main
-from experiments.readme import README, readme, section
+from experiments.readme import README, overview, readme, section
 from experiments.runner import Cell, Study, draw, interval, path_of, read_cells, table
 
 
@@ -110,6 +110,11 @@ def test_a_cell_is_one_file() -> None:
 def test_every_study_has_arms_settings_and_a_cell() -> None:
     found = {name: importlib.import_module(module).STUDY for name, module in experiments.STUDIES.items()}
     assert "highlight" in found
+    for study in found.values():
+        assert study.effect is not None
+        metric, arm, setting = study.effect
+        assert metric in study.metrics and arm in study.arms[1:] and setting in study.settings
+        assert study.answer is None or (study.answer.endswith(".") and ". " not in study.answer), "one sentence"
     assert all(
         study.name == name and study.metrics and set(study.percent) <= set(study.metrics)
         for name, study in found.items()
@@ -120,8 +125,13 @@ def test_a_section_says_what_was_found(monkeypatch) -> None:
     toy = study([])
     assert section(toy).endswith("`make evidence STUDY=toy`: not run yet.\n")
     runner.run(toy)
-    lines = section(replace(toy, answer="It is.")).splitlines()
-    assert lines[0] == "## Is new better?" and "12 runs, 3 seeds" in lines[2] and lines[4] == "It is."
+    told = replace(toy, answer="It is.", findings="By a tenth.", effect=("accuracy", "new", "2"))
+    lines = section(told).splitlines()
+    assert lines[0] == "## Is new better?" and "12 runs, 3 seeds" in lines[2]
+    assert lines[4] == "**It is.**" and lines[6] == "By a tenth."
+    effect = "correct: +10.0 +- 0.0 points (new against old, setting 2; 3 seeds)"
+    command = "`make evidence STUDY=toy`, [runs](results/toy/)"
+    assert f"| Is new better? | It is. | {effect} | {command} |" in overview([told])
     assert "| new | 61.0 % (**+10.0 +- 0.0**) | 61.0 % (**+10.0 +- 0.0**) |" in lines
     assert "| old | 51.0 +- 2.5 % | 51.0 +- 2.5 % |" in lines
 
