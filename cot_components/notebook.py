@@ -82,10 +82,11 @@ def study(name: str) -> None:
     root = Path.cwd().parent
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    readme, runner = import_module("experiments.readme"), import_module("experiments.runner")
-    lines = readme.section(readme.load(name)).splitlines()
+    readme, studies = import_module("experiments.readme"), import_module("experiments.study")
+    shown = readme.load(name)
+    lines = readme.section(shown).splitlines()
     display(Markdown("\n".join(line for line in lines if not line.startswith("!["))))
-    figure = runner.RESULTS / name / "figure.png"
+    figure = studies.figure_path(shown)
     if figure.exists():
         display(Image(figure))
 

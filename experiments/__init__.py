@@ -1,6 +1,6 @@
 """Studies behind experiments/README.md: `python -m experiments NAME`, or `make evidence STUDY=NAME`.
 
-A study is a module of this package with a `STUDY` (see `experiments.runner.Study`), named in `STUDIES`.
+A study is a module of this package with a `STUDY` (see `experiments.study.Study`), named in `STUDIES`.
 """
 
 STUDIES = {

@@ -9,7 +9,9 @@ import sys
 from cot_components.errors import UserError
 from experiments import STUDIES
 from experiments.readme import README, load, readme
-from experiments.runner import draw, has_cells, read_cells, run, table
+from experiments.runner import run
+from experiments.show import draw, table
+from experiments.study import read_cells
 
 
 def main(argv: list[str]) -> int:
@@ -24,8 +26,8 @@ def main(argv: list[str]) -> int:
             run(study, seeds=options.seeds, jobs=options.jobs)
             print(table(study, read_cells(study)))
         for study in map(load, [options.name] if options.name else STUDIES):
-            if has_cells(study):
-                print(f"figure: {draw(study, read_cells(study))}")
+            if cells := read_cells(study):
+                print(f"figure: {draw(study, cells)}")
         README.write_text(readme(), encoding="utf-8")
         print(f"tables: {README}")
     except UserError as error:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 from cot_components.evaluation.compare import last_evaluation
 from cot_components.models.load import exported_checkpointer
 from experiments.measures import sampled_wordings
-from experiments.runner import Cell, Study, recipe
+from experiments.runner import recipe
 from experiments.starts import student
+from experiments.study import Cell, Study
 
 BLUR = "dataset.transforms.blur"
 ARMS = {

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.blur import ARMS, BLUR, PLAIN, SLIPS, STUDY, VERBOSE, adapted, products, train
-from experiments.runner import Cell
 from experiments.starts import QUIET, once_trained
+from experiments.study import Cell
 
 SIZE = [
     *("model.num_layers=12", "model.num_heads=12", "model.num_kv_heads=12"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from experiments.runner import Cell, Study
+from experiments.study import Cell, Study
 from experiments.targets import ALONE, LOSS, METRICS, PERCENT, train
 
 SFT, DFT = [LOSS + "sft", *ALONE], [LOSS + "dft", *ALONE]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from experiments.runner import Cell, Study, recipe
+from experiments.runner import recipe
 from experiments.starts import agent_base
+from experiments.study import Cell, Study
 
 
 def cell(cell: Cell) -> Mapping[str, float]:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cot_components.evaluation.compare import last_evaluation
-from experiments.runner import Cell, Study, recipe
+from experiments.runner import recipe
 from experiments.starts import agent_base
+from experiments.study import Cell, Study
 
 ROWS = 480
 UPDATES = ["epochs=1", f"dataset.max_rows={ROWS}", "evaluation.max_rows=120", "dataset_val.max_rows=120"]

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Mapping
 
 from cot_components.viz.log import read_log
-from experiments.runner import Cell, Study, once, recipe
+from experiments.runner import once, recipe
+from experiments.study import Cell, Study
 
 ARMS = {
     "full": [],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from experiments.internalisation import METRICS, train
-from experiments.runner import Cell, Study
+from experiments.study import Cell, Study
 
 DFT = "loss=cot_components.losses.dft"
 ARMS = {

@@ -10,13 +10,13 @@ from pathlib import Path
 from textwrap import fill
 
 from experiments import STUDIES
-from experiments.runner import Result, Study, has_cells, interval, read_cells, spell, values_of
+from experiments.study import Result, Study, cells_path, figure_path, interval, paired, read_cells, spell, values_of
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# What each method does, measured
 
-Every table is made of one small file per run (`results/STUDY/*.json`) by `python -m experiments`; no figure is
-written by hand. First row: mean and half the width of the 95 % interval over seeds (Student's t). Other rows: mean
+Every table is made of one line per run (`results/STUDY.jsonl`) by `python -m experiments`; no figure is written by
+hand. First row: mean and half the width of the 95 % interval over seeds (Student's t). Other rows: mean
 and, in brackets, the difference from the first row over the seeds that both have, with its interval; **bold** where
 that excludes zero. Of twenty differences that are none, one is bold by chance.
 
@@ -59,32 +59,24 @@ def overview(studies: Sequence[Study]) -> str:
     lines = ["| question | answer | effect, 95 % interval | command, log |", "|---|---|---|---|"]
     for study in studies:
         command = f"`make evidence STUDY={study.name}`"
-        if has_cells(study):
-            told = f"{study.answer or 'No answer yet.'} | {effect(study)} | {command}, [runs](results/{study.name}/)"
+        if cells := read_cells(study):
+            log = cells_path(study).name
+            told = f"{study.answer or 'No answer yet.'} | {effect(study, cells)} | {command}, [runs](results/{log})"
         else:
             told = f"{_not_run(study)} | | {command}"
         lines.append(f"| {study.question} | {told} |")
     return "\n".join(lines) + "\n"
 
 
-def effect(study: Study) -> str:
+def effect(study: Study, cells: Sequence[Result]) -> str:
     """The paired difference that the answer rests on, spelled with what it is of."""
     if study.effect is None:
         return ""
     metric, arm, setting = study.effect
-    difference, seeds = paired(study, read_cells(study), arm, setting, metric)
+    difference, seeds = paired(study, cells, arm, setting, metric)
     told = spell(study, metric, difference, sign=True).removesuffix(" %") + " points" * (metric in study.percent)
     against = f"{arm} against {study.arms[0]}, {study.setting_label} {setting}"
     return f"{study.metrics[metric]}: {told} ({against}; {seeds} seed{'s' * (seeds > 1)})"
-
-
-def paired(
-    study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
-) -> tuple[tuple[float, float], int]:
-    """Mean difference from the first arm with half its interval, over the seeds that both have; how many these are."""
-    found, base = (values_of(cells, name, setting, metric) for name in (arm, study.arms[0]))
-    seeds = sorted(set(found) & set(base))
-    return interval([found[seed] - base[seed] for seed in seeds]), len(seeds)
 
 
 def _not_run(study: Study) -> str:
@@ -94,14 +86,14 @@ def _not_run(study: Study) -> str:
 def section(study: Study) -> str:
     """Question, answer, tables, figure and command of a study; what has no cell yet says so."""
     title = f"## {study.question}\n\n`make evidence STUDY={study.name}`"
-    if not has_cells(study):
-        return f"{title}: {_not_run(study)}\n"
     cells = read_cells(study)
+    if not cells:
+        return f"{title}: {_not_run(study)}\n"
     seeds = sorted({cell.seed for cell in cells})
     median = statistics.median(cell.seconds for cell in cells)
     facts = f"{len(cells)} runs, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {median:.0f} s of one core in the median"
     tables = [_table(study, cells, metric) for metric in study.metrics]
-    figure = f"![{study.question}](results/{study.name}/figure.png)\n"
+    figure = f"![{study.question}](results/{figure_path(study).name})\n"
     told = [f"{title} ({facts})\n", f"**{study.answer or 'No answer yet.'}**\n"]
     if study.findings:
         told.append(f"{fill(study.findings, 120)}\n")

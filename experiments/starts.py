@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
-from experiments.runner import Cell, recipe
+from experiments.runner import recipe
+from experiments.study import Cell
 
 QUIET = ["evaluate_before_training=false", "evaluate_every_n_steps=null", "evaluation=null", "dataset_val=null"]
 Start = Callable[[Cell], Path]

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 
 from cot_components.evaluation.compare import last_evaluation
 from experiments.measures import sampled_wordings
-from experiments.runner import Cell, Study, once, recipe
+from experiments.runner import once, recipe
 from experiments.starts import Start, student, teacher
+from experiments.study import Cell, Study
 
 LOSS = "loss=cot_components.losses."
 ALONE = ["~loss.eta", "reference=null"]

@@ -11,14 +11,16 @@ import pytest
 import experiments
 from cot_components.errors import UserError
 from experiments import runner
+from experiments import study as studies
 from experiments.__main__ import main
 from experiments.readme import README, overview, readme, section
-from experiments.runner import Cell, Study, draw, interval, path_of, read_cells, table
+from experiments.show import draw, table
+from experiments.study import Cell, Study, cells_path, figure_path, interval, read_cells
 
 
 @pytest.fixture(name="place", autouse=True)
 def _place(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(studies, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(runner, "SCRATCH", tmp_path / "scratch")
     return tmp_path
 
@@ -58,7 +60,7 @@ def test_a_stopped_study_goes_on_and_runs_no_cell_twice() -> None:
     assert len(called) == 12
     runner.run(study(called), seeds=4)
     assert len(called) == 16
-    assert len(read_cells(study([]))) == 16 and not list(runner.RESULTS.rglob("*.tmp"))
+    assert len(read_cells(study([]))) == 16
 
 
 def test_two_at_a_time_but_never_two_arms_of_one_setting_and_seed() -> None:
@@ -77,13 +79,12 @@ def test_two_at_a_time_but_never_two_arms_of_one_setting_and_seed() -> None:
         return {"accuracy": 0.0}
 
     runner.run(replace(study([]), cell=cell), jobs=2)
-    assert len(list(runner.RESULTS.rglob("*.json"))) == 12
+    assert len(read_cells(study([]))) == 12
 
 
 def test_table_and_figure() -> None:
     toy = study([])
-    with pytest.raises(UserError, match="holds no finished cell of toy"):
-        read_cells(toy)
+    assert read_cells(toy) == []
     runner.run(toy)
     cells = read_cells(toy)
     lines = table(toy, cells).splitlines()
@@ -101,10 +102,18 @@ def test_intervals() -> None:
     assert interval(list(range(40)))[1] == pytest.approx(2.023 * statistics.stdev(range(40)) / math.sqrt(40), rel=2e-3)
 
 
-def test_a_cell_is_one_file() -> None:
+def test_a_cell_is_one_line() -> None:
     toy = study([])
-    paths = {path_of(toy, arm, setting, seed) for arm in ("a b", "a") for setting in "12" for seed in range(3)}
-    assert len(paths) == 12 and all(" " not in path.name for path in paths)
+    runner.run(toy, seeds=1)
+    path = cells_path(toy)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 4
+    path.write_text("\n".join([*lines, lines[2]]))
+    with pytest.raises(UserError, match=r"toy\.jsonl:5: 2, old, seed 0 a second time"):
+        read_cells(toy)
+    path.write_text(lines[0] + "\n" + lines[1][:20])
+    with pytest.raises(UserError, match=r"toy\.jsonl:2: not a cell: "):
+        read_cells(toy)
 
 
 def test_every_study_has_arms_settings_and_a_cell() -> None:
@@ -130,7 +139,7 @@ def test_a_section_says_what_was_found(monkeypatch) -> None:
     assert lines[0] == "## Is new better?" and "12 runs, 3 seeds" in lines[2]
     assert lines[4] == "**It is.**" and lines[6] == "By a tenth."
     effect = "correct: +10.0 +- 0.0 points (new against old, setting 2; 3 seeds)"
-    command = "`make evidence STUDY=toy`, [runs](results/toy/)"
+    command = "`make evidence STUDY=toy`, [runs](results/toy.jsonl)"
     assert f"| Is new better? | It is. | {effect} | {command} |" in overview([told])
     assert "| new | 61.0 % (**+10.0 +- 0.0**) | 61.0 % (**+10.0 +- 0.0**) |" in lines
     assert "| old | 51.0 +- 2.5 % | 51.0 +- 2.5 % |" in lines
@@ -152,4 +161,4 @@ def test_the_command(monkeypatch, capsys, place) -> None:
     assert main([]) == 0 and "not run yet" in (place / "README.md").read_text()
     assert main(["highlight", "--jobs", "2"]) == 0
     told = capsys.readouterr().out
-    assert "setting 2: correct" in told and (runner.RESULTS / "toy" / "figure.png").exists()
+    assert "setting 2: correct" in told and figure_path(study([])).exists()

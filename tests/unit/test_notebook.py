@@ -66,14 +66,13 @@ def test_a_run_is_killed_when_a_path_appears(tmp_path, monkeypatch):
 def test_a_study_is_shown_from_its_results_alone(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    monkeypatch.setattr("experiments.runner.RESULTS", tmp_path)
+    monkeypatch.setattr("experiments.study.RESULTS", tmp_path)
     notebook.study("blur")
     (only,) = shown
     assert type(only).__name__ == "Markdown" and "`make evidence STUDY=blur`: not run yet" in only.data
     place = {"arm": "sft", "setting": "clean", "seed": 0, "seconds": 1, "versions": {}}
-    (tmp_path / "blur").mkdir()
-    (tmp_path / "blur" / "a.json").write_text(json.dumps({**place, "figures": {"answer_accuracy": 0.5}}))
-    pyplot.figure().savefig(tmp_path / "blur" / "figure.png")
+    (tmp_path / "blur.jsonl").write_text(json.dumps({**place, "figures": {"answer_accuracy": 0.5}}) + "\n")
+    pyplot.figure().savefig(tmp_path / "blur.png")
     shown.clear()
     notebook.study("blur")
     assert [type(it).__name__ for it in shown] == ["Markdown", "Image"]

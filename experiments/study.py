@@ -1,0 +1,156 @@
+"""What a study is, and its finished cells: one line each of `results/STUDY.jsonl`, and what they say.
+
+    STUDY = Study("name", arms=("sft", "rft"), settings=("1", "8"), metrics={"accuracy": "answers correct"}, cell=cell)
+
+`cell(Cell)` trains and measures one of them and returns its figures by name. What several cells share (a base model)
+it keeps in `Cell.scratch`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from cot_components.errors import UserError
+
+RESULTS = Path(__file__).parent / "results"
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond, 1.96 plus a little."""
+
+
+class Cell(NamedTuple):
+    """One run of a study. scratch: a folder that all its cells share; `fresh_folder` one of its own."""
+
+    arm: str
+    setting: str
+    seed: int
+    scratch: Path
+
+    def fresh_folder(self) -> Path:
+        """A folder for this cell alone; what an interrupted run left in it is gone."""
+        folder = self.scratch / re.sub(r"[^\w.]+", "_", f"{self.setting}_{self.arm}_{self.seed}")
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is compared, on what, and how a cell is run.
+
+    name:      of the folder of results
+    question:  what it asks
+    answer:    what the cells that are there say, in one sentence; None while there are none
+    findings:  what else they say
+    effect:    figure, arm and setting of the difference from the first arm that the answer rests on
+    arms:      what is compared; the first is the baseline of the paired differences
+    settings:  under which circumstances
+    metrics:   figure -> how tables and axes call it; those named in `percent` are shares
+    cell:      runs one cell; figures that are not in `metrics` are kept, not shown
+    seeds:     0 to seeds - 1
+    needs:     what the machine must have that a laptop has not
+    """
+
+    name: str
+    question: str
+    arms: Sequence[str]
+    settings: Sequence[str]
+    metrics: Mapping[str, str]
+    cell: Callable[[Cell], Mapping[str, float]]
+    answer: str | None = None
+    findings: str = ""
+    effect: tuple[str, str, str] | None = None
+    seeds: int = 5
+    percent: Sequence[str] = ()
+    setting_label: str = "setting"
+    needs: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell, as its line holds it."""
+
+    arm: str
+    setting: str
+    seed: int
+    figures: dict[str, float]
+    seconds: float
+    versions: dict[str, str]
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.arm, self.setting, self.seed
+
+
+def cells_path(study: Study) -> Path:
+    """The file of its cells."""
+    return RESULTS / f"{study.name}.jsonl"
+
+
+def figure_path(study: Study) -> Path:
+    """The picture of its cells."""
+    return RESULTS / f"{study.name}.png"
+
+
+def keep(study: Study, result: Result) -> None:
+    """Add a finished cell to the file: one write of one line, which another process cannot cut in two."""
+    path = cells_path(study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(result)) + "\n")
+
+
+def read_cells(study: Study) -> list[Result]:
+    """All finished cells of a study that it still has; none without a file.
+
+    Raises:
+        UserError: a line that is no cell, or a cell that another line has.
+    """
+    path, found = cells_path(study), {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            result = Result(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}:{number}: not a cell: {line[:80]!r}") from error
+        if result.key in found:
+            raise UserError(f"{path}:{number}: {result.setting}, {result.arm}, seed {result.seed} a second time")
+        found[result.key] = result
+    return [result for result in found.values() if result.arm in study.arms and result.setting in study.settings]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval (Student's t); NaN for the width of a single value."""
+    n = len(values)
+    if n < 2:
+        return (values[0] if values else math.nan), math.nan
+    t = T_975[n - 2] if n - 2 < len(T_975) else 1.96 + 2.5 / (n - 1)
+    return statistics.fmean(values), t * statistics.stdev(values) / math.sqrt(n)
+
+
+def values_of(cells: Sequence[Result], arm: str, setting: str, metric: str) -> dict[int, float]:
+    """The figure by seed."""
+    return {c.seed: c.figures[metric] for c in cells if (c.arm, c.setting) == (arm, setting) and metric in c.figures}
+
+
+def paired(
+    study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
+) -> tuple[tuple[float, float], int]:
+    """Mean difference from the first arm with half its interval, over the seeds that both have; how many these are."""
+    found, base = (values_of(cells, name, setting, metric) for name in (arm, study.arms[0]))
+    seeds = sorted(set(found) & set(base))
+    return interval([found[seed] - base[seed] for seed in seeds]), len(seeds)
+
+
+def spell(study: Study, metric: str, figure: tuple[float, float], *, sign: bool = False) -> str:
+    mean, width = (100 * value if metric in study.percent else value for value in figure)
+    unit = " %" if metric in study.percent else ""
+    digits = ".1f" if metric in study.percent else ".3f"
+    around = "" if math.isnan(width) else f" +- {width:{digits}}"
+    return f"{mean:{'+' if sign else ''}{digits}}{around}{unit}"
