@@ -1,9 +1,11 @@
 """Does blurring help, and when? Plain SFT against BT-SFT of every strength and kind, at equal updates.
 
-Two settings start from random weights: 400 steps of 32 rows, on 3,200 traces or on 640 (memorisation). A third of what
-`make quickstart` trains: arms still differ there. Two adapt the student of `experiments.starts`, which solves most
-tasks in thoughts of its own, in 100 steps on 3,200 traces: some with a wrong step, or all told by another teacher. The
-last is another task, from random weights: products of two-digit numbers, whose thoughts have nothing but figures.
+Clean and small start from random weights: 400 steps of 32 rows, on 3,200 traces or on 640 (memorisation). A third of
+what `make quickstart` trains: arms still differ there. Two adapt a model that has had a third of it, too, and solves
+most tasks in thoughts of its own, in 100 steps on 3,200 traces: slips, some with a wrong step, or foreign, all told by
+another teacher. Products are another task, from random weights: two-digit multiplication, whose thoughts have nothing
+but figures. Token and span say what is blurred, the number how much of a thought; fixed is one mask for all epochs.
+Distinct wordings: the share of sampled thoughts whose wording, numbers and names taken out, no earlier one has.
 """
 
 from __future__ import annotations
@@ -106,6 +108,7 @@ STUDY = Study(
     "2), not otherwise. With all of a thought blurred the model unlearns to write one. Products have one seed and "
     "allow no claim: 95 % right, 100 with a fifth blurred, 44 with half. Whether a large pretrained model gains is "
     "not shown. (With one epoch a fixed blur is the redrawn one.)",
+    about=__doc__,
     effect=("answer_accuracy", "token 0.2", "clean"),
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),

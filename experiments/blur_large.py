@@ -54,6 +54,7 @@ STUDY = replace(
     question="Does blurring thoughts help a model of 113 M parameters?",
     answer=None,
     findings="",
+    about=__doc__,
     effect=("answer_accuracy", "token 0.2", "own, 12800 rows"),
     settings=tuple(SETTINGS),
     cell=cell,

@@ -1,6 +1,7 @@
 """Errors of the shuffle-aware discriminator against the diversity of the boilerplate, down to where it breaks.
 
-Seeds draw the base model's weights, the rows that are shuffled and the order of the tuning.
+Diversity is how many words there are to choose from at each place of the phrase before a call. Seeds draw the base
+model's weights, the rows that are shuffled and the order of the tuning.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ STUDY = Study(
     "for one fixed phrase, with 16 it is worse than calling everything boilerplate (5.4 to 5.6 %): boilerplate is "
     "taken for reasoning, while the share of reasoning found hardly moves. With the line at zero, the paper's, 256 "
     "rows give 3.6 to 8.3 %: where two models are sure of a token, chance decides.",
+    about=__doc__,
     effect=("error_rate", "64 shuffled rows", "1"),
     arms=("256 shuffled rows", "64 shuffled rows", "16 shuffled rows"),
     settings=("1", "2", "4", "8", "24"),

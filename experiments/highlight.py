@@ -1,6 +1,8 @@
-"""RFT against plain fine-tuning, fixed weights, Rho-1 and a format rule: held-out tool calls after equal updates.
+"""RFT against plain fine-tuning, fixed weights, a way of Rho-1 and a format rule: held-out calls after equal updates.
 
-Seeds draw the base model's weights, the rows that are shuffled and the order of all training.
+Fixed 0.7 gives the two classes 0.3 and 0.7 of the weight. Rho-1 (arXiv 2404.07965) is here with scores made once before
+training, where the paper scores every batch anew. The format rule finds boilerplate by a pattern. Seeds draw the base
+model's weights, the rows that are shuffled and the order of all training.
 """
 
 from __future__ import annotations
@@ -31,7 +33,11 @@ ARMS = {
         "~loss.weight_rule.tau",
         "loss.weight_rule.shares=[0.3,0.7]",
     ],
-    "rho-1": [NO_RULE, f"{HIGHLIGHT}._component_=cot_components.transforms.TopGap", f"~{HIGHLIGHT}.threshold"],
+    "rho-1, fixed scores": [
+        NO_RULE,
+        f"{HIGHLIGHT}._component_=cot_components.transforms.TopGap",
+        f"~{HIGHLIGHT}.threshold",
+    ],
     "format rule": [f"{HIGHLIGHT}._component_=cot_components.transforms.ByPattern", *NO_SCORES, *TOKENIZER],
 }
 
@@ -87,12 +93,13 @@ def scored(cell: Cell, subset: str) -> Path:
 
 STUDY = Study(
     name="highlight",
-    question="Does weighing up what the discriminator calls reasoning help?",
+    question="Does more weight on what the discriminator calls reasoning help?",
     answer="Not here: the loss on held-out calls is higher with RFT than with plain fine-tuning in every seed.",
-    findings="The base already copies from the request; after 30 updates it lacks the format, which is what the "
-    "weights take from. So it is on fixed and on diverse phrases; fixed weights, a format rule and Rho-1 (whose "
-    "dropped tokens drift) do worse still or no better. Accuracy differs more between base models than between "
-    "methods.",
+    findings="The base can copy already; what it lacks after 30 updates is the format, and RFT takes weight away from "
+    "the tokens of the format. So it is on fixed and on diverse phrases; fixed weights, a format rule and Rho-1 with "
+    "fixed scores (whose dropped tokens drift) do worse still or no better. Accuracy differs more between base models "
+    "than between methods.",
+    about=__doc__,
     effect=("val_loss_call", "rft", "1"),
     arms=tuple(ARMS),
     settings=("1", "24"),

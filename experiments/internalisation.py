@@ -1,7 +1,8 @@
 """The ablations of stepwise internalisation on two-digit multiplication: runs of `icot_sft/quickstart`.
 
-Each arm has the same model, data and number of updates; they differ in what the ablation is about. Faster means the
-same removal in a quarter of the steps and the rest of them at the end.
+Each arm has the same model, data and number of updates; they differ in what the ablation is about: no smoothing removes
+exactly as many tokens as the schedule says, no reset keeps the optimizer's moments at a removal, right side takes the
+end of a thought away first. Faster means the same removal in a quarter of the steps and the rest of them at the end.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ STUDY = Study(
     "and 99 %. In the one run of each, a fresh optimizer at each removal and slow removal mattered, as in the paper; "
     "four times faster ended near the model that never saw a step; removal from the right did nearly as well as from "
     "the left, unlike in the paper.",
+    about=__doc__,
     effect=("accuracy", "no smoothing", "2x2"),
     arms=tuple(ARMS),
     settings=("2x2",),

@@ -27,6 +27,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="internalised_targets",
     question="Can thoughts be internalised under another target?",
+    about=__doc__,
     effect=("accuracy", "dft", "2x2"),
     arms=tuple(ARMS),
     settings=("2x2",),

@@ -6,6 +6,7 @@ import importlib
 import math
 import statistics
 from collections.abc import Sequence
+from inspect import cleandoc
 from pathlib import Path
 from textwrap import fill
 
@@ -18,7 +19,8 @@ HEAD = """# What each method does, measured
 Every table is made of one line per run (`results/STUDY.jsonl`) by `python -m experiments`; no figure is written by
 hand. First row: mean and half the width of the 95 % interval over seeds (Student's t). Other rows: mean
 and, in brackets, the difference from the first row over the seeds that both have, with its interval; **bold** where
-that excludes zero. Of twenty differences that are none, one is bold by chance.
+that excludes zero. Where there is no difference at all, one in
+twenty is bold by chance.
 
     make evidence STUDY=blur            # finished runs are skipped: a study can be stopped and resumed
     python -m experiments               # runs nothing: all figures and this page anew
@@ -95,6 +97,8 @@ def section(study: Study) -> str:
     tables = [_table(study, cells, metric) for metric in study.metrics]
     figure = f"![{study.question}](results/{figure_path(study).name})\n"
     told = [f"{title} ({facts})\n", f"**{study.answer or 'No answer yet.'}**\n"]
+    if study.about:
+        told.insert(1, f"{cleandoc(study.about)}\n")
     if study.findings:
         told.append(f"{fill(study.findings, 120)}\n")
     return "\n".join([*told, *tables, figure])

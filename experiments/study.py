@@ -46,6 +46,7 @@ class Study:
 
     name:      of the folder of results
     question:  what it asks
+    about:     how it is done, what settings and arms are: the module's docstring
     answer:    what the cells that are there say, in one sentence; None while there are none
     findings:  what else they say
     effect:    figure, arm and setting of the difference from the first arm that the answer rests on
@@ -63,6 +64,7 @@ class Study:
     settings: Sequence[str]
     metrics: Mapping[str, str]
     cell: Callable[[Cell], Mapping[str, float]]
+    about: str | None = None
     answer: str | None = None
     findings: str = ""
     effect: tuple[str, str, str] | None = None

@@ -282,7 +282,8 @@ torch.testing.assert_close(highlighted.objective.sum(), (rule * plain).sum())
 # In the paper LLaMA3-8B rises from 52.5 to 59.3 on average over four tool-use benchmarks; classes with a fixed weight
 # reach 57.9, and a hand-written format rule *loses* (44.5). In `make quickstart-rft` plain fine-tuning gets 66.7 % of
 # 240 held-out calls right after 30 updates, RFT 82.5 %. One seed says little; here are five, with fixed weights,
-# Rho-1 and a format rule. The base copies already; it lacks the format, which the weights take from:
+# Rho-1 and a format rule. The base can copy already; what it lacks is the format, and RFT takes weight away from the
+# tokens of the format:
 
 # %%
 study("highlight")

@@ -45,8 +45,8 @@ from cot_components.viz.token_view import TokenView
 # %% [markdown]
 # ## Your data
 #
-# A file with one JSON object per line is enough. These rows have columns of their own making: `problem`, `reasoning`
-# inside square brackets, and so on. Yours will be different again.
+# A file with one JSON object per line is enough. These rows have columns of their own making, `problem` and
+# `told`, and the thought stands between `[thinking]` and `[done]`. Yours will be different again.
 
 
 # %%
@@ -175,8 +175,8 @@ Image(plot_run(runs / "mine", runs / "curves.png").read_bytes(), width=560)
 # %% [markdown]
 # ## A stock torchtune recipe
 #
-# You have a torchtune config that works, and want nothing changed but the data. Only `dataset` is ours here, and
-# `loss`, where torchtune's own would do as well:
+# You have a torchtune config that works, and want nothing changed but the data. Only `dataset` and its `tokenizer` are
+# ours here, and `loss`, where torchtune's own would do as well:
 
 # %%
 stock = OmegaConf.load(find_config("stock_torchtune/bt_sft_tiny"))

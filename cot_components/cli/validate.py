@@ -1,14 +1,16 @@
 """Check a config as its recipe does; nothing is built.
 
-Every key, type and component, the folder of the starting weights and the files of the data. The first fault is one
-sentence, exit code 2.
+Every key, type and component, the folder of the starting weights, the files of the data and those of the tokenizer.
+The first fault is one sentence, exit code 2.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from cot_components.cli.shipped import add_config_arguments, read
+from cot_components.errors import UserError
 
 EXAMPLES = (
     "cot validate bt_sft/quickstart",
@@ -33,6 +35,9 @@ def run(options: argparse.Namespace) -> int:
             node = values.get(key)
             for source in read_sources(node["source"]) if isinstance(node, dict) and node.get("source") else ():
                 source.check()
+        tokenizer = (values.get("tokenizer") or {}).get("path")
+        if isinstance(tokenizer, str) and not Path(tokenizer).expanduser().exists():
+            raise UserError(f"tokenizer.path: nothing at {tokenizer}")
     components = str(values).count(f"'{COMPONENT}'")
     about = f"the recipe {recipe.name} takes all {len(values)} keys" if recipe.ours else f"{recipe.name} is torchtune's"
     print(f"{options.config} is valid: {about}, {components} components take theirs")
