@@ -13,7 +13,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def fits(value: Any, hint: Any) -> bool:
     container = origin or hint
     if inspect.isclass(container) and issubclass(container, Mapping):
         return isinstance(value, Mapping)
-    if inspect.isclass(container) and issubclass(container, (list, tuple)):
+    if (inspect.isclass(container) and issubclass(container, (list, tuple))) or container is Sequence:
         return isinstance(value, (list, tuple))
     return True
 

@@ -6,6 +6,7 @@ run and a notebook agree with the run that wrote the log. What goes from which r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -166,7 +167,7 @@ class Anneal:
     num_steps:   optimizer steps the way takes.
 
     Raises:
-        UserError: fewer than 1 step.
+        UserError: fewer than 1 step, a strength that is not a number from 0.
     """
 
     first: float
@@ -174,6 +175,9 @@ class Anneal:
     num_steps: int
 
     def __post_init__(self) -> None:
+        for name in ("first", "last"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"anneal: {name} must be a number from 0, got {getattr(self, name)}")
         if self.num_steps < 1:
             raise UserError(f"anneal: num_steps must be at least 1, got {self.num_steps}")
 

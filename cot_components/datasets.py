@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from cot_components.clock import Clock, row_keys
-from cot_components.config import build, walk
+from cot_components.config import COMPONENT, build, walk
 from cot_components.data.batches import Batches, Transform
 from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport
-from cot_components.data.prepare import RowSettings, prepare_rows
+from cot_components.data.prepare import TURN_BITS, RowSettings, prepare_rows
 from cot_components.data.segments import Tags
 from cot_components.data.sources import Source, read_sources
 from cot_components.data.store import Rows, select_mapped
@@ -70,7 +70,9 @@ class ReasoningDataset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         self._refuse_transforms_that_need_the_epoch()
-        flat = self.rows.flat([index])
+        if not -len(self.rows) <= index < len(self.rows):
+            raise IndexError(f"row {index} of {len(self.rows)}")
+        flat = self.rows.flat([index % len(self.rows)])
         for transform in self.transforms.values():
             flat = transform(flat, Clock(0, 0))
         labels = np.where(flat.weights == 0, IGNORE, flat.labels)
@@ -90,18 +92,21 @@ class ReasoningDataset:
 
     def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
         """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row
-        id). Rows that are memory-mapped stay so.
+        id), and the other rows of their conversations. Rows that are memory-mapped stay so.
 
         Raises:
-            UserError: a share outside (0, 1), or a single row, which cannot be split.
+            UserError: a share outside (0, 1), or a single row or conversation, which cannot be split.
         """
         if not 0 < share < 1:
             raise UserError(f"dataset_val as a share must lie between 0 and 1, got {share}")
         if len(self.rows) < 2:
             raise UserError(f"dataset_val: {len(self.rows)} row cannot be split into training and validation data")
         count = min(max(round(share * len(self.rows)), 1), len(self.rows) - 1)
-        keep = np.ones(len(self.rows), dtype=bool)
-        keep[np.argsort(row_keys(seed, -1, self.rows.ids), kind="stable")[:count]] = False
+        conversations = np.asarray(self.rows.ids) & ~TURN_BITS
+        held_out = conversations[np.argsort(row_keys(seed, -1, conversations), kind="stable")[:count]]
+        keep = ~np.isin(conversations, held_out)
+        if not keep.any():
+            raise UserError("dataset_val: a single conversation cannot be split into training and validation data")
         return self._only(keep), self._only(~keep)
 
     def with_rows(self, rows: Rows) -> ReasoningDataset:
@@ -163,9 +168,7 @@ def reasoning_dataset(
         raise UserError(
             "dataset.packed must be false: torchtune's packer keeps only tokens and labels, and draws every mask once"
         )
-    if transforms:
-        walk(transforms, where="dataset.transforms")
-    built = {name: build(node) for name, node in (transforms or {}).items()}
+    built = build_transforms(transforms)
     sources = read_sources(source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
     chat = chat_format(tokenizer, template=template, tags=tags, tags_as=tags_as)
     limit = max_seq_len if max_seq_len is not None else getattr(tokenizer, "max_seq_len", None)
@@ -188,6 +191,21 @@ def reasoning_dataset(
     ends = np.cumsum([len(part) for part in rows]).tolist()
     shares = tuple((end - len(part), end, one.weight) for part, end, one in zip(rows, ends, sources, strict=True))
     return ReasoningDataset(rows[0] if len(rows) == 1 else Rows.join_sources(rows), shares, built, chat, report)
+
+
+def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
+    """Named transforms, in order; null leaves one out.
+
+    Raises:
+        UserError: a node that names no component; see `config.walk`.
+    """
+    chosen = {name: node for name, node in (nodes or {}).items() if node is not None}
+    walk(chosen, where="dataset.transforms")
+    built = {name: build(node) for name, node in chosen.items()}
+    for name, transform in built.items():
+        if not callable(transform):
+            raise UserError(f"dataset.transforms.{name} is no transform: it needs a {COMPONENT}, or null leaves it out")
+    return built
 
 
 def chat_format(

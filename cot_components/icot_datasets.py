@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cot_components.config import build, walk
 from cot_components.data.errors import DropReport
 from cot_components.data.gsm8k import EmptyThoughts, with_equations
 from cot_components.data.icot_text import ICoTFormat, read_step_lists
@@ -19,7 +18,7 @@ from cot_components.data.prepare import RowSettings, prepare_rows
 from cot_components.data.sources import Source
 from cot_components.data.store import Rows
 from cot_components.data.traces import Trace
-from cot_components.datasets import ReasoningDataset
+from cot_components.datasets import ReasoningDataset, build_transforms
 from cot_components.errors import UserError
 from cot_components.models.tokenizers import as_text_tokenizer
 
@@ -63,6 +62,9 @@ def icot_dataset(
     """
     if format == STEP_LISTS:
         step_end = step_end or "\n"
+        for name, value in {"split": split != "train", "subset": subset, "columns": columns}.items():
+            if value:
+                raise UserError(f"dataset.{name} is not read with format: {STEP_LISTS}; leave it out")
     if thoughts not in ("as_is", "equations"):
         raise UserError(f"dataset.thoughts must be 'as_is' or 'equations', got {thoughts!r}")
     chat = ICoTFormat(as_text_tokenizer(tokenizer), step_end)
@@ -70,9 +72,7 @@ def icot_dataset(
 
     def read(report: DropReport) -> Iterable[Trace]:
         if format == STEP_LISTS:
-            found = read_step_lists(source, step_end=step_end or "\n")[:max_rows]
-            report.read += len(found)
-            return found
+            return read_step_lists(source, step_end=step_end or "\n", max_rows=max_rows, strict=strict, report=report)
         traces = place.read(strict=strict, report=report)
         if thoughts == "as_is":
             return traces
@@ -136,7 +136,4 @@ def _key(source_key: str | None, *options: str) -> str | None:
 def _data_set(
     rows: Rows, chat: ICoTFormat, report: DropReport, transforms: Mapping[str, Any] | None
 ) -> ReasoningDataset:
-    if transforms:
-        walk(transforms, where="dataset.transforms")
-    built = {name: build(node) for name, node in (transforms or {}).items()}
-    return ReasoningDataset(rows, ((0, len(rows), 1.0),), built, chat, report)  # type: ignore[arg-type]
+    return ReasoningDataset(rows, ((0, len(rows), 1.0),), build_transforms(transforms), chat, report)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from cot_components.data.overlap import check_no_overlap, prompts_of
 from cot_components.losses import sft
 from cot_components.models.load import check_checkpointer, load_model
 from cot_components.training.answers import Evaluations
-from cot_components.training.batching import load_batches, plan_steps
+from cot_components.training.batching import check_loss, load_batches, plan_steps
 from cot_components.training.finish import finish
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
@@ -92,10 +92,11 @@ def main(
     held_out = held_out and stages.applied_to(held_out, smoothing=False)
 
     objective, answers = build(loss), build(evaluation)
+    check_loss(objective, plans)
     check_no_overlap(data.rows, answers.prompts(data.chat) if answers else [])
     check_no_overlap(data.rows, prompts_of(held_out.rows) if held_out else [])
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
-    fit_rows(net, data)
+    fit_rows(net, data, held_out)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
     num_steps = plans.total_steps - stages.last_reset(before=plans.start_step)
     optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=num_steps)

@@ -15,7 +15,7 @@ from cot_components.losses import sft
 from cot_components.models.load import check_checkpointer, load_model
 from cot_components.models.reference import reference_for
 from cot_components.training.answers import Evaluations
-from cot_components.training.batching import check_whole_steps, load_batches, plan_steps
+from cot_components.training.batching import check_loss, load_batches, plan_steps
 from cot_components.training.classes import check_classes
 from cot_components.training.finish import finish
 from cot_components.training.float8 import check_float8
@@ -94,10 +94,10 @@ def main(
     )
 
     objective, answers = build(loss), build(evaluation)
-    check_whole_steps(objective, plans)
+    check_loss(objective, plans)
     classes = check_classes(objective, data)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
-    fit_rows(net, data)
+    fit_rows(net, data, held_out)
     second = reference_for(objective, build(reference), net, data, device=run.device, dtype=run.dtype)
     prepare_model(
         net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing

@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
         check_checkpointer(values.get("checkpointer"))
         for key in ("dataset", "dataset_val", "evaluation"):
             node = values.get(key)
-            for source in read_sources(node["source"]) if isinstance(node, dict) and node.get("source") else ():
+            place = node.get("source") if isinstance(node, dict) else node if isinstance(node, str) else None
+            for source in read_sources(place) if place else ():
                 source.check()
         tokenizer = (values.get("tokenizer") or {}).get("path")
         if isinstance(tokenizer, str) and not Path(tokenizer).expanduser().exists():

@@ -37,7 +37,8 @@ class Batch:
     roles:          int64 `[B, T]`, role of the predicted token
     rows:           int64 `[n]`, indices of the supervised positions in the flattened `[B * T]`; made here so that no
         device looks for them
-    blurred_rows:   int64 `[m]`, the same for positions whose label a transform took away
+    blurred_rows:   int64 `[m]`, the same for tokens of thought, tags, calls and answer that do not count: without a
+        label, or of weight 0
     ids:            id of each row
     num_supervised: n
     weight_sum:     sum of the supervised weights
@@ -190,7 +191,7 @@ def _lay_out(
     weights = lay_shifted(flat.weights, 0.0, np.float32)
     roles = lay_shifted(flat.roles, Role.PAD, np.int64)
     counted = (labels != IGNORE) & (weights != 0)
-    blurred = (labels == IGNORE) & is_supervised(roles)
+    blurred = is_supervised(roles) & ~counted
     input_pos = None if positions is None else lay(positions, 0, np.int64).reshape(shape)
     groups = None if flat.groups is None else lay_shifted(flat.groups, 0, np.int64).reshape(shape)
     return Batch(

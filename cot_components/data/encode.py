@@ -83,6 +83,8 @@ def fit(row: EncodedRow, *, max_seq_len: int | None, too_long: str, tokenizer: T
         raise RowError(f"longer than {max_seq_len} tokens even without its thought")
     head, tail = start + (kept + 1) // 2, stop - kept // 2
     head, tail = _whole_characters(row.tokens, (start, head), (tail, stop), tokenizer)
+    if head == start and tail == stop:
+        raise RowError(f"longer than {max_seq_len} tokens even without its thought")
     keep = np.r_[0:head, tail : len(row.tokens)]
     cut = EncodedRow(*(column[keep] for column in row))
     cut.weights[head] = 0.0
@@ -102,10 +104,11 @@ def _longest_run(mask: np.ndarray) -> tuple[int, int]:
 def _whole_characters(
     tokens: np.ndarray, head: tuple[int, int], tail: tuple[int, int], tokenizer: TextTokenizer
 ) -> tuple[int, int]:
-    """End of the head and start of the tail, moved by the at most 3 tokens that would leave a broken character."""
+    """End of the head and start of the tail, moved by the at most 3 tokens that would leave a broken character; where
+    that leaves no whole one, there is no head, or no tail."""
     thought = tokenizer.decode(tokens[head[0] : tail[1]])
     ends = range(head[1], max(head[1] - 4, head[0]), -1)
     starts = range(tail[0], min(tail[0] + 4, tail[1]))
-    end = next(e for e in ends if thought.startswith(tokenizer.decode(tokens[head[0] : e])))
-    start = next(s for s in starts if thought.endswith(tokenizer.decode(tokens[s : tail[1]])))
+    end = next((e for e in ends if thought.startswith(tokenizer.decode(tokens[head[0] : e]))), head[0])
+    start = next((s for s in starts if thought.endswith(tokenizer.decode(tokens[s : tail[1]]))), tail[1])
     return end, start

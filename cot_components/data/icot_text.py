@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cot_components.data.chat import Part, Turn, part_ids
-from cot_components.data.errors import RowError, TraceError
+from cot_components.data.errors import DropReport, RowError, TraceError
 from cot_components.data.segments import Tags
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.data.traces import Message, Trace
@@ -118,13 +118,28 @@ class ICoTFormat:
         return [text for text in re.split(f"({re.escape(self.step_end)})", thought) if text]
 
 
-def read_step_lists(path: str | Path, *, step_end: str = "\n") -> list[Trace]:
+def read_step_lists(
+    path: str | Path,
+    *,
+    step_end: str = "\n",
+    max_rows: int | None = None,
+    strict: bool = True,
+    report: DropReport | None = None,
+) -> list[Trace]:
     """Traces of a JSON list whose rows hold `question`, `steps` (a list of texts) and `answer`, as ProsQA does.
 
     The thought is the steps joined by `step_end`, the answer gets the `#### ` of the other data sets.
 
+    Args:
+        path: of the file.
+        step_end: text that ends a step.
+        max_rows: read at most this many rows.
+        strict: the first bad row is an error; otherwise bad rows are left out.
+        report: counts rows read and dropped.
+
     Raises:
-        TraceError: not such a list, or a row that is not such a row; names the file and the row, counted from 1.
+        TraceError: not such a list, or (strict) a row that is not such a row; names the file and the row, counted from
+            1.
     """
     try:
         rows = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
@@ -132,7 +147,17 @@ def read_step_lists(path: str | Path, *, step_end: str = "\n") -> list[Trace]:
         raise TraceError(str(path), "not a readable JSON file", str(error).splitlines()[0]) from None
     if not isinstance(rows, list) or not rows:
         raise TraceError(str(path), "not a list of rows")
-    return [_step_trace(number, row, f"{path}:row {number + 1}", step_end) for number, row in enumerate(rows)]
+    report = DropReport() if report is None else report
+    traces = []
+    for number, row in enumerate(rows[:max_rows]):
+        report.read += 1
+        try:
+            traces.append(_step_trace(number, row, f"{path}:row {number + 1}", step_end))
+        except TraceError as fault:
+            if strict:
+                raise
+            report.add(fault.where, fault.reason)
+    return traces
 
 
 def _step_trace(number: int, row: object, where: str, step_end: str) -> Trace:

@@ -90,6 +90,9 @@ class Plans:
             raise UserError(f"seed must not be negative, got {self.seed}")
         if self.rows_per_epoch == 0:
             raise UserError("there is no row to train on")
+        for first, last, weight in self.shares or ():
+            if last > first and round(weight * (last - first)) == 0:
+                raise UserError(f"a source of {last - first} rows with weight {weight:g} gives no row to any epoch")
         if self.packed_tokens is not None and self.lengths.max() > self.packed_tokens:
             raise UserError(
                 f"packed_tokens is {self.packed_tokens}, but the longest row has {self.lengths.max()} tokens, and rows "

@@ -17,13 +17,15 @@ from tqdm import tqdm
 from cot_components.data.chat import ChatFormat, Part
 from cot_components.data.encode import ENCODER_VERSION, EncodedRow, check_exact, encode_turns, fit
 from cot_components.data.errors import DropReport, RowError
-from cot_components.data.store import Rows, read_rows, write_rows
+from cot_components.data.store import SOURCE_SHIFT, Rows, read_rows, write_rows
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
 from cot_components.roles import SUPERVISED_ROLES
 
 TURN_SHIFT = 40
+TURN_BITS = (1 << SOURCE_SHIFT) - (1 << TURN_SHIFT)
+"""Of a row id: which turn of its conversation the row supervises."""
 CHUNK = 256
 TOO_LONG = ("drop", "cut_thought")
 TURNS = ("last", "each")
@@ -85,6 +87,8 @@ def prepare_rows(
         rows = Rows.concatenate(list(encode_traces(read(report), chat, settings, strict=strict, report=report)))
         report.check(max_dropped)
         return Prepared(rows, report, from_cache=False)
+    if Path(cache_dir).expanduser().exists() and not Path(cache_dir).expanduser().is_dir():
+        raise UserError(f"dataset.cache_dir: {cache_dir} is not a folder")
     key = cache_key(data_key or hash_traces(read(DropReport())), chat, settings)
     folder = Path(cache_dir).expanduser() / key
     found = read_rows(folder)
@@ -167,14 +171,18 @@ class _Job(NamedTuple):
 
 
 def _conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[int, str, tuple[Message, ...]]]:
-    """Row id, place and messages up to the supervised turn, for each row of the trace; the report counts extra ones."""
+    """Row id, place and messages up to the supervised turn, for each row of the trace; the report counts extra ones.
+
+    With `each`, a turn of weight 0 makes no row: its author has said so; at least one turn must count.
+    """
     ends = [i + 1 for i, message in enumerate(trace.messages) if message.role == "assistant"] or [0]
     if turns == "last":
         return [(trace.id, trace.where, trace.messages[: ends[-1]])]
-    report.read += len(ends) - 1
+    turns_of = list(enumerate(ends))
+    counted = [(turn, end) for turn, end in turns_of if not end or trace.messages[end - 1].weight] or turns_of[-1:]
+    report.read += len(counted) - 1
     return [
-        (trace.id + (turn << TURN_SHIFT), f"{trace.where}, turn {turn}", trace.messages[:end])
-        for turn, end in enumerate(ends)
+        (trace.id + (turn << TURN_SHIFT), f"{trace.where}, turn {turn}", trace.messages[:end]) for turn, end in counted
     ]
 
 

@@ -36,7 +36,7 @@ class Source:
             takes each row twice.
 
     Raises:
-        UserError: a weight that is not positive.
+        UserError: a weight that is not positive, less than one row.
     """
 
     source: str
@@ -50,6 +50,8 @@ class Source:
     def __post_init__(self) -> None:
         if not 0 < self.weight < float("inf"):
             raise UserError(f"source {self.source}: weight must be positive, got {self.weight}")
+        if self.max_rows is not None and self.max_rows < 1:
+            raise UserError(f"source {self.source}: max_rows must be at least 1, got {self.max_rows}")
 
     def check(self) -> None:
         """Refuse a path that does not exist; nothing is read."""
@@ -112,6 +114,8 @@ def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source
         raise UserError("dataset.source names no source")
     found = []
     for name, node in source.items():
+        if not isinstance(node, (str, Mapping)):
+            raise UserError(f"dataset.source.{name} must be a path, a name or a mapping, got {node!r}")
         given = {**options, **({"source": node} if isinstance(node, str) else node)}
         check(Source, given, f"dataset.source.{name}")
         found.append(Source(**given))

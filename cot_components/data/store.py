@@ -80,9 +80,16 @@ class Rows:
 
     def content_hash(self) -> str:
         """sha256 over ids and tokens: what a file of per-token results is tied to."""
+        return self._hash("ids", "row_start", "tokens")
+
+    def training_hash(self) -> str:
+        """The same over all that a run trains on: roles and weights, too."""
+        return self._hash("ids", "row_start", "tokens", "roles", "weights")
+
+    def _hash(self, *columns: str) -> str:
         digest = hashlib.sha256()
-        for column in (self.ids, self.row_start, self.tokens):
-            digest.update(np.ascontiguousarray(column).data)
+        for name in columns:
+            digest.update(np.ascontiguousarray(getattr(self, name)).data)
         return digest.hexdigest()
 
     def tokens_by_role(self) -> dict[str, int]:

@@ -20,11 +20,12 @@ MAX_WEIGHT = 1e4
 
 def require(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
     """Raise unless `value` is a finite number from `low` to `high`; with `above`, `low` itself is refused too."""
-    if math.isfinite(value) and value <= high and (value > low if above else value >= low):
+    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    if is_number and value <= high and (value > low if above else value >= low):
         return
     least = f"above {low:g}" if above else f"at least {low:g}"
     most = f" and at most {high:g}" if math.isfinite(high) else ""
-    raise UserError(f"{name} must be {least}{most}, got {value}")
+    raise UserError(f"{name} must be {least}{most}, got {value!r}")
 
 
 def supervised_rows(

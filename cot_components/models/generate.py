@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,16 +56,33 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        for begin in range(0, len(order), batch_size):
+        for chosen in _together(
+            [len(prompts[i]) for i in order], order, batch_size, model.max_seq_len - max_new_tokens
+        ):
             if between_batches is not None:
                 between_batches()
-            chosen = order[begin : begin + batch_size]
             new = _decode(model, [prompts[i] for i in chosen], max_new_tokens, stops, stops_per_answer, pad_id, choose)
             for index, ids in zip(chosen, new, strict=True):
                 completions[index] = _until_stop(ids, set(stop_ids), stops_per_answer)
     finally:
         model.train(was_training)
     return completions
+
+
+def _together(lengths: Sequence[int], order: Sequence[int], batch_size: int, room: int) -> Iterator[list[int]]:
+    """Batches of `order`, whose prompts have ascending `lengths`. One that is longer than `room`, and so is cut by the
+    context, shares its batch with prompts of its own length alone: a longer one would cut others earlier.
+    """
+    batch: list[int] = []
+    before = 0
+    for length, index in zip(lengths, order, strict=True):
+        if batch and (len(batch) == batch_size or (length > room and length != before)):
+            yield batch
+            batch = []
+        batch.append(index)
+        before = length
+    if batch:
+        yield batch
 
 
 def _decode(

@@ -54,9 +54,9 @@ class FrozenModel:
         Raises:
             UserError: the vocabularies differ in size; names both.
         """
-        self.teacher = (
-            load_model(self._model, self._checkpointer, device=device, dtype=dtype).eval().requires_grad_(False)
-        )
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the run's own stream goes on after it
+            teacher = load_model(self._model, self._checkpointer, device=device, dtype=dtype)
+        self.teacher = teacher.eval().requires_grad_(False)
         ours, theirs = (m.tok_embeddings.num_embeddings for m in (student, self.teacher))
         if ours != theirs:
             raise UserError(
@@ -87,7 +87,7 @@ class AdaptersOff:
 class TopKFile:
     """A teacher's top k on disk: computed by the first run that needs it, read by all others; the teacher is not kept.
 
-    Each row is scored as encoded, so this is for transforms that keep tokens (blur, weights), not for removal.
+    Each row is scored as encoded, so transforms that remove tokens are refused.
 
     Args:
         folder: where the store is, or will be; tied to tokenizer and rows by their hashes. A run that died goes on.
@@ -114,8 +114,15 @@ class TopKFile:
         """Open the store; let the teacher score what is missing in it first.
 
         Raises:
-            UserError: a store of other rows, another tokenizer or vocabulary; rows are missing and there is no teacher.
+            UserError: a store of other rows, another tokenizer or vocabulary; rows are missing and there is no teacher;
+                a transform that removes tokens.
         """
+        removing = [name for name, transform in data.transforms.items() if getattr(transform, "removes_tokens", False)]
+        if removing:
+            raise UserError(
+                f"reference: the top k of a file are those of rows as encoded, and dataset.transforms.{removing[0]} "
+                "removes tokens; use a frozen model"
+            )
         made_of: dict[str, Any] = {
             "vocab_size": student.tok_embeddings.num_embeddings,
             "tokenizer": data.chat.tokenizer.fingerprint(),

@@ -11,6 +11,7 @@ from typing import Any
 from cot_components.clock import Clock
 from cot_components.data.batches import Step
 from cot_components.data.chat import ChatFormat
+from cot_components.data.errors import DropReport
 from cot_components.data.formats import Message
 from cot_components.data.sources import read_sources
 from cot_components.data.traces import Trace
@@ -31,7 +32,7 @@ class AnswerEvaluation:
 
     Args:
         source, split, subset, format, columns, max_rows: where the prompts come from, see `Source`.
-        strict: the first bad row is an error; otherwise bad rows are left out.
+        strict: the first bad row is an error; otherwise bad rows are left out, and counted in `report`.
         max_new_tokens: tokens per completion.
         batch_size: prompts decoded together.
         temperature: 0 is greedy.
@@ -40,7 +41,7 @@ class AnswerEvaluation:
         seed: of the sampling.
 
     Raises:
-        UserError: an extractor that is not known, or several greedy samples, which would all be the same.
+        UserError: an extractor that is not known; several greedy samples, which would all be the same; no row.
     """
 
     source: str | Mapping[str, Any]
@@ -57,6 +58,7 @@ class AnswerEvaluation:
     extractor: str | list[str] = "answer_line"
     seed: int = 0
     traces: list[Trace] = field(init=False, repr=False)
+    report: DropReport = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         find_extractor(self.extractor)
@@ -73,7 +75,10 @@ class AnswerEvaluation:
         fields = ("split", "subset", "format", "columns", "max_rows")
         options = {name: getattr(self, name) for name in fields}
         sources = read_sources(self.source, **options)  # read now: bad data is found before a model is loaded
-        self.traces = [trace for source in sources for trace in source.read(strict=self.strict)]
+        self.report = DropReport()
+        self.traces = [t for source in sources for t in source.read(strict=self.strict, report=self.report)]
+        if not self.traces:
+            raise UserError(f"evaluation: no row of {self.source} can be used: {self.report.summary()}")
 
     def prompts(self, chat: ChatFormat) -> list[tuple[str, list[int]]]:
         """Where each held-out trace stands, and the token ids of its prompt."""
@@ -145,12 +150,18 @@ class Evaluations:
         self._path = log.folder / "evaluations"
         self.done: list[tuple[int, Evaluation]] = []
         self.interrupted = False  # on every process or on none
+        # Keeps a step whose evaluation failed.
+        self.rescue: Callable[[Step], None] = lambda step: (
+            None
+        )  # set by the saver
 
     def begin(self, step: int, *, at_start: bool, every: int | None) -> None:
         """Evaluate before the first step or not, and after every so many (None: only after the last); begin with the
         state before `step`, if that is due and was not measured before a stop.
         """
         self._at_start, self._every = at_start, every
+        if self._answers is not None and self._answers.report.num_dropped:
+            self._log.say(f"evaluation: {self._answers.report.summary()}")
         self.run_if_due(step)
 
     def run_if_due(self, step: int) -> None:
@@ -171,8 +182,8 @@ class Evaluations:
         if result.losses or result.examples:
             if self._trainer.world.is_first:
                 result.save(self._path / f"step_{step}.json")
-            self.done.append((step, result))
             self._log.record({"step": step, **self._progress(clock), **result.metrics()})
+            self.done.append((step, result))
 
     def _measure(self, clock: Clock) -> Evaluation:
         losses: dict[str, float] = {}
@@ -186,7 +197,11 @@ class Evaluations:
     def after_step(self, step: Step, measured: dict[str, float]) -> None:
         """Log one optimizer step; evaluate if it is time."""
         self._log.training(step.clock.step, step.clock.epoch, {**self._progress(step.clock), **measured})
-        self.run_if_due(step.clock.step + 1)
+        try:
+            self.run_if_due(step.clock.step + 1)
+        except Exception:
+            self.rescue(step)
+            raise
 
     def take_up(self, steps: list[int]) -> None:
         """Read back the evaluations that a resumed run had done."""

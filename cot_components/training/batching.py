@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 from cot_components.data.plans import Plans
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
+from cot_components.training.run_folder import Earlier
 from cot_components.training.setup import Run
 
 
@@ -36,10 +38,7 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
         lengths, shares=data.shares, rank=world.rank, world_size=world.size, start_step=run.start_step, **settings
     )
     if run.earlier is not None:
-        now = plan_facts(data, plans)
-        for fact, value in run.earlier.state["plan"].items():
-            if now[fact] != value:
-                raise UserError(f"resume: {_FACTS[fact]} of {run.earlier.path} was {value}, now it is {now[fact]}")
+        refuse_other_plan(run.earlier, plan_facts(data, plans))
     return plans
 
 
@@ -47,23 +46,36 @@ _FACTS = {
     "step_size": "the size of a step (batch_size * gradient_accumulation_steps * processes)",
     "total_steps": "the number of steps",
     "data": "the content of the data (its hash)",
+    "micro_batches": "the split of a step (batch_size x gradient_accumulation_steps), which a transform counts,",
 }
 
 
 def plan_facts(data: ReasoningDataset, plans: Plans) -> dict[str, Any]:
     """What must be the same when a run is resumed, by name."""
-    facts = {"step_size": plans.step_size, "total_steps": plans.total_steps}
-    return facts | {"data": data.rows.content_hash()}
+    facts = {"step_size": plans.step_size, "total_steps": plans.total_steps, "data": data.rows.training_hash()}
+    if any(getattr(transform, "counts_micro_batches", False) for transform in data.transforms.values()):
+        facts["micro_batches"] = f"{plans.batch_size} x {plans.gradient_accumulation_steps}"
+    return facts
 
 
-def check_whole_steps(loss: Any, plans: Plans) -> None:
-    """Make sure a loss that must see all tokens of a step at once does.
+def refuse_other_plan(earlier: Earlier, now: Mapping[str, Any]) -> None:
+    """Raises UserError where the run to go on with has noted another fact than `now`; what it lacks says nothing."""
+    before = earlier.state["plan"]
+    for fact, value in now.items():
+        if before.get(fact, value) != value:
+            raise UserError(f"resume: {_FACTS[fact]} of {earlier.path} was {before[fact]}, now it is {value}")
+
+
+def check_loss(loss: Any, plans: Plans) -> None:
+    """Make sure a loss can train in our loop: it gives one sum, and sees all tokens of a step at once if it must.
 
     Raises:
-        UserError: a step has several micro-batches or processes.
+        UserError: gradients per token; a step that has several micro-batches or processes.
     """
+    if getattr(loss, "per_token_grad", False):
+        raise UserError(f"{loss.name}: per_token_grad is for loops that weigh tokens after the loss; remove it")
     parts = plans.gradient_accumulation_steps * plans.world_size
-    if loss.whole_step and parts > 1:
+    if getattr(loss, "whole_step", False) and parts > 1:
         raise UserError(
             f"{loss.name}: group_by: batch needs a whole step in one micro-batch, this run has {parts} (gradient_"
             "accumulation_steps x processes); use group_by: sample"

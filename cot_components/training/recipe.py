@@ -48,7 +48,7 @@ def recipe(
                 print(done, flush=True)
         except UserError as error:
             if os.environ.get("RANK", "0") == "0":
-                print(f"error: {without_secrets(str(error))}", file=sys.stderr, flush=True)
+                print(f"error: {without_secrets(_sentence(error))}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
         finally:
             release_locks()
@@ -56,6 +56,14 @@ def recipe(
 
     run.__dict__["supplies"] = dict(supplies or {})  # with `__wrapped__`: what checks a config without running it
     return run
+
+
+def _sentence(error: UserError) -> str:
+    """What the error says, without the traceback that a loader's worker process wraps around it."""
+    said = str(error)
+    if not said.startswith("Caught "):
+        return said
+    return said.strip().splitlines()[-1].partition(": ")[2]
 
 
 def _leave() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -50,7 +51,8 @@ def enter_folder(folder: Path, config: Mapping[str, Any], *, resume: str) -> Ear
     Args:
         folder: of the run.
         config: what the run is started with.
-        resume: `auto`, `never`, or the path of a checkpoint (or of a run's folder: its newest one).
+        resume: `auto`, `never`, or the path of a checkpoint (or of a run's folder: its newest one), from which the run
+            starts; the same command again goes on with what that start has saved.
 
     Raises:
         AlreadyFinished: the run in the folder has this config and is done.
@@ -74,7 +76,9 @@ def enter_folder(folder: Path, config: Mapping[str, Any], *, resume: str) -> Ear
 def _decide(folder: Path, config: Mapping[str, Any], resume: str) -> Earlier | None:
     checkpoints = folder / CHECKPOINTS
     holds_run = checkpoints.is_dir() or any((folder / name).exists() for name in (LOG_NAME, FINISHED))
-    if resume not in ("auto", "never"):
+    named = resume not in ("auto", "never")
+    again = named and holds_run and (folder / CONFIG).exists() and _read_config(folder).get("resume") == resume
+    if named and not again:
         return _from_path(Path(resume), folder, config, holds_run)
     if not holds_run:
         return None
@@ -84,6 +88,8 @@ def _decide(folder: Path, config: Mapping[str, Any], resume: str) -> Earlier | N
     if (folder / FINISHED).exists():
         raise AlreadyFinished(f"{folder} holds this run and it is finished; to train again: output_dir=ANOTHER")
     remove_unfinished(checkpoints)
+    if again and not any(checkpoints.glob("step_*")):  # stopped before its first checkpoint
+        return _from_path(Path(resume), folder, config, holds_run=False)
     return _newest(checkpoints, config)
 
 
@@ -133,7 +139,8 @@ def _set_aside_newer(earlier: Earlier) -> Iterator[str]:
     """Checkpoints later than the one the user chose must not be the newest at the next start."""
     for path in sorted(earlier.path.parent.glob("step_*")):
         if path.name > earlier.path.name and "." not in path.name:
-            path.rename(path.with_name(f"{path.name}.set_aside"))
+            names = (f"{path.name}.set_aside{number or ''}" for number in itertools.count())
+            path.rename(next(new for new in map(path.with_name, names) if not new.exists()))
             yield f"set aside {path}, which is later"
     (earlier.path.parent.parent / FINISHED).unlink(missing_ok=True)
 
@@ -188,7 +195,8 @@ def _flat(node: Any, where: str = "") -> dict[str, Any]:
     """Leaves of a config by dotted path, without what is free to change."""
     if isinstance(node, Mapping):
         kept = {key: value for key, value in node.items() if key not in FREE_TO_CHANGE and value is not None}
-        return {
+        order = {f"{where}: order": ", ".join(kept)} if where.endswith("transforms") and len(kept) > 1 else {}
+        return order | {
             k: v for key, value in kept.items() for k, v in _flat(value, f"{where}.{key}" if where else key).items()
         }
     if isinstance(node, (list, tuple)):

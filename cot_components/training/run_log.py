@@ -73,7 +73,8 @@ class RunLog:
         if self._file is None:
             return
         clean = {
-            k: (v if isinstance(v, int) else (round(v, 6) if math.isfinite(v) else str(v))) for k, v in values.items()
+            k: (v if isinstance(v, int) else (float(f"{v:.6g}") if math.isfinite(v) else str(v)))
+            for k, v in values.items()
         }
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()

@@ -14,7 +14,7 @@ from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.models.export import family_of
 from cot_components.training.answers import Evaluations
-from cot_components.training.batching import plan_facts
+from cot_components.training.batching import plan_facts, refuse_other_plan
 from cot_components.training.checkpoint import write_checkpoint
 from cot_components.training.export import export_checkpoint
 from cot_components.training.loop import Trainer
@@ -40,7 +40,7 @@ class Saver:
 
     def __init__(self, run: Run, config: Mapping[str, Any]) -> None:
         for name in ("save_every_n_steps", "save_every_minutes", "keep_checkpoints"):
-            if config[name] is not None and config[name] <= 0:
+            if config[name] is not None and not config[name] > 0:
                 raise UserError(f"{name} must be positive, got {config[name]}")
         self._run, self._config = run, config
         self._every_n_steps: int | None = config["save_every_n_steps"]
@@ -55,13 +55,15 @@ class Saver:
         Call it last before training, when everything is built: building draws random numbers.
 
         Raises:
-            UserError: a model that cannot be written as a Hugging Face folder; a checkpoint of another model.
+            UserError: a model that cannot be written as a Hugging Face folder; a checkpoint of another model or plan.
         """
         family_of(trainer.model)  # what cannot be exported is refused before it is trained
         self._trainer, self._data, self._evaluations, self._log = trainer, data, evaluations, log
         self._done, self._total = plans.start_step, plans.total_steps
+        evaluations.rescue = self.rescue
         self._facts = plan_facts(data, plans)
         if self._run.earlier is not None:
+            refuse_other_plan(self._run.earlier, self._facts)
             restore(trainer, self._run.earlier.path, self._run.earlier.state)
             evaluations.take_up(self._run.earlier.state["evaluations"])
         self._saved_at = time.monotonic()
@@ -96,6 +98,12 @@ class Saver:
             self.save()
         if self._stop_asked or self._evaluations.interrupted:
             self._stop()
+
+    def rescue(self, step: Step) -> None:
+        """Keep a step whose evaluation failed; among several processes, which may have failed alone, it cannot be."""
+        if self._run.world.size == 1 and (self._every_n_steps is not None or self._every_minutes is not None):
+            self._done = step.clock.step + 1
+            self.save()
 
     def save(self) -> None:
         """Write a checkpoint of the steps done so far; all processes must call it together."""

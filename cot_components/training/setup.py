@@ -17,6 +17,7 @@ import torch
 from cot_components.config import build
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
+from cot_components.losses.checks import require
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.float8 import convert_to_float8
@@ -62,6 +63,7 @@ def start_run(
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    _check_numbers(config)
     world = start(pick_device(device))
     torch.manual_seed(seed)
     random.seed(seed)
@@ -73,6 +75,16 @@ def start_run(
             print(message, flush=True)
         (folder / VERSIONS).write_text(json.dumps(versions(), indent=2) + "\n")
     return Run(folder, world.device, DTYPES[dtype], world, earlier)
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """Raises UserError for a number of a recipe that would mean something else than its author thinks."""
+    if (limit := config.get("clip_grad_norm")) is not None:
+        require("clip_grad_norm (null for none)", limit, 0.0, above=True)
+    if (every := config.get("evaluate_every_n_steps")) is not None:
+        require("evaluate_every_n_steps (null for never)", every, 1)
+    for name in ("log_every_n_steps", "log_blurred_every"):
+        require(f"{name} (0 for never)", config.get(name, 0), 0)
 
 
 def _changes(written: Path) -> list[str]:
@@ -121,40 +133,58 @@ def one_process(run: Run, recipe: str) -> None:
         raise UserError(f"{recipe} runs as one process, this is {run.world.size}; start it without --nproc_per_node")
 
 
-def fit_rows(model: Any, data: ReasoningDataset) -> None:
+def fit_rows(model: Any, data: ReasoningDataset, *held_out: ReasoningDataset | None) -> None:
     """Make the model fit its data before the first step: new embedding rows for tags that became tokens, nothing else.
+
+    Args:
+        model: to be changed in place.
+        data: the training data.
+        held_out: what else the model will read.
 
     Raises:
         UserError: a row is longer than the context, or holds a token id that the model does not have; names both.
     """
     if data.tag_ids:
         grow_vocabulary(model, data.chat.tokenizer.vocab_size)
-    row, largest = int(data.rows.lengths.argmax()), int(data.rows.tokens.max())
-    longest = int(data.rows.lengths[row])
-    if longest > model.max_seq_len:
-        raise UserError(
-            f"row {data.rows.ids[row]}, the longest, has {longest} tokens, the model's context {model.max_seq_len}; "
-            "set dataset.max_seq_len (or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
-        )
-    if largest >= model.tok_embeddings.num_embeddings:
-        raise UserError(
-            f"the data has token id {largest}, the model only {model.tok_embeddings.num_embeddings} ids; "
-            "is the tokenizer the model's own?"
-        )
+    for rows in (part.rows for part in (data, *held_out) if part is not None):
+        row, largest = int(rows.lengths.argmax()), int(rows.tokens.max())
+        longest = int(rows.lengths[row])
+        if longest > model.max_seq_len:
+            raise UserError(
+                f"row {rows.ids[row]}, the longest, has {longest} tokens, the model's context {model.max_seq_len}; set "
+                "dataset.max_seq_len (or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
+            )
+        if largest >= model.tok_embeddings.num_embeddings:
+            raise UserError(
+                f"the data has token id {largest}, the model only {model.tok_embeddings.num_embeddings} ids; "
+                "is the tokenizer the model's own?"
+            )
 
 
 def build_optimizer(
     optimizer: Mapping[str, Any], lr_scheduler: Mapping[str, Any] | None, model: Any, *, num_steps: int
 ) -> tuple[torch.optim.Optimizer, Any]:
-    """A new optimizer for the weights of `model`, and its learning-rate schedule over `num_steps` steps (or None)."""
-    optim = build(optimizer, model.parameters())
+    """A new optimizer for the weights of `model`, and its learning-rate schedule over `num_steps` steps (or None).
+
+    Raises:
+        UserError: a setting that the optimizer refuses.
+    """
+    try:
+        optim = build(optimizer, model.parameters())
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"optimizer: {error}") from error
     return optim, build(lr_scheduler, optim, num_training_steps=num_steps)
 
 
 def prepare_model(
     model: Any, world: World, *, compile: bool, enable_activation_checkpointing: bool, float8: bool = False
 ) -> None:
-    """Swap products for float8 ones, checkpoint activations, compile layer by layer, shard: in this order, in place."""
+    """Swap products for float8 ones, checkpoint activations, compile layer by layer, shard: in this order, in place.
+
+    Weights are drawn alike on all processes; from here on each of several draws (dropout) from a stream of its own.
+    """
     from torchtune.modules import TransformerSelfAttentionLayer
     from torchtune.training import compile_model, set_activation_checkpointing
 
@@ -165,3 +195,5 @@ def prepare_model(
     if compile:
         compile_model(model, verbose=False)
     shard(model, world)
+    if world.size > 1:
+        torch.manual_seed(torch.initial_seed() * world.size + world.rank)

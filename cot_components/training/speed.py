@@ -55,7 +55,8 @@ def examples_per_second(runs: list[Finished], *, rows: int, batch_size: int, rou
             began = time.perf_counter()
             answer(run, rows=rows, batch_size=batch_size)
             taken.append(time.perf_counter() - began)
-    return [rows / statistics.median(taken[1:]) for taken in seconds]
+    counts = [min(rows, len(run.evaluation.traces)) for run in runs]
+    return [count / statistics.median(taken[1:]) for count, taken in zip(counts, seconds, strict=True)]
 
 
 def answer(run: Finished, *, rows: int, batch_size: int) -> Evaluation:

@@ -169,8 +169,8 @@ def _restore_optimizer(trainer: Trainer, file: Path, saved: Mapping[str, Any]) -
 def _read(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | None, *, on_device: bool) -> Tensor:
     """One state of one parameter, on its device and divided among processes as it is."""
     value = parts.get(PLAIN)
-    if value is not None and value.shape != parameter.shape:  # a count: on the CPU, unless fused
-        return value.to(parameter.device) if on_device else value
+    if value is not None and value.shape != parameter.shape:  # a count is on the CPU, unless fused
+        return value.to(parameter.device) if on_device or value.ndim else value
     return put_back(parts, parameter, empty)
 
 
@@ -184,12 +184,26 @@ def _check_names(wanted: set[str], saved: set[str], file: Path) -> None:
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What of it JSON can hold exactly (functions, parameters and None-s of functions stay out)."""
-    values = {key: float(value) if isinstance(value, Tensor) else value for key, value in state.items()}
+    """What of it JSON can hold exactly, also of the states inside it (schedules in sequence have some); functions,
+    parameters and mappings by number stay out: they do not change.
+    """
+    values = {key: _as_plain(value) for key, value in state.items()}
     return {key: value for key, value in values.items() if _is_plain(value)}
 
 
-def _is_plain(value: Any) -> bool:
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return _plain(value)
     if isinstance(value, (list, tuple)):
-        return all(isinstance(item, (int, float, str)) for item in value)
+        return [_as_plain(item) for item in value]
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) for key in value)
     return isinstance(value, (int, float, str, bool)) or value is None

@@ -36,7 +36,7 @@ class Blur:
         seed: seed of the masks.
 
     Raises:
-        UserError: a setting out of range.
+        UserError: a setting out of range; when called, a ratio of a function that is.
     """
 
     ratio: float | Callable[[Clock], float] = 0.2
@@ -57,6 +57,8 @@ class Blur:
             raise UserError(f"blur: span_length must be at least 1, got {self.span_length}")
         if self.keep_first < 0:
             raise UserError(f"blur: keep_first must not be negative, got {self.keep_first}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"blur: seed must lie between 0 and 2**63, got {self.seed}")
 
     @property
     def needs_epoch(self) -> bool:
@@ -65,6 +67,8 @@ class Blur:
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
         ratio = self.ratio(clock) if callable(self.ratio) else self.ratio
+        if not 0.0 <= ratio <= 1.0:
+            raise UserError(f"blur: ratio must lie in [0, 1], at step {clock.step} it is {ratio}")
         if ratio == 0.0:
             return flat
         return flat.with_labels(np.where(self.mask(flat, clock, ratio), IGNORE, flat.labels))
@@ -93,6 +97,9 @@ class Released:
         header_tokens: tokens of the assistant header; 4 for Llama-3 (`<|start_header_id|> assistant <|end_header_id|>
             \\n\\n`).
         seed: see `Blur`.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     ratio: float = 0.2
@@ -100,8 +107,16 @@ class Released:
     seed: int = 0
     needs_epoch = False
 
+    def __post_init__(self) -> None:
+        if self.header_tokens < 0:
+            raise UserError(f"released: header_tokens must not be negative, got {self.header_tokens}")
+        self._blur()
+
+    def _blur(self) -> Blur:
+        return Blur(ratio=self.ratio, redraw="once", seed=self.seed)
+
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        blurred = Blur(ratio=self.ratio, redraw="once", seed=self.seed)(flat, clock)
+        blurred = self._blur()(flat, clock)
         opens = np.flatnonzero(flat.roles == Role.THINK_OPEN)[::-1]
         first_open = np.full(len(flat.ids), -1, dtype=np.int64)
         first_open[flat.row_of_token[opens]] = opens  # reversed, so the first tag of a row is written last

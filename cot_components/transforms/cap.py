@@ -34,6 +34,11 @@ class Cap:
     needs_epoch = False
     changes_lengths = True
 
+    @property
+    def counts_micro_batches(self) -> bool:
+        """Whether the result depends on how a step is divided into micro-batches."""
+        return self.scope == "batch"
+
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise UserError(f"cap: max_tokens must be at least 1, got {self.max_tokens}")

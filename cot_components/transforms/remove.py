@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from cot_components.clock import Clock
-from cot_components.curriculum import Schedule, smoothing_offsets
+from cot_components.curriculum import MicroBatchTick, Schedule, smoothing_offsets
 from cot_components.data.flat import Flat
 from cot_components.errors import UserError
 from cot_components.roles import Role
@@ -52,6 +52,12 @@ class Remove:
 
     needs_epoch = True
     changes_lengths = True
+    removes_tokens = True
+
+    @property
+    def counts_micro_batches(self) -> bool:
+        """Whether the result depends on how a step is divided into micro-batches."""
+        return isinstance(self.schedule.tick, MicroBatchTick)
 
     def __post_init__(self) -> None:
         if self.side not in ("left", "right"):

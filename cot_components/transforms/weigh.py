@@ -19,8 +19,8 @@ from cot_components.roles import Role
 
 
 def _require_factor(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{name} must be a number from 0, got {value}")
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+        raise UserError(f"{name} must be a number from 0, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import TOTAL, checkpoint, copied, differences, patched, same_steps, saved_steps
+from contract import TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
 from tally import count
 
 from cot_components.data.store import Rows
+from cot_components.training.answers import Evaluations
+from cot_components.training.saver import Saver
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died
 
 FILES = ["model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json"]
 
@@ -101,7 +105,7 @@ def test_another_global_batch_is_refused(reference, tmp_path, capsys):
 def test_data_that_changed_are_refused(reference, tmp_path, capsys):
     count("faults injected")
     out = copied(reference.out, tmp_path / "out", until=2)
-    with patched((Rows, "content_hash", lambda self: "0" * 64)):
+    with patched((Rows, "training_hash", lambda self: "0" * 64)):
         assert reference.again(out).code == 2
     assert "resume: the content of the data (its hash) of" in capsys.readouterr().err
 
@@ -128,6 +132,57 @@ def test_a_checkpoint_by_its_path(reference, tmp_path):
     seen = reference.again(new, f"resume={checkpoint(reference.out, 8)}")
     assert seen.code == 0 and same_steps(seen, reference.seen, after=8)
     assert differences(reference.out, new) == []
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its own folder", "another folder"])
+@pytest.mark.parametrize("saved", [True, False], ids=["saved since", "nothing saved yet"])
+def test_a_run_from_a_path_goes_on_by_the_same_command(bt_sft, tmp_path, own, saved):
+    """Stopped on its way, it takes up what it has saved since, not the checkpoint it began with."""
+    count("faults injected")
+    old = copied(bt_sft.out, tmp_path / "old", until=6)
+    out = old if own else tmp_path / "new"
+    command = [f"resume={checkpoint(old, 4)}", f"save_every_n_steps={2 if saved else 12}"]
+
+    def die(self, step):
+        original(self, step)
+        if step.clock.step == 7:
+            raise Killed
+
+    original = Saver.after_step
+    with patched((Saver, "after_step", die)), pytest.raises(Killed):
+        bt_sft.again(out, *command)
+    seen = bt_sft.again(out, *command)
+    assert seen.code == 0 and [step for step, _, _ in seen.steps] == list(range(8 if saved else 4, TOTAL))
+    assert differences(bt_sft.out, out) == []
+    assert bt_sft.again(out, *command).steps == [], "finished: nothing is trained"
+
+
+def test_going_back_twice_loses_no_checkpoint(bt_sft, tmp_path):
+    out = copied(bt_sft.out, tmp_path / "out", until=6)
+    for _ in range(2):
+        assert bt_sft.again(out, f"resume={checkpoint(out, 4)}").code == 0
+        (out / "finished.json").unlink()
+        assert bt_sft.again(out).code == 0
+    aside = sorted(path.name for path in (out / "checkpoints").glob("step_00000006.set_aside*"))
+    assert aside == ["step_00000006.set_aside", "step_00000006.set_aside1"]
+
+
+def test_an_evaluation_that_fails_takes_no_step_with_it(reference, tmp_path):
+    """The last one: all is trained, and the next start has only to evaluate."""
+
+    def fail(self, step):
+        if step == TOTAL:
+            raise RuntimeError("out of memory")
+        original(self, step)
+
+    count("faults injected")
+    original, out = Evaluations.run_if_due, tmp_path / "out"
+    with patched((Evaluations, "run_if_due", fail)), pytest.raises(RuntimeError, match="out of memory"):
+        reference.again(out, "save_every_n_steps=100")
+    assert saved_steps(out) == [TOTAL]
+    seen = reference.again(out, "save_every_n_steps=100")
+    assert seen.code == 0 and seen.steps == []
+    assert differences(reference.out, out) == ["evaluations"], "of the checkpoint, which is from before the last one"
 
 
 @pytest.mark.parametrize(("before", "told"), [("7", "cpu threads was 7, is "), (None, "")])
@@ -159,8 +214,6 @@ def test_a_folder_that_cannot_be_made(reference, tmp_path, capsys, blocked):
 
 
 def test_a_relative_folder_stays_where_it_was(reference, tmp_path, monkeypatch):
-    from cot_components.training.saver import Saver
-
     def move(self, *args):
         begin(self, *args)
         monkeypatch.chdir("/")
@@ -180,6 +233,13 @@ def test_a_relative_folder_stays_where_it_was(reference, tmp_path, monkeypatch):
         ("save_every_minutes=-1", "save_every_minutes must be positive, got -1"),
         ("keep_checkpoints=0", "keep_checkpoints must be positive, got 0"),
         ("resume=null", "resume must be str"),
+        ("save_every_minutes=.nan", "save_every_minutes must be positive, got nan"),
+        ("clip_grad_norm=-1", "clip_grad_norm (null for none) must be above 0, got -1"),
+        ("evaluate_every_n_steps=-1", "evaluate_every_n_steps (null for never) must be at least 1, got -1"),
+        ("log_every_n_steps=-1", "log_every_n_steps (0 for never) must be at least 0, got -1"),
+        ("log_blurred_every=-1", "log_blurred_every (0 for never) must be at least 0, got -1"),
+        ("optimizer.lr=-0.001", "optimizer: Invalid learning rate: -0.001"),
+        ("loss.per_token_grad=true", "per_token_grad is for loops that weigh tokens after the loss"),
     ],
 )
 def test_settings_of_saving_are_checked(reference, tmp_path, capsys, override, said):

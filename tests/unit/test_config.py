@@ -2,6 +2,7 @@
 
 import sys
 import types
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -117,6 +118,10 @@ def test_a_component_that_takes_a_mapping_gets_its_node():
 def test_fits_lets_components_stand_for_anything():
     assert fits({"_component_": "x.y"}, float)
     assert not fits({"x": 1}, float)
+
+
+def test_a_text_is_no_sequence_of_texts():
+    assert fits(["a"], Sequence[str]) and not fits("a", Sequence[str]) and not fits(0.5, Sequence[float])
 
 
 def test_locate_names_a_module_that_is_missing_inside():

@@ -217,3 +217,6 @@ def test_annealing_is_a_straight_line_of_the_step() -> None:
     assert pickle.loads(pickle.dumps(anneal)) == anneal
     with pytest.raises(ValueError, match="num_steps must be at least 1"):
         Anneal(first=1.0, last=0.0, num_steps=0)
+    for first in (float("nan"), -0.1):
+        with pytest.raises(ValueError, match="anneal: first must be a number from 0"):
+            Anneal(first=first, last=0.0, num_steps=3)

@@ -11,6 +11,7 @@ from cot_components.clock import Clock
 from cot_components.config import ConfigError
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.plans import Plans
+from cot_components.data.prepare import TURN_BITS
 from cot_components.data.tasks import write_hub_dataset
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
@@ -143,12 +144,43 @@ def test_validation_data(tokenizer, hub):
         ({"template": "no_such"}, "no_such"),
         ({"source": "/no/such/file.jsonl"}, "/no/such/file.jsonl"),
         ({"source": {}}, "names no source"),
+        ({"source": {"a": 5}}, "source.a must be a path, a name or a mapping, got 5"),
+        ({"source": "generated", "max_rows": 0}, "max_rows must be at least 1"),
+        ({"transforms": {"blur": {"ratio": 0.3}}}, r"transforms\.blur is no transform: it needs a _component_"),
+        ({"cache_dir": __file__}, "test_datasets.py is not a folder"),
         ({"too_long": "cut"}, "too_long must be one of"),
     ],
 )
 def test_bad_settings(tokenizer, hub, settings, sentence):
     with pytest.raises(UserError, match=sentence):
         reasoning_dataset(tokenizer, **{"source": str(hub), **settings})
+
+
+def test_null_leaves_a_transform_out(tokenizer, hub):
+    data = reasoning_dataset(tokenizer, source=str(hub), transforms={"blur": None, "other": BLUR})
+    assert list(data.transforms) == ["other"]
+
+
+def test_rows_count_from_both_ends(tokenizer, hub):
+    data = reasoning_dataset(tokenizer, source=str(hub))
+    assert data[-1] == data[len(data) - 1] != data[0]
+    with pytest.raises(IndexError):
+        data[len(data)]
+
+
+def test_turns_of_a_conversation_are_held_out_together(tokenizer, tmp_path):
+    turns = [{"role": role, "content": f"{role} {i}"} for i in range(3) for role in ("user", "assistant")]
+    path = tmp_path / "talks.jsonl"
+    path.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(8)))
+    data = reasoning_dataset(tokenizer, source={"a": str(path), "b": str(path)}, turns="each")
+    assert len(data) == 48
+    parts = data.split_off(0.2)
+    conversations = [{int(i) & ~TURN_BITS for i in part.rows.ids} for part in parts]
+    assert not conversations[0] & conversations[1] and len(conversations[0] | conversations[1]) == 16
+    assert len(parts[1]) == 12, "a fifth of the rows, rounded up to whole conversations"
+    one = data._only(data.rows.ids & ~TURN_BITS == data.rows.ids[0])
+    with pytest.raises(UserError, match="a single conversation cannot be split"):
+        one.split_off(0.5)
 
 
 def test_the_cache_is_used_and_keyed(tokenizer, hub, tmp_path):

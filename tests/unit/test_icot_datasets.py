@@ -9,6 +9,7 @@ from cot_components.clock import Clock
 from cot_components.config import build
 from cot_components.data.multiplication import draw_operands, multiplication_line, multiplication_lines
 from cot_components.data.plans import Plans
+from cot_components.errors import UserError
 from cot_components.icot_datasets import icot_dataset, multiplication_dataset
 from cot_components.internalisation import stepwise
 from cot_components.models.gpt2_tokenizer import compact_tokenizer
@@ -72,6 +73,23 @@ def test_step_lists_are_removed_step_by_step(tokenizer, tmp_path) -> None:
     run = stepwise(plans, data.rows, data.chat.step_ends, per_epoch=1, unit="step", smoothing=float("inf"))
     left = run.remove(data.rows.flat([0]), Clock(1, 1))
     assert data.chat.tokenizer.decode(left.tokens[left.roles == Role.THOUGHT]) == "Every cat is a pet. "
+
+
+def test_step_lists_have_the_settings_of_other_rows(tokenizer, tmp_path) -> None:
+    path = tmp_path / "steps.json"
+    good = {"question": "q", "steps": ["a", "b"], "answer": "c"}
+    path.write_text(json.dumps([good, {"question": "q"}, good]))
+    read = lambda **options: icot_dataset(tokenizer, source=str(path), format="steps", **options)  # noqa: E731
+    with pytest.raises(UserError, match="row 2: question or answer is missing"):
+        read()
+    data = read(strict=False, max_dropped=0.5)
+    assert len(data.rows) == 2 and (data.report.read, data.report.num_dropped) == (3, 1)
+    assert len(read(max_rows=1).rows) == 1
+    with pytest.raises(UserError, match="max_rows must be at least 1"):
+        read(max_rows=-1)
+    for name, value in {"split": "test", "subset": "x", "columns": {"q": "question"}}.items():
+        with pytest.raises(UserError, match=rf"dataset\.{name} is not read with format: steps"):
+            read(**{name: value})
 
 
 def test_multiplication_from_a_config(tokenizer) -> None:

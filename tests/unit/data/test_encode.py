@@ -168,5 +168,15 @@ def test_a_cut_leaves_whole_characters(kind: str, tmp_path: Path) -> None:
     assert checked > 20
 
 
+def test_a_thought_that_begins_with_a_long_character(byte: TextTokenizer) -> None:
+    """Four tokens each: room for less than one is no room, room for more is filled with whole ones."""
+    parts = [Part(Role.PROMPT, "p"), Part(Role.THOUGHT, "\U0001f600" * 10), Part(Role.ANSWER, "r")]
+    (row,) = encode_turns([parts], byte)
+    with pytest.raises(RowError, match="even without its thought"):
+        fit(row, max_seq_len=5, too_long="cut_thought", tokenizer=byte)
+    cut = fit(row, max_seq_len=12, too_long="cut_thought", tokenizer=byte)
+    assert byte.decode(cut.tokens) == "p" + "\U0001f600" * 2 + "r"
+
+
 def test_supervised_roles_are_those_the_encoder_checks() -> None:
     assert set(SUPERVISED_ROLES) == {Role.THINK_OPEN, Role.THOUGHT, Role.THINK_CLOSE, Role.ANSWER, Role.CALL}

@@ -92,6 +92,11 @@ def test_bad_numbers(settings):
         Plans(LENGTHS, **settings)
 
 
+def test_a_source_that_gives_no_row_is_refused():
+    with pytest.raises(UserError, match=r"a source of 9 rows with weight 0\.05 gives no row"):
+        Plans(LENGTHS[:18], batch_size=2, shares=((0, 9, 1.0), (9, 18, 0.05)))
+
+
 def test_no_rows():
     with pytest.raises(UserError, match="no row"):
         Plans(LENGTHS[:0], batch_size=1)

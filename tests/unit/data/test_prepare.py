@@ -70,6 +70,15 @@ def test_a_row_for_each_turn(byte: TextTokenizer) -> None:
     np.testing.assert_array_equal(last.flat([1]).tokens, third.tokens)
 
 
+def test_a_turn_that_shall_not_count_makes_no_row(byte: TextTokenizer) -> None:
+    talk = trace(5, "q0", "a0", "q1", "a1", "q2", "a2")
+    first = replace(talk.messages[1], weight=0.0)
+    talk = replace(talk, messages=(talk.messages[0], first, *talk.messages[2:]))
+    rows, report, _ = prepare_rows(reader([talk]), chat(byte), RowSettings(turns="each"))
+    assert rows.ids.tolist() == [5 + (1 << TURN_SHIFT), 5 + (2 << TURN_SHIFT)]
+    assert (report.read, report.num_dropped) == (2, 0)
+
+
 BAD = {
     "no assistant turn": trace(7, "q"),
     "supervised turn has weight 0": trace(7, "q", "<think>t</think>a", weight=0.0),

@@ -169,6 +169,7 @@ def test_random_completions_get_the_reference_roles_or_are_refused() -> None:
     @example((TAG_PAIRS[3], "%%%%t####a"), False)
     @example((TAG_PAIRS[3], "%%%t#####a"), False)
     @example((Tags("<a>", "><b>"), "<a><b>x"), False)
+    @example((TAG_PAIRS[0], "no tag at all"), False)
     def run(tags_and_text: tuple[Tags, str], opened: bool) -> None:
         tags, text = tags_and_text
         found, expected = outcome(text, tags, opened=opened), reference(text, tags, opened=opened)

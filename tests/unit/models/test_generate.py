@@ -57,6 +57,15 @@ def test_the_context_ends_generation():
         generate(model, [[]], max_new_tokens=1, stop_ids=[], pad_id=0)
 
 
+def test_a_prompt_near_the_end_of_the_context_cuts_no_other():
+    model = adapt(build("llama_tied", seed=3)).eval()
+    prompts = [[5, 9, 2, 4], [1] * 58, [2] * 58, [3] * 60]
+    alone = [generate(model, [prompt], max_new_tokens=40, stop_ids=[], pad_id=0)[0] for prompt in prompts]
+    assert [len(new) for new in alone] == [40, 7, 7, 5]
+    for batch_size in (2, 3, 4):
+        assert generate(model, prompts, max_new_tokens=40, stop_ids=[], pad_id=0, batch_size=batch_size) == alone
+
+
 def test_sampling_is_seeded():
     model = adapt(build("llama_untied"))
     draw = lambda seed: generate(model, PROMPTS, max_new_tokens=8, stop_ids=[], pad_id=0, temperature=1.0, seed=seed)  # noqa: E731

@@ -13,6 +13,7 @@ from cot_components.errors import UserError
 from cot_components.losses import asft, sft, target_sft
 from cot_components.models.adapter import adapt, logits
 from cot_components.models.reference import AdaptersOff, FrozenModel, TopKFile, reference_for
+from cot_components.transforms.remove import Remove
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 ROWS = random_rows(3, vocabulary=VOCABULARY)
@@ -20,7 +21,7 @@ BATCH = pad(ROWS.flat(range(3)), pad_id=0)
 FLAT = ROWS.flat(range(3))
 STORED = Rows(FLAT.tokens, FLAT.roles, FLAT.counters, FLAT.weights, FLAT.row_start, FLAT.ids)
 TOKENIZER = SimpleNamespace(fingerprint=lambda: "tokenizer", pad_id=0)
-DATA = SimpleNamespace(rows=STORED, chat=SimpleNamespace(tokenizer=TOKENIZER))
+DATA = SimpleNamespace(rows=STORED, chat=SimpleNamespace(tokenizer=TOKENIZER), transforms={})
 TEACHER = {"_component_": "models_for_tests.llama_untied"}
 
 
@@ -84,11 +85,28 @@ def test_a_file_is_made_once_and_gives_the_teacher(tmp_path):
     assert torch.equal(student.loss(loss.fused, BATCH, reference=again).objective, from_file)
 
 
+def test_a_file_is_for_rows_that_keep_their_tokens(tmp_path):
+    student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
+    removing = SimpleNamespace(rows=STORED, chat=DATA.chat, transforms={"remove": SimpleNamespace(removes_tokens=True)})
+    with pytest.raises(UserError, match=r"dataset\.transforms\.remove removes tokens; use a frozen model"):
+        reference_for(loss, TopKFile(folder=str(tmp_path), model=TEACHER), student, removing, **CPU)
+    assert Remove.removes_tokens
+
+
+def test_a_teacher_draws_nothing_from_the_stream_of_the_run():
+    student = adapt(build("llama_tied"))
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    FrozenModel(model=TEACHER).prepare(student, DATA, **CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_a_file_of_other_rows_is_refused(tmp_path):
     student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
     with pytest.raises(UserError, match="lacks 3 rows; name the teacher"):
         reference_for(loss, TopKFile(folder=str(tmp_path / "empty")), student, DATA, **CPU)
     reference_for(loss, TopKFile(folder=str(tmp_path / "full"), k=4, model=TEACHER), student, DATA, **CPU)
-    other = SimpleNamespace(rows=STORED.select([0, 1]), chat=DATA.chat)
+    other = SimpleNamespace(rows=STORED.select([0, 1]), chat=DATA.chat, transforms={})
     with pytest.raises(UserError, match="the store was made with data"):
         reference_for(loss, TopKFile(folder=str(tmp_path / "full"), k=4), student, other, **CPU)

@@ -95,6 +95,17 @@ def test_bad_settings(settings):
         Blur(**settings)
 
 
+def test_a_function_of_the_clock_must_give_a_ratio():
+    with pytest.raises(UserError, match=r"blur: ratio must lie in \[0, 1\], at step 3 it is 20"):
+        Blur(ratio=lambda clock: 20.0)(BIG, Clock(0, 3))
+
+
+@pytest.mark.parametrize("settings", [{"ratio": 3.0}, {"header_tokens": -1}, {"seed": 2**64}])
+def test_settings_of_the_released_script(settings):
+    with pytest.raises(UserError, match=next(iter(settings))):
+        Released(**settings)
+
+
 def test_the_released_script(monkeypatch):
     """23 tokens: BOS U hi EOT H1..H4 <think> t1..t10 </think> a1 a2 EOT, and the draws the script would have made."""
     flat = make_flat([trace_roles(8, 10, 3)], first_token=100)

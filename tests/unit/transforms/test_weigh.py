@@ -87,6 +87,12 @@ def test_fixed_weights_per_class_multiply_what_is_there(tmp_path: Path) -> None:
         ByGroup(reasoning=float("inf"))
 
 
+@pytest.mark.parametrize("factor", [None, "0.5", float("nan"), -1.0])
+def test_a_factor_is_a_number(factor) -> None:
+    with pytest.raises(UserError, match="factor of thought must be a number from 0"):
+        ByRole({"thought": factor})
+
+
 def test_weights_per_role() -> None:
     flat = random_rows(8).flat(range(8))
     weights = ByRole({"thought": 0.5, "answer": 2})(flat, NOW).weights

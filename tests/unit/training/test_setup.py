@@ -1,0 +1,122 @@
+"""Before the first step: numbers that mean nothing, data that do not fit, losses that cannot train, whole states."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from models_for_tests import build
+from torch.optim import lr_scheduler
+
+from cot_components.curriculum import MicroBatchTick, Schedule
+from cot_components.data.plans import Plans
+from cot_components.errors import UserError
+from cot_components.losses import sft
+from cot_components.losses.highlight import GroupSoftmax
+from cot_components.models.adapter import adapt
+from cot_components.training.batching import check_loss, plan_facts, refuse_other_plan
+from cot_components.training.recipe import _sentence
+from cot_components.training.run_folder import Earlier, refuse_other_config
+from cot_components.training.setup import fit_rows
+from cot_components.training.state import _plain
+from cot_components.transforms.cap import Cap
+from cot_components.transforms.remove import Remove
+
+LENGTHS = np.arange(5, 29)
+
+
+def data_of(*tokens, transforms=None):
+    columns = {
+        "lengths": np.array([len(row) for row in tokens]),
+        "tokens": np.array([token for row in tokens for token in row]),
+        "ids": np.arange(len(tokens)),
+    }
+    rows = SimpleNamespace(**columns, training_hash=lambda: "hash")
+    return SimpleNamespace(rows=rows, tag_ids={}, transforms=transforms or {})
+
+
+def test_held_out_rows_must_fit_the_model_too():
+    model, fine = adapt(build("llama_tied")), data_of([1, 2, 3])
+    fit_rows(model, fine, None)
+    with pytest.raises(UserError, match="row 0, the longest, has 65 tokens, the model's context 64"):
+        fit_rows(model, fine, data_of([1] * 65))
+    with pytest.raises(UserError, match="token id 9999"):
+        fit_rows(model, fine, data_of([9999]))
+
+
+def test_losses_that_cannot_train_here():
+    plans = Plans(LENGTHS, batch_size=4, gradient_accumulation_steps=2)
+    whole = sft(weight_rule=GroupSoftmax(tau=2.0, group_by="batch"))
+    check_loss(sft(), plans)
+    check_loss(whole, Plans(LENGTHS, batch_size=4))
+    with pytest.raises(UserError, match="needs a whole step in one micro-batch"):
+        check_loss(whole, plans)
+    with pytest.raises(UserError, match="per_token_grad"):
+        check_loss(sft(per_token_grad=True), plans)
+
+
+def test_the_split_of_a_step_matters_where_it_is_counted():
+    counting = Remove(schedule=Schedule(ticks_per_epoch=6, per_epoch=2, tick=MicroBatchTick(3, 2, 6)))
+    plain = Remove(schedule=Schedule(ticks_per_epoch=6, per_epoch=2))
+    assert counting.counts_micro_batches and Cap(max_tokens=4, scope="batch").counts_micro_batches
+    assert not plain.counts_micro_batches and not Cap(max_tokens=4).counts_micro_batches
+    one, other = Plans(LENGTHS, batch_size=4, gradient_accumulation_steps=2), Plans(LENGTHS, batch_size=8)
+    for transform, refused in ((counting, True), (plain, False)):
+        data = data_of([1], transforms={"remove": transform})
+        earlier = Earlier(None, {"plan": plan_facts(data, one)})
+        if refused:
+            with pytest.raises(UserError, match=r"the split of a step .* was 4 x 2, now it is 8 x 1"):
+                refuse_other_plan(earlier, plan_facts(data, other))
+        else:
+            refuse_other_plan(earlier, plan_facts(data, other))
+
+
+def test_the_order_of_transforms_is_part_of_the_config(tmp_path):
+    a, b = {"_component_": "a"}, {"_component_": "b"}
+    before = {"dataset": {"transforms": {"a": a, "b": b}, "source": "x"}}
+    refuse_other_config(before, {"dataset": {"source": "x", "transforms": {"a": a, "b": b}}}, tmp_path)
+    with pytest.raises(UserError, match=r"dataset\.transforms: order was 'a, b', is 'b, a'"):
+        refuse_other_config(before, {"dataset": {"source": "x", "transforms": {"b": b, "a": a}}}, tmp_path)
+
+
+def sequential(optimizer):
+    warm_up = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3)
+    return lr_scheduler.SequentialLR(optimizer, [warm_up, lr_scheduler.CosineAnnealingLR(optimizer, 9)], [3])
+
+
+def chained(optimizer):
+    by_number = lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
+    return lr_scheduler.ChainedScheduler([by_number, lr_scheduler.MultiStepLR(optimizer, [2, 5])], optimizer)
+
+
+@pytest.mark.parametrize("make", [sequential, chained])
+def test_a_schedule_of_schedules_goes_on_exactly(make):
+    def rates(optimizer, schedule, steps):
+        seen = []
+        for _ in range(steps):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return seen
+
+    def new():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        return optimizer, make(optimizer)
+
+    whole = rates(*new(), 12)
+    optimizer, schedule = new()
+    rates(optimizer, schedule, 5)
+    kept, lr = _plain(schedule.state_dict()), optimizer.param_groups[0]["lr"]
+    optimizer, schedule = new()
+    schedule.load_state_dict({**schedule.state_dict(), **kept})
+    optimizer.param_groups[0]["lr"] = lr
+    assert rates(optimizer, schedule, 7) == pytest.approx(whole[5:], rel=1e-12)
+
+
+def test_what_a_worker_raises_is_one_sentence():
+    plain = UserError("row 3: bad")
+    wrapped = UserError(
+        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "x.py", line 1\ncot_components.errors.UserError: row 3: bad\n'
+    )
+    assert _sentence(plain) == _sentence(wrapped) == "row 3: bad"
