@@ -150,10 +150,7 @@ class Evaluations:
         self._path = log.folder / "evaluations"
         self.done: list[tuple[int, Evaluation]] = []
         self.interrupted = False  # on every process or on none
-        # Keeps a step whose evaluation failed.
-        self.rescue: Callable[[Step], None] = lambda step: (
-            None
-        )  # set by the saver
+        self.rescue: Callable[[Step], None] = lambda step: None  # what keeps a step whose evaluation failed
 
     def begin(self, step: int, *, at_start: bool, every: int | None) -> None:
         """Evaluate before the first step or not, and after every so many (None: only after the last); begin with the
