@@ -105,9 +105,9 @@ STUDY = Study(
     "20 +- 7 with half in spans, and nothing clear with a fifth (-8 +- 12). Thoughts of another teacher, who begins "
     "at the end, are learnt as text and lead to no answers, blurred or not. Sampled thoughts become more diverse with "
     "a fixed blur of few rows (+8 +- 2 points of distinct wordings) and with four fifths of many rows blurred (+6 +- "
-    "2), not otherwise. With all of a thought blurred the model unlearns to write one. Products have one seed and "
-    "allow no claim: 95 % right, 100 with a fifth blurred, 44 with half. Whether a large pretrained model gains is "
-    "not shown. (With one epoch a fixed blur is the redrawn one.)",
+    "2), not otherwise. With all of a thought blurred the model unlearns to write one. On products (three seeds) a "
+    "fifth costs nothing clear (+2 +- 17) and half 54 to 58. Whether a large pretrained model gains is not shown. "
+    "(With one epoch a fixed blur is the redrawn one.)",
     about=__doc__,
     effect=("answer_accuracy", "token 0.2", "clean"),
     arms=tuple(ARMS),

@@ -48,13 +48,14 @@ METRICS = {"accuracy": "right without a step", "lowest": "lowest on the way"}
 STUDY = Study(
     name="internalisation",
     question="What does stepwise internalisation need?",
-    answer="No claim yet: three seeds of the first two arms, one of the others.",
-    findings="A single run says little: the full curriculum ends at 99, 99 and 68 %, without smoothing it is 44, 43 "
-    "and 99 %. In the one run of each, a fresh optimizer at each removal and slow removal mattered, as in the paper; "
-    "four times faster ended near the model that never saw a step; removal from the right did nearly as well as from "
-    "the left, unlike in the paper.",
+    answer="Steps to take away, slowly: without ever seeing one the same model ends 63 +- 28 points lower, and four "
+    "times faster it ends lower in every seed; what the other ablations do is within the spread of seeds.",
+    findings="A single run says little (three to four seeds each): the full curriculum ends at 99, 99, 68 and 99 %, "
+    "without smoothing at 44, 43, 99 and 93 %, without a fresh optimizer at 65, 96 and 48 %. Four times faster ends "
+    "at 33, 39 and 50 %, where the model that never sees a step ends at 29, 29 and 18 %. Removal from the right ends "
+    "at 96 % three times: the harm that the paper reports is not seen at this size.",
     about=__doc__,
-    effect=("accuracy", "no smoothing", "2x2"),
+    effect=("accuracy", "no chain-of-thought", "2x2"),
     arms=tuple(ARMS),
     settings=("2x2",),
     setting_label="digits",

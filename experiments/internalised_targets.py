@@ -28,6 +28,10 @@ STUDY = Study(
     name="internalised_targets",
     question="Can thoughts be internalised under another target?",
     about=__doc__,
+    answer="No claim yet, one seed: under DFT no product is right from the first removal on, with a floor on answers "
+    "many are.",
+    findings="Right at the end, without a step: 99 % with SFT, 0 % with DFT, 91 % with a floor of 0.5, 52 % with a "
+    "floor of 1. A likely reason: from random weights every token is improbable, and DFT weighs it so.",
     effect=("accuracy", "dft", "2x2"),
     arms=tuple(ARMS),
     settings=("2x2",),
