@@ -33,7 +33,7 @@ from faulty import main as faulty
 
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.training.checkpoint import damage, find_newest
-from cot_components.training.run_folder import lock, release_locks
+from cot_components.training.run_folder import lock, release
 
 EPOCHS = 9
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json")
@@ -186,7 +186,7 @@ def refused(name: str, words: list[str], work: Path, tally: Tally) -> None:
     """What ends in one sentence and touches nothing."""
     lock(work / "out")
     second = tune(name, "--config", f"{name}/quickstart", *words, cwd=work)
-    release_locks()
+    release()
     other = tune(name, "--config", f"{name}/quickstart", *words, "optimizer.lr=0.5", cwd=work)
     for what, ended, said in (
         ("a second process", second, "is in use by another process"),

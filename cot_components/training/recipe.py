@@ -16,7 +16,7 @@ from yaml import YAMLError
 from cot_components.config import COMPONENT, ConfigError, check, find_config, walk
 from cot_components.errors import UserError
 from cot_components.training.quiet import quiet_imports
-from cot_components.training.run_folder import AlreadyFinished, release_locks, without_secrets
+from cot_components.training.run_folder import AlreadyFinished, release, without_secrets
 from cot_components.training.signals import catch_stops
 
 
@@ -51,7 +51,7 @@ def recipe(
                 print(f"error: {without_secrets(_sentence(error))}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
         finally:
-            release_locks()
+            release()
         _leave()
 
     run.__dict__["supplies"] = dict(supplies or {})  # with `__wrapped__`: what checks a config without running it

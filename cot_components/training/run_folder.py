@@ -30,7 +30,7 @@ FREE_TO_CHANGE = {
 """Keys that change neither data nor loss; of the two batch keys the product (times processes) is compared instead."""
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
-_locks: list[IO[str]] = []
+_held: list[IO[str]] = []
 
 
 class Earlier(NamedTuple):
@@ -146,7 +146,7 @@ def _set_aside_newer(earlier: Earlier) -> Iterator[str]:
 
 
 def lock(folder: Path) -> None:
-    """Hold the folder until this process ends or `release_locks` is called.
+    """Hold the folder until this process ends or `release` is called.
 
     Raises:
         UserError: another process holds it.
@@ -162,13 +162,19 @@ def lock(folder: Path) -> None:
     file.truncate(0)
     file.write(f"pid {os.getpid()}\n")
     file.flush()
-    _locks.append(file)
+    hold(file)
 
 
-def release_locks() -> None:
-    """Let go of all folders."""
-    while _locks:
-        _locks.pop().close()
+def hold(file: IO[str]) -> IO[str]:
+    """Keep a file open until `release` at the latest: until the recipe ends, however it ends. Returns it."""
+    _held.append(file)
+    return file
+
+
+def release() -> None:
+    """Let go of all folders, and close what was held open."""
+    while _held:
+        _held.pop().close()
 
 
 def mark_finished(folder: Path, **facts: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cot_components.data.batches import Step
+from cot_components.training.run_folder import hold
 from cot_components.training.setup import Run
 from cot_components.training.throughput import SpeedMeter, sentence
 from cot_components.viz.log import LOG_NAME
@@ -31,7 +32,7 @@ class RunLog:
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
         first = run.world.is_first
         self.folder, path = run.output_dir, run.output_dir / LOG_NAME
-        self._file = open(path, "a", encoding="utf-8") if first else None  # noqa: SIM115
+        self._file = hold(open(path, "a", encoding="utf-8")) if first else None  # noqa: SIM115
         if self._file is not None and run.earlier is not None:
             self._file.truncate(min(run.earlier.state["log_bytes"], path.stat().st_size))
         self._bar: tqdm | None = None

@@ -156,7 +156,7 @@ def test_a_learning_rate_that_explodes_is_stopped(reference, tmp_path, capsys):
 
 def test_a_second_process_is_refused(reference, tmp_path, capsys):
     count("faults injected")
-    from cot_components.training.run_folder import lock, release_locks
+    from cot_components.training.run_folder import lock, release
 
     out = copied(reference.out, tmp_path / "out", until=3)
     lock(out)
@@ -164,5 +164,5 @@ def test_a_second_process_is_refused(reference, tmp_path, capsys):
         with patched((Saver, "begin", lambda *args: pytest.fail("it went on"))):
             seen = reference.again(out)
     finally:
-        release_locks()
+        release()
     assert seen.code == 2 and f"is in use by another process (pid {os.getpid()})" in capsys.readouterr().err

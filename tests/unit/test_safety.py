@@ -14,7 +14,7 @@ from cot_components.errors import UserError
 from cot_components.models.load import load_model
 from cot_components.models.tiny import SHAPE, write_tiny_checkpoint
 from cot_components.training.checkpoint import damage, write_checkpoint
-from cot_components.training.run_folder import config_hash, enter_folder, release_locks, without_secrets
+from cot_components.training.run_folder import config_hash, enter_folder, release, without_secrets
 
 SECRET = "hf_NotARealTokenButLongEnough"
 
@@ -108,7 +108,7 @@ def test_secrets_of_the_environment_are_not_written_down(tmp_path, monkeypatch, 
     try:
         enter_folder(tmp_path / "out", config, resume="auto")
     finally:
-        release_locks()
+        release()
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert SECRET.encode() not in written and f"${{oc.env:{name}}}".encode() in written
     assert SECRET not in json.dumps(without_secrets(config)) and config["metric_logger"]["tags"] == [SECRET]
