@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import random
 import shutil
@@ -209,16 +210,17 @@ def killed_at_random(kills: int, seed: int, hub: Path, work: Path, tally: Tally)
         before = last_saved(out)
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen([TUNE, "run", "bt_sft", *words], cwd=work, env=environment(), **quiet)
-        trains = chance.random() > 1 / 3
-        while trains and process.poll() is None and last_saved(out) == before:
+        trains, started = chance.random() > 1 / 3, time.monotonic()
+        moment = math.inf if trains else started + chance.uniform(0, 8)  # on a fast machine it trains before that
+        while process.poll() is None and last_saved(out) == before and time.monotonic() < moment:
             time.sleep(0.005)
-        time.sleep(chance.uniform(0, 1 if trains else 8))
+        time.sleep(chance.uniform(0, 1) if trains else 0)
         process.kill()
         code = process.wait()
         newest = find_newest(out / "checkpoints") if saved_steps(out) else None
         ok = code == -signal.SIGKILL and (newest is None or newest.damaged == ()) and last_saved(out) >= before
-        moment = "trains" if trains else "starts"
-        what = f"bt_sft: random kill {number} while it {moment}: {last_saved(out)} of {total} steps on disk"
+        doing = "trains" if last_saved(out) > before else "starts"
+        what = f"bt_sft: random kill {number} while it {doing}: {last_saved(out)} of {total} steps on disk"
         tally.done(what, ok=ok, killed=True)
     finish("bt_sft", words[2:], work)
     tally.compared("bt_sft", work / "calm", out, steps=total)
