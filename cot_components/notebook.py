@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 
+from cot_components.config import shipped_configs
 from cot_components.errors import UserError
 from cot_components.training.recipe import quiet_imports
 from cot_components.viz.curves import STYLE
@@ -24,6 +28,7 @@ def start(name: str) -> Path:
 
     Shows a badge and an install line where the package's metadata names a repository, and nothing otherwise.
     """
+    import matplotlib_inline.backend_inline  # noqa: F401  a cell that ends with a Figure shows it, pyplot or not
     from IPython.display import Markdown, display
     from matplotlib import pyplot
 
@@ -63,9 +68,7 @@ def tune(*arguments: str, expect: int = 0) -> str:
     Raises:
         UserError: another exit code; holds the end of what the run said.
     """
-    command = [str(Path(sys.executable).with_name("tune")), "run", *arguments]
-    print("$ tune run", " ".join(arguments), flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(_announced(arguments), capture_output=True, text=True, check=False)
     if done.returncode != expect:
         raise UserError(f"ended with {done.returncode} instead of {expect}:\n{done.stderr[-3000:]}")
     return done.stdout + (done.stderr if expect else "")
@@ -100,9 +103,7 @@ def tune_and_kill(appears: Path, *arguments: str) -> int:
     Raises:
         UserError: the run ended before that.
     """
-    command = [str(Path(sys.executable).with_name("tune")), "run", *arguments]
-    print("$ tune run", " ".join(arguments), flush=True)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(_announced(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not appears.exists():
         if process.poll() is not None:
             raise UserError(f"the run ended with {process.returncode} before {appears} was there")
@@ -112,8 +113,16 @@ def tune_and_kill(appears: Path, *arguments: str) -> int:
 
 
 def tune_if(asked: bool, *arguments: str) -> None:
-    """`tune run ARGUMENTS` where it is asked for, and otherwise a line that says it was not run."""
+    """`tune run ARGUMENTS` where it is asked for; otherwise what to fetch first, and that it was not run."""
     if asked:
         print(tune(*arguments))
-    else:
-        print("NOT RUN; RUN_ON_GPU = True would: tune run", *arguments)
+        return
+    header = shipped_configs()[arguments[arguments.index("--config") + 1]].read_text(encoding="utf-8")
+    print(*[f"First: {line}" for line in re.findall("^# Download: +(.+)$", header, re.MULTILINE)], sep="\n")
+    print("NOT RUN; RUN_ON_GPU = True would: tune run", shlex.join(arguments))
+
+
+def _announced(arguments: Sequence[str]) -> list[str]:
+    """The command line of this environment's `tune run`, after printing it as one would type it."""
+    print("$ tune run", shlex.join(arguments), flush=True)
+    return [str(Path(sys.executable).with_name("tune")), "run", *arguments]

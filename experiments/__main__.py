@@ -18,12 +18,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments", description="Arms x settings x seeds, cell by cell.")
     parser.add_argument("name", nargs="?", choices=STUDIES, help="the study to run; without one, nothing is run")
     parser.add_argument("--seeds", type=int, help="how many; the study's own number when not given")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time; one per core")
+    parser.add_argument("--jobs", type=int, help="cells at a time; one per core, or the study's own number")
     options = parser.parse_args(argv)
     try:
         if options.name:
             study = load(options.name)
-            run(study, seeds=options.seeds, jobs=options.jobs)
+            run(study, seeds=options.seeds, jobs=options.jobs or study.jobs or os.cpu_count() or 1)
             print(table(study, read_cells(study)))
         for study in map(load, [options.name] if options.name else STUDIES):
             if cells := read_cells(study):

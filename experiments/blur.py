@@ -81,9 +81,8 @@ def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ())
     recipe("bt_sft", "bt_sft/quickstart", *still, longest, *traces.overrides, *overrides, *size)
     result = last_evaluation(out)
     metrics = result.metrics()
-    kept = ("answer_accuracy", "format_rate", "thought_tokens", "val_loss", "val_loss_thought", "val_loss_answer")
-    figures = {name: float(metrics[name]) for name in kept if metrics.get(name) is not None}
-    figures["val_loss_blurred"] = result.losses.get("val_loss_blurred", 0.0)
+    kept = ("answer_accuracy", "format_rate", "thought_tokens")
+    figures = {name: float(metrics[name]) for name in kept if metrics.get(name) is not None} | result.losses
     if traces.worded:
         figures["wordings"] = sampled_wordings(out, longest, *size)
     shutil.rmtree(out)
@@ -119,6 +118,8 @@ STUDY = Study(
         "thought_tokens": "mean length of thoughts, tokens",
         "wordings": "distinct wordings, sampled",
         "val_loss": "held-out loss over all tokens, nats",
+        "val_loss_thought": "held-out loss on supervised tokens of thoughts, nats",
+        "val_loss_blurred": "held-out loss on blurred tokens, nats",
     },
     percent=("answer_accuracy", "format_rate", "wordings"),
     cell=cell,

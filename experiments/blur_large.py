@@ -59,4 +59,5 @@ STUDY = replace(
     settings=tuple(SETTINGS),
     cell=cell,
     needs="a GPU",
+    jobs=1,
 )

@@ -49,6 +49,7 @@ STUDY = Study(
     "blur.",
     about=__doc__,
     effect=("accuracy", "blur + target", "mistaken"),
+    combined={f"blur + {other}": ("blur", other) for other in ("dft", "target", "weights")},
     metrics=METRICS,
     percent=PERCENT,
     cell=cell,

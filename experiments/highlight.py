@@ -104,7 +104,12 @@ STUDY = Study(
     arms=tuple(ARMS),
     settings=("1", "24"),
     setting_label="words at each place of the phrase",
-    metrics={"accuracy": "held-out calls correct", "val_loss_call": "held-out loss of calls, nats"},
+    metrics={
+        "accuracy": "held-out calls correct",
+        "val_loss_call": "held-out loss of calls, nats",
+        "val_loss_answer": "held-out loss of answers, nats",
+        "val_loss": "held-out loss over all tokens, nats",
+    },
     percent=("accuracy",),
     cell=cell,
 )

@@ -4,44 +4,62 @@ from __future__ import annotations
 
 import importlib
 import math
-import statistics
+from collections import Counter
 from collections.abc import Sequence
 from inspect import cleandoc
 from pathlib import Path
 from textwrap import fill
 
 from experiments import STUDIES
-from experiments.study import Result, Study, cells_path, figure_path, interval, paired, read_cells, spell, values_of
+from experiments.study import (
+    Result,
+    Study,
+    cells_path,
+    figure_path,
+    interaction,
+    interval,
+    is_clear,
+    paired,
+    read_cells,
+    spell,
+    values_of,
+)
 
 README = Path(__file__).with_name("README.md")
 HEAD = """# What each method does, measured
 
-Every table is made of one line per run (`results/STUDY.jsonl`) by `python -m experiments`; no figure is written by
-hand. First row: mean and half the width of the 95 % interval over seeds (Student's t). Other rows: mean
-and, in brackets, the difference from the first row over the seeds that both have, with its interval; **bold** where
-that excludes zero. Where there is no difference at all, one in
-twenty is bold by chance.
+Tables, effects and figures are made by `python -m experiments` of one line per cell, an arm in a setting with a seed
+(`results/STUDY.jsonl`); answers and findings are written from them. First row: mean and half the width of the 95 %
+interval over seeds (Student's t). Other rows: mean and, in brackets, the difference from the first row over the seeds
+that both have, with its interval; **bold** where that excludes zero. Where there is no difference at all, one in twenty
+is bold by chance. Differences are what the figures show; an interval may reach beyond 0 or 100 %, values cannot.
 
-    make evidence STUDY=blur            # finished runs are skipped: a study can be stopped and resumed
+    make evidence STUDY=blur            # runs what is missing; delete a line, or results/blur.jsonl, to measure it anew
     python -m experiments               # runs nothing: all figures and this page anew
 
 Everything here is small: models of 0.1 to 0.3 million parameters from random weights, generated tasks, a CPU. It says
 how the methods behave where everything is known, not how much they give on a large model.
 """
-NOT_RUN = """## Not run
-
-These need a GPU. Each is ready, as `tune run RECIPE --config CONFIG`:
-
-| study | recipe and config |
-|---|---|
-| 4 x 4 digits from random weights (header: the paper's test file) | `icot_sft`, `icot_sft/scratch_2L4H_4x4` |
-| its ablations | one each of `curriculum.smoothing=.inf`, `.reset_optimizer=false`, `.side=right`, `.per_epoch=32` |
-| 5 x 5, 7 x 7, 9 x 9 digits | `icot_sft`, `icot_sft/gpt2_5x5`, `gpt2_7x7`, `gpt2_9x9` |
-| the same from random weights | the same, with `checkpointer=null` |
-| GSM8K with GPT-2 | `icot_sft`, `icot_sft/gpt2_gsm8k` |
-| blurring on Magpie traces | `bt_sft`, `bt_sft/llama3_2_1B` |
-| highlighting on real agent data | `shad`, `shad/llama3_2_3B_xlam`, then `rft`, `rft/llama3_2_3B_xlam` |
-"""
+_FOUR_DIGITS = "icot_sft --config icot_sft/scratch_2L4H_4x4"
+NOT_RUN = {
+    "4 x 4 digits from random weights (header: the paper's test file)": _FOUR_DIGITS,
+    "the same, no smoothing": f"{_FOUR_DIGITS} curriculum.smoothing=.inf output_dir=runs/4x4_no_smoothing",
+    "the same, no reset": f"{_FOUR_DIGITS} curriculum.reset_optimizer=false output_dir=runs/4x4_no_reset",
+    "the same, right side": f"{_FOUR_DIGITS} curriculum.side=right output_dir=runs/4x4_right_side",
+    "the same, four times faster": f"{_FOUR_DIGITS} curriculum.per_epoch=32 output_dir=runs/4x4_faster",
+    "the same, explicit, for its speed": f"{_FOUR_DIGITS} curriculum.per_epoch=0 curriculum.partial=true "
+    "output_dir=runs/4x4_explicit",
+    "5 x 5 digits": "icot_sft --config icot_sft/gpt2_5x5",
+    "7 x 7 digits": "icot_sft --config icot_sft/gpt2_7x7",
+    "9 x 9 digits": "icot_sft --config icot_sft/gpt2_9x9",
+    "9 x 9 digits from random weights": "icot_sft --config icot_sft/gpt2_9x9 checkpointer=null "
+    "output_dir=runs/9x9_from_random",
+    "GSM8K with GPT-2": "icot_sft --config icot_sft/gpt2_gsm8k",
+    "blurring on Magpie traces": "bt_sft --config bt_sft/llama3_2_1B",
+    "highlighting on real agent data: scores": "shad --config shad/llama3_2_3B_xlam",
+    "highlighting on real agent data: training": "rft --config rft/llama3_2_3B_xlam",
+}
+"""What waits for a GPU -> its words behind `tune run`."""
 
 
 def load(name: str) -> Study:
@@ -53,7 +71,14 @@ def load(name: str) -> Study:
 def readme() -> str:
     """The whole text."""
     studies = [load(name) for name in STUDIES]
-    return "\n".join([HEAD, overview(studies), *map(section, studies), NOT_RUN])
+    return "\n".join([HEAD, overview(studies), *map(section, studies), not_run()])
+
+
+def not_run() -> str:
+    """What waits for a GPU, with its commands."""
+    said = "These need a GPU and, but for 4 x 4 digits, what the config's header says to download.\n"
+    rows = [f"| {what} | `tune run {words}` |" for what, words in NOT_RUN.items()]
+    return "\n".join(["## Not run\n", said, "| study | command |", "|---|---|", *rows]) + "\n"
 
 
 def overview(studies: Sequence[Study]) -> str:
@@ -75,9 +100,11 @@ def effect(study: Study, cells: Sequence[Result]) -> str:
     if study.effect is None:
         return ""
     metric, arm, setting = study.effect
-    difference, seeds = paired(study, cells, arm, setting, metric)
+    contrast = interaction if arm in study.combined else paired
+    difference, seeds = contrast(study, cells, arm, setting, metric)
     told = spell(study, metric, difference, sign=True).removesuffix(" %") + " points" * (metric in study.percent)
-    against = f"{arm} against {study.arms[0]}, {study.setting_label} {setting}"
+    against = f"{arm} against {study.arms[0]}" if arm not in study.combined else f"{arm} beyond the sum of the two"
+    against += f", {study.setting_label} {setting}"
     return f"{study.metrics[metric]}: {told} ({against}; {seeds} seed{'s' * (seeds > 1)})"
 
 
@@ -89,16 +116,17 @@ def section(study: Study) -> str:
     """Question, answer, tables, figure and command of a study; what has no cell yet says so."""
     title = f"## {study.question}\n\n`make evidence STUDY={study.name}`"
     cells = read_cells(study)
+    about = [f"{cleandoc(study.about)}\n"] if study.about else []
     if not cells:
-        return f"{title}: {_not_run(study)}\n"
-    seeds = sorted({cell.seed for cell in cells})
-    median = statistics.median(cell.seconds for cell in cells)
-    facts = f"{len(cells)} runs, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {median:.0f} s of one core in the median"
+        return "\n".join([f"{title}: {_not_run(study)}\n", *about])
+    counts = Counter((cell.arm, cell.setting) for cell in cells).values()
+    seeds = f"{min(counts)}{f' to {max(counts)}' * (max(counts) > min(counts))} seed{'s' * (max(counts) > 1)}"
+    facts = f"{len(cells)} cells, {seeds}, {sum(cell.seconds for cell in cells) / 3600:.1f} hours of one core"
     tables = [_table(study, cells, metric) for metric in study.metrics]
+    if study.combined:
+        tables.append(_interactions(study, cells, next(iter(study.metrics))))
     figure = f"![{study.question}](results/{figure_path(study).name})\n"
-    told = [f"{title} ({facts})\n", f"**{study.answer or 'No answer yet.'}**\n"]
-    if study.about:
-        told.insert(1, f"{cleandoc(study.about)}\n")
+    told = [f"{title} ({facts})\n", *about, f"**{study.answer or 'No answer yet.'}**\n"]
     if study.findings:
         told.append(f"{fill(study.findings, 120)}\n")
     return "\n".join([*told, *tables, figure])
@@ -124,7 +152,25 @@ def _entry(study: Study, cells: Sequence[Result], arm: str, setting: str, metric
     mean, width = interval(list(found.values()))
     if arm == study.arms[0]:
         return spell(study, metric, (mean, width))
-    difference, _ = paired(study, cells, arm, setting, metric)
+    difference, seeds = paired(study, cells, arm, setting, metric)
+    if not seeds:
+        return spell(study, metric, (mean, width))
+    return f"{spell(study, metric, (mean, math.nan))} ({_spell_difference(study, metric, difference)})"
+
+
+def _spell_difference(study: Study, metric: str, difference: tuple[float, float]) -> str:
     told = spell(study, metric, difference, sign=True).removesuffix(" %")
-    clear = not math.isnan(difference[1]) and abs(difference[0]) > difference[1]
-    return f"{spell(study, metric, (mean, math.nan))} ({f'**{told}**' if clear else told})"
+    return f"**{told}**" if is_clear(difference) else told
+
+
+def _interactions(study: Study, cells: Sequence[Result], metric: str) -> str:
+    """Combined arms by settings."""
+    lines = [
+        f"| {study.metrics[metric]}: beyond the sum of the two | " + " | ".join(study.settings) + " |",
+        "|---|" + "---|" * len(study.settings),
+    ]
+    for arm in study.combined:
+        found = [interaction(study, cells, arm, setting, metric) for setting in study.settings]
+        shown = [_spell_difference(study, metric, difference) if seeds else "" for difference, seeds in found]
+        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cot_components.viz.curves import STYLE
+from cot_components.viz.theme import INK, RUN_COLOURS
 from experiments.study import Result, Study, figure_path, interval, paired, spell, values_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def table(study: Study, cells: Sequence[Result]) -> str:
@@ -28,43 +35,52 @@ def table(study: Study, cells: Sequence[Result]) -> str:
 
 
 def draw(study: Study, cells: Sequence[Result]) -> Path:
-    """One panel per figure: means with their intervals, arms side by side. Returns the picture's path."""
-    import matplotlib
+    """One panel per figure that the first arm has: how the others differ from it, with intervals. Returns the path.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    A difference of one seed has no interval and is hollow.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    columns = min(len(study.metrics), 2)
-    rows = math.ceil(len(study.metrics) / columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(6 * columns, 3.4 * rows), squeeze=False, layout="constrained")
-    panels = list(grid.flat)
-    for unused in panels[len(study.metrics) :]:
-        unused.axis("off")
-    for panel, (metric, label) in zip(panels, study.metrics.items(), strict=False):
-        scale = 100 if metric in study.percent else 1
-        for number, arm in enumerate(study.arms):
-            found = [interval(list(values_of(cells, arm, setting, metric).values())) for setting in study.settings]
-            offset = (number - (len(study.arms) - 1) / 2) * 0.6 / len(study.arms)
-            places = [place + offset for place in range(len(study.settings))]
-            means, widths = zip(*found, strict=True)
-            panel.errorbar(
-                places,
-                [scale * mean for mean in means],
-                yerr=[0 if math.isnan(width) else scale * width for width in widths],
-                fmt="o",
-                capsize=3,
-                label=arm,
-            )
-        panel.set_xticks(range(len(study.settings)), [name.replace(", ", ",\n") for name in study.settings])
-        panel.set_xlabel(study.setting_label)
-        panel.set_ylabel(f"{label}, %" if metric in study.percent else label)
-        panel.grid(axis="y", alpha=0.3)
-        if metric in study.percent:
-            low, high = panel.get_ylim()
-            panel.set_ylim(max(low, -3), min(high, 103))
-    if len(study.arms) > 1:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-    path = figure_path(study)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    compared = [m for m in study.metrics if any(values_of(cells, study.arms[0], s, m) for s in study.settings)]
+    columns = min(len(compared), 2)
+    rows = math.ceil(len(compared) / columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6 * columns, 3.2 * rows + 0.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = [figure.add_subplot(rows, columns, number + 1) for number in range(len(compared))]
+        for panel, metric in zip(panels, compared, strict=True):
+            _draw_differences(panel, study, cells, metric)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        path = figure_path(study)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
     return path
+
+
+def _draw_differences(panel: Axes, study: Study, cells: Sequence[Result], metric: str) -> None:
+    scale, unit = (100, " (points)") if metric in study.percent else (1, "")
+    settings = [s for s in study.settings if values_of(cells, study.arms[0], s, metric)]
+    means: list[float] = []
+    panel.axhline(0, color=INK.light, linewidth=0.8)
+    for number, arm in enumerate(study.arms[1:]):
+        colour = RUN_COLOURS[number % len(RUN_COLOURS)]
+        offset = (number - (len(study.arms) - 2) / 2) * 0.7 / len(study.arms)
+        panel.plot([], [], "o", color=colour, label=arm)
+        for place, setting in enumerate(settings):
+            (mean, width), seeds = paired(study, cells, arm, setting, metric)
+            if seeds:
+                means.append(scale * mean)
+                style = {"color": colour, "capsize": 3, "markerfacecolor": colour if seeds > 1 else "none"}
+                error = None if math.isnan(width) else scale * width
+                panel.errorbar(place + offset, scale * mean, yerr=error, fmt="o", markersize=5, **style)
+    panel.set_xticks(range(len(settings)), [name.replace(", ", ",\n") for name in settings])
+    panel.set_xlim(-0.5, len(settings) - 0.5)
+    panel.set_xlabel(study.setting_label)
+    panel.set_title(f"{study.metrics[metric]}: against {study.arms[0]}{unit}", loc="left")
+    if metric in study.percent:
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, -105), min(high, 105))
+    elif (typical := 10 * statistics.median(map(abs, means))) and max(map(abs, means)) > typical:
+        panel.set_yscale("symlog", linthresh=typical)

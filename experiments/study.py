@@ -1,6 +1,7 @@
 """What a study is, and its finished cells: one line each of `results/STUDY.jsonl`, and what they say.
 
-    STUDY = Study("name", arms=("sft", "rft"), settings=("1", "8"), metrics={"accuracy": "answers correct"}, cell=cell)
+    STUDY = Study(name="blur", question="Does blurring help?", arms=("sft", "blur"), settings=("clean", "small"),
+                  metrics={"accuracy": "answers correct"}, cell=cell)
 
 `cell(Cell)` trains and measures one of them and returns its figures by name. What several cells share (a base model)
 it keeps in `Cell.scratch`.
@@ -14,7 +15,7 @@ import re
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,18 +45,20 @@ class Cell(NamedTuple):
 class Study:
     """What is compared, on what, and how a cell is run.
 
-    name:      of the folder of results
+    name:      of the file of results
     question:  what it asks
     about:     how it is done, what settings and arms are: the module's docstring
     answer:    what the cells that are there say, in one sentence; None while there are none
     findings:  what else they say
-    effect:    figure, arm and setting of the difference from the first arm that the answer rests on
+    effect:    figure, arm and setting that the answer rests on: the arm's difference from the first, or interaction
     arms:      what is compared; the first is the baseline of the paired differences
+    combined:  arm -> the two arms that it puts together; their interaction is in the first of the metrics
     settings:  under which circumstances
     metrics:   figure -> how tables and axes call it; those named in `percent` are shares
     cell:      runs one cell; figures that are not in `metrics` are kept, not shown
     seeds:     0 to seeds - 1
     needs:     what the machine must have that a laptop has not
+    jobs:      cells at a time; None for one per core
     """
 
     name: str
@@ -68,15 +71,17 @@ class Study:
     answer: str | None = None
     findings: str = ""
     effect: tuple[str, str, str] | None = None
+    combined: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     seeds: int = 5
     percent: Sequence[str] = ()
     setting_label: str = "setting"
     needs: str = ""
+    jobs: int | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished cell, as its line holds it."""
+    """A finished cell, as its line holds it. seconds: of one core; 0 where the run of another cell served this one."""
 
     arm: str
     setting: str
@@ -145,9 +150,29 @@ def paired(
     study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
 ) -> tuple[tuple[float, float], int]:
     """Mean difference from the first arm with half its interval, over the seeds that both have; how many these are."""
-    found, base = (values_of(cells, name, setting, metric) for name in (arm, study.arms[0]))
-    seeds = sorted(set(found) & set(base))
-    return interval([found[seed] - base[seed] for seed in seeds]), len(seeds)
+    return _contrast(cells, [(1, arm), (-1, study.arms[0])], setting, metric)
+
+
+def interaction(
+    study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
+) -> tuple[tuple[float, float], int]:
+    """How much more two methods do together than the sum of what each does alone, like `paired`."""
+    one, other = study.combined[arm]
+    return _contrast(cells, [(1, arm), (1, study.arms[0]), (-1, one), (-1, other)], setting, metric)
+
+
+def _contrast(
+    cells: Sequence[Result], signs: Sequence[tuple[int, str]], setting: str, metric: str
+) -> tuple[tuple[float, float], int]:
+    found = [(sign, values_of(cells, arm, setting, metric)) for sign, arm in signs]
+    seeds = sorted(set.intersection(*(set(values) for _, values in found)))
+    return interval([sum(sign * values[seed] for sign, values in found) for seed in seeds]), len(seeds)
+
+
+def is_clear(difference: tuple[float, float]) -> bool:
+    """Whether the interval excludes zero; that of one seed never does."""
+    mean, width = difference
+    return not math.isnan(width) and abs(mean) > width
 
 
 def spell(study: Study, metric: str, figure: tuple[float, float], *, sign: bool = False) -> str:

@@ -14,7 +14,7 @@ import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
-from cot_components.cli.shipped import shipped_recipes
+from cot_components.cli.shipped import recipe_for, shipped_recipes
 from cot_components.config import ConfigError, nearest, shipped_configs
 
 EXAMPLES = ("cot cp bt_sft/quickstart my.yaml", "cot cp bt_sft my_bt_sft.py", "cot cp bt_sft .")
@@ -77,5 +77,4 @@ def _command(name: str, dest: Path) -> str:
 
 
 def _config_command(name: str, dest: Path) -> str:
-    recipe = name.split("/")[0]
-    return f"tune run {recipe if recipe in shipped_recipes() else 'RECIPE'} --config {shlex.quote(str(dest))}"
+    return f"tune run {recipe_for(name).name} --config {shlex.quote(str(dest))}"

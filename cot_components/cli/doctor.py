@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 EXAMPLES = ("cot doctor",)
+_REINSTALL_TORCH = f'{sys.executable} -m pip install --force-reinstall "torch>=2.11,<3"'
 
 
 class Finding(NamedTuple):
@@ -87,10 +88,14 @@ def check_recipes() -> Iterator[Finding]:
     from cot_components.cli.shipped import shipped_recipes
 
     found = shipped_recipes()
-    shadowed = [f"{name} is {path}" for name, path in found.items() if "@recipe(" not in path.read_text("utf-8")]
-    mend = "rename that file: tune takes the first module of that name" if shadowed else ""
-    mend = mend or ("" if found else f"{sys.executable} -m pip install --force-reinstall --no-deps cot-components")
-    yield Finding("recipes", "; ".join(shadowed) or ", ".join(found) or "none is installed", mend)
+    shadowed = {name: path for name, path in found.items() if "@recipe(" not in path.read_text("utf-8")}
+    renamed = [f"mv {path} {path.with_name(f'my_{path.name}')}" for path in shadowed.values()]
+    mend = " && ".join(renamed) + "   # tune takes the first module of a name" if shadowed else ""
+    mend = mend or (
+        "" if found else f"{sys.executable} -m pip install --force-reinstall --no-deps -e .   # in the checkout"
+    )
+    said = "; ".join(f"{name} is {path}" for name, path in shadowed.items())
+    yield Finding("recipes", said or ", ".join(found) or "none is installed", mend)
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -99,7 +104,7 @@ def check_gpu() -> Iterator[Finding]:
 
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
     if not torch.cuda.is_available():
-        mend = f"{sys.executable} -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
+        mend = f"{_REINSTALL_TORCH} --index-url https://download.pytorch.org/whl/cu128"
         said = "there is one, but torch cannot use it" if driver else "none; device=auto trains on the CPU"
         yield Finding("GPU", said, mend if driver else "")
         yield Finding("FlexAttention", "not used on a CPU: packed rows attend document by document")
@@ -108,7 +113,7 @@ def check_gpu() -> Iterator[Finding]:
         properties = torch.cuda.get_device_properties(index)
         bf16 = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16: use dtype=fp32"
         yield Finding(f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}")
-    yield _tried("FlexAttention", _flex, "train without packed_tokens, or install a C compiler: apt-get install gcc")
+    yield _tried("FlexAttention", _flex, "apt-get install gcc   # compiles its kernels; or train without packed_tokens")
 
 
 def _flex() -> str:
@@ -126,15 +131,11 @@ def check_distributed() -> Iterator[Finding]:
     import torch
 
     if not torch.distributed.is_available():
-        yield Finding(
-            "distributed", "torch was built without it", f"{sys.executable} -m pip install --force-reinstall torch"
-        )
+        yield Finding("distributed", "torch was built without it", _REINSTALL_TORCH)
         return
     backends = ["gloo"] + (["nccl"] if torch.cuda.is_available() else [])
     for backend in backends:
-        mend = (
-            "export GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "export NCCL_DEBUG=INFO   # and read what it says"
-        )
+        mend = "export GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "NCCL_DEBUG=INFO cot doctor   # says why"
         yield _tried(f"distributed, {backend}", partial(_group, backend), mend)
 
 

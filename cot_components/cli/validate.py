@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from cot_components.cli.shipped import add_config_arguments, read
-from cot_components.errors import UserError
+from cot_components.errors import GET_IT, UserError
 
 EXAMPLES = (
     "cot validate bt_sft/quickstart",
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
                 source.check()
         tokenizer = (values.get("tokenizer") or {}).get("path")
         if isinstance(tokenizer, str) and not Path(tokenizer).expanduser().exists():
-            raise UserError(f"tokenizer.path: nothing at {tokenizer}")
+            raise UserError(f"tokenizer.path: nothing at {tokenizer} ({GET_IT})")
     components = str(values).count(f"'{COMPONENT}'")
     about = f"the recipe {recipe.name} takes all {len(values)} keys" if recipe.ours else f"{recipe.name} is torchtune's"
     print(f"{options.config} is valid: {about}, {components} components take theirs")

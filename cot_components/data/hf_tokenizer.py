@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from cot_components.data.templates import read_json, read_template
 from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.errors import UserError
+from cot_components.errors import GET_IT, UserError
 
 
 def read_hf_tokenizer(path: str | Path) -> TextTokenizer:
@@ -24,7 +24,7 @@ def read_hf_tokenizer(path: str | Path) -> TextTokenizer:
     file = Path(path).expanduser()
     file = file / "tokenizer.json" if file.is_dir() else file
     if not file.is_file():
-        raise UserError(f"tokenizer path {str(path)!r} holds no tokenizer.json")
+        raise UserError(f"tokenizer path {str(path)!r} holds no tokenizer.json ({GET_IT})")
     try:
         rules = json.loads(file.read_text(encoding="utf-8"))
         library = Tokenizer.from_str(json.dumps(_for_pieces(rules)))

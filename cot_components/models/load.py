@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cot_components.config import build
-from cot_components.errors import UserError
+from cot_components.errors import GET_IT, UserError
 from cot_components.models.adapter import adapt
 from cot_components.models.export import architecture
 from cot_components.models.think_tokens import grow_vocabulary
@@ -29,9 +29,7 @@ def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
         return
     folder = Path(checkpointer["checkpoint_dir"])
     if not folder.is_dir():
-        raise UserError(
-            f"checkpointer.checkpoint_dir: no folder {folder} (download it first; the config's header says how)"
-        )
+        raise UserError(f"checkpointer.checkpoint_dir: no folder {folder} ({GET_IT})")
     files = checkpointer.get("checkpoint_files") or []
     named = files if isinstance(files, list) else []
     for name in ["config.json", *named]:

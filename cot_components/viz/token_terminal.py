@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.rule import Rule
 from rich.style import Style
+from rich.table import Column, Table
 from rich.text import Text
 
 from cot_components.roles import Role
@@ -14,6 +15,7 @@ from cot_components.viz.pieces import Piece
 from cot_components.viz.samples import Draw, Run, Sample, State, Totals
 
 STRIP_CELLS = 60
+_GAP = 3
 _SHADES = " \u2591\u2592\u2593\u2588"
 
 ROLE_STYLES: dict[Role, str] = {
@@ -33,7 +35,10 @@ _MARKS = {State.IGNORED: ("[-", "-]"), State.WEIGHTLESS: ("[0 ", " 0]"), State.R
 
 
 class TokenTerminal:
-    """A rich renderable: roles as colours, ignored tokens dim and struck through, weights over 1 bold, under 1 dim."""
+    """A rich renderable: roles as colours, ignored tokens dim and struck through, weights over 1 bold, under 1 dim.
+
+    Draws of a row stand side by side where the terminal is wide enough for their strips.
+    """
 
     def __init__(self, samples: Sequence[Sample], totals: Totals, *, title: str) -> None:
         self.samples, self.totals, self.title = samples, totals, title
@@ -47,11 +52,26 @@ class TokenTerminal:
                 yield Text.assemble((f"{name}  ", "bold"), line)
         yield _legend(self.samples, coloured)
         for sample in self.samples:
-            for draw in sample.draws:
-                yield Text()
-                yield Rule(Text(f"row {sample.row_id}, {draw.name}"), align="left", style="bright_black")
-                yield Group(_strip(draw), Text(draw.counts.line(), style="bold"), Text())
-                yield Text.assemble(*(_run(run, coloured) for run in draw.runs), overflow="fold")
+            panels = [_draw(sample, draw, coloured) for draw in sample.draws]
+            if len(panels) * (STRIP_CELLS + _GAP) <= options.max_width + _GAP:
+                side_by_side = Table.grid(
+                    *(Column(ratio=1) for _ in panels), padding=(0, _GAP), pad_edge=False, expand=True
+                )
+                side_by_side.add_row(*panels)
+                yield side_by_side
+            else:
+                yield from panels
+
+
+def _draw(sample: Sample, draw: Draw, coloured: bool) -> Group:
+    return Group(
+        Text(),
+        Rule(Text(f"row {sample.row_id}, {draw.name}"), align="left", style="bright_black"),
+        _strip(draw),
+        Text(draw.counts.line(), style="bold"),
+        Text(),
+        Text.assemble(*(_run(run, coloured) for run in draw.runs), overflow="fold"),
+    )
 
 
 def _style(run: Run) -> Style:

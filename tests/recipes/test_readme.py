@@ -19,7 +19,12 @@ from cot_components.config import shipped_configs
 from cot_components.data.tasks import make_traces
 from experiments import STUDIES
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "experiments").rglob("*.md")),
+]
 README = PAGES[0].read_text(encoding="utf-8")
 COMMAND = re.compile(r"(?:make|tune|cot|python)(?: -m \w+| \S+\.py| [a-z_-]+)\b")
 

@@ -9,13 +9,15 @@ from dataclasses import replace
 import pytest
 
 import experiments
+from cot_components.cli.shipped import recipe_for
 from cot_components.errors import UserError
+from cot_components.training.recipe import read_config
 from experiments import runner
 from experiments import study as studies
 from experiments.__main__ import main
-from experiments.readme import README, overview, readme, section
+from experiments.readme import NOT_RUN, README, overview, readme, section
 from experiments.show import draw, table
-from experiments.study import Cell, Study, cells_path, figure_path, interval, read_cells
+from experiments.study import Cell, Study, cells_path, figure_path, interaction, interval, read_cells
 
 
 @pytest.fixture(name="place", autouse=True)
@@ -136,13 +138,40 @@ def test_a_section_says_what_was_found(monkeypatch) -> None:
     runner.run(toy)
     told = replace(toy, answer="It is.", findings="By a tenth.", effect=("accuracy", "new", "2"))
     lines = section(told).splitlines()
-    assert lines[0] == "## Is new better?" and "12 runs, 3 seeds" in lines[2]
+    assert lines[0] == "## Is new better?" and "12 cells, 3 seeds, 0.0 hours" in lines[2]
     assert lines[4] == "**It is.**" and lines[6] == "By a tenth."
     effect = "correct: +10.0 +- 0.0 points (new against old, setting 2; 3 seeds)"
     command = "`make evidence STUDY=toy`, [runs](results/toy.jsonl)"
     assert f"| Is new better? | It is. | {effect} | {command} |" in overview([told])
     assert "| new | 61.0 % (**+10.0 +- 0.0**) | 61.0 % (**+10.0 +- 0.0**) |" in lines
     assert "| old | 51.0 +- 2.5 % | 51.0 +- 2.5 % |" in lines
+
+
+def test_what_two_methods_do_together() -> None:
+    """Beyond the sum of what each does: 0.9 - (0.5 + 0.1 + 0.2) of every seed, and the overview tells it."""
+    alone = {"old": 0.5, "a": 0.6, "b": 0.7, "a + b": 0.9}
+
+    def cell(cell: Cell) -> dict[str, float]:
+        return {"accuracy": alone[cell.arm] + 0.01 * cell.seed, "loss": 0.0}
+
+    both = replace(study([]), arms=tuple(alone), combined={"a + b": ("a", "b")}, cell=cell)
+    runner.run(both)
+    cells = read_cells(both)
+    (mean, width), seeds = interaction(both, cells, "a + b", "1", "accuracy")
+    assert mean == pytest.approx(0.1) and width == pytest.approx(0.0, abs=1e-9) and seeds == 3
+    assert "| a + b | **+10.0 +- 0.0** | **+10.0 +- 0.0** |" in section(both).splitlines()
+    told = replace(both, answer="They help.", effect=("accuracy", "a + b", "1"))
+    assert "+10.0 +- 0.0 points (a + b beyond the sum of the two, setting 1; 3 seeds)" in overview([told])
+
+
+def test_what_waits_for_a_gpu_is_ready() -> None:
+    """Every command is one that its recipe takes, and no two write to the same folder."""
+    folders = set()
+    for words in NOT_RUN.values():
+        name, _, config, *overrides = words.split()
+        recipe = recipe_for(config, asked=name)
+        folders.add(read_config(recipe.main, ["--config", config, *overrides], recipe.supplies)["output_dir"])
+    assert len(folders) == len(NOT_RUN) > 10
 
 
 def test_what_needs_a_gpu_is_listed_with_its_command() -> None:
