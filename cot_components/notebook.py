@@ -75,7 +75,7 @@ def tune(*arguments: str, expect: int = 0) -> str:
 
 
 def study(name: str) -> None:
-    """Show a study of the repository from the results committed there: its question, its answer so far, tables, figure.
+    """Show a study of the repository from the results committed there: question, answer so far, first table, figure.
 
     Args:
         name: of a module in `experiments`, which lies beside the folder of the notebooks.
@@ -87,8 +87,7 @@ def study(name: str) -> None:
         sys.path.append(str(root))
     readme, studies = import_module("experiments.readme"), import_module("experiments.study")
     shown = readme.load(name)
-    lines = readme.section(shown).splitlines()
-    display(Markdown("\n".join(line for line in lines if not line.startswith("!["))))
+    display(Markdown(readme.section(shown, tables=1, picture=False)))
     figure = studies.figure_path(shown)
     if figure.exists():
         display(Image(figure))

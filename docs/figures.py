@@ -53,6 +53,17 @@ def cot(*arguments: str | Path) -> int:
     return subprocess.call([Path(sys.executable).with_name("cot"), *arguments])
 
 
+def view(image: Path, config: str, *options: str, height: int) -> int:
+    """The first row of what a config trains on; the exit code of `cot view`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        page, tokenizer = Path(temporary) / "tokens.html", Path(temporary) / "tiny_llama"
+        few = [f"tokenizer.path={tokenizer}", "dataset.max_rows=48"]  # as many as experiments/logs keeps scores of
+        failed = cot("tiny", tokenizer) or cot("view", config, *few, *options, "--n", "1", "--out", page)
+        if not failed:
+            shoot(page, image, section="row-0", width=1140, height=height)
+    return failed
+
+
 def find_run(runs: Path, name: str, needs: str) -> Path | None:
     """The folder of a run that holds `needs`: the reader's own, else the one kept in experiments/logs."""
     for folder in (runs / name, ROOT / "experiments" / "logs" / name):
@@ -70,8 +81,7 @@ def main(argv: Sequence[str]) -> int:
     failed = 0
     if (run := find_run(runs, "bt_sft_quickstart", "log.jsonl")) is not None:
         failed |= cot("plot", run, "--out", images / "bt_sft_quickstart_curves.png")
-    if (run := find_run(runs, "bt_sft_quickstart", "tokens.html")) is not None:
-        shoot(run / "tokens.html", images / "bt_sft_quickstart_tokens.png", section="row-0", width=1140, height=332)
+    failed |= view(images / "bt_sft_quickstart_tokens.png", "bt_sft/quickstart", "--epochs", "0,1", height=332)
     without = find_run(runs, "icot_sft_no_cot", "log.jsonl")
     run = find_run(runs, "icot_sft_quickstart", "log.jsonl")
     if run is not None and without is not None:
@@ -81,13 +91,8 @@ def main(argv: Sequence[str]) -> int:
     if run is not None and without is not None:
         failed |= cot("internalisation", without, run, "--out", images / "internalisation_3x3.png")
     if (run := find_run(runs, "shad_quickstart", "scores")) is not None:
-        with tempfile.TemporaryDirectory() as temporary:
-            page, tokenizer = Path(temporary) / "classes.html", Path(temporary) / "tiny_llama"
-            failed |= cot("tiny", tokenizer)
-            places = [f"dataset.transforms.highlight.scores={run / 'scores'}", f"tokenizer.path={tokenizer}"]
-            places += ["dataset.max_rows=48"]  # as many as experiments/logs keeps
-            failed |= cot("view", "rft/quickstart", *places, *CLASSES_AS_WEIGHTS, "--n", "1", "--out", page)
-            shoot(page, images / "shad_quickstart_classes.png", section="row-0", width=1140, height=200)
+        shown = [f"dataset.transforms.highlight.scores={run / 'scores'}", *CLASSES_AS_WEIGHTS]
+        failed |= view(images / "shad_quickstart_classes.png", "rft/quickstart", *shown, height=200)
     return failed
 
 

@@ -39,12 +39,13 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="discriminator",
     question="When does the shuffle-aware discriminator break?",
-    answer="When it is tuned on too few shuffled rows, not when phrases are diverse.",
-    findings="With 256 rows more diverse phrases cost little: the error stays under the 3 % of the paper's manual "
-    "check up to 24 words at each place, with the line at a thousandth of a nat. With 64 rows it is above 3 % even "
-    "for one fixed phrase, with 16 it is worse than calling everything boilerplate (5.4 to 5.6 %): boilerplate is "
-    "taken for reasoning, while the share of reasoning found hardly moves. With the line at zero, the paper's, 256 "
-    "rows give 3.6 to 8.3 %: where two models are sure of a token, chance decides.",
+    answer="When it is tuned on too few shuffled rows; diverse phrases add to the error and break it only together "
+    "with that.",
+    findings="With 256 rows and the line at a thousandth of a nat the error grows from 0.3 % with one fixed phrase to "
+    "2.1 % with 24 words at each place, under the 3 % of the paper's manual check. With 64 rows it is 4 to 9 %, with "
+    "16 it is 21 to 24 %; calling everything boilerplate would be 5.4 to 5.6 %. Boilerplate is taken for reasoning, "
+    "while the share of reasoning found hardly moves. With the line at zero, the paper's, 256 rows give 3.6 to 8.3 %, "
+    "above 3 % in every setting: where two models are sure of a token, chance decides.",
     about=__doc__,
     effect=("error_rate", "64 shuffled rows", "1"),
     arms=("256 shuffled rows", "64 shuffled rows", "16 shuffled rows"),

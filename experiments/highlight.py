@@ -95,10 +95,13 @@ STUDY = Study(
     name="highlight",
     question="Does more weight on what the discriminator calls reasoning help?",
     answer="Not here: the loss on held-out calls is higher with RFT than with plain fine-tuning in every seed.",
-    findings="The base can copy already; what it lacks after 30 updates is the format, and RFT takes weight away from "
-    "the tokens of the format. So it is on fixed and on diverse phrases; fixed weights, a format rule and Rho-1 with "
-    "fixed scores (whose dropped tokens drift) do worse still or no better. Accuracy differs more between base models "
-    "than between methods.",
+    findings="The format rule, which finds boilerplate by a pattern, loses less on calls than RFT does with one fixed "
+    "phrase (+0.010 +- 0.003 nats above plain fine-tuning, RFT +0.019 +- 0.007) and gains where RFT loses, on answers "
+    "(-0.05 +- 0.02 and -0.16 +- 0.02 nats; RFT +0.05 +- 0.03 and +0.16 +- 0.03). Fixed weights lose more than RFT; "
+    "Rho-1 with fixed scores, whose dropped tokens drift, ends with no call right. Differences in accuracy are clear "
+    "only for these two and a fixed phrase: base models of different seeds differ by as much (63 to 100 % after plain "
+    "fine-tuning). A likely reason, not tested: the base can copy already, what it lacks after 30 updates is the "
+    "format, and RFT takes weight from its tokens.",
     about=__doc__,
     effect=("val_loss_call", "rft", "1"),
     arms=tuple(ARMS),

@@ -50,12 +50,13 @@ METRICS = {"accuracy": "right without a step", "lowest": "lowest on the way"}
 STUDY = Study(
     name="internalisation",
     question="What does stepwise internalisation need?",
-    answer="Steps to take away, slowly: without ever seeing one the same model ends 63 +- 28 points lower, and four "
-    "times faster it ends lower in every seed; what the other ablations do is within the spread of seeds.",
-    findings="A single run says little (three to five seeds each): the full curriculum ends at 99, 99, 68, 99 and 99 "
-    "%, without smoothing at 44, 43, 99 and 93 %, without a fresh optimizer at 65, 96, 48 and 90 %. Four times faster "
-    "ends at 33, 39 and 50 %, where the model that never sees a step ends at 29, 29 and 18 %. Removal from the right "
-    "ends at 96 % three times: the harm that the paper reports is not seen at this size.",
+    answer="Steps to take away, slowly: without ever seeing one the same model ends 68 +- 13 points lower, four times "
+    "faster 52 +- 24; what the other ablations do is within the spread of seeds.",
+    findings="A single run says little: by seed the full curriculum ends at 99, 99, 68, 99 and 99 %, without "
+    "smoothing at 44, 43, 99, 94 and 93 %, without a fresh optimizer at 65, 96, 48, 94 and 90 % (lower in every seed, "
+    "-14 +- 16 points), from the right at 96, 96, 96, 100 and 69 %. The harm that the paper reports of removal from "
+    "the right is not seen at this size. With all steps written the same model is right in 100 % after 3 of the 15 "
+    "epochs (one seed, logs/icot_sft_explicit).",
     about=__doc__,
     effect=("accuracy", "no chain-of-thought", "2x2"),
     arms=tuple(ARMS),

@@ -20,7 +20,7 @@ from cot_components.data.scores import open_scores
 LOGS = Path(__file__).parent / "logs"
 TRAINED = (
     *("bt_sft_quickstart", "sft_baseline", "dft_baseline", "target_sft_quickstart"),
-    *("icot_sft_quickstart", "icot_sft_no_cot", "rft_sft", "rft_quickstart"),
+    *("icot_sft_quickstart", "icot_sft_no_cot", "icot_sft_explicit", "rft_sft", "rft_quickstart"),
 )
 CLASSIFIED = ("shad_quickstart", "shad_diversity_4", "shad_diversity_24")
 SCORED_ROWS = 48

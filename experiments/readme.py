@@ -112,8 +112,8 @@ def _not_run(study: Study) -> str:
     return f"not run{f', needs {study.needs}' if study.needs else ' yet'}."
 
 
-def section(study: Study) -> str:
-    """Question, answer, tables, figure and command of a study; what has no cell yet says so."""
+def section(study: Study, *, tables: int | None = None, picture: bool = True) -> str:
+    """Question, answer, so many tables (all by default), figure and command of a study; what has no cell says so."""
     title = f"## {study.question}\n\n`make evidence STUDY={study.name}`"
     cells = read_cells(study)
     about = [f"{cleandoc(study.about)}\n"] if study.about else []
@@ -122,14 +122,14 @@ def section(study: Study) -> str:
     counts = Counter((cell.arm, cell.setting) for cell in cells).values()
     seeds = f"{min(counts)}{f' to {max(counts)}' * (max(counts) > min(counts))} seed{'s' * (max(counts) > 1)}"
     facts = f"{len(cells)} cells, {seeds}, {sum(cell.seconds for cell in cells) / 3600:.1f} hours of one core"
-    tables = [_table(study, cells, metric) for metric in study.metrics]
+    shown = [_table(study, cells, metric) for metric in study.metrics][:tables]
     if study.combined:
-        tables.append(_interactions(study, cells, next(iter(study.metrics))))
-    figure = f"![{study.question}](results/{figure_path(study).name})\n"
+        shown.append(_interactions(study, cells, next(iter(study.metrics))))
+    figure = [f"![{study.question}](results/{figure_path(study).name})\n"] if picture else []
     told = [f"{title} ({facts})\n", *about, f"**{study.answer or 'No answer yet.'}**\n"]
     if study.findings:
         told.append(f"{fill(study.findings, 120)}\n")
-    return "\n".join([*told, *tables, figure])
+    return "\n".join([*told, *shown, *figure])
 
 
 def _table(study: Study, cells: Sequence[Result], metric: str) -> str:

@@ -202,6 +202,9 @@ said = tune("bt_sft", "--config", f"{runs}/blurred_dft.yaml", *place, *size)
 Image(plot_run(runs / "blurred_dft", runs / "curves.png").read_bytes(), width=560)
 
 # %% [markdown]
+# Do the thoughts learn slowly? DFT trusts what the model believes, and from random weights it believes next to nothing:
+# this loss is meant for a model that knows something. Both methods ran together, which is what is shown here.
+#
 # What the loader handed to the model, seen at the first row: spans of the thought are blurred, and another draw is
 # made in every epoch. The transform is built from the very config of the run.
 

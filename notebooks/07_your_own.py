@@ -242,14 +242,18 @@ arguments = TrainingArguments(
 dft = hf_loss(losses.dft())
 trainer = Trainer(network, arguments, data_collator=collate, train_dataset=rows, compute_loss_func=dft)
 trainer.remove_callback(PrinterCallback)
+probe = collate(rows[:32])
+before = network(**probe).loss.item()
 trainer.train()
+after = network(**probe).loss.item()
 logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-print(f"{len(logged)} steps, DFT's loss from {logged[0]:.3f} to {logged[-1]:.3f}")
+print(f"{len(logged)} steps: plain loss {before:.3f} to {after:.3f}, DFT's loss {logged[0]:.3f} to {logged[-1]:.3f}")
 
 # %% [markdown]
-# DFT's loss of a token is at most 1/e and *rises* while a hopeless token becomes merely improbable; watch the plain
-# loss if you want to see progress. TRL's `SFTTrainer` takes the same `compute_loss_func`, rows and collator, with
-# `SFTConfig(dataset_kwargs={"skip_prepare_dataset": True})`; `tests/parity/test_losses_hf_trainer.py` runs it.
+# The plain loss falls: the model learns. DFT's own loss of a token is at most 1/e and *rises* while a hopeless token
+# becomes merely improbable, so it tells little. TRL's `SFTTrainer` takes the same `compute_loss_func`, rows and
+# collator, with `SFTConfig(dataset_kwargs={"skip_prepare_dataset": True})`; `tests/parity/test_losses_hf_trainer.py`
+# runs it.
 #
 # A loss that asks for more than a trainer gives is refused before training, in a sentence:
 

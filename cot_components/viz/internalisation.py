@@ -12,7 +12,7 @@ import numpy as np
 from cot_components.errors import UserError
 from cot_components.viz.curves import STYLE
 from cot_components.viz.log import Record, read_log, series
-from cot_components.viz.theme import MUTED, RUN_COLOURS
+from cot_components.viz.theme import RUN_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,8 @@ def plot_internalisation(run_dirs: Sequence[str | Path], path: str | Path) -> Pa
     """Two panels from the logs of the runs: accuracy against removed tokens, and the loss on answers against steps,
     which jumps with every removal and comes back.
 
-    A run that never changes how much it removes (explicit or no chain-of-thought) is its last accuracy, a diamond.
+    A run that never changes how much it removes (explicit or no chain-of-thought) is its last accuracy, a diamond; the
+    end of the others is a square.
 
     Args:
         run_dirs: folders with `log.jsonl` of `icot_sft`; each is named by its folder.
@@ -41,6 +42,7 @@ def plot_internalisation(run_dirs: Sequence[str | Path], path: str | Path) -> Pa
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     with rc_context(STYLE):
         figure = Figure(figsize=(10.4, 4.0), layout="constrained")
@@ -53,9 +55,12 @@ def plot_internalisation(run_dirs: Sequence[str | Path], path: str | Path) -> Pa
                 raise UserError(f"{run_dir}: the log holds no evaluation that says how much was removed")
             _draw_accuracy(left, removed, accuracy, colour, Path(run_dir).resolve().name)
             right.plot(*series(records, "loss_answer"), color=colour, linewidth=0.9)
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.set(xlabel="tokens of the thought removed", ylabel="held-out answers right", ylim=(-0.03, 1.05))
         right.set(xlabel="step", ylabel="loss on answers, nats", yscale="log")
-        figure.legend(loc="outside upper left", ncols=4, frameon=False)
+        right.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
+        right.yaxis.set_minor_formatter(NullFormatter())
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=160)
@@ -63,13 +68,18 @@ def plot_internalisation(run_dirs: Sequence[str | Path], path: str | Path) -> Pa
 
 
 def _draw_accuracy(axes: Axes, removed: np.ndarray, accuracy: np.ndarray, colour: str, name: str) -> None:
-    """The last evaluation of every stage as a line, the others as points above and below it."""
+    """A line through the last evaluation of every stage but the last, where it is the first: what training gains after
+    everything is gone goes straight up from there. All others are rings.
+    """
     stage = np.floor(removed + 1e-6)  # smoothing adds a little to the stage
     if len(np.unique(stage)) == 1:
-        axes.plot(stage[-1:], accuracy[-1:], "D", color=colour, markersize=7, label=name)
+        axes.plot(stage[-1:], accuracy[-1:], "D", color=colour, markersize=7, label=f"{name} (always the same)")
         return
-    last = np.append(stage[1:] != stage[:-1], True)
+    on_line = np.append(stage[1:] != stage[:-1], False)
+    arrived = np.flatnonzero(stage == stage[-1])[0]
+    on_line[arrived] = True
     style: Any = {"color": colour, "markersize": 4}
-    axes.plot(stage[~last], accuracy[~last], "o", markerfacecolor="none", alpha=0.5, **style)
-    axes.plot(stage[last], accuracy[last], "o-", label=name, **style)
-    axes.axhline(accuracy[-1], color=MUTED.light, linewidth=0.6, linestyle=":")
+    axes.plot(stage[~on_line], accuracy[~on_line], "o", markerfacecolor="none", alpha=0.5, **style)
+    axes.plot(stage[on_line], accuracy[on_line], "o-", label=f"{name} (rings: within a stage)", **style)
+    axes.plot([stage[-1]] * 2, [accuracy[arrived], accuracy[-1]], ":", color=colour, linewidth=1.2)
+    axes.plot(stage[-1:], accuracy[-1:], "s", color=colour, markersize=6, label=f"{name}, at the end")
