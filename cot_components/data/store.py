@@ -150,9 +150,15 @@ def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any])
 
     Written beside the folder and renamed, so that it is there whole or not at all. If another process was faster,
     its folder stays.
+
+    Raises:
+        UserError: nothing can be written there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from error
     try:
         _stream_columns(unfinished, parts)
         meta = {"checksums": {name: _checksum(unfinished / f"{name}.npy") for name in COLUMNS}, "about": describe()}
@@ -161,8 +167,14 @@ def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any])
             shutil.rmtree(folder, ignore_errors=True)  # damaged or partial
             with contextlib.suppress(OSError):  # another process has just put its own there
                 unfinished.rename(folder)
+    except OSError as error:  # the disk is full
+        raise _unwritable(folder.parent, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"dataset.cache_dir: cannot write to {folder}: {error.strerror or error}")
 
 
 def read_rows(folder: Path) -> tuple[Rows, Any] | None:

@@ -102,14 +102,19 @@ def load_template(template: str | None, tokenizer: TextTokenizer) -> ChatTemplat
 
 
 def read_template(path: Path) -> str | None:
-    """Jinja source from a file or a model folder; None where there is none."""
+    """Jinja source from a file or a model folder; None where there is none. Raises UserError for a file that is
+    no text.
+    """
     if path.is_dir():
         found = (read_template(path / name) for name in ("chat_template.jinja", "tokenizer_config.json"))
         return next((source for source in found if source is not None), None)
     if not path.is_file():
         return None
     if path.suffix != ".json":
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"chat template {path} is no text: {error}") from error
     source = read_json(path).get("chat_template")
     if isinstance(source, list):  # several named templates
         return {entry["name"]: entry["template"] for entry in source}.get("default")

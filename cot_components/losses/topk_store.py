@@ -56,7 +56,10 @@ class TopKWriter:
         require("k", k, 1, vocab_size)
         self.folder, self.rows_per_part = Path(folder), rows_per_part
         header = {"version": VERSION, "k": k, "vocab_size": vocab_size, "tokenizer": tokenizer, "data": data}
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from error
         path = self.folder / "header.json"
         if path.exists():
             _check_header(path, header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import zlib
@@ -16,6 +17,7 @@ from rows import ListRows, random_rows
 from cot_components.data.encode import EncodedRow
 from cot_components.data.flat import Flat
 from cot_components.data.store import COLUMNS, PER_TOKEN, SOURCE_SHIFT, Rows, read_rows, write_rows
+from cot_components.errors import UserError
 from cot_components.roles import Role
 
 
@@ -194,3 +196,17 @@ def test_rows_stay_readable_when_the_cache_is_removed(tmp_path: Path) -> None:
     found = read_rows(tmp_path / "cache")
     shutil.rmtree(tmp_path / "cache")
     assert_same_rows(found[0], rows)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    rows, _ = make(3)
+
+    def full():
+        yield rows
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"^dataset\.cache_dir: cannot write to /proc/cot: No such file"):
+        write_rows(Path("/proc/cot/key"), [rows], dict)
+    with pytest.raises(UserError, match=r"cannot write to .*: No space left on device"):
+        write_rows(tmp_path / "cache", full(), dict)
+    assert list(tmp_path.iterdir()) == []

@@ -108,6 +108,9 @@ def test_a_broken_template_is_an_error_at_once_with_its_line(tmp_path: Path) -> 
     (tmp_path / "broken.jinja").write_text("{% for m in messages %}\n{{ m.content }\n{% endfor %}", encoding="utf-8")
     with pytest.raises(UserError, match=r"broken\.jinja, line 2"):
         load_template(str(tmp_path / "broken.jinja"), make_tokenizer("byte", tmp_path / "byte"))
+    (tmp_path / "weights.bin").write_bytes(b"\xa3\xff")
+    with pytest.raises(UserError, match=r"chat template .*weights\.bin is no text"):
+        load_template(str(tmp_path / "weights.bin"), make_tokenizer("byte", tmp_path / "byte"))
 
 
 def test_special_tokens_that_templates_name(tmp_path: Path) -> None:

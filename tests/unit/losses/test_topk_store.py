@@ -105,6 +105,8 @@ def test_stores_that_cannot_answer(tmp_path: Path) -> None:
     TopKWriter(tmp_path / "empty", k=K, **KEYS)
     with pytest.raises(UserError, match="holds no row yet"):
         TopKStore(tmp_path / "empty", **KEYS)
+    with pytest.raises(UserError, match="cannot write to /proc/store: No such file"):
+        TopKWriter("/proc/store", k=5, vocab_size=30, tokenizer="t", data="d")
     with pytest.raises(UserError, match="k must be at least 1 and at most 30, got 31"):
         TopKWriter(tmp_path / "wide", k=31, **KEYS)
     write(tmp_path / "some", [7, 3])
