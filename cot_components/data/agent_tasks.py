@@ -170,7 +170,7 @@ def agent_dialogues(split: str, count: int, subset: str | None) -> list[Dialogue
             diversity = value
         else:
             formats.append(word)
-    if not diversity.isdigit():
+    if not diversity.isdecimal():
         raise UserError(f"subset '{subset}': diversity must be a whole number, got '{diversity}'")
     return make_dialogues(split=split, count=count, formats=formats or None, diversity=int(diversity))  # type: ignore[arg-type]
 

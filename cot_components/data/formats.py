@@ -26,7 +26,7 @@ A turn is `{role, content}` or `{from, value}`. A thought beside the content is 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ def _weight(turn: Mapping[str, Any]) -> float:
     # A number under `loss` may well be a loss somebody logged.
     if key in SWITCH_KEYS and not (isinstance(value, bool) or value in (0, 1)):
         raise RowError(f"'{key}' of a turn is neither true nor false", repr(value))
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise RowError(f"'{key}' of a turn is not a number from 0", repr(value))
     return float(value)
 

@@ -81,7 +81,7 @@ def _tasks(split: str, count: int, subset: str | None) -> list[Trace]:
 
 
 def _multiplication(split: str, count: int, subset: str | None) -> list[Trace]:
-    if subset is None or not subset.isdigit():
+    if subset is None or not subset.isdecimal():
         raise UserError(f"source {MULTIPLICATION}: subset must be the number of digits, got {subset!r}")
     return multiplication_traces(*draw_operands(int(subset), count, split=split))  # type: ignore[arg-type]
 

@@ -149,6 +149,7 @@ def test_validation_data(tokenizer, hub):
         ({"transforms": {"blur": {"ratio": 0.3}}}, r"transforms\.blur is no transform: it needs a _component_"),
         ({"cache_dir": __file__}, "test_datasets.py is not a folder"),
         ({"too_long": "cut"}, "too_long must be one of"),
+        ({"source": "generated_multiplication", "subset": "²"}, "subset must be the number of digits, got '²'"),
     ],
 )
 def test_bad_settings(tokenizer, hub, settings, sentence):

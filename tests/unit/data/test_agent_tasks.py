@@ -190,6 +190,7 @@ def test_a_subset_names_formats_and_diversity() -> None:
     assert agent_dialogues("held_out", 9, "json tagged diversity:3") == wanted
     assert agent_dialogues("train", 9, None) == make_dialogues(split="train", count=9)
     for subset, message in (
+        ("tagged diversity:²", "subset 'tagged diversity:²': diversity must be a whole number, got '²'"),
         ("tagged diversity:x", "subset 'tagged diversity:x': diversity must be a whole number, got 'x'"),
         ("tagged diversity:99", "diversity must lie between 1 and 24"),
         ("tagd", "unknown format 'tagd'; did you mean 'tagged'"),

@@ -112,6 +112,7 @@ def test_turns_read_their_thought_weight_and_role() -> None:
     ("changes", "reason"),
     [
         ({"weight": -1}, "'weight' of a turn is not a number from 0 (-1)"),
+        ({"weight": 10**400}, f"'weight' of a turn is not a number from 0 ({10**400})"),
         ({"weight": "1"}, "'weight' of a turn is not a number from 0 ('1')"),
         ({"loss_weight": float("nan")}, "'loss_weight' of a turn is not a number from 0 (nan)"),
         ({"loss_scale": float("inf")}, "'loss_scale' of a turn is not a number from 0 (inf)"),
