@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -103,6 +104,20 @@ def check(
             raise ConfigError(f"{prefix}{key} must be {_spell(hints[key])}, got {_show(given[key])}")
 
 
+def check_nodes(main: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Make sure that every node of a recipe names a component: a parameter annotated `dict`, or `dict | None`, is one;
+    a plain mapping is annotated `dict[...]`, or together with other types.
+
+    Raises:
+        ConfigError: a node that names none.
+    """
+    for key, hint in _type_hints(main).items():
+        kinds, value = set(typing.get_args(hint)) or {hint}, values.get(key)
+        if dict in kinds and kinds <= {dict, type(None)} and value is not None and COMPONENT not in value:
+            off = f", or {key}=null" if type(None) in kinds else ""
+            raise ConfigError(f"{key} names no component: set {key}.{COMPONENT}{off}")
+
+
 def _type_hints(component: Callable[..., Any]) -> dict[str, Any]:
     target = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
     try:
@@ -134,6 +149,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str)
     container = origin or hint
+    if container is Callable:
+        return callable(value)
     if inspect.isclass(container) and issubclass(container, Mapping):
         return isinstance(value, Mapping)
     if (inspect.isclass(container) and issubclass(container, (list, tuple))) or container is Sequence:
@@ -148,6 +165,8 @@ def _spell(hint: Any) -> str:
     if origin is typing.Literal:
         return " or ".join(repr(arg) for arg in args)
     container = origin or hint
+    if container is Callable:
+        return f"a component ({COMPONENT})"
     if inspect.isclass(container) and issubclass(container, Mapping):
         return "a mapping"
     return "None" if hint is type(None) else getattr(container, "__name__", str(hint))
@@ -183,7 +202,7 @@ def walk(config: Mapping[str, Any], supplies: Mapping[str, Iterable[str]] | None
         walk(value, supplies, path)
 
 
-def build(node: Any, *args: Any, **supplied: Any) -> Any:
+def build(node: Any, *args: Any, where: str = "", **supplied: Any) -> Any:
     """The object a node describes, inner nodes first; a value that names no component is returned as it is.
 
     An argument annotated as a mapping gets its node unbuilt: such a component builds it itself, when it wants.
@@ -191,18 +210,54 @@ def build(node: Any, *args: Any, **supplied: Any) -> Any:
     Args:
         node: a mapping with `_component_`, or any other value.
         args: positional arguments passed in front (a tokenizer, the parameters, the optimizer).
+        where: dotted path of the node, for errors; without it they name the component.
         supplied: keyword arguments the recipe adds.
+
+    Raises:
+        UserError: what a component of ours refuses, and whatever an installed one raises over its arguments.
     """
     if isinstance(node, Mapping):
+        at = {key: f"{where}.{key}" if where else "" for key in node}
         if COMPONENT not in node:
-            return {key: build(value) for key, value in node.items()}
-        component = locate(node[COMPONENT], COMPONENT)
+            return {key: build(value, where=at[key]) for key, value in node.items()}
+        component = locate(node[COMPONENT], where or COMPONENT)
         hints, given = _type_hints(component), {key: value for key, value in node.items() if key != COMPONENT}
-        inner = {key: value if _wants_mapping(hints.get(key)) else build(value) for key, value in given.items()}
-        return component(*args, **inner, **supplied)
+        inner = {
+            key: value if _wants_mapping(hints.get(key)) else build(value, where=at[key])
+            for key, value in given.items()
+        }
+        try:
+            return component(*args, **inner, **supplied)
+        except _OVER_ARGUMENTS as error:
+            if isinstance(error, UserError) or not _is_installed(component):
+                raise
+            raise UserError(f"{where or node[COMPONENT]}: {_said(error, node[COMPONENT])}") from error
     if isinstance(node, (list, tuple)):
-        return [build(value) for value in node]
+        return [build(value, where=where) for value in node]
     return node
+
+
+_OVER_ARGUMENTS = (ValueError, TypeError, KeyError, IndexError, OSError, ImportError, RuntimeError)
+"""How components of other people refuse their arguments."""
+
+
+def _is_installed(component: Callable[..., Any]) -> bool:
+    """Whether it comes with a package that is not ours. Ours say UserError for what a user can mend; anything else is a
+    fault in them, as in a file of the user's own, and its traceback is what helps.
+    """
+    module = str(getattr(component, "__module__", ""))
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return module.partition(".")[0] != "cot_components" and bool(
+        {"site-packages", "dist-packages"} & {*Path(file).parts}
+    )
+
+
+def _said(error: Exception, component: str) -> str:
+    """Its first line; with component and type where the line alone says little."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    if line and not isinstance(error, (TypeError, KeyError, IndexError)):
+        return line
+    return f"{component} refuses what it is given ({type(error).__name__}: {line})"
 
 
 def _wants_mapping(hint: Any) -> bool:

@@ -201,7 +201,7 @@ def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
     """
     chosen = {name: node for name, node in (nodes or {}).items() if node is not None}
     walk(chosen, where="dataset.transforms")
-    built = {name: build(node) for name, node in chosen.items()}
+    built = {name: build(node, where=f"dataset.transforms.{name}") for name, node in chosen.items()}
     for name, transform in built.items():
         if not callable(transform):
             raise UserError(f"dataset.transforms.{name} is no transform: it needs a {COMPONENT}, or null leaves it out")

@@ -29,7 +29,7 @@ def main(
     evaluation: dict,
     chat: dict | None = None,
     template: str | None = None,
-    tags: dict | None = None,
+    tags: dict[str, str] | None = None,
     tags_as: Literal["text", "token"] = "text",
     device: str = "auto",
     dtype: str = "bf16",
@@ -49,7 +49,7 @@ def main(
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
     one_process(run, "cot_eval")
-    text = build(tokenizer)
+    text = build(tokenizer, where="tokenizer")
     written = (
         build(chat, as_text_tokenizer(text))
         if chat

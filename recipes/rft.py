@@ -80,7 +80,7 @@ def main(
     saver = Saver(run, config)
 
     # Data first: it is encoded before a model is built, so bad data costs seconds.
-    text = build(tokenizer)
+    text = build(tokenizer, where="tokenizer")
     data, held_out = validation_data(dataset, dataset_val, build(dataset, text), text)
     plans = plan_steps(
         data,
@@ -117,7 +117,7 @@ def main(
         log_blurred_every=log_blurred_every,
     )
 
-    log = RunLog(run, plans.total_steps, build(metric_logger), every=log_every_n_steps)
+    log = RunLog(run, plans.total_steps, build(metric_logger, where="metric_logger"), every=log_every_n_steps)
     log.say(f"{data.summary()}; {classes}; {plans.summary()}")
     evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size)
     saver.begin(trainer, plans, data, evaluations, log)

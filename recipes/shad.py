@@ -77,7 +77,7 @@ def main(
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
     one_process(run, "shad")
 
-    data = replace(build(dataset, build(tokenizer)), transforms={})
+    data = replace(build(dataset, build(tokenizer, where="tokenizer")), transforms={})
     check_calls(data, needed=needs_calls)
     sample = sample_rows(data.rows, share=share, at_least=at_least, seed=seed)
     swapped = data.with_rows(shuffle_outputs(data.rows, sample, seed=seed))

@@ -55,7 +55,7 @@ def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
     config's header; else the recipe whose keys fit best.
 
     Raises:
-        ConfigError: no such config, or no such recipe.
+        ConfigError: no such config, a file that is no text, or no such recipe.
     """
     path = find_config(config)
     if asked is not None:
@@ -66,7 +66,10 @@ def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
     folder = config.split("/")[0]
     if not Path(config).is_file() and folder in shipped_recipes():
         return _must_load(folder)
-    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    try:
+        header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no config: {error}") from error
     for name in RECIPE_IN_HEADER.findall(header):
         if (found := _load(name)) is not None:
             return found

@@ -60,19 +60,21 @@ def load_model(
         The model, adapted (see `cot_components.models.adapter.adapt`).
 
     Raises:
-        UserError: a folder that torchtune refuses; weights that do not fit the model, the first that differs by name.
+        UserError: settings or a folder that torchtune refuses; weights that do not fit the model, the first that
+            differs by name.
     """
     from torchtune.modules.peft import get_adapter_params, set_trainable_params
     from torchtune.training import MODEL_KEY, set_default_dtype
 
     torch.manual_seed(seed)
     with set_default_dtype(dtype), device:
-        built = build(model)
+        built = build(model, where="model")
     if checkpointer is None:
         start_from_scratch(built)
     else:
+        reader = build(checkpointer, where="checkpointer")
         try:
-            weights = build(checkpointer).load_checkpoint()[MODEL_KEY]
+            weights = reader.load_checkpoint()[MODEL_KEY]
         except ValueError as error:  # torchtune's way to refuse a folder
             raise UserError(f"checkpointer: {error}") from error
         grow_vocabulary(

@@ -50,7 +50,7 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
     """
     if not values.get("dataset"):
         raise UserError("the config has no dataset, so nothing is trained on")
-    text = build(values["tokenizer"])
+    text = build(values["tokenizer"], where="tokenizer")
     data, _ = validation_data(values["dataset"], values.get("dataset_val"), build(values["dataset"], text), text)
     seed = values.get("seed") or 0
     if values.get("share") is not None:

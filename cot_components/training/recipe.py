@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cot_components.config import COMPONENT, ConfigError, check, find_config, walk
+from cot_components.config import COMPONENT, ConfigError, check, check_nodes, find_config, walk
 from cot_components.errors import UserError
 from cot_components.training.quiet import quiet_imports
 from cot_components.training.run_folder import AlreadyFinished, release, without_secrets
@@ -25,6 +25,7 @@ def recipe(
 ) -> Callable[..., Any]:
     """Turn `main(*, key, ...)` into a recipe: its keyword arguments are the keys of its YAML.
 
+    A parameter annotated `dict` or `dict | None` is a node and names a component; a plain mapping is `dict[str, str]`.
     `--config` takes a path or a shipped name; overrides are torchtune's (`key=value`, `~key`). Every key is checked
     before `main` runs. An error the user can mend ends in one sentence on stderr and exit code 2; SIGTERM and SIGINT
     end in 143 and 130 (see `training.signals`).
@@ -91,6 +92,7 @@ def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[st
     assert isinstance(resolved, dict)
     values = {str(key): None if _is_switched_off(value) else value for key, value in resolved.items()}
     check(main, values)
+    check_nodes(main, values)
     walk(values, supplies)
     return values
 
@@ -107,11 +109,36 @@ def _with_config_path(argv: list[str]) -> list[str]:
             argv[index + 1] = str(find_config(argv[index + 1]))
             return argv
         if argument.startswith("--config="):
-            argv[index] = f"--config={find_config(argument.partition('=')[2])}"
+            argv[index : index + 1] = ["--config", str(find_config(argument.partition("=")[2]))]
             return argv
     if {"-h", "--help"} & set(argv):
         return argv
     raise ConfigError("--config NAME_OR_PATH is missing")
+
+
+def _check_containers(argv: list[str]) -> None:
+    """What torchtune's parser meets with a traceback, or passes over in silence.
+
+    Raises:
+        ConfigError: a file that is no mapping; an override by a list where the file has a mapping, or the other way
+            round, or by `{}`, which would leave all keys of the file where they are.
+    """
+    path = next((argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--config"), None)
+    if path is None:
+        return
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no config: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} is no config: it holds a list, not keys with values")
+    for key, _, value in (word.partition("=") for word in argv if word.partition("=")[2][:1] in ("[", "{")):
+        here, given = OmegaConf.select(config, key), OmegaConf.select(OmegaConf.from_dotlist([f"{key}={value}"]), key)
+        if isinstance(here, DictConfig) and isinstance(given, DictConfig) and here and not given:
+            raise ConfigError(f"{key}={value} would change nothing in the config; {key}=null switches it off")
+        if {type(here), type(given)} == {DictConfig, ListConfig}:
+            kind = "keys with values" if isinstance(here, DictConfig) else "a list"
+            raise ConfigError(f"{key}={value}: the config has {kind} there; {key}=null switches it off")
 
 
 _NOT_REMOVED = re.compile(r"Could not find key (\S+) in yaml config to remove")
@@ -123,6 +150,7 @@ def _parse(argv: list[str]) -> DictConfig:
     captured: list[DictConfig] = []
     program, sys.argv = sys.argv, [sys.argv[0], *argv]
     try:
+        _check_containers(argv)
         parse(lambda cfg: captured.append(cfg))()
     except SystemExit as end:  # parse() always ends by exiting; without a config it was --help or unreadable
         if not captured and end.code:

@@ -37,7 +37,7 @@ def validation_data(
     differing = {"source": dataset_val} if isinstance(dataset_val, str) else dict(dataset_val)
     merged = {**dataset, **differing}
     walk({"dataset_val": merged}, {"dataset_val": ["tokenizer"]})
-    return data, build(merged, tokenizer)
+    return data, build(merged, tokenizer, where="dataset_val")
 
 
 START = Clock(0, 0)

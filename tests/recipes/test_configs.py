@@ -8,6 +8,7 @@ import pytest
 from commands import CONFIGS, ROOT, must, run, tune, user_error
 from omegaconf import OmegaConf
 
+from cot_components.cli.shipped import recipe_for
 from cot_components.config import ConfigError, shipped_configs, walk
 from cot_components.training.recipe import read_config
 
@@ -62,6 +63,22 @@ def test_stock_configs_name_components_that_exist():
         (["~batch_sise"], "~batch_sise: no such key in the config, or a component, which batch_sise=null switches off"),
         (["~optimizer"], "~optimizer: no such key in the config, or a component, which optimizer=null switches off"),
         (["batch_size"], "Command-line overrides must be in the form of key=value, got batch_size"),
+        (
+            ["dataset.transforms=[]"],
+            "dataset.transforms=[]: the config has keys with values there; dataset.transforms=null switches it off",
+        ),
+        (
+            ["dataset.transforms={}"],
+            "dataset.transforms={} would change nothing in the config; dataset.transforms=null switches it off",
+        ),
+        (
+            ["optimizer.betas={}"],
+            "optimizer.betas={}: the config has a list there; optimizer.betas=null switches it off",
+        ),
+        (
+            ["metric_logger={}"],
+            "metric_logger names no component: set metric_logger._component_, or metric_logger=null",
+        ),
         (["dataset.transforms.blur.seed=${sead}"], "config: Interpolation key 'sead' not found"),
     ],
 )
@@ -69,6 +86,42 @@ def test_a_wrong_key_is_one_sentence(overrides, sentence):
     with pytest.raises(ConfigError) as error:
         read("bt_sft/quickstart", *overrides)
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"- a\n- b\n", "{path} is no config: it holds a list, not keys with values"),
+        (b"5\n", "{path} is no config: Invalid loaded object type: int"),
+        (b"\xff\xfe", "{path} is no config: 'utf-8' codec can't decode byte 0xff"),
+        (b"a: [\n", "cannot read the config or an override as YAML: "),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, content, sentence):
+    path = tmp_path / "my.yaml"
+    path.write_bytes(content)
+    for words in (["--config", str(path)], [f"--config={path}"]):
+        with pytest.raises(ConfigError) as error:
+            read_config(lambda: None, words, {})
+        assert str(error.value).startswith(sentence.format(path=path))
+    if b"\xff" in content:
+        with pytest.raises(ConfigError, match=r"my\.yaml is no config: 'utf-8' codec"):
+            recipe_for(str(path))
+
+
+@pytest.mark.parametrize("node", ["tokenizer", "dataset", "model", "optimizer", "loss", "lr_scheduler", "evaluation"])
+def test_a_node_without_a_component(tmp_path, node):
+    config = OmegaConf.load(CONFIGS / "bt_sft" / "quickstart.yaml")
+    del config[node]["_component_"]
+    OmegaConf.save(config, tmp_path / "my.yaml")
+    recipe = importlib.import_module("bt_sft")
+    with pytest.raises(ConfigError, match=rf"^{node} names no component: set {node}\._component_"):
+        read_config(recipe.main.__wrapped__, ["--config", str(tmp_path / "my.yaml")], recipe.SUPPLIES)
+
+
+def test_a_mapping_that_is_no_node():
+    assert read("cot_eval/quickstart", "tags={open: <a>}")["tags"] == {"open": "<a>"}
+    assert "_component_" not in read("bt_sft/quickstart")["dataset_val"]
 
 
 def test_a_value_without_a_default_must_be_set():

@@ -2,12 +2,24 @@
 
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pytest
+import torch
 
-from cot_components.config import ConfigError, build, check, find_config, fits, locate, shipped_configs, walk
+from cot_components.config import (
+    ConfigError,
+    build,
+    check,
+    check_nodes,
+    find_config,
+    fits,
+    locate,
+    shipped_configs,
+    walk,
+)
+from cot_components.errors import UserError
 
 BUILT = []
 
@@ -38,7 +50,7 @@ def main(*, seed: int, model: dict, batch_size: int = 4, compile: bool = False, 
 @pytest.fixture(autouse=True)
 def components(monkeypatch):
     module = types.ModuleType("config_components")
-    module.Optimizer, module.outer, module.inner, module.lazy = Optimizer, outer, inner, lazy
+    module.Optimizer, module.outer, module.inner, module.lazy, module.broken = Optimizer, outer, inner, lazy, broken
     monkeypatch.setitem(sys.modules, "config_components", module)
     BUILT.clear()
 
@@ -118,6 +130,69 @@ def test_a_component_that_takes_a_mapping_gets_its_node():
 def test_fits_lets_components_stand_for_anything():
     assert fits({"_component_": "x.y"}, float)
     assert not fits({"x": 1}, float)
+
+
+def test_only_a_component_stands_for_a_function():
+    assert fits({"_component_": "x.y"}, Callable[[int], float] | None) and fits(None, Callable[[int], float] | None)
+    assert not fits("x", float | Callable[[int], float]) and not fits({"x": 1}, Callable | None)
+    with pytest.raises(ConfigError, match=r"^rule must be a component \(_component_\) or None, got 'x' \(str\)"):
+        check(lambda_of_a_rule, {"rule": "x"})
+
+
+def lambda_of_a_rule(*, rule: Callable[..., float] | None = None) -> None: ...
+
+
+def test_a_node_of_a_recipe_names_a_component():
+    check_nodes(recipe_of_nodes, {"model": {"_component_": "x.y"}, "tags": {"a": "b"}, "validation": {"a": 1}})
+    check_nodes(recipe_of_nodes, {"model": {"_component_": "x.y"}, "logger": None})
+    with pytest.raises(ConfigError, match=r"^model names no component: set model\._component_$"):
+        check_nodes(recipe_of_nodes, {"model": {}})
+    with pytest.raises(ConfigError, match=r"^logger names no component: set logger\._component_, or logger=null$"):
+        check_nodes(recipe_of_nodes, {"logger": {"a": 1}})
+
+
+def recipe_of_nodes(
+    *, model: dict, logger: dict | None, tags: dict[str, str] | None, validation: float | dict | None
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("node", "supplied", "sentence"),
+    [
+        (
+            {"_component_": "torch.optim.AdamW", "betas": [0.9]},
+            {},
+            "torch.optim.AdamW refuses what it is given (IndexE",
+        ),
+        ({"_component_": "torch.optim.AdamW", "foreach": True, "fused": True}, {}, "`fused` and `foreach` cannot be"),
+        ({"_component_": "torch.optim.SGD", "lr": -1}, {}, "Invalid learning rate: -1"),
+        ({"_component_": "torch.optim.SGD"}, {"steps": 1}, "torch.optim.SGD refuses what it is given (TypeError: SGD"),
+        ({"_component_": "torch.load", "f": "/no/such/file"}, {}, "[Errno 2] No such file or directory"),
+    ],
+)
+def test_what_an_installed_component_refuses_is_one_sentence(node, supplied, sentence):
+    weights = [torch.nn.Parameter(torch.zeros(1))] if "optim" in node["_component_"] else []
+    with pytest.raises(UserError) as error:
+        build(node, *(weights and [weights]), where="optimizer", **supplied)
+    assert str(error.value).startswith(f"optimizer: {sentence}") and "\n" not in str(error.value)
+    assert error.value.__cause__ is not None
+    outer = {"_component_": "config_components.outer", "inner": node}
+    if not weights:
+        with pytest.raises(UserError, match=r"^x\.inner: "):
+            build(outer, where="x")
+        with pytest.raises(UserError, match=r"^torch\.load: "):
+            build(outer)
+
+
+@pytest.mark.parametrize("component", ["cot_components.clock.row_keys", "config_components.broken"])
+def test_a_fault_of_a_component_of_ours_or_the_users_own_keeps_its_traceback(component):
+    with pytest.raises(ValueError, match="invalid literal") as error:
+        build({"_component_": component, "seed": "x", "epoch": 0, "ids": []})
+    assert type(error.value) is ValueError
+
+
+def broken(*, seed: str, epoch: int, ids: list) -> int:
+    return int(seed)
 
 
 def test_a_text_is_no_sequence_of_texts():
