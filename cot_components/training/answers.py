@@ -3,6 +3,7 @@ role."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -65,8 +66,10 @@ class AnswerEvaluation:
         for name in ("max_new_tokens", "batch_size", "num_samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"evaluation: {name} must be at least 1, got {getattr(self, name)}")
-        if self.temperature < 0:
-            raise UserError(f"evaluation: temperature must not be negative, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"evaluation: temperature must be a number from 0, got {self.temperature}")
+        if abs(self.seed) >= 2**63:
+            raise UserError(f"evaluation: seed must be below 2**63, got {self.seed}")
         if self.num_samples > 1 and self.temperature == 0:
             raise UserError(
                 "evaluation: num_samples above 1 needs a temperature above 0, greedy samples are all the same"

@@ -67,11 +67,17 @@ def refuse_other_plan(earlier: Earlier, now: Mapping[str, Any]) -> None:
 
 
 def check_loss(loss: Any, plans: Plans) -> None:
-    """Make sure a loss can train in our loop: it gives one sum, and sees all tokens of a step at once if it must.
+    """Make sure a loss can train in our loop: it takes hidden states, gives one sum, and sees all tokens of a step at
+    once if it must.
 
     Raises:
-        UserError: gradients per token; a step that has several micro-batches or processes.
+        UserError: a loss on logits alone; gradients per token; a step that has several micro-batches or processes.
     """
+    if not hasattr(loss, "fused"):
+        raise UserError(
+            f"loss: a {type(loss).__name__} takes logits, which are never made whole here; take one of "
+            "cot_components.losses (sft is cross-entropy), or cot_components.losses.Loss with a target of your own"
+        )
     if getattr(loss, "per_token_grad", False):
         raise UserError(f"{loss.name}: per_token_grad is for loops that weigh tokens after the loss; remove it")
     parts = plans.gradient_accumulation_steps * plans.world_size

@@ -85,6 +85,10 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
         require("evaluate_every_n_steps (null for never)", every, 1)
     for name in ("log_every_n_steps", "log_blurred_every"):
         require(f"{name} (0 for never)", config.get(name, 0), 0)
+    for name in ("num_workers", "shown_rows"):
+        require(name, config.get(name, 0), 0)
+    if abs(seed := config.get("seed", 0)) >= 2**63:
+        raise UserError(f"seed must be below 2**63, got {seed}")
 
 
 def _changes(written: Path) -> list[str]:
@@ -110,7 +114,7 @@ def pick_device(device: str) -> torch.device:
     """The torch device a config names.
 
     Raises:
-        UserError: there is none of that name here.
+        UserError: there is none of that name here, or it is neither a CPU nor a GPU of cuda.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -118,6 +122,8 @@ def pick_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"device: {device!r} is not a device; try auto, cpu or cuda") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise UserError(f"device: {device} is not supported; try auto, cpu or cuda")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda was asked for, but torch sees no GPU; use device=cpu, or device=auto")
     return chosen
@@ -167,15 +173,10 @@ def build_optimizer(
     """A new optimizer for the weights of `model`, and its learning-rate schedule over `num_steps` steps (or None).
 
     Raises:
-        UserError: a setting that the optimizer refuses.
+        UserError: a setting that one of them refuses.
     """
-    try:
-        optim = build(optimizer, model.parameters())
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"optimizer: {error}") from error
-    return optim, build(lr_scheduler, optim, num_training_steps=num_steps)
+    optim = build(optimizer, model.parameters(), where="optimizer")
+    return optim, build(lr_scheduler, optim, where="lr_scheduler", num_training_steps=num_steps)
 
 
 def prepare_model(

@@ -14,10 +14,11 @@ from cot_components.errors import UserError
 from cot_components.losses import sft
 from cot_components.losses.highlight import GroupSoftmax
 from cot_components.models.adapter import adapt
+from cot_components.training.answers import AnswerEvaluation
 from cot_components.training.batching import check_loss, plan_facts, refuse_other_plan
 from cot_components.training.recipe import _sentence
 from cot_components.training.run_folder import Earlier, refuse_other_config
-from cot_components.training.setup import fit_rows
+from cot_components.training.setup import fit_rows, start_run
 from cot_components.training.state import _plain
 from cot_components.transforms.cap import Cap
 from cot_components.transforms.remove import Remove
@@ -53,6 +54,44 @@ def test_losses_that_cannot_train_here():
         check_loss(whole, plans)
     with pytest.raises(UserError, match="per_token_grad"):
         check_loss(sft(per_token_grad=True), plans)
+    with pytest.raises(
+        UserError, match=r"^loss: a CrossEntropyLoss takes logits, .* take one of cot_components\.losses"
+    ):
+        check_loss(torch.nn.CrossEntropyLoss(), plans)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
+        ({"shown_rows": -1}, "shown_rows must be at least 0, got -1"),
+        ({"seed": 10**20}, f"seed must be below 2**63, got {10**20}"),
+        ({"device": "meta"}, "device: meta is not supported; try auto, cpu or cuda"),
+        ({"device": "mps"}, "device: mps is not supported; try auto, cpu or cuda"),
+        ({"device": "xpu:1"}, "device: xpu:1 is not supported; try auto, cpu or cuda"),
+        ({"device": "gpu"}, "device: 'gpu' is not a device; try auto, cpu or cuda"),
+    ],
+)
+def test_numbers_and_devices_that_mean_nothing(tmp_path, settings, sentence):
+    config = {"device": "cpu", "dtype": "fp32", "seed": 0, **settings}
+    run = {name: config[name] for name in ("device", "dtype", "seed")}
+    with pytest.raises(UserError) as error:
+        start_run(output_dir=str(tmp_path / "out"), config=config, **run)
+    assert str(error.value) == sentence and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"temperature": float("nan")}, "evaluation: temperature must be a number from 0, got nan"),
+        ({"temperature": -0.5}, "evaluation: temperature must be a number from 0, got -0.5"),
+        ({"seed": 10**20}, f"evaluation: seed must be below 2**63, got {10**20}"),
+    ],
+)
+def test_numbers_of_an_evaluation(settings, sentence):
+    with pytest.raises(UserError) as error:
+        AnswerEvaluation(source="generated", max_rows=2, **settings)
+    assert str(error.value) == sentence
 
 
 def test_the_split_of_a_step_matters_where_it_is_counted():
