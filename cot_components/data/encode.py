@@ -9,6 +9,7 @@ import numpy as np
 
 from cot_components.data.chat import Part
 from cot_components.data.errors import RowError
+from cot_components.data.flat import is_supervised
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.roles import SUPERVISED_ROLES, Role
 
@@ -53,7 +54,7 @@ def encode_turns(turns: Sequence[Sequence[Part]], tokenizer: TextTokenizer) -> l
 
 def check_exact(row: EncodedRow, parts: Sequence[Part], tokenizer: TextTokenizer) -> None:
     """Raise RowError unless the supervised tokens decode to the supervised text, character by character."""
-    supervised = np.isin(row.roles, SUPERVISED_ROLES)
+    supervised = is_supervised(row.roles)
     written = "".join(
         part.content if isinstance(part.content, str) else tokenizer.control_texts[part.content]
         for part in parts

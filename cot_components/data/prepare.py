@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from cot_components.data.chat import ChatFormat, Part
 from cot_components.data.encode import ENCODER_VERSION, EncodedRow, check_exact, encode_turns, fit
 from cot_components.data.errors import DropReport, RowError
+from cot_components.data.flat import is_supervised
 from cot_components.data.store import SOURCE_SHIFT, Rows, read_rows, write_rows
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
-from cot_components.roles import SUPERVISED_ROLES
 
 TURN_SHIFT = 40
 TURN_BITS = (1 << SOURCE_SHIFT) - (1 << TURN_SHIFT)
@@ -207,7 +206,7 @@ def _finish(row: EncodedRow | RowError, job: _Job, tokenizer: TextTokenizer, set
     if isinstance(row, RowError):
         raise row
     check_exact(row, job.parts, tokenizer)
-    row.weights[np.isin(row.roles, SUPERVISED_ROLES)] *= job.weight
+    row.weights[is_supervised(row.roles)] *= job.weight
     return fit(row, max_seq_len=settings.max_seq_len, too_long=settings.too_long, tokenizer=tokenizer)
 
 

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from cot_components.data.batches import pad
-from cot_components.data.flat import Flat
+from cot_components.data.flat import Flat, is_supervised
 from cot_components.data.scores import Score, Scores, score_rows
 from cot_components.datasets import ReasoningDataset
 from cot_components.discriminator import token_losses
 from cot_components.errors import UserError
 from cot_components.losses import sft
-from cot_components.roles import SUPERVISED_ROLES
 
 View = Callable[[Any], AbstractContextManager[Any]]
 """A model to a context in which its forward is another model's: `adapters_off`."""
@@ -84,7 +83,7 @@ def model_scores(model: Any, columns: Mapping[str, View], *, pad_id: int) -> Sco
                 f"{model.max_seq_len}; set dataset.max_seq_len"
             )
         batch = pad(flat, pad_id=pad_id)
-        rows = torch.from_numpy(np.flatnonzero(np.isin(batch.roles.flatten().numpy(), SUPERVISED_ROLES))).to(device)
+        rows = torch.from_numpy(np.flatnonzero(is_supervised(batch.roles.flatten().numpy()))).to(device)
         batch = batch.to(device)
         found = {}
         was_training = model.training

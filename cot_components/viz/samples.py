@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cot_components.data.flat import Flat
+from cot_components.data.flat import Flat, is_supervised
 from cot_components.errors import UserError
-from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
+from cot_components.roles import IGNORE, Role
 from cot_components.viz.pieces import Decode, Piece, decode_pieces, visible
 
 PARTIAL = "\u25aa"
@@ -215,7 +215,7 @@ def _with_removed(row: Flat, before: Flat | None) -> tuple[Flat, np.ndarray]:
 
 def _states(row: Flat, removed: np.ndarray) -> list[State]:
     is_ignored = row.labels == IGNORE
-    was_supervised = np.isin(row.roles, SUPERVISED_ROLES)
+    was_supervised = is_supervised(row.roles)
     index = np.select([removed, is_ignored & was_supervised, is_ignored, row.weights == 0], [0, 1, 2, 3], default=4)
     states = (State.REMOVED, State.IGNORED, State.CONTEXT, State.WEIGHTLESS, State.SUPERVISED)
     return [states[i] for i in index]
