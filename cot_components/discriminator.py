@@ -18,11 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cot_components.clock import row_keys
-from cot_components.data.flat import Flat
+from cot_components.data.flat import Flat, index_in_row, is_supervised
 from cot_components.data.scores import scored_tokens
 from cot_components.data.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
-from cot_components.roles import SUPERVISED_ROLES
 
 BOILERPLATE, REASONING = 0, 1
 """Values of the column `groups`."""
@@ -104,7 +103,7 @@ def shuffle_outputs(
 
 def _output_start(rows: Rows, start: int, end: int) -> int:
     """Index of a row's first token that the model shall write."""
-    supervised = np.isin(rows.roles[start:end], SUPERVISED_ROLES)
+    supervised = is_supervised(rows.roles[start:end])
     return int(start + np.argmax(supervised)) if supervised.any() else int(end)
 
 
@@ -125,7 +124,7 @@ def token_losses(per_position: np.ndarray, flat: Flat) -> np.ndarray:
     `score_rows` wants.
     """
     width = per_position.shape[1]
-    column = np.arange(len(flat.tokens)) - np.repeat(flat.row_start[:-1], flat.lengths)
+    column = index_in_row(flat)
     values = per_position.reshape(-1)[np.maximum(flat.row_of_token * width + column - 1, 0)].astype(np.float32)
     return np.where(column > 0, values, np.float32(np.nan))
 

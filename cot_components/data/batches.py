@@ -5,25 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cot_components.clock import Clock
-from cot_components.data.flat import Flat, is_supervised
+from cot_components.data.flat import Flat, index_in_row, is_supervised
 from cot_components.data.plans import Plan
+from cot_components.data.store import Rows
 from cot_components.roles import IGNORE, Role
 
 Transform = Callable[[Flat, Clock], Flat]
 """A pure function of batch and time that blurs, removes or weighs; at strength 0 it returns its input unchanged."""
-
-
-class Rows(Protocol):
-    """Encoded rows that can be gathered into a `Flat`."""
-
-    def flat(self, indices: Sequence[int] | np.ndarray) -> Flat: ...
 
 
 @dataclass
@@ -148,7 +143,7 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
     """
     width = max(int(flat.lengths.max(initial=1)), 1)
     width += -width % multiple
-    places = flat.row_of_token * width + _index_in_row(flat)
+    places = flat.row_of_token * width + index_in_row(flat)
     return _lay_out(flat, places, (max(len(flat.ids), 1), width), pad_id, flat.positions)
 
 
@@ -158,13 +153,9 @@ def pack(flat: Flat, *, pad_id: int, num_tokens: int) -> Batch:
     """
     assert len(flat.tokens) <= num_tokens, f"{len(flat.tokens)} tokens do not fit into {num_tokens}"
     size = len(flat.tokens)
-    positions = _index_in_row(flat) if flat.positions is None else flat.positions
+    positions = index_in_row(flat) if flat.positions is None else flat.positions
     batch = _lay_out(flat, slice(0, size), (1, num_tokens), pad_id, positions)
     return replace(batch, documents=(*flat.lengths.tolist(), *([num_tokens - size] if num_tokens > size else [])))
-
-
-def _index_in_row(flat: Flat) -> np.ndarray:
-    return np.arange(len(flat.tokens)) - np.repeat(flat.row_start[:-1], flat.lengths)
 
 
 def _lay_out(

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from cot_components.roles import IGNORE, SUPERVISED_ROLES
+
+
+class Ragged(Protocol):
+    """Tokens of several rows end to end: a `Flat`, or all `store.Rows` of a data set."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...
+    @property
+    def roles(self) -> np.ndarray: ...
+    @property
+    def counters(self) -> np.ndarray: ...
+    @property
+    def row_start(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,11 @@ class Flat:
 
     def with_weights(self, weights: np.ndarray) -> Flat:
         return replace(self, weights=weights)
+
+
+def index_in_row(rows: Ragged) -> np.ndarray:
+    """Place of each token in its row, counted from 0, int64 `[N]`."""
+    return np.arange(len(rows.tokens)) - np.repeat(rows.row_start[:-1], np.diff(rows.row_start))
 
 
 _IS_SUPERVISED = np.isin(np.arange(256), SUPERVISED_ROLES)

@@ -17,31 +17,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from cot_components.clock import draw_bits
-from cot_components.data.flat import Flat
+from cot_components.data.flat import Flat, Ragged, index_in_row, is_supervised
 from cot_components.data.store import Rows
 from cot_components.errors import UserError
-from cot_components.roles import SUPERVISED_ROLES
 
 VERSION = 1
 Score = Callable[[Flat], Mapping[str, np.ndarray]]
 """A batch to columns `[N]`: what each token was given, aligned with the tokens; only `scored_tokens` are read."""
-
-
-class Ragged(Protocol):
-    """Tokens of several rows: `Rows`, or a `Flat`."""
-
-    @property
-    def tokens(self) -> np.ndarray: ...
-    @property
-    def roles(self) -> np.ndarray: ...
-    @property
-    def row_start(self) -> np.ndarray: ...
 
 
 def scored_tokens(rows: Ragged) -> np.ndarray:
@@ -49,7 +37,7 @@ def scored_tokens(rows: Ragged) -> np.ndarray:
 
     Whether a transform took a label away makes no difference.
     """
-    scored = np.isin(rows.roles, SUPERVISED_ROLES)
+    scored = is_supervised(rows.roles)
     starts = rows.row_start[:-1]
     scored[starts[starts < rows.row_start[1:]]] = False
     return scored
@@ -57,9 +45,7 @@ def scored_tokens(rows: Ragged) -> np.ndarray:
 
 def row_hashes(rows: Ragged) -> np.ndarray:
     """One number per row from its tokens and their order, uint64 `[B]`."""
-    lengths = np.diff(rows.row_start)
-    position = np.arange(len(rows.tokens)) - np.repeat(rows.row_start[:-1], lengths)
-    bits = draw_bits(draw_bits(np.zeros(1, dtype=np.uint64), rows.tokens), position)
+    bits = draw_bits(draw_bits(np.zeros(1, dtype=np.uint64), rows.tokens), index_in_row(rows))
     total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(bits, dtype=np.uint64)])
     return total[rows.row_start[1:]] - total[rows.row_start[:-1]]
 

@@ -7,13 +7,13 @@ in `cot_components.curriculum`; `cot_components.internalisation` puts both toget
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from cot_components.clock import Clock
 from cot_components.curriculum import MicroBatchTick, Schedule, smoothing_offsets
-from cot_components.data.flat import Flat
+from cot_components.data.flat import Flat, Ragged, index_in_row
 from cot_components.errors import UserError
 from cot_components.roles import Role
 
@@ -95,7 +95,7 @@ class Remove:
         """The same removal with every row at the scheduled stage: what validation and evaluation use."""
         return replace(self, smoothing=float("inf"))
 
-    def unit_index(self, rows: EncodedRows) -> np.ndarray:
+    def unit_index(self, rows: Ragged) -> np.ndarray:
         """Index of the unit each thought token belongs to inside its row, `[N]`; -1 outside the thought."""
         if self.unit == "token":
             return rows.counters
@@ -104,22 +104,9 @@ class Remove:
         before_row = np.repeat(ended[rows.row_start[:-1]], np.diff(rows.row_start))
         return np.where(thought, ended[:-1] - before_row, -1)
 
-    def units(self, rows: EncodedRows) -> np.ndarray:
+    def units(self, rows: Ragged) -> np.ndarray:
         """Units in the thought of each row, int64 `[B]`."""
         return units_per_row(self.unit_index(rows), rows.row_start)
-
-
-class EncodedRows(Protocol):
-    """A `Flat`, or all rows of a data set."""
-
-    @property
-    def tokens(self) -> np.ndarray: ...
-    @property
-    def roles(self) -> np.ndarray: ...
-    @property
-    def counters(self) -> np.ndarray: ...
-    @property
-    def row_start(self) -> np.ndarray: ...
 
 
 def units_per_row(unit_index: np.ndarray, row_start: np.ndarray) -> np.ndarray:
@@ -149,7 +136,7 @@ def keep_tokens(flat: Flat, keep: np.ndarray) -> Flat:
 
 def _own_positions(flat: Flat) -> np.ndarray:
     assert flat.positions is None, "one transform decides the positions"
-    return np.arange(len(flat.tokens)) - np.repeat(flat.row_start[:-1], flat.lengths)
+    return index_in_row(flat)
 
 
 def _close_gaps(flat: Flat) -> np.ndarray:
