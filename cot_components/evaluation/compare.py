@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, read_evaluation
-
-_STEP = re.compile(r"step_(\d+)\.json")
+from cot_components.evaluation.evaluate import Evaluation, read_evaluation, saved_evaluations
 
 
 def last_evaluation(run_dir: Path) -> Evaluation:
@@ -17,9 +14,7 @@ def last_evaluation(run_dir: Path) -> Evaluation:
     Raises:
         UserError: the folder holds none.
     """
-    saved = {
-        int(found[1]): path for path in run_dir.glob("evaluations/*.json") if (found := _STEP.fullmatch(path.name))
-    }
+    saved = saved_evaluations(run_dir)
     if not saved:
         raise UserError(f"{run_dir} holds no evaluation; is it the output_dir of a finished run?")
     return read_evaluation(saved[max(saved)])

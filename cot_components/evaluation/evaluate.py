@@ -6,6 +6,7 @@ Nothing here knows a model: `generate` turns prompts into completions.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Generate = Callable[[list[tuple["Message", ...]]], list[str]]
 """Prompts (the turns before the last assistant turn) to completions, in the same order; batches as it likes."""
+
+_STEP = re.compile(r"step_(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,12 @@ def read_evaluation(path: str | Path) -> Evaluation:
         raise UserError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a saved evaluation ({error})") from error
+
+
+def saved_evaluations(run_dir: Path) -> dict[int, Path]:
+    """The files of all evaluations that a run saved, by step, in order."""
+    found = ((_STEP.fullmatch(path.name), path) for path in (run_dir / "evaluations").glob("*.json"))
+    return dict(sorted((int(step[1]), path) for step, path in found if step))
 
 
 def _mean(values: Sequence[float]) -> float | None:

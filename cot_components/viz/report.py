@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, Example, read_evaluation
+from cot_components.evaluation.evaluate import Evaluation, Example, read_evaluation, saved_evaluations
 from cot_components.evaluation.table import footnote, summary_rows
 from cot_components.viz.curves import draw_panels
 from cot_components.viz.log import Record, read_log, series
@@ -77,11 +77,8 @@ def report_html(run_dir: str | Path) -> str:
 
 
 def read_evaluations(run_dir: Path) -> dict[int, Evaluation]:
-    """The evaluations a run saved, by step."""
-    steps = {
-        int(m[1]): path for path in run_dir.glob("evaluations/step_*.json") if (m := re.search(r"(\d+)$", path.stem))
-    }
-    return {step: read_evaluation(steps[step]) for step in sorted(steps)}
+    """The evaluations a run saved, by step, in order."""
+    return {step: read_evaluation(path) for step, path in saved_evaluations(run_dir).items()}
 
 
 def _headline(records: Sequence[Record]) -> str:

@@ -63,7 +63,10 @@ def test_a_whole_run(tmp_path):
 
 
 def test_evaluations_are_in_the_order_of_their_steps(tmp_path):
-    assert list(read_evaluations(write_run(tmp_path / "run"))) == [0, 20, 100]
+    run = write_run(tmp_path / "run")
+    (run / "evaluations" / "step_7.json.bak").write_text("{")
+    (run / "evaluations" / "step_best3.json").write_text("{")  # of somebody else
+    assert list(read_evaluations(run)) == [0, 20, 100]
 
 
 def test_data_never_becomes_markup_and_nothing_is_asked_for(tmp_path):
