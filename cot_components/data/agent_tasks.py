@@ -31,12 +31,12 @@ from cot_components.data.agent_formats import (
     format_writer,
 )
 from cot_components.data.calls import Call, canonical_calls
+from cot_components.data.pieces import decode_pieces
 from cot_components.data.prepare import TURN_SHIFT
 from cot_components.data.scores import scored_tokens
 from cot_components.data.store import Rows
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
-from cot_components.viz.pieces import decode_pieces
 
 Split = Literal["train", "held_out"]
 Option = TypeVar("Option")

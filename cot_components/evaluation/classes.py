@@ -19,7 +19,7 @@ from cot_components.data.store import Rows
 from cot_components.discriminator import REASONING, Confusion, Phrase, classify, loss_difference, phrases
 from cot_components.errors import UserError
 from cot_components.viz.classes import classes_text
-from cot_components.viz.pieces import visible
+from cot_components.viz.visible import visible
 
 FILE = "classes.json"
 SHOWN_PHRASES = 10

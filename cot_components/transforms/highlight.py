@@ -15,10 +15,10 @@ import numpy as np
 
 from cot_components.clock import Clock
 from cot_components.data.flat import Flat
+from cot_components.data.pieces import decode_pieces
 from cot_components.data.scores import open_scores, scored_tokens
 from cot_components.discriminator import BOILERPLATE, REASONING, classify
 from cot_components.errors import UserError
-from cot_components.viz.pieces import decode_pieces
 
 FORMAT_PATTERNS = (
     r"</?\w+>",

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from rich.text import Text
 
-from cot_components.viz.pieces import Decode, decode_pieces, visible
+from cot_components.data.pieces import Decode, decode_pieces
+from cot_components.viz.visible import visible
 
 STYLES = ("bright_black", "bold cyan")
 """Of boilerplate and reasoning."""

@@ -17,7 +17,7 @@ from cot_components.viz.curves import draw_panels
 from cot_components.viz.log import Record, read_log, series
 from cot_components.viz.page import COLOURS, page
 from cot_components.viz.panels import run_panels
-from cot_components.viz.pieces import visible
+from cot_components.viz.visible import visible
 
 SHOWN_EXAMPLES = 6
 RESUMING = "The same command goes on from the newest whole one where a run was stopped; resume=FOLDER from another."

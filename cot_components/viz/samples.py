@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cot_components.data.flat import Flat, is_supervised
+from cot_components.data.pieces import Decode, Piece, decode_pieces
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
-from cot_components.viz.pieces import Decode, Piece, decode_pieces, visible
+from cot_components.viz.visible import visible
 
 PARTIAL = "\u25aa"
 """Stands for the later tokens of a character whose tokens are not all in the same state."""

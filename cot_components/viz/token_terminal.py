@@ -10,8 +10,8 @@ from rich.style import Style
 from rich.table import Column, Table
 from rich.text import Text
 
+from cot_components.data.pieces import Piece
 from cot_components.roles import Role
-from cot_components.viz.pieces import Piece
 from cot_components.viz.samples import Draw, Run, Sample, State, Totals
 
 STRIP_CELLS = 60

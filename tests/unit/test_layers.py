@@ -20,6 +20,15 @@ PLAIN = [
 ]
 
 
+def imported(path):
+    """Names of the modules a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
 def test_the_plain_layer_imports_without_torchtune(tmp_path):
     modules = []
     for name in PLAIN:
@@ -36,12 +45,20 @@ def test_nothing_imports_a_recipe():
     recipes = {path.stem for path in (ROOT / "recipes").glob("*.py")}
     checked = 0
     for path in (ROOT / "cot_components").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not recipes & {name.split(".")[0] for name in names}, path
+        assert not recipes & {name.split(".")[0] for name in imported(path)}, path
         checked += 1
     assert checked > 30 and recipes
+
+
+def test_data_transforms_and_losses_know_nothing_of_what_shows_or_trains_them():
+    above = {"viz", "evaluation", "training", "models", "cli"}
+    checked = 0
+    for part in ("data", "transforms", "losses"):
+        for path in (ROOT / "cot_components" / part).glob("*.py"):
+            names = {name.split(".")[1] for name in imported(path) if name.startswith("cot_components.")}
+            assert not names & above, path
+            checked += 1
+    assert checked > 30
 
 
 def test_recipes_read_on_one_screen_and_files_stay_small():

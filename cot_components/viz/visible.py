@@ -1,0 +1,35 @@
+"""Text from data as it may be shown: nothing in it acts."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from cot_components.data.pieces import REPLACEMENT
+
+
+def visible(text: str) -> str:
+    """The text with every character that would act instead of show replaced by a picture of itself.
+
+    Data may hold terminal escapes, bidirectional overrides or lone surrogates. A newline gets a return sign before it,
+    so that it can be seen to be blurred or not.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_visible_character(c) for c in text)
+
+
+def _visible_character(character: str) -> str:
+    code, category = ord(character), unicodedata.category(character)
+    if character == "\n":
+        return "\u21b5\n"
+    if character == "\t":
+        return character
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    if category == "Cs":
+        return REPLACEMENT
+    if category in ("Cc", "Zl", "Zp") or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069:
+        return f"\u27e8{code:04X}\u27e9"
+    return character
