@@ -25,6 +25,8 @@ from cot_components.errors import UserError
 
 BOILERPLATE, REASONING = 0, 1
 """Values of the column `groups`."""
+CLASSES = ("boilerplate", "reasoning")
+"""Their names, by value."""
 _SAMPLE_EPOCH, _ORDER_EPOCH = -2, -3
 """Draws of their own: no training epoch has these numbers."""
 
@@ -158,10 +160,9 @@ class Confusion:
 
     def table(self) -> str:
         """Five lines for people."""
-        names = ("boilerplate", "reasoning")
-        lines = [f"{'':20}{'found ' + names[0]:>20}{'found ' + names[1]:>20}"]
+        lines = [f"{'':20}" + "".join(f"{'found ' + name:>20}" for name in CLASSES)]
         lines += [
-            f"{'true ' + name:20}{row[0]:>20,}{row[1]:>20,}" for name, row in zip(names, self.counts, strict=True)
+            f"{'true ' + name:20}{row[0]:>20,}{row[1]:>20,}" for name, row in zip(CLASSES, self.counts, strict=True)
         ]
         rates = {"error rate": self.error_rate, "reasoning found": self.recall}
         return "\n".join([*lines, *(f"{name:20}{rate:>20.2%}" for name, rate in rates.items())])

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from cot_components.data.scores import Scores, scored_tokens
 from cot_components.data.store import Rows
-from cot_components.discriminator import REASONING, Confusion, Phrase, classify, loss_difference, phrases
+from cot_components.discriminator import CLASSES, REASONING, Confusion, Phrase, classify, loss_difference, phrases
 from cot_components.errors import UserError
 from cot_components.viz.classes import classes_text
 from cot_components.viz.visible import visible
@@ -64,7 +64,7 @@ def read_report(path: Path) -> ClassReport:
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        low, high = ([Phrase(*phrase) for phrase in saved[name]] for name in ("boilerplate", "reasoning"))
+        low, high = ([Phrase(*phrase) for phrase in saved[name]] for name in CLASSES)
         counts: dict[str, Any] = {
             name: saved[name] for name in ("threshold", "num_tokens", "num_reasoning", "confusion")
         }
@@ -108,7 +108,7 @@ def show(report: ClassReport) -> Iterator[RenderableType]:
     if report.against_truth is not None:
         yield Text(report.against_truth.table())
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for side in ("boilerplate", "reasoning"):
+    for side in CLASSES:
         table.add_column(f"most {side}-like")
         table.add_column("LD", justify="right")
         table.add_column("times", justify="right")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cot_components.data.batches import Batch
+from cot_components.discriminator import CLASSES
 from cot_components.roles import Role
 from cot_components.training.distributed import World
 
@@ -17,8 +18,6 @@ LOSS_ROLES = (Role.THOUGHT, Role.ANSWER, Role.CALL)
 
 
 ROLE_NAMES = tuple(role.label if role in LOSS_ROLES else "" for role in Role)
-CLASSES = ("boilerplate", "reasoning")
-"""Values of the column `groups`."""
 
 
 class StepMeter:
