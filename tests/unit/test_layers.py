@@ -61,11 +61,23 @@ def test_data_transforms_and_losses_know_nothing_of_what_shows_or_trains_them():
     assert checked > 30
 
 
+SOURCES = [path for part in ("cot_components", "recipes") for path in (ROOT / part).rglob("*.py")]
+
+
 def test_recipes_read_on_one_screen_and_files_stay_small():
-    sizes = {
-        path: len(path.read_text().splitlines())
-        for part in ("cot_components", "recipes")
-        for path in (ROOT / part).rglob("*.py")
-    }
+    sizes = {path: len(path.read_text().splitlines()) for path in SOURCES}
     assert max(size for path, size in sizes.items() if path.parent.name == "recipes") <= 135
     assert not {str(path): size for path, size in sizes.items() if size > 300}
+
+
+def test_functions_stay_small():
+    """As CONTRIBUTING.md says: lines under the docstring, comments and blank ones too."""
+    sizes = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                sizes[path.stem, node.name] = node.end_lineno - body[0].lineno + 1 if body else 0
+    long = {name for name, size in sizes.items() if size > 40}
+    assert long - {("loop", "train_step")} <= {(path.stem, "main") for path in (ROOT / "recipes").glob("*.py")}
+    assert len(sizes) > 500
