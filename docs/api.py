@@ -1,4 +1,4 @@
-"""The API reference from the docstrings: `make docs`. Whatever pdoc warns of is an error."""
+"""The API reference from the docstrings, recipes included: `make docs`. Whatever pdoc warns of is an error."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ quiet_imports()
 import pdoc  # noqa: E402  after the silence: pdoc imports everything
 
 import cot_components  # noqa: E402
+from cot_components.cli.shipped import shipped_recipes  # noqa: E402
 
 
 def resolve_named_tuples() -> None:
@@ -33,7 +34,7 @@ def main(folder: Path) -> int:
     resolve_named_tuples()
     pdoc.render.configure(docformat="google")
     with warnings.catch_warnings(record=True) as caught:
-        pdoc.pdoc("cot_components", output_directory=folder)
+        pdoc.pdoc("cot_components", *sorted(shipped_recipes()), output_directory=folder)
     ours = sorted({str(warning.message).splitlines()[0] for warning in caught if "pdoc" in warning.filename})
     for line in ours:
         print(line)
