@@ -66,7 +66,9 @@ def save_pretrained(
     family = family_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     kept = json.loads(base_config.read_text(encoding="utf-8")) if base_config else {}
-    config = {**kept, **family.config(model)}
+    ours = family.config(model)
+    config = {**kept, **ours, **_end_tokens(ours, kept, stop_ids)}
+    config["dtype"] = config["torch_dtype"] = str(model.tok_embeddings.weight.dtype).removeprefix("torch.")  # new, old
     spelled = family.to_hf(_merged(model, model.state_dict() if weights is None else weights), config)
     tensors = {name: value.detach().cpu().contiguous() for name, value in spelled.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -79,6 +81,12 @@ def save_pretrained(
         if tokenizer_dir is not None and (tokenizer_dir / name).is_file():
             shutil.copyfile(tokenizer_dir / name, folder / name)
     return folder
+
+
+def _end_tokens(ours: Mapping[str, Any], kept: Mapping[str, Any], stop_ids: tuple[int, ...]) -> dict[str, Any]:
+    """GPT-2's begin and end token, of which the model knows nothing: the base's, else the tokenizer's."""
+    names = [name for name in ("bos_token_id", "eos_token_id") if name in ours]
+    return {name: kept.get(name, stop_ids[0] if stop_ids else ours[name]) for name in names}
 
 
 def _merged(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,6 +157,7 @@ _NOT_IN_SHAPES = (
     "num_key_value_heads",
     "rms_norm_eps",
     "rope_theta",
+    "rope_scaling",
     "tie_word_embeddings",
     "n_head",
     "layer_norm_epsilon",
@@ -158,20 +167,19 @@ _LLAMA_ROPES = ("RotaryPositionalEmbeddings", "Llama3ScaledRoPE")
 
 def _decoder_config(model: Any) -> dict[str, Any]:
     attention, mlp = model.layers[0].attn, model.layers[0].mlp
-    parameter = model.tok_embeddings.weight
     return {
         "hidden_size": attention.embed_dim,
         "intermediate_size": mlp.w1.weight.shape[0],
         "num_hidden_layers": len(model.layers),
         "num_attention_heads": attention.num_heads,
         "num_key_value_heads": attention.num_kv_heads,
-        "vocab_size": parameter.shape[0],
+        "vocab_size": model.tok_embeddings.weight.shape[0],
         "max_position_embeddings": model.max_seq_len,
         "rms_norm_eps": model.norm.eps,
         "rope_theta": attention.pos_embeddings.base,
+        "rope_scaling": None,
         "hidden_act": "silu",
         "tie_word_embeddings": hasattr(model.output, "tied_module"),
-        "torch_dtype": str(parameter.dtype).removeprefix("torch."),
     }
 
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torchtune.training import MODEL_KEY
 
+from cot_components.data.templates import read_json
 from cot_components.errors import UserError
 from cot_components.models.gpt2 import GPT2Decoder, gpt2
 
@@ -123,16 +124,13 @@ def gpt2_tune_to_hf(state: State) -> dict[str, torch.Tensor]:
     return {name: tensor.contiguous() for name, tensor in converted.items()}
 
 
-def gpt2_hf_config(model: GPT2Decoder, *, eos_id: int | None = None) -> dict[str, Any]:
-    """`config.json` with which `transformers.AutoModelForCausalLM` builds the same model.
-
-    Args:
-        eos_id: end-of-text token of the tokenizer beside it; None is the last row of the vocabulary, as in GPT-2.
+def gpt2_hf_config(model: GPT2Decoder) -> dict[str, Any]:
+    """`config.json` with which `transformers.AutoModelForCausalLM` builds the same model; begin and end token are the
+    last row of the vocabulary, as in GPT-2.
     """
     first = model.layers[0]
     vocab_size, embed_dim = model.tok_embeddings.weight.shape
     dropout = first.attn.attn_dropout
-    eos_id = vocab_size - 1 if eos_id is None else eos_id
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -149,8 +147,8 @@ def gpt2_hf_config(model: GPT2Decoder, *, eos_id: int | None = None) -> dict[str
         "resid_pdrop": dropout,
         "initializer_range": 0.02,
         "tie_word_embeddings": True,
-        "bos_token_id": eos_id,
-        "eos_token_id": eos_id,
+        "bos_token_id": vocab_size - 1,
+        "eos_token_id": vocab_size - 1,
     }
 
 
@@ -163,19 +161,23 @@ def gpt2_from_config(config: Mapping[str, Any], *, dropout: float | None = None)
     Raises:
         UserError: not GPT-2, a variant that is computed differently, or three different dropouts and no `dropout`.
     """
-    if config.get("model_type", "gpt2") != "gpt2":
-        raise UserError(f"config.json: model_type is {config['model_type']!r}, not 'gpt2'")
-    activation = config.get("activation_function", "gelu_new")
-    if activation not in _TANH_GELU:
-        raise UserError(f"config.json: activation_function {activation!r} is not supported, GPT-2 has 'gelu_new'")
-    for key, usual in _USUAL.items():
-        if config.get(key, usual) != usual:
-            raise UserError(f"config.json: {key} {config[key]} is not supported")
+    _refuse_variants(config, "config.json")
     dropouts = {config.get(key, 0.1) for key in ("embd_pdrop", "attn_pdrop", "resid_pdrop")}
     if dropout is None and len(dropouts) > 1:
         raise UserError("config.json: embd_pdrop, attn_pdrop and resid_pdrop differ, choose one `dropout` for all")
     sizes = {ours: config[theirs] for theirs, ours in _SIZE_KEYS.items() if theirs in config}
     return gpt2(**sizes, dropout=dropouts.pop() if dropout is None else dropout)
+
+
+def _refuse_variants(config: Mapping[str, Any], where: str) -> None:
+    if config.get("model_type", "gpt2") != "gpt2":
+        raise UserError(f"{where}: model_type is {config['model_type']!r}, not 'gpt2'")
+    activation = config.get("activation_function", "gelu_new")
+    if activation not in _TANH_GELU:
+        raise UserError(f"{where}: activation_function {activation!r} is not supported, GPT-2 has 'gelu_new'")
+    for key, usual in _USUAL.items():
+        if config.get(key, usual) != usual:
+            raise UserError(f"{where}: {key} {config[key]} is not supported")
 
 
 def load_gpt2(folder: str | Path, *, dropout: float | None = None) -> GPT2Decoder:
@@ -213,14 +215,17 @@ class GPT2Checkpointer:
     """The starting weights of a GPT-2 folder for a config's `checkpointer` node, read as torchtune's checkpointers are.
 
     Args:
-        checkpoint_dir: a folder as `load_gpt2` reads it; its config.json is not read, the `model` node says the size.
+        checkpoint_dir: a folder as `load_gpt2` reads it; the `model` node says the size, its config.json only whether
+            it is a GPT-2 that is computed as ours.
     """
 
     checkpoint_dir: str
 
     def load_checkpoint(self) -> dict[str, dict[str, torch.Tensor]]:
         """`{"model": state dict under torchtune's names}`. Raises UserError as `load_gpt2` does."""
-        return {MODEL_KEY: gpt2_hf_to_tune(_read_weights(Path(self.checkpoint_dir)))}
+        folder = Path(self.checkpoint_dir)
+        _refuse_variants(read_json(folder / "config.json"), f"{folder}/config.json")
+        return {MODEL_KEY: gpt2_hf_to_tune(_read_weights(folder))}
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from cot_components.config import build
+from cot_components.config import COMPONENT, build
+from cot_components.data.templates import read_json
 from cot_components.errors import GET_IT, UserError
 from cot_components.models.adapter import adapt
 from cot_components.models.export import architecture
@@ -18,12 +19,20 @@ from cot_components.models.think_tokens import grow_vocabulary
 
 EMBEDDING = "tok_embeddings.weight"
 
+LLAMA_LAYOUT = ("LLAMA2", "LLAMA3", "LLAMA3_2", "MISTRAL")
+"""torchtune's types that read one layout: queries and keys are stored in an order that only these undo."""
+
+GPT2_READER = "GPT2Checkpointer"
+
+READ_AS = {"llama": LLAMA_LAYOUT, "mistral": LLAMA_LAYOUT, "qwen2": ("QWEN2",), "gpt2": (GPT2_READER,)}
+"""`model_type` of a config.json -> the `checkpointer.model_type` (or the checkpointer) that reads its weights right."""
+
 
 def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
     """Make sure the starting weights are there, before anything is built.
 
     Raises:
-        UserError: the folder, its config.json or a weight file is missing.
+        UserError: the folder, its config.json or a weight file is missing; a checkpointer of another kind of model.
     """
     if checkpointer is None:
         return
@@ -36,6 +45,22 @@ def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
         if not (folder / name).is_file():
             present = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "no .safetensors file"
             raise UserError(f"checkpointer: {folder} has no {name} (it has {present})")
+    _check_kind(checkpointer, folder)
+
+
+def _check_kind(checkpointer: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a type that would read the weights in another layout: names and shapes may fit all the same."""
+    component = str(checkpointer.get(COMPONENT)).rpartition(".")[2]
+    if component not in ("FullModelHFCheckpointer", GPT2_READER):
+        return
+    kind = read_json(folder / "config.json").get("model_type")
+    given = GPT2_READER if component == GPT2_READER else checkpointer.get("model_type")
+    readers = READ_AS.get(str(kind), (given,))
+    if given not in readers:
+        raise UserError(
+            f"checkpointer: {given} does not read {folder}, whose config.json says model_type {kind!r}; "
+            f"{' or '.join(readers)} does"
+        )
 
 
 def load_model(
@@ -60,12 +85,13 @@ def load_model(
         The model, adapted (see `cot_components.models.adapter.adapt`).
 
     Raises:
-        UserError: settings or a folder that torchtune refuses; weights that do not fit the model, the first that
-            differs by name.
+        UserError: see `check_checkpointer`; settings or a folder that torchtune refuses; weights that do not fit the
+            model, the first that differs by name.
     """
     from torchtune.modules.peft import get_adapter_params, set_trainable_params
     from torchtune.training import MODEL_KEY, set_default_dtype
 
+    check_checkpointer(checkpointer)
     torch.manual_seed(seed)
     with set_default_dtype(dtype), device:
         built = build(model, where="model")
@@ -75,8 +101,9 @@ def load_model(
         reader = build(checkpointer, where="checkpointer")
         try:
             weights = reader.load_checkpoint()[MODEL_KEY]
-        except ValueError as error:  # torchtune's way to refuse a folder
-            raise UserError(f"checkpointer: {error}") from error
+        except Exception as error:  # torchtune refuses a folder with a ValueError, a tensor with a bare Exception
+            kind = "" if isinstance(error, ValueError) or type(error) is Exception else f"{type(error).__name__}: "
+            raise UserError(f"checkpointer: {kind}{error}") from error
         grow_vocabulary(
             built, len(weights[EMBEDDING]) if EMBEDDING in weights else 0
         )  # a run may have added tag tokens
@@ -127,18 +154,27 @@ def start_from_scratch(model: Any) -> None:
 
 
 def check_architecture(model: Any, folder: Path) -> None:
-    """Compare what shapes of tensors do not show (rope base, heads, norm epsilon) with the checkpoint's config.json.
+    """Compare what shapes of tensors do not show (rope base and scaling, heads, norm epsilon) with the checkpoint's
+    config.json.
 
     Raises:
         UserError: they differ: the weights would load, and every token after the first would be wrong.
     """
     there = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    there = {**there, **(there.get("rope_parameters") or {})}
+    there = {**there, **(there.get("rope_parameters") or {}), "rope_scaling": _rope_scaling(there)}
     for name, ours in architecture(model).items():
         if name in there and there[name] != ours:
             raise UserError(
                 f"checkpointer: {folder}/config.json has {name} {there[name]}, model._component_ builds {ours}"
             )
+
+
+def _rope_scaling(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How a config.json scales its rotary positions; None for not at all. transformers 5 writes it beside the base."""
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    kept = {name: value for name, value in rope.items() if name not in ("type", "rope_theta")}
+    return None if kind == "default" else {**kept, "rope_type": kind}
 
 
 def check_weights(wanted: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:

@@ -109,6 +109,24 @@ def test_fields_of_the_starting_config_are_kept(tmp_path):
     assert written["bos_token_id"] == 5 and written["note"] == "kept" and written["hidden_size"] == 64
 
 
+@pytest.mark.parametrize(
+    ("base", "stop_ids", "end"), [({"eos_token_id": 7}, (9,), 7), ({}, (9,), 9), ({}, (), VOCABULARY - 1)]
+)
+def test_the_end_token_of_gpt2_is_the_base_s_else_the_tokenizer_s(tmp_path, base, stop_ids, end):
+    (tmp_path / "config.json").write_text(json.dumps(base))
+    model = gpt2(vocab_size=VOCABULARY, **SMALL_GPT2)
+    save_pretrained(model, tmp_path / "out", base_config=tmp_path / "config.json", stop_ids=stop_ids)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == end
+
+
+@pytest.mark.parametrize("make", [llama, lambda: gpt2(vocab_size=VOCABULARY, **SMALL_GPT2)])
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_the_number_format_is_that_of_the_weights(tmp_path, make, name):
+    (tmp_path / "config.json").write_text(json.dumps({name: "bfloat16"}))
+    save_pretrained(make(), tmp_path / "out", base_config=tmp_path / "config.json")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.float32
+
+
 def gemma():
     from torchtune.models.gemma import gemma as build
 
