@@ -14,11 +14,15 @@ from cot_components.data.templates import read_json, read_template
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.errors import GET_IT, UserError
 
+BESIDE = ("tokenizer_config", "special_tokens_map", "generation_config")
 
-def read_hf_tokenizer(path: str | Path) -> TextTokenizer:
+
+def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> TextTokenizer:
     """Tokenizer of a model folder (or of one `tokenizer.json`), with special tokens and chat template from beside it.
 
     Control tokens are the added tokens that the file calls special; the others, such as `<tool_call>`, are vocabulary.
+    Where neither tokenizer_config.json nor special_tokens_map.json names a begin or end token it is `end_of_text`, and
+    without that the end token is the one that generation_config.json stops at.
     Raises UserError where there is no tokenizer.json, or one that cannot be read.
     """
     file = Path(path).expanduser()
@@ -30,15 +34,19 @@ def read_hf_tokenizer(path: str | Path) -> TextTokenizer:
         library = Tokenizer.from_str(json.dumps(_for_pieces(rules)))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file} is no tokenizer.json: {error}") from error
-    config, generation = (read_json(file.parent / name) for name in ("tokenizer_config.json", "generation_config.json"))
+    config, older, generation = (read_json(file.parent / f"{name}.json") for name in BESIDE)
+    config = {"bos_token": end_of_text, "eos_token": end_of_text, **older, **config}
     added = {token["content"]: token["id"] for token in rules.get("added_tokens", [])}
     bos, eos, pad = (_token_id(library, config.get(key)) for key in ("bos_token", "eos_token", "pad_token"))
     stop = generation.get("eos_token_id")
     stop_ids = {eos, *(stop if isinstance(stop, list) else [stop])} - {None}
+    control = {token["content"]: token["id"] for token in rules.get("added_tokens", []) if token["special"]}
+    if eos is None and len(stop_ids) == 1 and stop_ids <= set(control.values()):
+        (eos,) = stop_ids
     return TextTokenizer(
         encode_plain=lambda texts: [e.ids for e in library.encode_batch_fast(list(texts), add_special_tokens=False)],
         decode_plain=lambda ids: library.decode(list(ids), skip_special_tokens=False),
-        control={token["content"]: token["id"] for token in rules.get("added_tokens", []) if token["special"]},
+        control=control,
         added_tokens=added,
         bos_id=bos,
         eos_id=eos,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from cot_components.data.hf_tokenizer import read_hf_tokenizer
 from cot_components.errors import UserError
 from cot_components.models.tokenizers import HFTokenizer, hf_tokenizer
 
@@ -37,7 +38,7 @@ def gpt2_tokenizer(path: str) -> HFTokenizer:
         UserError: none of them is there, or they cannot be read.
     """
     if (Path(path).expanduser() / "tokenizer.json").is_file():
-        return hf_tokenizer(path)
+        return HFTokenizer(read_hf_tokenizer(path, end_of_text=END_OF_TEXT))
     return _in_memory(_from_original_files(Path(path).expanduser()))
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial, singledispatch
 from typing import Any
 
@@ -32,18 +33,18 @@ RUN = re.compile(rf"\S{{{LONG_RUN}}}|\s{{{LONG_RUN}}}|[\s\S]{{400000}}")
 class HFTokenizer(ModelTokenizer, Transform):
     """A Hugging Face tokenizer behind torchtune's `ModelTokenizer`; its chat template writes the conversations.
 
-    text:  the same tokenizer as our own components use it
+    text:  the same tokenizer as our own components use it, with the same template
     files: name -> content of its files, where it was made in memory and no folder holds them
     """
 
     def __init__(self, text: TextTokenizer, *, template: str | None = None, max_seq_len: int | None = None) -> None:
-        self.text = text
+        self._template = load_template(template, text) if template or text.chat_template else None
+        self.text = replace(text, chat_template=self._template.source) if self._template else text
         self.files: dict[str, str] = {}
         self.max_seq_len = max_seq_len
         self.special_tokens = dict(text.control)
         self.bos_id, self.eos_id, self.pad_id = text.bos_id, text.eos_id, text.pad_id
         self.stop_tokens = list(text.stop_ids)
-        self._template = load_template(template, text) if template or text.chat_template else None
 
     @property
     def vocab_size(self) -> int:

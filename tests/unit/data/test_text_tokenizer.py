@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import KINDS, make_tokenizer, qwen_rules, write_folder
+from tokenizers_for_tests import KINDS, make_tokenizer, qwen_rules, sentencepiece_rules, write_folder
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.errors import RowError
@@ -163,6 +164,28 @@ def test_special_tokens_beside_the_vocabulary(tmp_path: Path) -> None:
     assert (mistral.bos_id, mistral.eos_id, mistral.pad_id, mistral.stop_ids) == (1, 2, 2, (2,))
     (tmp_path / "hf_mistral/generation_config.json").write_text('{"eos_token_id": [2, 7]}')
     assert read_hf_tokenizer(tmp_path / "hf_mistral").stop_ids == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "ends"),
+    [
+        ({}, {}, (None, None)),
+        ({}, {"special_tokens_map": {"bos_token": "<s>", "eos_token": {"content": "</s>"}}}, (1, 2)),
+        ({"bos_token": None}, {"special_tokens_map": {"bos_token": "<s>", "eos_token": "</s>"}}, (None, 2)),
+        ({"eos_token": "<unk>"}, {"special_tokens_map": {"eos_token": "</s>"}}, (None, 0)),
+        ({}, {"generation_config": {"eos_token_id": 2}}, (None, 2)),
+        ({}, {"generation_config": {"eos_token_id": [1, 2]}}, (None, None)),
+        ({}, {"generation_config": {"eos_token_id": 40}}, (None, None)),  # no control token
+    ],
+)
+def test_begin_and_end_are_named_in_one_of_several_files(
+    tmp_path: Path, config: dict, files: dict, ends: tuple
+) -> None:
+    write_folder(tmp_path, sentencepiece_rules(legacy=False), **config)
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    tokenizer = read_hf_tokenizer(tmp_path)
+    assert (tokenizer.bos_id, tokenizer.eos_id) == ends
 
 
 def test_folders_without_a_tokenizer(tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ def test_transformers_reads_what_we_write(originals, theirs, tmp_path) -> None:
     assert loaded.eos_token == "<|endoftext|>" and loaded.eos_token_id == theirs.eos_token_id
 
 
+def test_the_hub_s_folder_names_no_special_token(originals, theirs, tmp_path) -> None:
+    folder = write_gpt2_tokenizer(str(originals), tmp_path / "hub")
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    ours = gpt2_tokenizer(str(folder))
+    assert ours.eos_id == ours.bos_id == ours.pad_id == theirs.eos_token_id and ours.stop_tokens == [ours.eos_id]
+
+
 def test_end_of_text_in_a_text_is_text(originals) -> None:
     ours = gpt2_tokenizer(str(originals))
     ids = ours.encode("a<|endoftext|>b", add_bos=False, add_eos=False)

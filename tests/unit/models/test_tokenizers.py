@@ -50,6 +50,16 @@ def test_a_conversation_and_its_masks(byte: HFTokenizer) -> None:
     assert byte.text.decode(unmasked) == "<|assistant|>ok<|end|>"
 
 
+def test_a_template_of_its_own_is_that_of_our_components_too(byte: HFTokenizer, tmp_path: Path) -> None:
+    folder = write_byte_tokenizer(tmp_path / "byte")
+    source = "{% for message in messages %}<|{{ message.role }}|>NEW {{ message.content }}<|end|>{% endfor %}"
+    (tmp_path / "new.jinja").write_text(source)
+    ours = hf_tokenizer(str(folder), template=str(tmp_path / "new.jinja"))
+    assert as_text_tokenizer(ours).chat_template == source
+    assert as_text_tokenizer(ours).fingerprint() != byte.text.fingerprint()
+    assert byte.text.fingerprint() == hf_tokenizer(str(folder)).text.fingerprint()
+
+
 def test_a_prompt_for_generation(byte: HFTokenizer) -> None:
     tokens, mask = byte.tokenize_messages(messages(*TALK[:2]), add_end_tokens=False)
     assert byte.text.decode(tokens).endswith("<|end|><|assistant|>")
