@@ -9,36 +9,49 @@ from typing import Any
 from torch import Tensor
 
 from cot_components.config import build
+from cot_components.data.hf_tokenizer import read_hf_tokenizer
+from cot_components.data.templates import read_template
 from cot_components.datasets import ReasoningDataset
+from cot_components.errors import UserError
 from cot_components.models.export import adapted_modules, save_pretrained
 from cot_components.models.peft_export import save_adapters
 from cot_components.models.think_tokens import write_tag_tokens
+
+RULES = "tokenizer.json"
+PROBE = "Naïve: the 12 cats' price, 3.50€ each\n\n\tis x_1 = 42.\n漢字 <a b='c'/>"
+"""A text that two tokenizers cut alike only if they are the same."""
 
 
 def export_model(
     model: Any, folder: Path, weights: Mapping[str, Tensor], data: ReasoningDataset, nodes: Mapping[str, Any]
 ) -> Path:
-    """A Hugging Face folder of the whole model, adapters merged in, with its tokenizer.
+    """A Hugging Face folder of the whole model, adapters merged in, with its tokenizer and the template of its data.
 
     Args:
         model: tells the architecture.
         folder: created where it is missing.
         weights: state dict of whole tensors.
         data: its stop tokens and tag tokens go along.
-        nodes: `checkpointer`, whose config.json is kept where the model does not decide, and `tokenizer`.
+        nodes: `checkpointer`, whose config.json is kept where the model does not decide, and `tokenizer`, whose files
+            are taken from the starting weights' folder where torchtune's own tokenizer has none that others read.
     """
     checkpointer, tokenizer = nodes["checkpointer"], nodes["tokenizer"]
+    start = Path(checkpointer["checkpoint_dir"]) if checkpointer else None
+    built, own = build(tokenizer), _folder(tokenizer.get("path"))
     save_pretrained(
         model,
         folder,
         weights=weights,
-        tokenizer_dir=_folder(tokenizer.get("path")),
-        base_config=Path(checkpointer["checkpoint_dir"]) / "config.json" if checkpointer else None,
+        tokenizer_dir=start if start is not None and _takes_from(start, own, built, data) else own,
+        base_config=start / "config.json" if start is not None else None,
         stop_ids=data.chat.stop_ids,
         pad_id=data.chat.tokenizer.pad_id,
     )
-    for name, content in getattr(build(tokenizer), "files", {}).items():
+    for name, content in getattr(built, "files", {}).items():
         (folder / name).write_text(content, encoding="utf-8")
+    template = getattr(data.chat, "template", None)  # icot rows have none
+    if template is not None and template.source != read_template(folder):
+        (folder / "chat_template.jinja").write_text(template.source, encoding="utf-8")
     if data.tag_ids:
         write_tag_tokens(folder, data.tag_ids)
     return folder
@@ -58,6 +71,21 @@ def export_checkpoint(
         export_adapters(model, folder / "adapter", weights, nodes)
     else:
         export_model(model, folder / "hf", weights, data, nodes)
+
+
+def _takes_from(start: Path, own: Path | None, tokenizer: Any, data: ReasoningDataset) -> bool:
+    """Whether `start` holds the very tokenizer that was trained with as a tokenizer.json, and its own folder none."""
+    has_one = getattr(tokenizer, "files", None) or (own is not None and (own / RULES).is_file())
+    if has_one or not (start / RULES).is_file():
+        return False
+    ours = data.chat.tokenizer
+    try:
+        theirs = read_hf_tokenizer(start)
+        same_text = theirs.encode_text(PROBE) == ours.encode_text(PROBE)
+    except UserError:  # neither can be compared: the weights are worth more than the files beside them
+        return False
+    ends = {ours.control_texts.get(i, ""): i for i in data.chat.stop_ids}
+    return same_text and all(theirs.added_tokens.get(text, i) == i for text, i in ends.items())
 
 
 def _folder(path: str | None) -> Path | None:

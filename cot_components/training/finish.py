@@ -17,7 +17,7 @@ from cot_components.evaluation.table import summary_table
 from cot_components.models.export import adapted_modules
 from cot_components.training.answers import Evaluations
 from cot_components.training.distributed import full_weights
-from cot_components.training.export import export_adapters, export_model
+from cot_components.training.export import RULES, export_adapters, export_model
 from cot_components.training.loop import Trainer
 from cot_components.training.run_folder import mark_finished
 from cot_components.training.run_log import RunLog
@@ -91,6 +91,9 @@ def _write(
         console.print(summary_table(**shown, after=scored[last]))
     for name, path in written.items():
         console.print(f"{name:<12}{path}", soft_wrap=True, highlight=False)
+    if not (folder / RULES).is_file():
+        note = f"model has no {RULES}, which other software reads; put that of the base model there"
+        console.print(note, soft_wrap=True, highlight=False)
 
 
 def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, clocks: Mapping[str, Clock]) -> TokenView:
