@@ -35,6 +35,17 @@ from cot_components.models.rope import rotate_as_complex
 FORWARD_METHODS = ("loss", "next_logits")
 """Methods that run the model's forward: with FSDP2 they must be registered after sharding."""
 
+PADDING = "the tokenizer's pad_token"
+
+
+def check_token_id(model: Any, token_id: int, what: str) -> None:
+    """Raises UserError for an id that the model has no embedding for; `what` has it."""
+    known = model.tok_embeddings.num_embeddings
+    if token_id >= known:
+        raise UserError(
+            f"{what} has token id {token_id}, the model only {known} ids; is the tokenizer the model's own?"
+        )
+
 
 def adapt(model: nn.Module) -> nn.Module:
     """Bind the hidden-state and loss entry points to a torchtune decoder, in place.

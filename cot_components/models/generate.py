@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cot_components.errors import UserError
+from cot_components.models.adapter import PADDING, check_token_id
 
 
 @torch.no_grad()
@@ -44,10 +45,12 @@ def generate(
         New token ids per prompt, in the order of `prompts`.
 
     Raises:
-        UserError: an empty prompt, or a prompt that leaves no room in the model's context.
+        UserError: an empty prompt, a prompt that leaves no room in the model's context, a token id beyond the model's.
     """
     if any(len(prompt) == 0 for prompt in prompts):
         raise UserError("cannot generate from an empty prompt")
+    check_token_id(model, max((max(prompt) for prompt in prompts), default=0), "a prompt")
+    check_token_id(model, pad_id, PADDING)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     completions: list[list[int]] = [[] for _ in prompts]
     device = next(model.parameters()).device

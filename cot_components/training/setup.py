@@ -18,6 +18,7 @@ from cot_components.config import build
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.losses.checks import require
+from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.float8 import convert_to_float8
@@ -25,6 +26,9 @@ from cot_components.training.run_folder import Earlier, enter_folder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 VERSIONS = "versions.json"
+
+UNTRAINED = 1e-12
+"""No entry of an embedding row is larger where training never touched it: reserved tokens of a base model."""
 
 
 class Run(NamedTuple):
@@ -148,10 +152,12 @@ def fit_rows(model: Any, data: ReasoningDataset, *held_out: ReasoningDataset | N
         held_out: what else the model will read.
 
     Raises:
-        UserError: a row is longer than the context, or holds a token id that the model does not have; names both.
+        UserError: a row is longer than the context, or holds a token id that the model does not have; names both. So
+            does the padding; or the tags' embedding rows are untrained and frozen.
     """
     if data.tag_ids:
-        grow_vocabulary(model, data.chat.tokenizer.vocab_size)
+        added = grow_vocabulary(model, data.chat.tokenizer.vocab_size)
+        _refuse_frozen_tags(model, data.tag_ids, added)
     for rows in (part.rows for part in (data, *held_out) if part is not None):
         row, largest = int(rows.lengths.argmax()), int(rows.tokens.max())
         longest = int(rows.lengths[row])
@@ -160,11 +166,22 @@ def fit_rows(model: Any, data: ReasoningDataset, *held_out: ReasoningDataset | N
                 f"row {rows.ids[row]}, the longest, has {longest} tokens, the model's context {model.max_seq_len}; set "
                 "dataset.max_seq_len (or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
             )
-        if largest >= model.tok_embeddings.num_embeddings:
-            raise UserError(
-                f"the data has token id {largest}, the model only {model.tok_embeddings.num_embeddings} ids; "
-                "is the tokenizer the model's own?"
-            )
+        check_token_id(model, largest, "the data")
+    check_token_id(model, data.chat.tokenizer.pad_id, PADDING)
+
+
+def _refuse_frozen_tags(model: Any, tag_ids: Mapping[str, int], added: int) -> None:
+    """Adapters leave the embedding as it is: no model would ever tell two tags apart that begin as the same mean."""
+    weight = model.tok_embeddings.weight
+    if weight.requires_grad:
+        return
+    rows = weight[list(tag_ids.values())].float()
+    untrained = bool((rows.abs().amax(dim=1) < UNTRAINED).any()) or len(rows.unique(dim=0)) < len(rows)
+    if added or untrained:
+        raise UserError(
+            f"dataset.tags_as: token gives {' and '.join(tag_ids)} rows of the embedding that are not trained yet, and "
+            "this model's embedding is frozen; set dataset.tags_as: text, or train all weights"
+        )
 
 
 def build_optimizer(

@@ -35,6 +35,18 @@ def test_equals_one_by_one_without_a_cache(family):
     assert len({len(row) for row in expected}) > 1
 
 
+@pytest.mark.parametrize(
+    ("prompt", "pad_id", "sentence"),
+    [
+        ([3, 60], 0, "a prompt has token id 60, the model only 60 ids; is the tokenizer the model's own"),
+        ([3, 59], 60, "pad_token has token id 60, the model only 60 ids"),
+    ],
+)
+def test_ids_of_another_model_are_refused(prompt, pad_id, sentence):
+    with pytest.raises(UserError, match=sentence):
+        generate(adapt(build("llama_tied")), [[1], prompt], max_new_tokens=2, stop_ids=[], pad_id=pad_id)
+
+
 def test_nothing_is_left_behind():
     model = adapt(build("llama_tied")).train()
     tokens = random_tokens(1, 12)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from models_for_tests import build
 from torch.optim import lr_scheduler
+from torchtune.models.llama3_2 import lora_llama3_2
+from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
 from cot_components.curriculum import MicroBatchTick, Schedule
 from cot_components.data.plans import Plans
@@ -23,17 +25,20 @@ from cot_components.training.state import _plain
 from cot_components.transforms.cap import Cap
 from cot_components.transforms.remove import Remove
 
+SHAPE = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "embed_dim": 32, "intermediate_dim": 48}
+SHAPE |= {"vocab_size": 60, "max_seq_len": 64}
 LENGTHS = np.arange(5, 29)
 
 
-def data_of(*tokens, transforms=None):
+def data_of(*tokens, transforms=None, pad_id=0, vocab_size=60, tag_ids=None):
     columns = {
         "lengths": np.array([len(row) for row in tokens]),
         "tokens": np.array([token for row in tokens for token in row]),
         "ids": np.arange(len(tokens)),
     }
     rows = SimpleNamespace(**columns, training_hash=lambda: "hash")
-    return SimpleNamespace(rows=rows, tag_ids={}, transforms=transforms or {})
+    chat = SimpleNamespace(tokenizer=SimpleNamespace(pad_id=pad_id, vocab_size=vocab_size))
+    return SimpleNamespace(rows=rows, tag_ids=tag_ids or {}, transforms=transforms or {}, chat=chat)
 
 
 def test_held_out_rows_must_fit_the_model_too():
@@ -43,6 +48,36 @@ def test_held_out_rows_must_fit_the_model_too():
         fit_rows(model, fine, data_of([1] * 65))
     with pytest.raises(UserError, match="token id 9999"):
         fit_rows(model, fine, data_of([9999]))
+    with pytest.raises(UserError, match="pad_token has token id 60, the model only 60 ids"):
+        fit_rows(model, data_of([1, 2, 3], pad_id=60))
+
+
+def lora_with_tags(*, reserved: float | None = None, same: bool = False):
+    """An adapted model whose ids 10 and 11 are tags, trained ones unless said otherwise."""
+    model = lora_llama3_2(["q_proj"], False, False, **SHAPE, lora_rank=2, lora_alpha=4)
+    set_trainable_params(model, get_adapter_params(model))
+    with torch.no_grad():
+        if reserved is not None:
+            model.tok_embeddings.weight[10] *= reserved
+        if same:
+            model.tok_embeddings.weight[10] = model.tok_embeddings.weight[11]
+    return adapt(model)
+
+
+def test_adapters_cannot_learn_tags_whose_rows_are_not_trained():
+    tags, new = {"<think>": 10, "</think>": 11}, {"<think>": 60, "</think>": 61}
+    refused = (
+        r"^dataset\.tags_as: token gives <think> and </think> rows .* not trained yet.* set dataset\.tags_as: text"
+    )
+    with pytest.raises(UserError, match=refused):
+        fit_rows(lora_with_tags(), data_of([1, 60], vocab_size=62, tag_ids=new))
+    for model in (lora_with_tags(same=True), lora_with_tags(reserved=1e-20)):
+        with pytest.raises(UserError, match=refused):
+            fit_rows(model, data_of([1, 10], tag_ids=tags))
+    fit_rows(lora_with_tags(), data_of([1, 10], tag_ids=tags))
+    whole = adapt(build("llama_tied"))
+    fit_rows(whole, data_of([1, 60], vocab_size=62, tag_ids=new))
+    assert whole.tok_embeddings.num_embeddings == 62
 
 
 def test_losses_that_cannot_train_here():
