@@ -54,7 +54,7 @@ def _check_kind(checkpointer: Mapping[str, Any], folder: Path) -> None:
     if component not in ("FullModelHFCheckpointer", GPT2_READER):
         return
     kind = read_json(folder / "config.json").get("model_type")
-    given = GPT2_READER if component == GPT2_READER else checkpointer.get("model_type")
+    given = GPT2_READER if component == GPT2_READER else str(checkpointer.get("model_type"))
     readers = READ_AS.get(str(kind), (given,))
     if given not in readers:
         raise UserError(
