@@ -153,7 +153,8 @@ def reasoning_dataset(
         tags_as: tags as ordinary `text`, or each as one `token` of its own.
         turns: supervise the `last` assistant turn, or make one row for `each`.
         max_seq_len: tokens per row; None takes the tokenizer's own limit, if it has one.
-        too_long: `drop` a row that is longer, or `cut_thought`: leave out the middle of its thought.
+        too_long: `drop`: a row that is longer is a bad row (see `strict`); `cut_thought`: leave out the middle of its
+            thought.
         strict: the first bad row is an error; otherwise bad rows are dropped and counted.
         max_dropped: share of dropped rows above which there is an error all the same.
         transforms: named transforms, applied in order.

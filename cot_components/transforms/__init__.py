@@ -1,7 +1,8 @@
 """Answers to "present?" and "counted?": pure functions `(Flat, Clock) -> Flat` on the loader's side."""
 
 from cot_components.transforms.blur import Blur, Released
+from cot_components.transforms.cap import Cap
 from cot_components.transforms.highlight import ByPattern, Highlight
 from cot_components.transforms.weigh import ByGroup, ByRole, TopGap
 
-__all__ = ["Blur", "ByGroup", "ByPattern", "ByRole", "Highlight", "Released", "TopGap"]
+__all__ = ["Blur", "ByGroup", "ByPattern", "ByRole", "Cap", "Highlight", "Released", "TopGap"]

@@ -15,7 +15,8 @@ from cot_components.transforms.remove import keep_tokens
 
 @dataclass(frozen=True)
 class Cap:
-    """Empty the rows that are still too long; an emptied row counts nothing. Goes behind `Remove`.
+    """Empty the rows that are still too long; an emptied row counts nothing. Goes behind `Remove` (a curriculum goes in
+    front of all `dataset.transforms`).
 
     A row that is too long today may fit tomorrow, when more of its thought is gone.
 

@@ -3,14 +3,19 @@
 import importlib
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from commands import CONFIGS, ROOT, must, run, tune, user_error
 from omegaconf import OmegaConf
 
 from cot_components.cli.shipped import recipe_for
-from cot_components.config import ConfigError, shipped_configs, walk
+from cot_components.clock import Clock
+from cot_components.config import ConfigError, build, shipped_configs, walk
+from cot_components.curriculum import Schedule
+from cot_components.models.gpt2_tokenizer import compact_tokenizer
 from cot_components.training.recipe import read_config
+from cot_components.transforms.remove import Remove
 
 OF_OUR_RECIPES = sorted(name for name in shipped_configs() if not name.startswith("stock_torchtune/"))
 
@@ -34,6 +39,19 @@ def test_config_is_valid_and_says_how_to_run_it(name):
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"--config {name}" in header
     assert "Result" in header or "quickstart" in name
+
+
+@pytest.mark.parametrize("name", [name for name in OF_OUR_RECIPES if name.endswith(("_gsm8k", "_gsm8k_lora"))])
+def test_gsm8k_configs_leave_out_a_row_only_while_it_is_too_long(name, tmp_path):
+    long, short = ("<<1+1=2>> " * times for times in (40, 1))
+    (tmp_path / "train.txt").write_text(f"how many?||{long}#### 2\nhow much?||{short}#### 2\n")
+    node = {**read(name)["dataset"], "source": str(tmp_path / "train.txt"), "cache_dir": None}
+    data = build(node, compact_tokenizer())
+    remove = Remove(schedule=Schedule(ticks_per_epoch=1, per_epoch=360), smoothing=float("inf"))
+    batches = replace(data, transforms={"remove": remove, **data.transforms}).batches()
+    assert len(data.rows) == 2 and data.rows.lengths[0] > 150
+    assert [batches.batch([0], Clock(step, step)).num_supervised > 0 for step in (0, 1)] == [False, True]
+    assert batches.batch([1], Clock(0, 0)).num_supervised > 0
 
 
 def test_stock_configs_name_components_that_exist():
