@@ -1,8 +1,9 @@
 """The sequence stepwise internalisation trains on, `x S cot S #### answer S`, and its step lists.
 
 S is the end-of-text token, written three times; no chat template, no tags. Follows the released script of
-https://github.com/da03/Internalize_CoT_Step_by_Step: a blank on both sides of every part, no commas in the answer. The
-thought may lose all of its tokens, the second S stays: a fully internalised model goes from `x S` to `S #### answer S`.
+https://github.com/da03/Internalize_CoT_Step_by_Step: a blank on both sides of every part, no commas in a number that is
+the answer. The thought may lose all of its tokens, the second S stays: a fully internalised model goes from `x S` to
+`S #### answer S`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from cot_components.roles import Role
 OPENING = "<thought>"
 """Written before a completion, so that thought and answer are found in it; no model reads or writes it."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of the fingerprint: raise it whenever the same trace would be written differently."""
+
+_GROUPED = re.compile(r"(?:#### *)?[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class ICoTFormat:
 
     tokenizer: its end-of-text token is the separator; a begin token of its own, if it has one, opens the row
     step_end:  text that ends a step of a thought, for removal by step; encoded by itself, so that the step ends there
-               whatever the tokenizer merges. None: thoughts are not cut into steps
+               whatever the tokenizer merges; no blank follows the last one. None: thoughts are not cut into steps
 
     Raises:
         UserError: the tokenizer has no end-of-text token, or `step_end` is not a single token of it.
@@ -82,8 +85,8 @@ class ICoTFormat:
         *before, last = messages
         if last.thought is None:
             raise RowError("no thought beside the answer")
-        thought = [Part(Role.THOUGHT, text) for text in self._steps(f" {last.thought.strip()} ")]
-        answer = f" {last.content.strip().replace(',', '')} "
+        thought = [Part(Role.THOUGHT, text) for text in self._steps(last.thought.strip())]
+        answer = f" {_without_separators(last.content.strip())} "
         end = [Part(Role.THINK_CLOSE, self._separator), Part(Role.ANSWER, answer), Part(Role.ANSWER, self._separator)]
         return Turn(self.prompt(before), thought + end)
 
@@ -114,8 +117,16 @@ class ICoTFormat:
 
     def _steps(self, thought: str) -> list[str]:
         if self.step_end is None:
-            return [thought]
-        return [text for text in re.split(f"({re.escape(self.step_end)})", thought) if text]
+            return [f" {thought} "]
+        pieces = re.split(f"({re.escape(self.step_end)})", f" {thought} ")
+        if len(pieces) > 1 and not pieces[-1].strip():
+            del pieces[-1]  # the blank behind the last step's end would count as a step
+        return [text for text in pieces if text]
+
+
+def _without_separators(answer: str) -> str:
+    """A number without the commas between its thousands; any other answer as it is: `1, 2` is not `1 2`."""
+    return answer.replace(",", "") if _GROUPED.fullmatch(answer) else answer
 
 
 def read_step_lists(

@@ -18,6 +18,7 @@ from cot_components.data.prepare import prepare_rows
 from cot_components.data.store import Rows
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.data.traces import Message
+from cot_components.evaluation.answers import exact_match, gsm8k
 from cot_components.models.gpt2_tokenizer import compact_tokenizer
 from cot_components.roles import Role
 from cot_components.transforms.remove import Remove
@@ -84,6 +85,26 @@ def test_steps_end_where_their_texts_end(tokenizer) -> None:
         left = remove(rows.flat([0]), Clock(0, 0))
         assert tokenizer.decode(left.tokens[left.roles == Role.THOUGHT]) == expected
     assert remove.units(rows).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("thought", "steps"), [("<<2*3=6>> <<6*2=12>>", 2), ("<<2*3=6>>", 1), ("<<2*3=6>> so 6", 2), ("", 1)]
+)
+def test_the_blank_behind_the_last_step_is_no_step(tokenizer, thought: str, steps: int) -> None:
+    chat = ICoTFormat(tokenizer, step_end=">>")
+    row = encode(chat, QUESTION, Message("assistant", "#### 12", thought=thought))
+    schedule = Schedule(ticks_per_epoch=1, per_epoch=0, start=steps)
+    remove = Remove(schedule=schedule, unit="step", step_ends=chat.step_ends, smoothing=float("inf"))
+    assert tokenizer.decode(row.tokens[row.roles == Role.THOUGHT]).strip() == thought
+    assert remove.units(Rows.of([row], [0])).tolist() == [steps]
+    assert not (remove(Rows.of([row], [0]).flat([0]), Clock(0, 0)).roles == Role.THOUGHT).any()
+
+
+@pytest.mark.parametrize("answer", ["2,125", "-1,234,567.5", "$1,000", "1, 2", "1,00,000", "1,2,3", "2,125 cups"])
+def test_what_a_row_teaches_is_its_reference(tokenizer, answer: str) -> None:
+    row = encode(ICoTFormat(tokenizer), QUESTION, Message("assistant", f"#### {answer}", thought=""))
+    taught = tokenizer.decode(row.tokens[row.roles == Role.ANSWER]).replace("<|endoftext|>", "")
+    assert exact_match(gsm8k(taught), answer)
 
 
 def test_settings_are_part_of_the_fingerprint(tokenizer) -> None:
