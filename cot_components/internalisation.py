@@ -43,7 +43,13 @@ class Internalisation:
     reset_optimizer: bool = True
 
     def applied_to(self, data: ReasoningDataset, *, smoothing: bool = True) -> ReasoningDataset:
-        """The data set with the removal in front of its other transforms; held-out data goes without offsets."""
+        """The data set with the removal in front of its other transforms; held-out data goes without offsets.
+
+        Raises:
+            UserError: one of its transforms has the name of the curriculum's, `remove`.
+        """
+        if "remove" in data.transforms:
+            raise UserError("dataset.transforms.remove has the name of the curriculum's own transform; rename it")
         remove = self.remove if smoothing else self.remove.without_offsets()
         return replace(data, transforms={"remove": remove, **data.transforms})
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from cot_components.data.agent_segments import with_calls
 from cot_components.data.errors import RowError
@@ -48,6 +48,8 @@ class ChatFormat:
     tags: Tags
 
     stops_per_answer = 1
+    step_ends: ClassVar[tuple[int, ...]] = ()
+    """Chat traces are not cut into steps."""
 
     def prompt(self, messages: Sequence[Message]) -> list[Part]:
         """What a model is given to answer `messages`: exactly the beginning of the row that `turn` makes.

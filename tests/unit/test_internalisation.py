@@ -1,6 +1,7 @@
 """The curriculum of a run: when the optimizer starts anew, what a log says, and that batches agree with both."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,16 @@ from torch.utils.data import DataLoader
 from cot_components.clock import Clock
 from cot_components.curriculum import REMOVE_ALL
 from cot_components.data.batches import Batches
+from cot_components.data.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.errors import DropReport
 from cot_components.data.plans import Plans
 from cot_components.data.store import Rows
+from cot_components.datasets import ReasoningDataset, reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.internalisation import Internalisation, reference, stepwise
+from cot_components.models import hf_tokenizer
 from cot_components.roles import Role
+from cot_components.transforms import Cap
 
 NO_SMOOTHING = float("inf")
 STEP_END = 7
@@ -174,3 +180,23 @@ def test_reference_has_no_setting_of_its_own() -> None:
 def test_a_curriculum_does_not_pack():
     with pytest.raises(UserError, match=r"packed_tokens must be null: .* removal changes"):
         run_of([5, 9], plans={"packed_tokens": 64})
+
+
+def test_chat_traces_lose_tokens_and_have_no_steps(tmp_path) -> None:
+    tokenizer = hf_tokenizer(str(write_byte_tokenizer(tmp_path)))
+    data = reasoning_dataset(tokenizer, source="generated", max_rows=4)
+    plans = Plans(data.rows.lengths, batch_size=4, epochs=2)
+    run = stepwise(plans, data.rows, data.chat.step_ends, per_epoch=9, partial=True, smoothing=NO_SMOOTHING)
+    before, after = (run.applied_to(data).batches().batch([0], Clock(step, step)).num_tokens for step in (0, 1))
+    assert before - after == 9
+    with pytest.raises(UserError, match="names no token that ends a step"):
+        stepwise(plans, data.rows, data.chat.step_ends, unit="step", partial=True)
+
+
+def test_no_transform_takes_the_place_of_the_curriculum(tmp_path) -> None:
+    run, _, rows = run_of([5] * 8, per_epoch=2)
+    data = ReasoningDataset(rows, ((0, 8, 1.0),), {"remove": Cap(max_tokens=9)}, None, DropReport())
+    with pytest.raises(UserError, match=r"dataset\.transforms\.remove has the name of the curriculum's own"):
+        run.applied_to(data)
+    renamed = replace(data, transforms={"cap": Cap(max_tokens=9)})
+    assert list(run.applied_to(renamed).transforms) == ["remove", "cap"]
