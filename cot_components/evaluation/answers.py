@@ -52,8 +52,8 @@ def boxed(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The last number, with its sign and thousands separators."""
-    found = _NUMBER.findall(text)
+    """The last number, with its sign (U+2212 as a hyphen) and thousands separators."""
+    found = _NUMBER.findall(text.replace("\u2212", "-"))
     return found[-1] if found else None
 
 

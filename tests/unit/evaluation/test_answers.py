@@ -57,6 +57,7 @@ TAGS = Tags()
         (last_number, "from 3 to 1,234.50 dollars.", "1,234.50"),
         (last_number, "it is -7.", "-7"),
         (last_number, "10-5 is 5 and 8-3", "3"),
+        (last_number, "x = \u22125, so", "-5"),
         (last_number, "about .5", ".5"),
         (last_number, "1,2,3", "3"),
         (last_number, "none", None),
