@@ -13,7 +13,6 @@ from rich.table import Table
 
 from cot_components.config import build
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation
 from cot_components.models.load import exported_checkpointer, load_model
 from cot_components.training.answers import AnswerEvaluation
 from cot_components.training.setup import DTYPES, pick_device
@@ -48,21 +47,22 @@ def load_run(folder: Path) -> Finished:
 
 
 def examples_per_second(runs: list[Finished], *, rows: int, batch_size: int, rounds: int = 3) -> list[float]:
-    """Median over `rounds` in which the runs take turns; the first round, which warms up, does not count."""
-    seconds: list[list[float]] = [[] for _ in runs]
+    """Completions a second: median over `rounds` in which the runs take turns, without the first, which warms up."""
+    few = [first_prompts(run, rows=rows, batch_size=batch_size) for run in runs]
+    speeds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds + 1):
-        for run, taken in zip(runs, seconds, strict=True):
+        for run, found in zip(few, speeds, strict=True):
             began = time.perf_counter()
-            answer(run, rows=rows, batch_size=batch_size)
-            taken.append(time.perf_counter() - began)
-    counts = [min(rows, len(run.evaluation.traces)) for run in runs]
-    return [count / statistics.median(taken[1:]) for count, taken in zip(counts, seconds, strict=True)]
+            answered = len(run.evaluation(run.model, run.chat).examples)
+            found.append(answered / (time.perf_counter() - began))
+    return [statistics.median(found[1:]) for found in speeds]
 
 
-def answer(run: Finished, *, rows: int, batch_size: int) -> Evaluation:
-    """The run's evaluation on its first `rows` prompts, `batch_size` at a time."""
+def first_prompts(run: Finished, *, rows: int, batch_size: int) -> Finished:
+    """The run with an evaluation on its first `rows` prompts, of all its sources, answered `batch_size` at a time."""
     few = replace(run.evaluation, batch_size=batch_size, max_rows=rows)
-    return few(run.model, run.chat)
+    few.traces = few.traces[:rows]
+    return run._replace(evaluation=few)
 
 
 def measure_speeds(runs: list[Finished], *, rows: int, batch_size: int) -> Table:
@@ -81,9 +81,9 @@ def speed_table(
     for name in ("thought tokens", "answers correct", "examples/s, one at a time", f"{batch_size} at a time"):
         table.add_column(name)
     for index, run in enumerate(runs):
-        metrics = answer(run, rows=rows, batch_size=batch_size).metrics()
+        few = first_prompts(run, rows=rows, batch_size=batch_size)
+        metrics = few.evaluation(run.model, run.chat).metrics()
+        correct = f"{metrics['answer_accuracy']:.3f}" if "answer_accuracy" in metrics else "no reference"
         speeds = [f"{speed[index]:.1f} ({speed[index] / speed[0]:.2f}x)" for speed in (alone, together)]
-        table.add_row(
-            run.name, f"{metrics.get('thought_tokens', 0.0):.1f}", f"{metrics['answer_accuracy']:.3f}", *speeds
-        )
+        table.add_row(run.name, f"{metrics.get('thought_tokens', 0.0):.1f}", correct, *speeds)
     return table
