@@ -18,6 +18,7 @@ import numpy as np
 
 from cot_components.clock import Clock
 from cot_components.curriculum import MicroBatchTick, Schedule, check_finishes
+from cot_components.data.overlap import check_no_overlap, prompts_of
 from cot_components.data.plans import Plans
 from cot_components.data.store import Rows
 from cot_components.datasets import ReasoningDataset
@@ -52,6 +53,25 @@ class Internalisation:
             raise UserError("dataset.transforms.remove has the name of the curriculum's own transform; rename it")
         remove = self.remove if smoothing else self.remove.without_offsets()
         return replace(data, transforms={"remove": remove, **data.transforms})
+
+    def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
+        """Make sure that what the run is measured on is not what it trains on, and can be measured.
+
+        Args:
+            data, held_out: training and validation data.
+            answers: the `AnswerEvaluation`, or None.
+
+        Raises:
+            UserError: a question that is trained on, too; answers of a model whose remaining tokens kept their
+                positions.
+        """
+        if self.remove.keep_position and answers is not None:
+            raise UserError(
+                "curriculum.keep_position: what a model writes has positions without the gap that it was trained with, "
+                "so its answers would not be those of what was learnt; set keep_position: false or evaluation: null"
+            )
+        check_no_overlap(data.rows, answers.prompts(data.chat) if answers is not None else [])
+        check_no_overlap(data.rows, prompts_of(held_out.rows) if held_out is not None else [])
 
     def resets_optimizer(self, clock: Clock) -> bool:
         """Whether optimizer and learning-rate schedule are rebuilt before the step of this clock.

@@ -93,7 +93,7 @@ def main(
     objective, answers = build(loss), build(evaluation)
     check_loss(objective, plans)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
-    fit_rows(net, data, held_out)
+    fit_rows(net, data, held_out, answers=answers)
     prepare_model(
         net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing
     )

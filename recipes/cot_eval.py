@@ -55,10 +55,13 @@ def main(
         if chat
         else chat_format(text, template=template, tags=tags, tags_as=tags_as)
     )
-    answers = build(evaluation)
-    result = answers(load_model(model, checkpointer, device=run.device, dtype=run.dtype), written)
+    answers, console = build(evaluation), Console()
+    net = load_model(model, checkpointer, device=run.device, dtype=run.dtype)
+    answers.prompts(written, max_seq_len=net.max_seq_len)  # before the first is answered
+    if answers.report.num_dropped:
+        console.print(answers.report.summary(), soft_wrap=True, highlight=False)
+    result = answers(net, written)
     path = result.save(run.output_dir / "evaluation.json")
-    console = Console()
     console.print(summary_table(result=result))
     console.print(f"every completion: {path}", soft_wrap=True, highlight=False)
 

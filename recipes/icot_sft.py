@@ -11,7 +11,6 @@ from typing import Literal
 
 from cot_components.config import build
 from cot_components.data.batches import Step
-from cot_components.data.overlap import check_no_overlap, prompts_of
 from cot_components.losses import sft
 from cot_components.models.load import check_checkpointer, load_model
 from cot_components.training.answers import Evaluations
@@ -93,10 +92,9 @@ def main(
 
     objective, answers = build(loss), build(evaluation)
     check_loss(objective, plans)
-    check_no_overlap(data.rows, answers.prompts(data.chat) if answers else [])
-    check_no_overlap(data.rows, prompts_of(held_out.rows) if held_out else [])
+    stages.check_held_out(data, held_out, answers)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
-    fit_rows(net, data, held_out)
+    fit_rows(net, data, held_out, answers=answers)
     prepare_model(net, run.world, compile=compile, enable_activation_checkpointing=enable_activation_checkpointing)
     num_steps = plans.total_steps - stages.last_reset(before=plans.start_step)
     optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=num_steps)

@@ -97,7 +97,7 @@ def main(
     check_loss(objective, plans)
     classes = check_classes(objective, data)
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
-    fit_rows(net, data, held_out)
+    fit_rows(net, data, held_out, answers=answers)
     second = reference_for(objective, build(reference), net, data, device=run.device, dtype=run.dtype)
     prepare_model(
         net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing

@@ -12,7 +12,7 @@ from typing import Any
 from cot_components.clock import Clock
 from cot_components.data.batches import Step
 from cot_components.data.chat import ChatFormat
-from cot_components.data.errors import DropReport
+from cot_components.data.errors import DropReport, RowError
 from cot_components.data.formats import Message
 from cot_components.data.sources import read_sources
 from cot_components.data.traces import Trace
@@ -80,12 +80,37 @@ class AnswerEvaluation:
         sources = read_sources(self.source, **options)  # read now: bad data is found before a model is loaded
         self.report = DropReport()
         self.traces = [t for source in sources for t in source.read(strict=self.strict, report=self.report)]
+        self._refuse_none()
+
+    def _refuse_none(self) -> None:
         if not self.traces:
             raise UserError(f"evaluation: no row of {self.source} can be used: {self.report.summary()}")
 
-    def prompts(self, chat: ChatFormat) -> list[tuple[str, list[int]]]:
-        """Where each held-out trace stands, and the token ids of its prompt."""
-        return [(trace.where, chat.prompt_ids(trace.messages[:-1])) for trace in self.traces]
+    def prompts(self, chat: ChatFormat, *, max_seq_len: int | None = None) -> list[tuple[str, list[int]]]:
+        """Where each held-out trace stands, and the token ids of its prompt.
+
+        A trace whose prompt cannot be written, or leaves no room in a context of `max_seq_len` tokens, is a bad row:
+        without `strict` it is left out from here on.
+
+        Raises:
+            UserError: a bad row when strict, with its place; no row is left.
+        """
+        kept, found = [], []
+        for trace in self.traces:
+            try:
+                ids = chat.prompt_ids(trace.messages[:-1])
+                if max_seq_len is not None and len(ids) >= max_seq_len:
+                    raise RowError(f"the prompt leaves no room in a context of {max_seq_len}", f"{len(ids)} tokens")
+            except RowError as fault:
+                if self.strict:
+                    raise fault.at(trace.where) from None
+                self.report.add(trace.where, fault.reason)
+            else:
+                kept.append(trace)
+                found.append((trace.where, ids))
+        self.traces = kept
+        self._refuse_none()
+        return found
 
     def __call__(
         self, model: Any, chat: ChatFormat, *, between_batches: Callable[[], None] | None = None

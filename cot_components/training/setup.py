@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.float8 import convert_to_float8
 from cot_components.training.run_folder import Earlier, enter_folder
+
+if TYPE_CHECKING:
+    from cot_components.training.answers import AnswerEvaluation
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 VERSIONS = "versions.json"
@@ -143,17 +146,21 @@ def one_process(run: Run, recipe: str) -> None:
         raise UserError(f"{recipe} runs as one process, this is {run.world.size}; start it without --nproc_per_node")
 
 
-def fit_rows(model: Any, data: ReasoningDataset, *held_out: ReasoningDataset | None) -> None:
+def fit_rows(
+    model: Any, data: ReasoningDataset, *held_out: ReasoningDataset | None, answers: AnswerEvaluation | None = None
+) -> None:
     """Make the model fit its data before the first step: new embedding rows for tags that became tokens, nothing else.
 
     Args:
         model: to be changed in place.
         data: the training data.
         held_out: what else the model will read.
+        answers: what it will have to answer; see `AnswerEvaluation.prompts`.
 
     Raises:
         UserError: a row is longer than the context, or holds a token id that the model does not have; names both. So
-            does the padding; or the tags' embedding rows are untrained and frozen.
+            does the padding; the tags' embedding rows are untrained and frozen; a prompt cannot be written, or leaves
+            no room in the context.
     """
     if data.tag_ids:
         added = grow_vocabulary(model, data.chat.tokenizer.vocab_size)
@@ -168,6 +175,8 @@ def fit_rows(model: Any, data: ReasoningDataset, *held_out: ReasoningDataset | N
             )
         check_token_id(model, largest, "the data")
     check_token_id(model, data.chat.tokenizer.pad_id, PADDING)
+    if answers is not None:
+        answers.prompts(data.chat, max_seq_len=model.max_seq_len)
 
 
 def _refuse_frozen_tags(model: Any, tag_ids: Mapping[str, int], added: int) -> None:

@@ -35,7 +35,8 @@ class Remove:
         step_ends: with `unit: step`, ids of the tokens that end a step (they belong to it); the last step needs none.
         smoothing: lambda of the offsets, infinity for none; no offsets while the schedule's pretraining lasts.
         keep_position: remaining tokens keep their position ids. As released, the token right before the removed stretch
-            does not: it takes the last removed id.
+            does not: it takes the last removed id. How long the removed thought was is unknown when a model answers,
+            so a generation has other positions, and a run that evaluates answers is refused.
         seed: of the offsets.
 
     Raises:

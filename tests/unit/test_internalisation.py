@@ -193,6 +193,24 @@ def test_chat_traces_lose_tokens_and_have_no_steps(tmp_path) -> None:
         stepwise(plans, data.rows, data.chat.step_ends, unit="step", partial=True)
 
 
+def test_kept_positions_are_not_those_of_a_generation() -> None:
+    class Answers:
+        def prompts(self, chat):
+            return [("test.txt:1", [1, 2, 3])]
+
+    for keep_position in (False, True):
+        run, _, rows = run_of([5] * 8, per_epoch=2, keep_position=keep_position)
+        data = ReasoningDataset(rows, ((0, 8, 1.0),), {}, None, DropReport())
+        run.check_held_out(data, None, None)
+        if keep_position:
+            with pytest.raises(
+                UserError, match=r"^curriculum\.keep_position: .* set keep_position: false or evaluation"
+            ):
+                run.check_held_out(data, None, Answers())
+        else:
+            run.check_held_out(data, None, Answers())
+
+
 def test_no_transform_takes_the_place_of_the_curriculum(tmp_path) -> None:
     run, _, rows = run_of([5] * 8, per_epoch=2)
     data = ReasoningDataset(rows, ((0, 8, 1.0),), {"remove": Cap(max_tokens=9)}, None, DropReport())

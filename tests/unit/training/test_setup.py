@@ -80,6 +80,14 @@ def test_adapters_cannot_learn_tags_whose_rows_are_not_trained():
     assert whole.tok_embeddings.num_embeddings == 62
 
 
+def test_prompts_are_read_before_the_first_step():
+    data, seen = data_of([1, 2, 3]), []
+    data.chat = "chat"
+    answers = SimpleNamespace(prompts=lambda chat, max_seq_len: seen.append((chat, max_seq_len)))
+    fit_rows(adapt(build("llama_tied")), data, None, answers=answers)
+    assert seen == [("chat", 64)]
+
+
 def test_losses_that_cannot_train_here():
     plans = Plans(LENGTHS, batch_size=4, gradient_accumulation_steps=2)
     whole = sft(weight_rule=GroupSoftmax(tau=2.0, group_by="batch"))
