@@ -54,8 +54,8 @@ def icot_dataset(
         empty_thoughts: with `equations`, `keep` or `drop` the solutions without any.
         step_end: text that ends a step of a thought, for removal by step; step lists are joined with it (a line break
             where nothing is said).
-        max_seq_len: tokens per row before anything is removed; a longer row is a bad row (see `strict`). What limits rows
-            after removal is `cot_components.transforms.Cap`.
+        max_seq_len: tokens per row before anything is removed; a longer row is a bad row (see `strict`). The transform
+            `cot_components.transforms.Cap` limits rows after removal.
         strict, max_dropped, transforms, cache_dir: see `cot_components.datasets.reasoning_dataset`.
 
     Raises:
