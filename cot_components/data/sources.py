@@ -30,13 +30,13 @@ class Source:
             `verbose` is another teacher),
             `generated_multiplication` (`subset`: the number of digits), or `generated_agents` for tool-use dialogues
             (`subset`: see `agent_dialogues`).
-        split, subset, format, columns: see `read_traces`.
+        split, subset, format, columns: see `read_traces`; what is generated has no format and no columns.
         max_rows: read at most this many rows; what is generated has 4,000 where nothing is said.
         weight: rows of this source in an epoch, as a multiple of its size: 0.5 takes a new random half every epoch, 2
             takes each row twice.
 
     Raises:
-        UserError: a weight that is not positive, less than one row.
+        UserError: a weight that is not positive, less than one row, format or columns of what is generated.
     """
 
     source: str
@@ -52,6 +52,9 @@ class Source:
             raise UserError(f"source {self.source}: weight must be positive, got {self.weight}")
         if self.max_rows is not None and self.max_rows < 1:
             raise UserError(f"source {self.source}: max_rows must be at least 1, got {self.max_rows}")
+        for name, given in {"format": self.format != "auto", "columns": bool(self.columns)}.items():
+            if given and self.source in MAKERS:
+                raise UserError(f"source {self.source}: {name} is not read, rows are made on the spot; leave it out")
 
     def check(self) -> None:
         """Refuse a path that does not exist; nothing is read."""
@@ -103,7 +106,8 @@ def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source
 
     Args:
         source: `Source.source`, or a mapping `{name: {source: ..., weight: ..., ...}}` of several.
-        options: further fields of `Source`; what a named source says itself goes first.
+        options: further fields of `Source`; what a named source says itself goes first, and one that is generated takes
+            no format or columns from here.
 
     Raises:
         UserError: unknown or missing keys of a named source.
@@ -116,7 +120,10 @@ def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source
     for name, node in source.items():
         if not isinstance(node, (str, Mapping)):
             raise UserError(f"dataset.source.{name} must be a path, a name or a mapping, got {node!r}")
-        given = {**options, **({"source": node} if isinstance(node, str) else node)}
+        own = {"source": node} if isinstance(node, str) else node
+        made = str(own.get("source")) in MAKERS
+        shared = {name: value for name, value in options.items() if not (made and name in ("format", "columns"))}
+        given = {**shared, **own}
         check(Source, given, f"dataset.source.{name}")
         found.append(Source(**given))
     return found

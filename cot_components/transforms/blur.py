@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from cot_components.clock import Clock, below, draw_bits, row_keys
+from cot_components.curriculum import Anneal
 from cot_components.data.flat import Flat
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
@@ -36,7 +37,7 @@ class Blur:
         seed: seed of the masks.
 
     Raises:
-        UserError: a setting out of range; when called, a ratio of a function that is.
+        UserError: a setting out of range, the ends of an `Anneal` too; when called, a ratio of a function that is.
     """
 
     ratio: float | Callable[[Clock], float] = 0.2
@@ -47,8 +48,9 @@ class Blur:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not callable(self.ratio) and not 0.0 <= self.ratio <= 1.0:
-            raise UserError(f"blur: ratio must lie in [0, 1], got {self.ratio}")
+        for ratio in (self.ratio.first, self.ratio.last) if isinstance(self.ratio, Anneal) else (self.ratio,):
+            if not callable(ratio) and not 0.0 <= ratio <= 1.0:
+                raise UserError(f"blur: ratio must lie in [0, 1], got {ratio}")
         if self.granularity not in ("token", "span"):
             raise UserError(f"blur: granularity must be 'token' or 'span', got {self.granularity!r}")
         if self.redraw not in ("epoch", "once"):

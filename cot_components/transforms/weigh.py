@@ -15,7 +15,7 @@ from cot_components.data.flat import Flat
 from cot_components.data.scores import open_scores, scored_tokens
 from cot_components.discriminator import BOILERPLATE, REASONING
 from cot_components.errors import UserError
-from cot_components.roles import Role
+from cot_components.roles import SUPERVISED_ROLES, Role
 
 
 def _require_factor(name: str, value: float) -> None:
@@ -28,7 +28,7 @@ class ByRole:
     """A constant factor per role: `{thought: 0.5, call: 2}`; roles that are not named keep their weight.
 
     Raises:
-        UserError: an unknown role, or a factor that is negative or not finite.
+        UserError: an unknown role, one whose tokens never count, or a factor that is negative or not finite.
     """
 
     factors: Mapping[str, float]
@@ -36,8 +36,10 @@ class ByRole:
     needs_epoch = False
 
     def __post_init__(self) -> None:
-        known = [role.label for role in Role]
+        known = [role.label for role in SUPERVISED_ROLES]
         for name, factor in self.factors.items():
+            if name in (role.label for role in Role) and name not in known:
+                raise UserError(f"tokens of role '{name}' are never trained on; roles that are: {', '.join(known)}")
             if name not in known:
                 raise UserError(f"unknown role '{name}'{nearest(name, known)}")
             _require_factor(f"factor of {name}", factor)

@@ -6,6 +6,7 @@ from rows import ListRows, make_flat, random_rows, trace_roles
 
 import cot_components.transforms.blur as blur_module
 from cot_components.clock import Clock
+from cot_components.curriculum import Anneal
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms import Blur, Released
@@ -83,6 +84,8 @@ def test_annealing_takes_a_function_of_the_clock():
     "settings",
     [
         {"ratio": 1.5},
+        {"ratio": Anneal(first=0.0, last=1.5, num_steps=3)},
+        {"ratio": Anneal(first=1.1, last=0.5, num_steps=3)},
         {"ratio": -0.1},
         {"span_length": 0},
         {"keep_first": -1},

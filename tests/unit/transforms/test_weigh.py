@@ -100,6 +100,11 @@ def test_weights_per_role() -> None:
     assert weights.tolist() == [factors.get(Role(role), 1.0) for role in flat.roles] and weights.dtype == np.float32
     with pytest.raises(UserError, match="unknown role 'thougt'; did you mean 'thought'"):
         ByRole({"thougt": 1})
+    for never in ("prompt", "observation", "pad"):
+        with pytest.raises(
+            UserError, match=f"tokens of role '{never}' are never trained on; roles that are: think_open"
+        ):
+            ByRole({never: 2})
     with pytest.raises(UserError, match="factor of call must be a number from 0, got nan"):
         ByRole({"call": float("nan")})
 
