@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cot_components.data.errors import DropReport
-from cot_components.data.gsm8k import EmptyThoughts, with_equations
+from cot_components.data.gsm8k import EmptyThoughts, choose_empty, with_equations
 from cot_components.data.icot_text import ICoTFormat, read_step_lists
 from cot_components.data.multiplication import Split, draw_operands, multiplication_rows, read_operands
 from cot_components.data.prepare import RowSettings, prepare_rows
@@ -51,7 +51,7 @@ def icot_dataset(
         format: see `read_traces`: `icot` for lines `question||cot #### answer`, `gsm8k` for the official data set; or
             `steps` for a JSON list with `question`, `steps` and `answer`.
         thoughts: `equations` keeps nothing but the calculator annotations of official GSM8K solutions.
-        empty_thoughts: with `equations`, `keep` or `drop` the solutions without any.
+        empty_thoughts: `keep` or `drop` the rows whose thought is empty; with `equations`, solutions without any.
         step_end: text that ends a step of a thought, for removal by step; step lists are joined with it (a line break
             where nothing is said).
         max_seq_len: tokens per row before anything is removed; a longer row is a bad row (see `strict`). The transform
@@ -70,14 +70,16 @@ def icot_dataset(
         raise UserError(f"dataset.thoughts must be 'as_is' or 'equations', got {thoughts!r}")
     chat = ICoTFormat(as_text_tokenizer(tokenizer), step_end)
     place = Source(source=source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
+    choose = choose_empty if thoughts == "as_is" else with_equations
 
     def read(report: DropReport) -> Iterable[Trace]:
         if format == STEP_LISTS:
-            return read_step_lists(source, step_end=step_end or "\n", max_rows=max_rows, strict=strict, report=report)
-        traces = place.read(strict=strict, report=report)
-        if thoughts == "as_is":
-            return traces
-        return with_equations(traces, empty_thoughts=empty_thoughts, report=report)
+            return choose(
+                read_step_lists(source, step_end=step_end or "\n", max_rows=max_rows, strict=strict, report=report),
+                empty_thoughts=empty_thoughts,
+                report=report,
+            )
+        return choose(place.read(strict=strict, report=report), empty_thoughts=empty_thoughts, report=report)
 
     prepared = prepare_rows(
         read,

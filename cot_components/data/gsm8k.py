@@ -35,7 +35,16 @@ def with_equations(
 ) -> Iterator[Trace]:
     """Traces of the official data set (format `gsm8k`) with equations for thoughts; ids stay as they are.
 
-    Rows left out on purpose count as never read in the report.
+    Raises:
+        UserError: see `choose_empty`; no solution has an equation.
+    """
+    return choose_empty(_equations_of(traces), empty_thoughts=empty_thoughts, report=report)
+
+
+def choose_empty(
+    traces: Iterable[Trace], *, empty_thoughts: EmptyThoughts = "keep", report: DropReport | None = None
+) -> Iterator[Trace]:
+    """The traces, with or without those whose thought is empty; these count as never read in the report.
 
     Raises:
         UserError: `empty_thoughts` is neither `keep` nor `drop`.
@@ -43,12 +52,24 @@ def with_equations(
     if empty_thoughts not in ("keep", "drop"):
         raise UserError(f"empty_thoughts must be 'keep' or 'drop', got {empty_thoughts!r}")
     for trace in traces:
-        *before, last = trace.messages
-        thought = equations(last.thought or "")
-        if thought or empty_thoughts == "keep":
-            yield replace(trace, messages=(*before, replace(last, thought=thought)))
+        thought = trace.messages[-1].thought
+        if empty_thoughts == "keep" or thought is None or thought.strip():
+            yield trace
         elif report is not None:
             report.read -= 1
+
+
+def _equations_of(traces: Iterable[Trace]) -> Iterator[Trace]:
+    first, found = None, False
+    for trace in traces:
+        *before, last = trace.messages
+        thought = equations(last.thought or "")
+        first, found = first or trace.where, found or bool(thought)
+        yield replace(trace, messages=(*before, replace(last, thought=thought)))
+    if first and not found:
+        raise TraceError(
+            first, "neither this row nor any after it has an equation (<<...>>), so every thought is empty"
+        )
 
 
 def icot_line(trace: Trace) -> str:

@@ -53,6 +53,15 @@ def test_the_official_data_set_becomes_equations(tokenizer, tmp_path) -> None:
     assert "She has" in texts(icot_dataset(tokenizer, source=str(path)))[0]
 
 
+def test_empty_thoughts_are_dropped_from_any_format(tokenizer, tmp_path) -> None:
+    (tmp_path / "rows.txt").write_text("how much?||1 2 #### 3\nhow many?|| #### 4\n")
+    (tmp_path / "rows.json").write_text(json.dumps([{"question": "q", "steps": s, "answer": "a"} for s in (["b"], [])]))
+    for name, format in (("rows.txt", "icot"), ("rows.json", "steps")):
+        for empty_thoughts, kept in (("keep", 2), ("drop", 1)):
+            data = icot_dataset(tokenizer, source=str(tmp_path / name), format=format, empty_thoughts=empty_thoughts)
+            assert len(data.rows) == data.report.kept == kept and data.report.num_dropped == 0
+
+
 def test_the_cache_tells_settings_apart(tokenizer, tmp_path) -> None:
     path, cache = tmp_path / "train.jsonl", str(tmp_path / "cache")
     path.write_text("".join(json.dumps(row) + "\n" for row in SOLUTIONS))

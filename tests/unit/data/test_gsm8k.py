@@ -77,5 +77,8 @@ def test_what_is_not_gsm8k_is_named(tmp_path) -> None:
     source.write_text('{"question": "q", "answer": "a #### 1"}\n{"question": "q", "answer": "no mark"}\n')
     with pytest.raises(ValueError, match=r"bad\.jsonl:2: '####'"):
         convert(source, tmp_path / "out.txt")
+    source.write_text('{"question": "q", "answer": "a #### 1"}\n' * 2)
+    with pytest.raises(ValueError, match=r"bad\.jsonl:1: neither this row nor any after it has an equation"):
+        convert(source, tmp_path / "out.txt")
     with pytest.raises(ValueError, match="empty_thoughts must be"):
         convert(source, tmp_path / "out.txt", empty_thoughts="maybe")
