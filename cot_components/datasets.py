@@ -92,7 +92,7 @@ class ReasoningDataset:
 
     def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
         """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row
-        id), and the other rows of their conversations. Rows that are memory-mapped stay so.
+        id), and the other rows of their conversations, though never all. Rows that are memory-mapped stay so.
 
         Raises:
             UserError: a share outside (0, 1), or a single row or conversation, which cannot be split.
@@ -105,7 +105,9 @@ class ReasoningDataset:
         conversations = np.asarray(self.rows.ids) & ~TURN_BITS
         held_out = conversations[np.argsort(row_keys(seed, -1, conversations), kind="stable")[:count]]
         keep = ~np.isin(conversations, held_out)
-        if not keep.any():
+        if not keep.any():  # the last one to be taken stays
+            keep = conversations == held_out[-1]
+        if keep.all():
             raise UserError("dataset_val: a single conversation cannot be split into training and validation data")
         return self._only(keep), self._only(~keep)
 

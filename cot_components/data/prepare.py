@@ -188,6 +188,10 @@ def _conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[i
 def _render(row_id: int, where: str, messages: Sequence[Message], chat: ChatFormat) -> _Job:
     if not messages:
         raise RowError("there is no assistant turn")
+    if row_id >= 1 << SOURCE_SHIFT:
+        raise RowError(
+            f"more than {TURN_BITS >> TURN_SHIFT} assistant turns before it, for whose numbers ids have no room"
+        )
     if messages[-1].weight == 0:
         raise RowError("the supervised turn has weight 0")
     turn = chat.turn(messages)

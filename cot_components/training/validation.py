@@ -11,6 +11,7 @@ from cot_components.clock import Clock
 from cot_components.config import build, walk
 from cot_components.data.plans import Plans
 from cot_components.datasets import ReasoningDataset
+from cot_components.errors import UserError
 from cot_components.training.loop import Trainer
 from cot_components.training.meters import StepMeter
 
@@ -29,6 +30,9 @@ def validation_data(
             `dataset` that differ.
         data: the training data, built.
         tokenizer: for building the validation data.
+
+    Raises:
+        UserError: a key of `dataset_val` that a named source of `dataset` states itself, so that it would not be read.
     """
     if dataset_val is None:
         return data, None
@@ -36,6 +40,13 @@ def validation_data(
         return data.split_off(float(dataset_val))
     differing = {"source": dataset_val} if isinstance(dataset_val, str) else dict(dataset_val)
     merged = {**dataset, **differing}
+    named = merged.get("source")
+    for name, source in named.items() if isinstance(named, Mapping) and "source" not in differing else ():
+        for key in differing.keys() & (source if isinstance(source, Mapping) else {}):
+            raise UserError(
+                f"dataset_val.{key} would not be read, because dataset.source.{name} has a {key} of its own; say in "
+                "dataset_val.source where the validation data are"
+            )
     walk({"dataset_val": merged}, {"dataset_val": ["tokenizer"]})
     return data, build(merged, tokenizer, where="dataset_val")
 

@@ -132,6 +132,16 @@ def test_validation_data(tokenizer, hub):
     assert len(validation_data(node, path, data, tokenizer)[1]) == 12
 
 
+def test_validation_data_are_not_those_that_a_source_names(tokenizer, hub):
+    """What a named source says itself goes first: its rows would be validation data, whatever dataset_val says."""
+    node = {"_component_": "cot_components.datasets.reasoning_dataset", "source": {"mine": str(hub)}}
+    assert len(validation_data(node, {"split": "test"}, None, tokenizer)[1]) == 12
+    node["source"]["other"] = {"source": str(hub), "split": "train"}
+    with pytest.raises(UserError, match=r"dataset_val\.split would not be read, because dataset\.source\.other has"):
+        validation_data(node, {"split": "test"}, None, tokenizer)
+    assert len(validation_data(node, {"split": "test", "source": str(hub)}, None, tokenizer)[1]) == 12
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -150,6 +160,11 @@ def test_validation_data(tokenizer, hub):
         ({"cache_dir": __file__}, "test_datasets.py is not a folder"),
         ({"too_long": "cut"}, "too_long must be one of"),
         ({"source": "generated_multiplication", "subset": "²"}, "subset must be the number of digits, got '²'"),
+        ({"source": "generated", "format": "messages"}, "source generated: format is not read"),
+        (
+            {"source": {"a": {"source": "generated", "columns": {"prompt": "q"}}}},
+            "source generated: columns is not read",
+        ),
     ],
 )
 def test_bad_settings(tokenizer, hub, settings, sentence):
@@ -179,9 +194,22 @@ def test_turns_of_a_conversation_are_held_out_together(tokenizer, tmp_path):
     conversations = [{int(i) & ~TURN_BITS for i in part.rows.ids} for part in parts]
     assert not conversations[0] & conversations[1] and len(conversations[0] | conversations[1]) == 16
     assert len(parts[1]) == 12, "a fifth of the rows, rounded up to whole conversations"
+    for share in (0.01, 0.3, 0.99):
+        two = data._only(np.isin(data.rows.ids & ~TURN_BITS, data.rows.ids[:6]) & (data.rows.ids != data.rows.ids[1]))
+        assert sorted(map(len, two.split_off(share))) == [2, 3], "of two conversations one is held out, one stays"
     one = data._only(data.rows.ids & ~TURN_BITS == data.rows.ids[0])
     with pytest.raises(UserError, match="a single conversation cannot be split"):
         one.split_off(0.5)
+
+
+def test_more_turns_than_an_id_can_number(tokenizer, tmp_path):
+    turns = [{"role": role, "content": f"{role} {i}"} for i in range(258) for role in ("user", "assistant")]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    read = lambda **options: reasoning_dataset(tokenizer, source=str(tmp_path / "talk.jsonl"), turns="each", **options)  # noqa: E731
+    with pytest.raises(UserError, match=r"talk\.jsonl:1, turn 256: more than 255 assistant turns before it"):
+        read()
+    data = read(strict=False)
+    assert len(data) == 256 and data.report.num_dropped == 2
 
 
 def test_the_cache_is_used_and_keyed(tokenizer, hub, tmp_path):
