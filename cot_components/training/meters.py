@@ -18,6 +18,8 @@ LOSS_ROLES = (Role.THOUGHT, Role.ANSWER, Role.CALL)
 
 
 ROLE_NAMES = tuple(role.label if role in LOSS_ROLES else "" for role in Role)
+CLASS_NAMES = (*CLASSES, *(f"class_{number}" for number in range(len(CLASSES), 256)))
+"""Of the values of the column `groups`, a byte; as many on every process, whichever classes its rows have."""
 
 
 class StepMeter:
@@ -25,7 +27,7 @@ class StepMeter:
 
     def __init__(self, device: torch.device) -> None:
         self._by_role = torch.zeros(2, len(Role), dtype=torch.float64, device=device)  # sum of nll, number of tokens
-        self._by_class = torch.zeros(2, len(CLASSES), dtype=torch.float64, device=device)  # likewise
+        self._by_class = torch.zeros(2, len(CLASS_NAMES), dtype=torch.float64, device=device)  # likewise
         self._totals = torch.zeros(2, dtype=torch.float64, device=device)  # objective, weighted nll
         self._blurred = torch.zeros(2, dtype=torch.float64, device=device)  # sum of nll, number of tokens
         self._measured_blurred = False
@@ -59,7 +61,7 @@ class StepMeter:
         objective, loss = summed[2].tolist()
         blurred, num_blurred = summed[3].tolist()
         measured = {"objective": objective / denominator, "loss": loss / denominator, "supervised_tokens": count}
-        for names, table in zip((ROLE_NAMES, CLASSES), summed, strict=False):
+        for names, table in zip((ROLE_NAMES, CLASS_NAMES), summed, strict=False):
             nll, tokens = table.view(2, -1).tolist()
             measured |= {f"loss_{name}": nll[i] / tokens[i] for i, name in enumerate(names) if name and tokens[i]}
         if self._measured_blurred and num_blurred:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cot_components.clock import Clock
 from cot_components.data.batches import Batches
 from cot_components.data.plans import Plans
 from cot_components.losses import sft
+from cot_components.losses.highlight import GroupSoftmax
 from cot_components.models.adapter import adapt
 from cot_components.training.distributed import World
 from cot_components.training.loop import NonFiniteError, Trainer, train, train_step
@@ -88,6 +90,18 @@ def test_the_step_is_the_mean_over_its_supervised_tokens():
     measured = train_step(trainer, step)
     assert measured["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert measured["supervised_tokens"] == len(losses)
+
+
+def test_each_of_three_classes_has_its_loss():
+    def classes(flat, clock):
+        return replace(flat, groups=(np.arange(len(flat.tokens)) % 3).astype(np.uint8))
+
+    trainer = make_trainer()
+    trainer.loss = sft(weight_rule=GroupSoftmax(tau=1.0, num_groups=3)).fused
+    step = Batches(ROWS, {"classes": classes}, pad_id=0)[Plans(LENGTHS, batch_size=4).plan(0)]
+    measured = train_step(trainer, step)
+    names = ("loss_boilerplate", "loss_reasoning", "loss_class_2")
+    assert all(measured[name] > 0 for name in names) and "loss_class_3" not in measured
 
 
 def test_a_step_without_supervised_tokens_is_skipped():
