@@ -99,7 +99,8 @@ def main(
         train(trainer, load_batches(swapped, plans, run), on_step=log.after_step)
         log.close()
 
-    made_of = {"base": base, "rows": data_key(swapped.rows), "optimizer": optimizer, "seed": seed, **steps}
+    made_of = {"base": base, "rows": data_key(swapped.rows), "model": model, "seed": seed, **steps}
+    made_of |= {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "clip_grad_norm": clip_grad_norm}
     if has_adapters(net):  # one pass over the data, adapters off and on
         tuned_model(net, run.output_dir, made_of, tune)
         scores = score(net, columns={"original": (base, adapters_off), "shuffled": (weights_hash(net), as_it_is)})

@@ -134,8 +134,14 @@ def test_a_folder_of_other_data_or_another_tuning_is_refused(hub, tmp_path):
     must(shad(hub, tmp_path, "output_dir=out"))
     other = user_error(shad(hub, tmp_path, "output_dir=out", "dataset.max_rows=23", "truth.max_rows=23"))
     assert "holds scores of another data; score into a new folder" in other
-    tuned = user_error(shad(hub, tmp_path, "output_dir=out", "optimizer.lr=1e-5"))
-    assert "shuffled.safetensors was tuned with another optimizer" in tuned and "name another output_dir" in tuned
+    settings = {
+        "optimizer": "optimizer.lr=1e-5",
+        "clip_grad_norm": "clip_grad_norm=0.5",
+        "model": "model.attn_dropout=0.5",
+    }
+    for name, override in settings.items():
+        tuned = user_error(shad(hub, tmp_path, "output_dir=out", override))
+        assert f"shuffled.safetensors was tuned with another {name}" in tuned and "name another output_dir" in tuned
 
 
 REAL = {
