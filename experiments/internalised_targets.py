@@ -28,10 +28,11 @@ STUDY = Study(
     name="internalised_targets",
     question="Can thoughts be internalised under another target?",
     about=__doc__,
-    answer="No claim yet, one seed: under DFT no product is right from the first removal on, with a floor on answers "
-    "many are.",
-    findings="Right at the end, without a step: 99 % with SFT, 0 % with DFT, 91 % with a floor of 0.5, 52 % with a "
-    "floor of 1. A likely reason: from random weights every token is improbable, and DFT weighs it so.",
+    answer="Not under DFT as it is, which gets no product right in any of three seeds; with a floor under its weight "
+    "on answers it ends where plain fine-tuning does, as far as three seeds can tell.",
+    findings="By seed plain fine-tuning ends at 99, 99 and 68 %, DFT at 0, 0 and 0 %, DFT with a floor of 0.5 at 91, "
+    "99 and 99 %, with a floor of 1 at 52, 98 and 95 %. A likely reason, not tested: from random weights every token "
+    "is improbable, and DFT weighs it so; a floor keeps the weight of an answer's tokens from vanishing.",
     effect=("accuracy", "dft", "2x2"),
     arms=tuple(ARMS),
     settings=("2x2",),
