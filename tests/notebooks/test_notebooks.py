@@ -65,6 +65,8 @@ def _check_outputs(notebook):
         assert not [output for output in cell.outputs if output.get("name") == "stderr"], cell.source
         for text in texts(cell):
             assert not PATHS.search(text) and not OUTSIDE.search(text) and " at 0x" not in text, text[:2000]
+        drawn = [output["data"] for output in cell.outputs if "<Figure" in output.get("data", {}).get("text/plain", "")]
+        assert all("image/png" in data for data in drawn), cell.source
         pictures += sum(
             "image/png" in output.get("data", {}) or "text/html" in output.get("data", {}) for output in cell.outputs
         )

@@ -183,6 +183,7 @@ def test_the_composition_runs(set_up):
 
 def test_the_first_commands_go_through(set_up):
     """As typed, one after another, but on fewer rows; `cot doctor` may find something here."""
+    (set_up / "my.yaml").unlink(missing_ok=True)
     (block,) = [block for block in blocks(PAGES[0]) if "cot doctor" in block]
     typed = [shlex.split(line, comments=True) for line in block.splitlines()]
     for program, *words in typed[:-1]:

@@ -63,6 +63,13 @@ def test_a_run_is_killed_when_a_path_appears(tmp_path, monkeypatch):
         notebook.tune_and_kill(tmp_path / "never", "a")
 
 
+def test_what_is_not_run_is_said_with_what_it_needs(capsys):
+    notebook.tune_if(False, "bt_sft", "--config", "bt_sft/qwen2_5_0_5B", 'dataset.columns={"a": "b"}')
+    first, then = capsys.readouterr().out.splitlines()
+    assert first.startswith("First: tune download Qwen/")
+    assert then.endswith('tune run bt_sft --config bt_sft/qwen2_5_0_5B \'dataset.columns={"a": "b"}\'')
+
+
 def test_a_study_is_shown_from_its_results_alone(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)

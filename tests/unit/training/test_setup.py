@@ -82,10 +82,10 @@ def test_adapters_cannot_learn_tags_whose_rows_are_not_trained():
 
 def test_prompts_are_read_before_the_first_step():
     data, seen = data_of([1, 2, 3]), []
-    data.chat = "chat"
+    data.chat = SimpleNamespace(tokenizer=SimpleNamespace(pad_id=0))
     answers = SimpleNamespace(prompts=lambda chat, max_seq_len: seen.append((chat, max_seq_len)))
     fit_rows(adapt(build("llama_tied")), data, None, answers=answers)
-    assert seen == [("chat", 64)]
+    assert seen == [(data.chat, 64)]
 
 
 def test_losses_that_cannot_train_here():

@@ -54,10 +54,21 @@ class Elements(HTMLParser):
         self._open = None
 
 
-def render(view, **options):
-    console = Console(file=io.StringIO(), width=100, **options)
+def render(view, width=100, **options):
+    console = Console(file=io.StringIO(), width=width, **options)
     console.print(view)
     return console.file.getvalue()
+
+
+def test_draws_stand_side_by_side_where_the_terminal_is_wide_enough():
+    """Three strips of 60 cells and the gaps between them take 186; what is said is the same."""
+    view = TokenView(BLURRED, decode_bytes)
+    for width, heads in ((186, 1), (185, 3)):
+        text = render(view, width=width)
+        assert all(len(line) <= width for line in text.splitlines())
+        lines = [line for line in text.splitlines() if line.startswith("row 7, ")]
+        assert len(lines) == heads and sum(line.count("row 7, ") for line in lines) == 3
+        assert text.count("supervised") == render(view).count("supervised")
 
 
 def test_the_page_holds_every_token_of_every_draw():
