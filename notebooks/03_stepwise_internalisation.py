@@ -203,8 +203,8 @@ whole = [logs / "icot_sft_quickstart", logs / "icot_sft_no_cot"]
 Image(plot_internalisation(whole, runs / "whole.png").read_bytes(), width=860)
 
 # %% [markdown]
-# Accuracy at the end of a stage goes up and down: 0.57 with all steps (after one epoch, still learning), 0.91 with one
-# token gone, 0.44 with two, 0.61 with five, 0.39 with six, 0.89 when the last has just gone, 0.99 five epochs later.
+# Accuracy at the end of a stage goes up and down: 0.57 with all steps (after one epoch, still learning), 0.93 with one
+# token gone, 0.49 with two, 0.63 with five, 0.43 with six, 0.83 when the last has just gone, 0.99 five epochs later.
 # And with three digits (`tune run icot_sft --config icot_sft/cpu_3x3`):
 
 # %%
