@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import cleandoc
 from pathlib import Path
 from textwrap import fill
@@ -134,13 +134,24 @@ def section(study: Study, *, tables: int | None = None, picture: bool = True) ->
 
 def _table(study: Study, cells: Sequence[Result], metric: str) -> str:
     """Arms by settings."""
-    lines = [
-        f"| {study.metrics[metric]}, by {study.setting_label} | " + " | ".join(study.settings) + " |",
-        "|---|" + "---|" * len(study.settings),
-    ]
-    for arm in study.arms:
-        shown = [_entry(study, cells, arm, setting, metric) for setting in study.settings]
-        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
+    corner = f"{study.metrics[metric]}, by {study.setting_label}"
+    return _grid(corner, study.arms, study.settings, lambda arm, setting: _entry(study, cells, arm, setting, metric))
+
+
+def _interactions(study: Study, cells: Sequence[Result], metric: str) -> str:
+    """Combined arms by settings."""
+
+    def entry(arm: str, setting: str) -> str:
+        difference, seeds = interaction(study, cells, arm, setting, metric)
+        return _spell_difference(study, metric, difference) if seeds else ""
+
+    corner = f"{study.metrics[metric]}: beyond the sum of the two"
+    return _grid(corner, list(study.combined), study.settings, entry)
+
+
+def _grid(corner: str, arms: Sequence[str], settings: Sequence[str], entry: Callable[[str, str], str]) -> str:
+    lines = [f"| {corner} | " + " | ".join(settings) + " |", "|---|" + "---|" * len(settings)]
+    lines += [f"| {arm} | " + " | ".join(entry(arm, setting) for setting in settings) + " |" for arm in arms]
     return "\n".join(lines) + "\n"
 
 
@@ -161,16 +172,3 @@ def _entry(study: Study, cells: Sequence[Result], arm: str, setting: str, metric
 def _spell_difference(study: Study, metric: str, difference: tuple[float, float]) -> str:
     told = spell(study, metric, difference, sign=True).removesuffix(" %")
     return f"**{told}**" if is_clear(difference) else told
-
-
-def _interactions(study: Study, cells: Sequence[Result], metric: str) -> str:
-    """Combined arms by settings."""
-    lines = [
-        f"| {study.metrics[metric]}: beyond the sum of the two | " + " | ".join(study.settings) + " |",
-        "|---|" + "---|" * len(study.settings),
-    ]
-    for arm in study.combined:
-        found = [interaction(study, cells, arm, setting, metric) for setting in study.settings]
-        shown = [_spell_difference(study, metric, difference) if seeds else "" for difference, seeds in found]
-        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
