@@ -75,7 +75,7 @@ quickstart-rft: tiny
 		wait $$plain || { cat $(RUNS)/rft_sft.txt; exit 1; }
 	@$(BIN)/cot compare $(RUNS)/rft_sft $(RUNS)/rft_quickstart
 
-# A study behind the README's figures; what has a file under experiments/results is not run again.
+# A study behind the README's figures; what has a line under experiments/results is not run again.
 evidence: tiny
 	@$(BIN)/python -m experiments $(STUDY)
 

@@ -1,11 +1,15 @@
 """Does blurring help, and when? Plain SFT against BT-SFT of every strength and kind, at equal updates.
 
-Clean and small start from random weights: 400 steps of 32 rows, on 3,200 traces or on 640 (memorisation). A third of
-what `make quickstart` trains: arms still differ there. Two adapt a model that has had a third of it, too, and solves
-most tasks in thoughts of its own, in 100 steps on 3,200 traces: slips, some with a wrong step, or foreign, all told by
-another teacher. Products are another task, from random weights: two-digit multiplication, whose thoughts have nothing
-but figures. Token and span say what is blurred, the number how much of a thought; fixed is one mask for all epochs.
-Distinct wordings: the share of sampled thoughts whose wording, numbers and names taken out, no earlier one has.
+| setting | starts from | trains on |
+|---|---|---|
+| clean | random weights | 400 steps of 32 rows from 3,200 traces: a third of `make quickstart`: arms still differ |
+| small | random weights | as many steps from 640 traces (memorisation) |
+| slips, adapted | a model that solves most tasks | 100 steps from 3,200 traces, some with a wrong step |
+| foreign, adapted | the same model | 100 steps from 3,200 traces, all told by another teacher |
+| products | random weights | two-digit multiplication, whose thoughts have nothing but figures |
+
+Token and span say what is blurred, the number how much of a thought; fixed is one mask for all epochs. Distinct
+wordings: the share of sampled thoughts whose wording, numbers and names taken out, no earlier one has.
 """
 
 from __future__ import annotations
@@ -107,8 +111,8 @@ STUDY = Study(
     "half and four fifths blurred, that of thoughts after plain fine-tuning 0.17; with all of a thought blurred it is "
     "13.7, and hardly a thought is written. Sampled thoughts become more diverse with a fixed blur of few rows (+8 +- "
     "2 points of distinct wordings) and with four fifths of many rows blurred (+6 +- 2); nothing else is clear. On "
-    "products (three seeds) a fifth costs nothing clear (+2 +- 17) and half 54 to 58. Whether a large pretrained "
-    "model gains is not shown. (With one epoch a fixed blur is the redrawn one.)",
+    "products a fifth costs nothing clear (-3 +- 12) and half 51 to 58. Whether a large pretrained model gains is not "
+    "shown. (With one epoch a fixed blur is the redrawn one.)",
     about=__doc__,
     effect=("answer_accuracy", "token 0.2", "clean"),
     arms=tuple(ARMS),

@@ -1,4 +1,4 @@
-"""RFT against plain fine-tuning, fixed weights, a way of Rho-1 and a format rule: held-out calls after equal updates.
+"""RFT against plain fine-tuning, fixed weights, a variant of Rho-1, a format rule: held-out calls after equal updates.
 
 Fixed 0.7 gives the two classes 0.3 and 0.7 of the weight. Rho-1 (arXiv 2404.07965) is here with scores made once before
 training, where the paper scores every batch anew. The format rule finds boilerplate by a pattern. Seeds draw the base
@@ -98,10 +98,10 @@ STUDY = Study(
     findings="The format rule, which finds boilerplate by a pattern, loses less on calls than RFT does with one fixed "
     "phrase (+0.010 +- 0.003 nats above plain fine-tuning, RFT +0.019 +- 0.007) and gains where RFT loses, on answers "
     "(-0.05 +- 0.02 and -0.16 +- 0.02 nats; RFT +0.05 +- 0.03 and +0.16 +- 0.03). Fixed weights lose more than RFT; "
-    "Rho-1 with fixed scores, whose dropped tokens drift, ends with no call right. Differences in accuracy are clear "
-    "only for these two and a fixed phrase: base models of different seeds differ by as much (63 to 100 % after plain "
-    "fine-tuning). A likely reason, not tested: the base can copy already, what it lacks after 30 updates is the "
-    "format, and RFT takes weight from its tokens.",
+    "Rho-1 with fixed scores, which leaves tokens untrained that then get worse, ends with no call right. Accuracy "
+    "differs clearly only for these two with a fixed phrase: base models of different seeds differ by as much (63 to "
+    "100 % after plain fine-tuning). A likely reason, not tested: the base can copy already, what it lacks after 30 "
+    "updates is the format, and RFT takes weight from its tokens.",
     about=__doc__,
     effect=("val_loss_call", "rft", "1"),
     arms=tuple(ARMS),

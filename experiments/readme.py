@@ -28,11 +28,11 @@ from experiments.study import (
 README = Path(__file__).with_name("README.md")
 HEAD = """# What each method does, measured
 
-Tables, effects and figures are made by `python -m experiments` of one line per cell, an arm in a setting with a seed
-(`results/STUDY.jsonl`); answers and findings are written from them. First row: mean and half the width of the 95 %
-interval over seeds (Student's t). Other rows: mean and, in brackets, the difference from the first row over the seeds
-that both have, with its interval; **bold** where that excludes zero. Where there is no difference at all, one in twenty
-is bold by chance. Differences are what the figures show; an interval may reach beyond 0 or 100 %, values cannot.
+Tables, effects and figures come from `results/STUDY.jsonl`, one line per cell: an arm in a setting with a seed; answers
+and findings are written from them. First row: mean and half the width of the 95 % interval over seeds (Student's t).
+Other rows: mean and, in brackets, the difference from the first row over the seeds that both have, with its interval;
+**bold** where that excludes zero. Where there is no difference at all, one in twenty is bold by chance. Differences are
+what the figures show; an interval may reach beyond 0 or 100 %, values cannot.
 
     make evidence STUDY=blur            # runs what is missing; delete a line, or results/blur.jsonl, to measure it anew
     python -m experiments               # runs nothing: all figures and this page anew

@@ -91,7 +91,8 @@ def sizes() -> dict[str, Any]:
 
 def table(models: dict[str, Any], *, tokens: int = 16_384) -> str:
     """GiB per GPU for 1, 8 and 64 GPUs, with and without activation checkpointing, in Markdown."""
-    lines = ["| model | GPUs | states | gathered | loss | layers, kept | total | layers, checkpointed | total |"]
+    activations = "activations, kept | total | activations, checkpointed | total"
+    lines = [f"| model | GPUs | states | gathered | loss | {activations} |"]
     lines.append("|---" * 9 + "|")
     for name, model in models.items():
         for world_size in (1, 8, 64):
