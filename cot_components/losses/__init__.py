@@ -2,7 +2,6 @@
 
 from cot_components.losses.checks import supervised_rows
 from cot_components.losses.dense import dense_loss, induced_target
-from cot_components.losses.highlight import GroupShares, GroupSoftmax
 from cot_components.losses.huggingface import hf_loss
 from cot_components.losses.loss import Loss, preset
 from cot_components.losses.presets import (
@@ -24,6 +23,7 @@ from cot_components.losses.presets import (
 )
 from cot_components.losses.target import Target, row_losses
 from cot_components.losses.types import Head, LossOutput, Pairs, Reference, TopK
+from cot_components.losses.weight_rules import GroupShares, GroupSoftmax
 
 __all__ = [
     "GroupShares",

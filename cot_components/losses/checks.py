@@ -19,7 +19,17 @@ MAX_WEIGHT = 1e4
 
 
 def require(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
-    """Raise unless `value` is a finite number from `low` to `high`; with `above`, `low` itself is refused too."""
+    """Make sure that a setting is a finite number from `low` to `high`.
+
+    Args:
+        name: how the error calls it.
+        value: what was given.
+        low, high: the range, ends included; `high` infinite is none.
+        above: refuse `low` itself, too.
+
+    Raises:
+        UserError: no number, NaN, infinite or out of range; names the setting, the range and the value.
+    """
     is_number = isinstance(value, (int, float)) and math.isfinite(value)
     if is_number and value <= high and (value > low if above else value >= low):
         return
@@ -63,13 +73,21 @@ def supervised_rows(
 
 
 def check_tokens(name: str, rows: Tensor, num_tokens: int) -> None:
-    """`rows` is `[num_tokens, something]`."""
+    """Make sure that `rows` is `[num_tokens, width]`, of any width.
+
+    Raises:
+        UserError: another shape; `name` says what has it.
+    """
     if rows.dim() != 2 or len(rows) != num_tokens:
         raise UserError(f"{name} must be [{num_tokens} tokens, width], got the shape {list(rows.shape)}")
 
 
 def check_batch(hidden: Tensor, labels: Tensor, weights: Tensor | None, columns: Mapping[str, Tensor] | None) -> None:
-    """Every per-token input has one entry per row of `hidden [N, d]` (or logits `[N, V]`)."""
+    """Make sure that every per-token input is `[N]`, one entry per row of `hidden` `[N, d]` (or logits `[N, V]`).
+
+    Raises:
+        UserError: `hidden` has not two dimensions, or labels, weights or a column have another shape than `[N]`.
+    """
     if hidden.dim() != 2:
         raise UserError(f"hidden states or logits must be [tokens, width], got the shape {list(hidden.shape)}")
     for name, column in {"labels": labels, "weights": weights, **(columns or {})}.items():
@@ -78,7 +96,12 @@ def check_batch(hidden: Tensor, labels: Tensor, weights: Tensor | None, columns:
 
 
 def check_pairs(pairs: Pairs) -> None:
-    """`[(x [n, d_i], W [V, d_i]), ...]` of one dtype and one vocabulary, with whole (not sharded) weights."""
+    """Make sure that head pairs fit: `[(x [n, d_i], W [V, d_i]), ...]` of one `V`, each of one dtype, weights whole.
+
+    Raises:
+        UserError: a sharded weight, shapes that do not fit, parts with different vocabularies, an `x` of another dtype
+            than its weight.
+    """
     vocab_size = pairs[0][1].shape[0]
     for x, weight in pairs:
         if hasattr(weight, "full_tensor"):
@@ -92,6 +115,11 @@ def check_pairs(pairs: Pairs) -> None:
 
 
 def check_vocabulary(student: int, reference: int) -> None:
+    """Make sure that student and reference have vocabularies of one size, given in tokens.
+
+    Raises:
+        UserError: the sizes differ.
+    """
     if student != reference:
         raise UserError(
             f"the reference has a vocabulary of {reference} and the student one of {student}; they must share it"
@@ -101,7 +129,17 @@ def check_vocabulary(student: int, reference: int) -> None:
 def check_needs(
     name: str, needs: Iterable[str], columns: Mapping[str, Tensor] | None, reference: object, hint: str = ""
 ) -> None:
-    """Everything a loss's rules read is there."""
+    """Make sure that everything a loss reads is there.
+
+    Args:
+        name: how the error calls the loss.
+        needs: `reference`, and names of columns.
+        columns, reference: what the loss was called with.
+        hint: put at the end of the error: what to do instead.
+
+    Raises:
+        UserError: the reference or a column is missing.
+    """
     given = columns or {}
     for need in needs:
         if need == "reference":
@@ -115,6 +153,11 @@ def check_needs(
 
 
 def check_topk(top: TopK, num_tokens: int) -> None:
+    """Make sure that a `TopK` is about `N = num_tokens` tokens: ids `[N, k]`, logp `[N, k]`, tail `[N]`.
+
+    Raises:
+        UserError: another shape of one of them.
+    """
     fits = top.ids.shape == top.logp.shape and top.ids.dim() == 2 and top.tail.dim() == 1
     if not fits or len(top.ids) != num_tokens or len(top.tail) != num_tokens:
         shapes = f"ids {list(top.ids.shape)}, logp {list(top.logp.shape)}, tail {list(top.tail.shape)}"

@@ -22,6 +22,11 @@ def dense_loss(
     """`imitate * nll + follow * CE(r, p)` of every token, `[n]`, by autograd on whole logits `[n, V]`.
 
     Its gradient is the loss's; its value differs from the published one by terms that have no gradient. No floors.
+
+    Args:
+        loss: made by a preset, or from a `Target` of your own.
+        logits: `[n, V]`; labels: int64 `[n]`, every one a token.
+        columns: name to `[n]`; reference: logits `[n, V]`. Both only where the loss reads them.
     """
     logp = logits.log_softmax(-1)
     nll = -logp.gather(1, labels[:, None]).squeeze(1)
@@ -32,15 +37,16 @@ def dense_loss(
 
 
 def induced_target(loss: Callable[..., Any], logits: Tensor, labels: Tensor, **more: Any) -> Tensor:
-    """The distribution `Q = p - dL/dz` that any differentiable token loss pulls to, `[n, V]`, by autograd.
+    """The target `Q = p - dL/dz` that any differentiable token loss pulls to, `[n, V]`, by autograd.
+
+    Its entries sum to 1 for every loss of softmax outputs, but can leave [0, 1]. What it is for a `Target`:
+    `losses.target`.
 
     Args:
         loss: called on one token at a time as `loss(logits [1, V], labels [1], **more)`, whatever its reduction:
             `F.cross_entropy`, one of ours, or its `from_logits` with a reference.
-        logits: `[n, V]`; labels: `[n]`.
-        more: passed on; a tensor with one entry per token is cut to the token.
-
-    Entries can leave [0, 1] where the loss's scale is not 1; they sum to 1 for every loss of softmax outputs.
+        logits: `[n, V]`; labels: int64 `[n]`.
+        more: passed on; tensors, also those in a mapping, have one entry per token and are cut to the token.
     """
     rows = []
     for token in range(len(labels)):
@@ -53,6 +59,7 @@ def induced_target(loss: Callable[..., Any], logits: Tensor, labels: Tensor, **m
 
 
 def _of_token(value: Any, token: int) -> Any:
+    """An argument cut to one token; what is neither tensor nor mapping stays as it is."""
     if isinstance(value, Tensor):
         return value[token : token + 1]
     if isinstance(value, Mapping):

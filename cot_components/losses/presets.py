@@ -1,7 +1,12 @@
 """Published token losses as members of the target family: two pulls, an alternative, and the value the paper prints.
 
 `loss._component_=cot_components.losses.dft` names one in a config, of a stock torchtune recipe or of this project.
-Besides its own settings each takes those of `Loss` (`floor`, `weight_rule`, `chunk_rows`, ...).
+Besides its own settings each takes those of `Loss` (`floor`, `weight_rule`, `chunk_rows`, ...). Every preset raises
+`UserError` when a setting is out of range.
+
+In the formulas `p` is the probability of the observed token, and inside `CE` and `KL` the student's distribution;
+`reference` and `teacher` are the distribution of the second model that the loss is called with. What multiplies `nll`,
+`CE` or `KL` is detached, and so is the first argument of the latter two. Other names are those of the settings.
 """
 
 from __future__ import annotations
@@ -20,22 +25,27 @@ from cot_components.losses.target import Target
 
 
 def probability(p: Tensor) -> Tensor:
+    """The probability itself."""
     return p
 
 
 def power(p: Tensor, *, exponent: float) -> Tensor:
+    """p^exponent."""
     return p**exponent
 
 
 def uncertainty(p: Tensor) -> Tensor:
+    """p * (1 - p): at most 1/4, where p is 1/2; 0 at both ends."""
     return p * (1.0 - p)
 
 
 def doubt(p: Tensor) -> Tensor:
+    """1 - p: what the observed token leaves to the others."""
     return 1.0 - p
 
 
 def above(p: Tensor, *, threshold: float) -> Tensor:
+    """1 where p is above the threshold, else 0."""
     return (p > threshold).to(p.dtype)
 
 
@@ -61,14 +71,17 @@ def unclipped_ratio(p: Tensor, old_logp: Tensor, *, epsilon: float) -> Tensor:
 
 
 def uniform(logits: Tensor) -> Tensor:
+    """The same probability 1 / V for every token, `[1, 1]`."""
     return logits.new_full((1, 1), 1.0 / logits.shape[-1])
 
 
 def other_model(reference: Tensor) -> Tensor:
+    """The reference model's distribution."""
     return reference.softmax(-1)
 
 
 def tempered(logits: Tensor, *, temperature: float) -> Tensor:
+    """The student's distribution at another temperature; below 1 it is sharper."""
     return (logits / temperature).softmax(-1)
 
 
@@ -77,14 +90,16 @@ def guided(logits: Tensor, reference: Tensor, *, eta: float) -> Tensor:
     return torch.lerp(logits, reference, eta).softmax(-1)
 
 
-# Published values that are not imitate * nll + follow * divergence.
+# Published values [n] that are not imitate * nll + follow * divergence.
 
 
 def beyond_log_value(p: Tensor, *, exponent: float) -> Tensor:
+    """(1 - p^exponent) / exponent."""
     return (1.0 - p**exponent) / exponent
 
 
 def clipped_ratio_value(p: Tensor, old_logp: Tensor, *, epsilon: float) -> Tensor:
+    """-min(p / p_old, 1 + epsilon)."""
     return -(p * torch.exp(-old_logp)).clamp(max=1.0 + epsilon)
 
 
@@ -93,20 +108,24 @@ def clipped_ratio_value(p: Tensor, old_logp: Tensor, *, epsilon: float) -> Tenso
 
 @preset
 def sft() -> Target:
-    """Plain supervised fine-tuning: negative log-likelihood; Q is the observed token."""
+    """Plain supervised fine-tuning: nll, the negative log-likelihood. Its target is the observed token."""
     return Target(imitate=1.0)
 
 
 @preset
 def label_smoothing(*, smoothing: float = 0.1) -> Target:
-    """(1 - l) * nll + l * CE(uniform, p); the uniform part includes the observed token."""
+    """(1 - smoothing) * nll + smoothing * CE(uniform, p); the uniform part includes the observed token.
+
+    Args:
+        smoothing: share of the uniform distribution, 0 to 1.
+    """
     require("smoothing", smoothing, 0.0, 1.0)
     return Target(imitate=1.0 - smoothing, follow=smoothing, alternative=uniform)
 
 
 @preset
 def dft() -> Target:
-    """Dynamic fine-tuning, arXiv 2508.05629: p * nll, p detached.
+    """Dynamic fine-tuning, arXiv 2508.05629: p * nll.
 
     A token's value is at most 1/e, so learning rates and clipping norms found for SFT mean something else here.
     """
@@ -115,7 +134,11 @@ def dft() -> Target:
 
 @preset
 def beyond_log(*, exponent: float = 1.0) -> Target:
-    """(1 - p^a) / a: nll as a goes to 0, and the gradient of DFT at a = 1."""
+    """(1 - p^exponent) / exponent: nll as the exponent goes to 0, and the gradient of DFT where it is 1.
+
+    Args:
+        exponent: above 0.
+    """
     require("exponent", exponent, 0.0, above=True)
     rule = partial(power, exponent=exponent)
     return Target(imitate=rule, value=partial(beyond_log_value, exponent=exponent))
@@ -123,21 +146,29 @@ def beyond_log(*, exponent: float = 1.0) -> Target:
 
 @preset
 def profit(*, threshold: float) -> Target:
-    """ProFiT: nll on tokens with probability above the threshold, nothing on the others."""
+    """ProFiT: nll on tokens with probability above the threshold, nothing on the others.
+
+    Args:
+        threshold: a probability, 0 to 1.
+    """
     require("threshold", threshold, 0.0, 1.0)
     return Target(imitate=partial(above, threshold=threshold))
 
 
 @preset
 def eaft(*, k: int = 20) -> Target:
-    """Entropy-adaptive fine-tuning: nll times the entropy of the k most likely tokens, renormalised, over log k."""
+    """Entropy-adaptive fine-tuning: nll times the entropy of the k most likely tokens, renormalised, over log k.
+
+    Args:
+        k: at least 2; a smaller vocabulary is taken whole.
+    """
     require("k", k, 2)
     return Target(imitate=partial(top_entropy, k=k))
 
 
 @preset
 def chord_phi() -> Target:
-    """The phi of CHORD, p * (1 - p) * nll: neither what is known nor what is out of reach.
+    """The phi of CHORD, arXiv 2508.11408: p * (1 - p) * nll, neither what is known nor what is out of reach.
 
     Published as one term beside GRPO; alone, as here, it was not measured.
     """
@@ -146,9 +177,14 @@ def chord_phi() -> Target:
 
 @preset
 def otr(*, temperature: float = 1.3, penalty: float = -0.1) -> Target:
-    """One-token rollout in expectation, without sampling: reward 1 for the observed token, `penalty` for any other.
+    """One-token rollout, arXiv 2509.26313, in expectation: what the paper samples is summed over the vocabulary.
 
-    The tokens would be drawn at `temperature`; at temperature 1 it is DFT times (1 - penalty).
+    With q the student at `temperature`: (1 - penalty) * q(observed) * nll + penalty * CE(q, p). At temperature 1 its
+    gradient is that of DFT times (1 - penalty).
+
+    Args:
+        temperature: at which tokens would be drawn, above 0.
+        penalty: reward of any token but the observed one, whose reward is 1; any number.
     """
     require("temperature", temperature, 0.0, above=True)
     imitate = partial(tempered_probability, temperature=temperature, factor=1.0 - penalty)
@@ -157,27 +193,41 @@ def otr(*, temperature: float = 1.3, penalty: float = -0.1) -> Target:
 
 @preset
 def sft_kl(*, kl_weight: float) -> Target:
-    """nll + l * KL(reference, p)."""
+    """nll + kl_weight * KL(reference, p).
+
+    Args:
+        kl_weight: at least 0.
+    """
     require("kl_weight", kl_weight, 0.0)
     return Target(imitate=1.0, follow=kl_weight, alternative=other_model, divergence="kl")
 
 
 @preset
 def asft(*, kl_weight: float = 0.05) -> Target:
-    """Anchored SFT: DFT + l * KL(reference, p). A token the model finds impossible is led to the reference."""
+    """Anchored SFT, arXiv 2509.23753: p * nll + kl_weight * KL(reference, p).
+
+    A token the model finds impossible is led to the reference.
+
+    Args:
+        kl_weight: at least 0.
+    """
     require("kl_weight", kl_weight, 0.0)
     return Target(imitate=probability, follow=kl_weight, alternative=other_model, divergence="kl")
 
 
 @preset
 def distill() -> Target:
-    """Cross-entropy to a teacher; the observed token is not looked at."""
+    """CE(teacher, p); the observed token is not looked at."""
     return Target(imitate=0.0, follow=1.0, alternative=other_model)
 
 
 @preset
 def hybrid_distill(*, teacher_weight: float) -> Target:
-    """(1 - l) * nll + l * KL(teacher, p)."""
+    """(1 - teacher_weight) * nll + teacher_weight * KL(teacher, p).
+
+    Args:
+        teacher_weight: 0 to 1.
+    """
     require("teacher_weight", teacher_weight, 0.0, 1.0)
     return Target(imitate=1.0 - teacher_weight, follow=teacher_weight, alternative=other_model, divergence="kl")
 
@@ -186,7 +236,10 @@ def hybrid_distill(*, teacher_weight: float) -> Target:
 def psft(*, epsilon: float = 0.2) -> Target:
     """Proximal SFT: -min(r, clip(r, 1 - epsilon, 1 + epsilon)) with r = p / p_old.
 
-    Needs the column `old_logp`: log-probability of the observed token under the old policy.
+    Needs the column `old_logp`: log-probability of the observed token under the old policy, in nats.
+
+    Args:
+        epsilon: at least 0; a token whose r is above 1 + epsilon has no gradient. The lower bound never binds.
     """
     require("epsilon", epsilon, 0.0)
     return Target(
@@ -196,9 +249,13 @@ def psft(*, epsilon: float = 0.2) -> Target:
 
 @preset
 def target_sft(*, eta: float) -> Target:
-    """Target-SFT, arXiv 2606.11189: trust p in the observed token, the rest goes to p^(1 - eta) * teacher^eta.
+    """Target-SFT, arXiv 2606.11189: p * nll + (1 - p) * CE(guided, p).
 
+    `guided` is the student's distribution to the power 1 - eta times the teacher's to the power eta, normalised.
     At eta = 0 the gradient is that of DFT. The published eta is not known, hence no default.
+
+    Args:
+        eta: the teacher's share in the guided distribution, 0 to 1.
     """
     require("eta", eta, 0.0, 1.0)
     return Target(imitate=probability, follow=doubt, alternative=partial(guided, eta=eta))
@@ -206,6 +263,13 @@ def target_sft(*, eta: float) -> Target:
 
 @preset
 def gem(*, beta: float = 0.7) -> Target:
-    """GEM: nll - CE(q, p), q the student at temperature beta. Pushes away from q: s is 0, and Q can be negative."""
+    """GEM: nll - CE(q, p), q the student at temperature beta.
+
+    It pushes away from q as much as it pulls to the observed token e: the induced target is p + e - q, whose entries
+    can leave [0, 1].
+
+    Args:
+        beta: temperature, above 0.
+    """
     require("beta", beta, 0.0, above=True)
     return Target(imitate=1.0, follow=-1.0, alternative=partial(tempered, temperature=beta))

@@ -3,17 +3,24 @@
 With `p` the student's probabilities, `e` the one-hot observed token and `r` an alternative distribution, all members
 have the gradient
 
-    dL/dz = imitate * (p - e) + follow * (p - r)  =  s * (p - Q),    Q = a * e + (1 - a) * r
+    dL/dz = imitate * (p - e) + follow * (p - r)  =  s * (p - M),    M = a * e + (1 - a) * r
 
-so the scale is `s = imitate + follow` and the trust in the observed token `a = imitate / s`. An alternative equal to
-`p` (the student itself) pulls nowhere: it needs no `r` and has `follow = 0`. `imitate`, `follow` and `r` are read off
-the detached model: a target is something to move toward, not something that moves. (Undetached, DFT would push the
-observed token down wherever its probability is below 1/e.)
+so the scale is `s = imitate + follow`, and the mixture `M` trusts the observed token by `a = imitate / s`. The induced
+target, which `induced_target` finds for any loss, is
+
+    Q = p - dL/dz  =  p + imitate * (e - p) + follow * (r - p)  =  (1 - s) * p + s * M
+
+It is `M` only where `s` is 1. Where `s` is 0 (`gem`) there is no `M`, only `Q`. `Q` always sums to 1; its entries can
+leave [0, 1] where `s` is above 1 or a pull is negative.
+
+An alternative equal to `p` (the student itself) pulls nowhere: it needs no `r` and has `follow = 0`. `imitate`,
+`follow` and `r` are read off the detached model: a target is something to move toward, not something that moves.
+(Undetached, DFT would push the observed token down wherever its probability is below 1/e.)
 
 Rules (`imitate`, `follow`, `alternative`, `value`) are plain functions, and the names of their positional parameters
-say what they read: `p` [n] probability of the observed token, `nll` [n], `logits` [n, V] up to a constant per row,
-`reference` [n, V] logits of the reference model; any other name is a column of the batch, one value per target token.
-Settings are keyword-only, bound with `functools.partial`.
+say what they read: `p` [n] probability of the observed token, `nll` [n] in nats, `logits` [n, V] up to a constant per
+row, `reference` [n, V] logits of the reference model; any other name is a column of the batch, one value per target
+token. Settings are keyword-only, bound with `functools.partial`.
 """
 
 from __future__ import annotations
@@ -50,6 +57,7 @@ class Target:
     alternative: rule giving the distribution `r`, `[n, V]` or broadcastable to it; None is the student itself
     divergence:  the alternative's published term, cross-entropy `ce(r, p)` or `kl(r, p)`; their gradient is one
     value:       rule giving the published value `[n]` where it is not `imitate * nll + follow * divergence`
+    reads:       what each of the four rules reads, by its name here; found, not set
     """
 
     imitate: Rule | float
@@ -92,8 +100,8 @@ def row_losses(
         labels, weights: `[n]`; columns: name to `[n]`; reference: logits `[n, V]` or `TopK` of the same rows.
 
     Returns:
-        weight * published value `[n]`, nll `[n]`, and weight * d value / d logits `[n, V]` in the dtype of `logits`
-        (None unless wanted).
+        weight * published value `[n]`, nll in nats `[n]`, and weight * d value / d logits `[n, V]` in the dtype of
+        `logits` (None unless wanted).
     """
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     z = z.sub_(z.amax(-1, keepdim=True))
@@ -136,11 +144,12 @@ def _pulls(target: Target, known: Mapping[str, Tensor], floors: Floors) -> tuple
 
 
 def _column(pull: Tensor | float, like: Tensor) -> Tensor:
+    """A pull as `[n]`, constant or not."""
     return pull if isinstance(pull, Tensor) else torch.full_like(like, pull)
 
 
 def _divergence(r: Tensor, known: Mapping[str, Tensor], kind: str) -> Tensor:
-    """Cross-entropy or KL divergence from `r` to the student, `[n]`."""
+    """Cross-entropy or KL divergence from `r` to the student, in nats, `[n]`."""
     z = known["logits"]
     r = r.expand_as(z)
     cross_entropy = torch.logsumexp(z, -1) - torch.linalg.vecdot(r, z)

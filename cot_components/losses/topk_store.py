@@ -44,6 +44,7 @@ class TopKWriter:
         folder: made if absent.
         k: tokens kept per position; vocab_size: of the teacher.
         tokenizer, data: hashes of what the token ids mean and of the rows they come from.
+        teacher: hash of the model that the rows come from, where there is one.
         rows_per_part: rows that are lost at most when the process dies.
 
     Raises:
@@ -51,11 +52,20 @@ class TopKWriter:
     """
 
     def __init__(
-        self, folder: str | Path, *, k: int, vocab_size: int, tokenizer: str, data: str, rows_per_part: int = 256
+        self,
+        folder: str | Path,
+        *,
+        k: int,
+        vocab_size: int,
+        tokenizer: str,
+        data: str,
+        teacher: str | None = None,
+        rows_per_part: int = 256,
     ) -> None:
         require("k", k, 1, vocab_size)
         self.folder, self.rows_per_part = Path(folder), rows_per_part
         header = {"version": VERSION, "k": k, "vocab_size": vocab_size, "tokenizer": tokenizer, "data": data}
+        header |= {"teacher": teacher} if teacher else {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cot_components import losses
 from cot_components.errors import UserError
 from cot_components.losses import GroupShares, GroupSoftmax
-from cot_components.losses.highlight import number_samples
+from cot_components.losses.weight_rules import number_samples
 
 
 def slow_weights(nll: list[float], groups: list[int], sample: list[int], tau: float) -> list[float]:
