@@ -20,6 +20,9 @@ from cot_components.errors import UserError
 REMOVE_ALL = 2**31 - 1
 """The stage at which every thought is removed whole, however long."""
 
+FINEST = 10**6
+"""`per_epoch` is taken as a fraction with at most this denominator."""
+
 LARGEST_OFFSET = 99
 """The released script draws offsets from 0..99 and puts the rest of the probability on 99."""
 
@@ -76,10 +79,10 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.ticks_per_epoch < 1:
             raise UserError(f"curriculum: an epoch must have at least 1 step, got {self.ticks_per_epoch}")
-        if not 0 <= self.per_epoch < float("inf"):
-            raise UserError(f"curriculum: per_epoch must be a number from 0, got {self.per_epoch}")
-        if self.start != "all" and (isinstance(self.start, str) or self.start < 0):
-            raise UserError(f"curriculum: start must be a number from 0, or 'all', got {self.start!r}")
+        if not (self.per_epoch == 0 or 1 / FINEST <= self.per_epoch < float("inf")):
+            raise UserError(f"curriculum: per_epoch must be 0 or a number from {1 / FINEST:g}, got {self.per_epoch}")
+        if self.start != "all" and (isinstance(self.start, str) or not 0 <= self.start <= REMOVE_ALL):
+            raise UserError(f"curriculum: start must be a number from 0 to {REMOVE_ALL}, or 'all', got {self.start!r}")
         if self.pretrain_epochs < 0:
             raise UserError(f"curriculum: pretrain_epochs must not be negative, got {self.pretrain_epochs}")
         if self.remove_all_from is not None and self.remove_all_from < 1:
@@ -95,7 +98,7 @@ class Schedule:
     @property
     def _ticks_per_unit(self) -> Fraction:
         """Ticks between two removals; a whole number where the pace is rounded."""
-        exact = self.ticks_per_epoch / Fraction(self.per_epoch).limit_denominator(10**6)
+        exact = self.ticks_per_epoch / Fraction(self.per_epoch).limit_denominator(FINEST)
         return exact if self.pace == "exact" else Fraction(round(exact))
 
     def stage(self, clock: Clock) -> int:
@@ -107,7 +110,8 @@ class Schedule:
             return self.start
         elapsed = self.tick(clock) - self.pretrain_epochs * self.ticks_per_epoch
         stage = self.start + (int(elapsed // self._ticks_per_unit) if self.per_epoch else 0)
-        return REMOVE_ALL if self.remove_all_from is not None and stage >= self.remove_all_from else stage
+        all_from = REMOVE_ALL if self.remove_all_from is None else min(self.remove_all_from, REMOVE_ALL)
+        return REMOVE_ALL if stage >= all_from else stage
 
     def removes(self, clock: Clock) -> bool:
         """Whether the schedule is running: after the pretraining epochs."""

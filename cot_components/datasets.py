@@ -3,7 +3,7 @@ used."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from cot_components.clock import Clock, row_keys
-from cot_components.config import COMPONENT, build, walk
+from cot_components.config import COMPONENT, build, nearest, walk
 from cot_components.data.batches import Batches, Transform
 from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport
+from cot_components.data.flat import Flat, index_in_row
 from cot_components.data.prepare import TURN_BITS, RowSettings, prepare_rows
 from cot_components.data.segments import Tags
 from cot_components.data.sources import Source, read_sources
@@ -32,7 +33,8 @@ class ReasoningDataset:
     """Encoded rows with the transforms that answer "present?" and "counted?" for them.
 
     Our recipes take batches from `batches()`, which knows the epoch. Other loops index it: `dataset[i]` is a mapping
-    with `tokens`, `labels` (aligned with the tokens, not shifted), `weights`, `roles` and `id`.
+    with `tokens`, `labels` (aligned with the tokens, not shifted), `weights`, `roles` and `id`. Rows that the
+    transforms leave without a label are not among these: such loops divide by the labels of a batch.
 
     rows:       encoded rows of all sources
     shares:     `(first_row, last_row, weight)` per source, see `Plans.shares`
@@ -65,30 +67,49 @@ class ReasoningDataset:
         return Batches(self.rows, self.transforms, self.chat.tokenizer.pad_id, pad_multiple, packed_tokens)
 
     def __len__(self) -> int:
-        self._refuse_transforms_that_need_the_epoch()
-        return len(self.rows)
+        return len(self._labelled)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        self._refuse_transforms_that_need_the_epoch()
-        if not -len(self.rows) <= index < len(self.rows):
-            raise IndexError(f"row {index} of {len(self.rows)}")
-        flat = self.rows.flat([index % len(self.rows)])
-        for transform in self.transforms.values():
-            flat = transform(flat, Clock(0, 0))
-        labels = np.where(flat.weights == 0, IGNORE, flat.labels)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        flat, labels = self._without_epoch([self._labelled[index]])
         sample = {"tokens": flat.tokens, "labels": labels, "weights": flat.weights, "roles": flat.roles}
         return {name: values.tolist() for name, values in sample.items()} | {"id": int(flat.ids[0])}
 
-    def _refuse_transforms_that_need_the_epoch(self) -> None:
-        if self._needing_epoch:
-            raise UserError(
-                f"dataset.transforms.{self._needing_epoch[0]} changes from epoch to epoch, but a loop that indexes the "
-                "data set tells it no epoch; set redraw: once, or train with a recipe of cot-components"
-            )
+    def _without_epoch(self, indices: Sequence[int] | np.ndarray) -> tuple[Flat, np.ndarray]:
+        """These rows as other loops see them, and their labels `[N]`, `IGNORE` where the weight is 0."""
+        flat = self.rows.flat(indices)
+        for transform in self.transforms.values():
+            flat = transform(flat, Clock(0, 0))
+        return flat, np.where(flat.weights == 0, IGNORE, flat.labels)
 
     @cached_property
-    def _needing_epoch(self) -> list[str]:
-        return [name for name, transform in self.transforms.items() if getattr(transform, "needs_epoch", False)]
+    def _labelled(self) -> np.ndarray:
+        """Rows that other loops can learn from, int64: those with a label on a token that has one before it."""
+        self._refuse_what_needs_an_epoch()
+        rows = np.arange(len(self.rows))
+        counts = [np.zeros(0, dtype=np.int64)]
+        for some in np.array_split(rows, -(-len(rows) // 1024) or 1):
+            flat, labels = self._without_epoch(some)
+            learnt = (labels != IGNORE) & (index_in_row(flat) > 0)
+            counts.append(np.diff(np.concatenate([[0], np.cumsum(learnt)])[flat.row_start]))
+        labelled = np.flatnonzero(np.concatenate(counts))
+        if len(rows) and not len(labelled):
+            raise UserError("dataset.transforms: no row has a label left, so there is nothing to train on")
+        return labelled
+
+    def _refuse_what_needs_an_epoch(self) -> None:
+        needing = [name for name, transform in self.transforms.items() if getattr(transform, "needs_epoch", False)]
+        if needing:
+            raise UserError(
+                f"dataset.transforms.{needing[0]} changes from epoch to epoch, but a loop that indexes the data set "
+                "tells it no epoch; set redraw: once, or train with a recipe of cot-components"
+            )
+        if any(weight != 1 for _, _, weight in self.shares):
+            raise UserError(
+                "dataset.source: a weight says how often rows come in an epoch, but a loop that indexes the data set "
+                "takes each once; remove it, or train with a recipe of cot-components"
+            )
 
     def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
         """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row
@@ -200,8 +221,11 @@ def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
     """Named transforms, in order; null leaves one out.
 
     Raises:
-        UserError: a node that names no component; see `config.walk`.
+        UserError: a name that is no text, a node that names no component; see `config.walk`.
     """
+    for name in nodes or {}:
+        if not isinstance(name, str):
+            raise UserError(f"dataset.transforms.{name}: a name must be text{nearest(name, ()) or ', in quotes'}")
     chosen = {name: node for name, node in (nodes or {}).items() if node is not None}
     walk(chosen, where="dataset.transforms")
     built = {name: build(node, where=f"dataset.transforms.{name}") for name, node in chosen.items()}
@@ -225,7 +249,8 @@ def chat_format(
     """
     unknown = set(tags or {}) - {"open", "close"}
     if unknown:
-        raise UserError(f"unknown key 'dataset.tags.{min(unknown)}'; valid: close, open")
+        key = min(unknown, key=str)
+        raise UserError(f"unknown key 'dataset.tags.{key}'{nearest(key, ('open', 'close'))}")
     text, spelled = as_text_tokenizer(tokenizer), Tags(**(tags or {}))
     chosen = load_template(template, text)
     return ChatFormat(with_tag_tokens(text, spelled) if tags_as == "token" else text, chosen, spelled)

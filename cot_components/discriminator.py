@@ -59,6 +59,14 @@ def derange(ids: np.ndarray, outputs: Sequence[bytes], *, seed: int = 0) -> np.n
 
     None gets an output equal to its own either, unless more than half of all are equal. Rows stand in the order of a
     hash of (seed, id), equal outputs side by side, and everything moves on by the largest number of equal ones.
+
+    Args:
+        ids: row ids, int64 `[n]`.
+        outputs: the output of each row as bytes, `n` of them; they are only compared.
+        seed: seed of the order.
+
+    Raises:
+        UserError: fewer than two rows.
     """
     if len(ids) < 2:
         raise UserError(f"outputs cannot be shuffled among {len(ids)} rows")
@@ -80,8 +88,14 @@ def shuffle_outputs(
     Roles, counters and weights move with the output; ids stay with the prompt. Rows longer than `max_seq_len` lose
     the end of their output, and are left out where their prompt alone is that long.
 
+    Args:
+        rows: all rows of the data set.
+        indices: rows to shuffle among themselves, `[n]`.
+        seed: seed of the order.
+        max_seq_len: longest row in tokens, None for no limit.
+
     Raises:
-        UserError: fewer than two rows.
+        UserError: fewer than two rows, or no prompt shorter than `max_seq_len`.
     """
     indices = np.asarray(indices, dtype=np.int64)
     starts, ends = rows.row_start[indices], rows.row_start[indices + 1]
@@ -110,12 +124,17 @@ def _output_start(rows: Rows, start: int, end: int) -> int:
 
 
 def loss_difference(original: np.ndarray, shuffled: np.ndarray) -> np.ndarray:
-    """`LD = l_shuffled - l_original` in nats; NaN where a token has no score."""
+    """`LD = l_shuffled - l_original` of every token, float32 `[N]`, in nats; NaN where a token has no score."""
     return np.asarray(shuffled, dtype=np.float32) - np.asarray(original, dtype=np.float32)
 
 
 def classify(original: np.ndarray, shuffled: np.ndarray, *, threshold: float = 0.0) -> np.ndarray:
-    """REASONING where LD is above the threshold, BOILERPLATE elsewhere (also at tokens without a score); uint8."""
+    """REASONING where LD is above the threshold, BOILERPLATE elsewhere (also at tokens without a score), uint8 `[N]`.
+
+    Args:
+        original, shuffled: losses `[N]` under the model before and after, in nats; NaN without a score.
+        threshold: in nats.
+    """
     return np.where(loss_difference(original, shuffled) > threshold, REASONING, BOILERPLATE).astype(np.uint8)
 
 
@@ -188,7 +207,8 @@ def phrases(
     """The most boilerplate-like and the most reasoning-like texts: runs of tokens on one side of LD = 0.
 
     Args:
-        difference: LD of every token, `[N]`, NaN where it has none.
+        difference: LD of every token in nats, `[N]`, NaN where it has none.
+        decode: token ids to text.
         most: how many of each.
         max_tokens: longer runs are cut into pieces of this many tokens.
         at_least: occurrences a text must have to be listed.

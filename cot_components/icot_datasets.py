@@ -54,8 +54,9 @@ def icot_dataset(
         empty_thoughts: `keep` or `drop` the rows whose thought is empty; with `equations`, solutions without any.
         step_end: text that ends a step of a thought, for removal by step; step lists are joined with it (a line break
             where nothing is said).
-        max_seq_len: tokens per row before anything is removed; a longer row is a bad row (see `strict`). The transform
-            `cot_components.transforms.Cap` limits rows after removal.
+        max_seq_len: tokens per row before anything is removed; a longer row is a bad row (see `strict`). None takes the
+            tokenizer's own limit, if it has one. The transform `cot_components.transforms.Cap` limits rows after
+            removal.
         strict, max_dropped, transforms, cache_dir: see `cot_components.datasets.reasoning_dataset`.
 
     Raises:
@@ -70,6 +71,7 @@ def icot_dataset(
         raise UserError(f"dataset.thoughts must be 'as_is' or 'equations', got {thoughts!r}")
     chat = ICoTFormat(as_text_tokenizer(tokenizer), step_end)
     place = Source(source=source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
+    limit = max_seq_len if max_seq_len is not None else getattr(tokenizer, "max_seq_len", None)
     choose = choose_empty if thoughts == "as_is" else with_equations
 
     def read(report: DropReport) -> Iterable[Trace]:
@@ -84,7 +86,7 @@ def icot_dataset(
     prepared = prepare_rows(
         read,
         chat,  # type: ignore[arg-type]
-        RowSettings(max_seq_len=max_seq_len),
+        RowSettings(max_seq_len=limit),
         strict=strict,
         max_dropped=max_dropped,
         cache_dir=Path(cache_dir) if cache_dir else None,
@@ -115,10 +117,13 @@ def multiplication_dataset(
         transforms: see `cot_components.datasets.reasoning_dataset`.
 
     Raises:
-        UserError: no pair left to draw, a bad line in an excluded file, a tokenizer that merges digits.
+        UserError: a setting out of range, no pair left to draw, a bad line in an excluded file, a tokenizer that merges
+            digits.
     """
     if num_rows < 1:
         raise UserError(f"dataset.num_rows must be at least 1, got {num_rows}")
+    if seed < 0:
+        raise UserError(f"dataset.seed must not be negative, got {seed}")
     chat = ICoTFormat(as_text_tokenizer(tokenizer))
     excluded = [_operands(path, num_digits) for path in exclude]
     a, b = draw_operands(num_digits, num_rows, seed=seed, split=split, exclude=excluded)

@@ -9,9 +9,9 @@ In a config (the recipe supplies plans and rows):
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +44,8 @@ class Internalisation:
     reset_optimizer: bool = True
 
     def applied_to(self, data: ReasoningDataset, *, smoothing: bool = True) -> ReasoningDataset:
-        """The data set with the removal in front of its other transforms; held-out data goes without offsets.
+        """The data set with the removal in front of its other transforms, but for those that look up a row's tokens as
+        they were encoded (`needs_whole_rows`); held-out data goes without offsets.
 
         Raises:
             UserError: one of its transforms has the name of the curriculum's, `remove`.
@@ -52,7 +53,8 @@ class Internalisation:
         if "remove" in data.transforms:
             raise UserError("dataset.transforms.remove has the name of the curriculum's own transform; rename it")
         remove = self.remove if smoothing else self.remove.without_offsets()
-        return replace(data, transforms={"remove": remove, **data.transforms})
+        first = {name: t for name, t in data.transforms.items() if getattr(t, "needs_whole_rows", False)}
+        return replace(data, transforms={**first, "remove": remove, **data.transforms})
 
     def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
         """Make sure that what the run is measured on is not what it trains on, and can be measured.
@@ -117,7 +119,7 @@ class Internalisation:
             if number in chosen
         }
 
-    @cached_property
+    @functools.cached_property
     def _longest(self) -> int:
         return int(self.units.max(initial=0))
 
@@ -200,42 +202,7 @@ def _count_micro_batches(plans: Plans) -> dict[str, Any]:
     return {"ticks_per_epoch": per_epoch, "tick": MicroBatchTick(plans.steps_per_epoch, per_step, per_epoch)}
 
 
-def reference(
-    plans: Plans,
-    rows: Rows,
-    step_ends: Sequence[int] = (),
-    *,
-    per_epoch: float = 8.0,
-    start: int | Literal["all"] = 0,
-    pretrain_epochs: int = 0,
-    remove_all_from: int | None = None,
-    smoothing: float = 4.0,
-    side: Side = "left",
-    keep_position: bool = False,
-    reset_optimizer: bool = True,
-    partial: bool = False,
-    seed: int = 0,
-) -> Internalisation:
-    """`stepwise` with the released script's behaviour: time in micro-batches, one token every
-    `round(micro-batches per epoch / per_epoch)` of them.
-
-    Raises:
-        UserError: as `stepwise` does.
-    """
-    return stepwise(
-        plans,
-        rows,
-        step_ends,
-        per_epoch=per_epoch,
-        start=start,
-        pretrain_epochs=pretrain_epochs,
-        remove_all_from=remove_all_from,
-        smoothing=smoothing,
-        side=side,
-        keep_position=keep_position,
-        reset_optimizer=reset_optimizer,
-        partial=partial,
-        seed=seed,
-        count="micro_batch",
-        pace="rounded",
-    )
+reference = functools.partial(stepwise, count="micro_batch", pace="rounded")
+"""`stepwise` with the released script's behaviour: time in micro-batches, one token every
+`round(micro-batches per epoch / per_epoch)` of them. Takes the same settings.
+"""

@@ -11,10 +11,9 @@ The split goes by a hash of the call (tool, person, number), whatever the format
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from cot_components.data.agent_formats import (
     format_writer,
 )
 from cot_components.data.calls import Call, canonical_calls
+from cot_components.data.held_out import Split, new_draws, split_of_text
 from cot_components.data.pieces import decode_pieces
 from cot_components.data.prepare import TURN_SHIFT
 from cot_components.data.scores import scored_tokens
@@ -38,12 +38,7 @@ from cot_components.data.store import Rows
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
 
-Split = Literal["train", "held_out"]
 Option = TypeVar("Option")
-
-HELD_OUT_ONE_IN = 10
-PATIENCE = 10_000
-"""Draws in a row that bring no new dialogue before the corpus counts as used up."""
 
 PHRASE_WORDS = tuple(
     tuple(words.split())
@@ -76,8 +71,7 @@ class Dialogue:
 
 def split_of(call: Call) -> Split:
     """The split a call belongs to."""
-    digest = hashlib.blake2b(canonical_calls([call]).encode(), digest_size=8).digest()
-    return "held_out" if int.from_bytes(digest, "little") % HELD_OUT_ONE_IN == 0 else "train"
+    return split_of_text(canonical_calls([call]))
 
 
 def make_dialogues(
@@ -94,6 +88,9 @@ def make_dialogues(
     Deterministic; a longer list starts with the shorter. Another diversity changes phrases alone.
 
     Args:
+        split: `train` or `held_out`.
+        count: how many, at least 0.
+        seed: seed of all draws.
         formats: names in `FORMATS`, or `drawn`, whose layout is another in every dialogue.
         diversity: words to choose from at each place of a phrase, 1 to 24; up to 4 no two formats share a word.
         report: whether the tool's result and a report of it follow.
@@ -121,22 +118,24 @@ def _stream(name: str, *, split: Split, seed: int, diversity: int, report: bool)
         np.random.default_rng([seed, get_args(Split).index(split), place, purpose]) for purpose in range(3)
     )
     write = format_writer(name, layouts)
-    seen: set[str] = set()
-    misses = 0
-    while misses < PATIENCE:
+
+    def draw() -> tuple[Call, str, int]:
+        """A call, a request for it and a result."""
         tool, who = _pick(requests, tuple(REQUESTS)), _pick(requests, PEOPLE)
         num, wording = int(requests.integers(NUMBERS.start, NUMBERS.stop)), _pick(requests, (0, 1))
         result = int(requests.integers(NUMBERS.start, NUMBERS.stop))
-        call, request = Call(tool, {"who": who, "num": num}), REQUESTS[tool][wording].format(who=who, num=num)
-        if split_of(call) != split or request in seen:
-            misses += 1
-            continue
-        misses = 0
-        seen.add(request)
+        return Call(tool, {"who": who, "num": num}), REQUESTS[tool][wording].format(who=who, num=num), result
+
+    draws = new_draws(
+        draw,
+        wanted=lambda drawn: split_of(drawn[0]) == split,
+        name=lambda drawn: drawn[1],
+        used_up=lambda n: f"format '{name}' has only about {n} {split} dialogues; ask for fewer or add formats",
+    )
+    for call, request, result in draws:
         output = write(_phrase(words, place, diversity), call)
         told = (Piece(f"{_phrase(words, place, diversity)} "), Piece(str(result), NUMBER_TEXTS), Piece("."))
         yield Dialogue(name, request, output, call, f'{{"code": {result}}}', told if report else ())
-    raise UserError(f"format '{name}' has only about {len(seen)} {split} dialogues; ask for fewer or add formats")
 
 
 def _pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
@@ -213,6 +212,14 @@ def true_groups(rows: Rows, dialogues: Sequence[Dialogue], decode: Callable[[lis
 
     A token is reasoning if one of its characters is. `rows` come from `as_traces(dialogues)`, in any order, one turn
     or `turns: each`; the end-of-turn token is boilerplate.
+
+    Args:
+        rows: the encoded dialogues, `N` tokens in all.
+        dialogues: what they were made of; a row's id says which is its own.
+        decode: token ids to text.
+
+    Raises:
+        UserError: a row whose id is none of the dialogues, or whose text is not that of its dialogue.
     """
     groups = np.zeros(len(rows.tokens), dtype=np.uint8)
     scored = scored_tokens(rows)
@@ -252,6 +259,6 @@ def agent_truth(
     """The true classes of rows of the source `generated_agents`, uint8 `[N]`; settings as those of the data set.
 
     Raises:
-        UserError: the rows are not these dialogues.
+        UserError: the rows are not these dialogues; a setting that `agent_dialogues` refuses.
     """
     return true_groups(rows, agent_dialogues(split, max_rows, subset), decode)

@@ -12,6 +12,7 @@
 
 Tools of a column `tools` are written into the system prompt. Results (roles tool, observation, function, ...) are turns
 of their own and never supervised. What follows the assistant's last turn of a trace with calls is left out.
+A turn with calls both in its text and beside it is refused.
 `<tool_call>` in the text is a call where the trace is an agent's: it has tools or results, a prompt names the tag, or
 the turn ends in the closing one. Elsewhere it is text.
 """
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from cot_components.data.arrow import without_nulls
 from cot_components.data.calls import (
     CALL_CLOSE,
     CALL_OPEN,
@@ -33,7 +35,9 @@ from cot_components.data.calls import (
     as_call,
     as_calls,
     canonical_calls,
+    holds_call,
     write_calls,
+    write_json,
 )
 from cot_components.data.errors import RowError
 from cot_components.data.messages import Content, Fields, Message, as_text
@@ -59,6 +63,8 @@ def turn_content(turn: Mapping[str, Any], name: str, role: str, text_key: str) -
     if not calls:
         return as_text(turn[text_key], where), ""
     text = "" if turn[text_key] is None else as_text(turn[text_key], where)
+    if holds_call(text):
+        raise RowError("tool calls stand both in the text of a turn and beside it")
     written = as_text(write_calls(calls), "a tool call")
     return (f"{text}\n{written}" if text.strip() else written), TAGGED
 
@@ -116,7 +122,7 @@ def tool_lines(tools: Any) -> list[str]:
         return []
     if not isinstance(tools, list | tuple):
         raise RowError("'tools' is not a list", f"it is {type(tools).__name__}")
-    return [tool if isinstance(tool, str) else json.dumps(tool, ensure_ascii=False) for tool in tools]
+    return [tool if isinstance(tool, str) else write_json(tool, "a tool") for tool in without_nulls(tools)]
 
 
 def _with_tools(messages: tuple[Message, ...], listed: list[str]) -> tuple[Message, ...]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from cot_components.data.arrow import without_nulls
 from cot_components.data.errors import RowError
+from cot_components.data.strict_json import strict_decoder
 
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
@@ -26,10 +28,6 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise RowError("a tool call is not JSON", f"{name} is not JSON")
-
-
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -37,7 +35,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+_DECODER = strict_decoder(lambda what: RowError("a tool call is not JSON", what), pairs=_unique_keys)
 
 
 def decode_json(text: str, start: int = 0) -> tuple[Any, int]:
@@ -64,6 +62,7 @@ def parse_json(text: str) -> Any:
 
 def as_call(value: Any) -> Call:
     """The call an object stands for. Raises RowError."""
+    value = without_nulls(value)
     if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
         value = value["function"]
     if not isinstance(value, Mapping):
@@ -91,14 +90,35 @@ def as_calls(value: Any) -> list[Call]:
     return calls
 
 
+def holds_call(text: str) -> bool:
+    """Whether a tag in the text opens a call that can be read; a text may well name the tag alone."""
+    start = text.find(CALL_OPEN)
+    while start >= 0:
+        try:
+            read_tagged(text, start)
+        except RowError:
+            start = text.find(CALL_OPEN, start + 1)
+        else:
+            return True
+    return False
+
+
+def write_json(value: Any, what: str, *, sort_keys: bool = False) -> str:
+    """One line of JSON. Raises RowError, saying `what` it is, for a date, bytes, NaN: data need not come from JSON."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RowError(f"{what} cannot be written as JSON", str(error)) from None
+
+
 def call_json(call: Call) -> str:
-    """One line of JSON with the keys `name` and `arguments`, arguments in their own order."""
-    return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+    """One line of JSON with the keys `name` and `arguments`, arguments in their own order. Raises RowError."""
+    return write_json({"name": call.name, "arguments": call.arguments}, "a tool call")
 
 
 def canonical_calls(calls: Iterable[Call]) -> str:
     """One line of JSON that is the same for the same calls, whatever their order and that of their arguments."""
-    lines = sorted(json.dumps(call._asdict(), ensure_ascii=False, sort_keys=True) for call in calls)
+    lines = sorted(write_json(call._asdict(), "a tool call", sort_keys=True) for call in calls)
     return f"[{', '.join(lines)}]"
 
 

@@ -7,6 +7,18 @@ from dataclasses import dataclass, field
 from cot_components.errors import UserError
 
 
+def one_line(error: Exception) -> str:
+    """What an error from below says, on one line that can be read."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def check_max_dropped(share: float) -> None:
+    """Raise UserError unless this is a share of the rows."""
+    if not 0 <= share <= 1:
+        raise UserError(f"dataset.max_dropped must be a share from 0 to 1, got {share:g}; 0.05 is 5 %")
+
+
 class RowError(UserError):
     """A row whose meaning is not certain, before anyone has said where it stands.
 
@@ -85,6 +97,7 @@ class DropReport:
 
     def check(self, max_dropped_share: float) -> None:
         """Raise UserError when nothing is left, or when more than this share (0 to 1) of the rows was dropped."""
+        check_max_dropped(max_dropped_share)
         if self.kept > 0 and self.num_dropped <= max_dropped_share * self.read:
             return
         worst = "; ".join(f"{len(places)} x {reason} (first: {places[0]})" for reason, places in self.commonest()[:3])

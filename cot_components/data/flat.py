@@ -11,7 +11,13 @@ from cot_components.roles import IGNORE, SUPERVISED_ROLES
 
 
 class Ragged(Protocol):
-    """Tokens of several rows end to end: a `Flat`, or all `store.Rows` of a data set."""
+    """`N` tokens of `B` rows end to end: a `Flat`, or all `store.Rows` of a data set.
+
+    tokens:    `[N]`, int64 in a `Flat`, int32 in `Rows`
+    roles:     uint8 `[N]`, values of `Role`
+    counters:  int32 `[N]`, index of a thought token inside the row's thoughts, -1 elsewhere
+    row_start: int64 `[B + 1]`; row `b` is `[row_start[b] : row_start[b + 1]]`
+    """
 
     @property
     def tokens(self) -> np.ndarray: ...
@@ -66,9 +72,11 @@ class Flat:
         return np.repeat(np.arange(len(self.ids)), self.lengths)
 
     def with_labels(self, labels: np.ndarray) -> Flat:
+        """A copy with these labels, int64 `[N]`."""
         return replace(self, labels=labels)
 
     def with_weights(self, weights: np.ndarray) -> Flat:
+        """A copy with these weights, float32 `[N]`."""
         return replace(self, weights=weights)
 
 
@@ -86,5 +94,5 @@ def is_supervised(roles: np.ndarray) -> np.ndarray:
 
 
 def initial_labels(tokens: np.ndarray, roles: np.ndarray) -> np.ndarray:
-    """Plain SFT labels: every token of a supervised role, `IGNORE` elsewhere."""
+    """Plain SFT labels: every token of a supervised role, `IGNORE` elsewhere; int64 `[N]`."""
     return np.where(is_supervised(roles), tokens, IGNORE).astype(np.int64)

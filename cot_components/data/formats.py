@@ -200,14 +200,18 @@ FORMATS = {
 
 
 def check_format(name: str, columns: Mapping[str, str]) -> None:
-    """Raise UserError for an unknown format, or for a mapped field that no format, or not the named one, has."""
+    """Raise UserError for an unknown format, for a mapped field that no format, or not the named one, has, and for a
+    column whose name is no text.
+    """
     if name != "auto" and name not in FORMATS:
         raise UserError(f"unknown format {name!r}{nearest(name, ['auto', *FORMATS])}")
     formats = FORMATS.values() if name == "auto" else [FORMATS[name]]
     known = {key for format in formats for key in (*format.required, *format.optional)}
-    for key in columns:
+    for key, column in columns.items():
         if key not in known:
             raise UserError(f"columns: format {name!r} has no field {key!r}{nearest(key, known)}")
+        if not isinstance(column, str):
+            raise UserError(f"columns.{key} must be the name of a column, got {column!r}")
 
 
 def detect(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:

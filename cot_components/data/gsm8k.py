@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,8 @@ def with_equations(
     traces: Iterable[Trace], *, empty_thoughts: EmptyThoughts = "keep", report: DropReport | None = None
 ) -> Iterator[Trace]:
     """Traces of the official data set (format `gsm8k`) with equations for thoughts; ids stay as they are.
+
+    A trace with no thought beside its answer stays as it is.
 
     Raises:
         UserError: see `choose_empty`; no solution has an equation.
@@ -63,7 +66,10 @@ def _equations_of(traces: Iterable[Trace]) -> Iterator[Trace]:
     first, found = None, False
     for trace in traces:
         *before, last = trace.messages
-        thought = equations(last.thought or "")
+        if last.thought is None:  # it may stand inside the answer, which `ICoTFormat` refuses
+            yield trace
+            continue
+        thought = equations(last.thought)
         first, found = first or trace.where, found or bool(thought)
         yield replace(trace, messages=(*before, replace(last, thought=thought)))
     if first and not found:
@@ -97,14 +103,23 @@ def convert(source: str | Path, target: str | Path, *, empty_thoughts: EmptyThou
     return len(lines)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert one file; returns the exit code: 0, or 2 after an error that the user can mend."""
     parser = argparse.ArgumentParser(description="Official GSM8K to lines `question||equations #### answer`.")
     parser.add_argument("source", help="train.jsonl or test.jsonl")
     parser.add_argument("target", help="file to write")
     parser.add_argument("--empty-thoughts", choices=["keep", "drop"], default="keep", help="rows without any equation")
-    arguments = parser.parse_args()
-    print(convert(arguments.source, arguments.target, empty_thoughts=arguments.empty_thoughts), "lines")
+    arguments = parser.parse_args(argv)
+    try:
+        print(convert(arguments.source, arguments.target, empty_thoughts=arguments.empty_thoughts), "lines")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {arguments.target}: {error.strerror or error}", file=sys.stderr)
+    else:
+        return 0
+    return 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

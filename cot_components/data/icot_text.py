@@ -154,7 +154,7 @@ def read_step_lists(
     """
     try:
         rows = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # lists nested thousands deep
         raise TraceError(str(path), "not a readable JSON file", str(error).splitlines()[0]) from None
     if not isinstance(rows, list) or not rows:
         raise TraceError(str(path), "not a list of rows")

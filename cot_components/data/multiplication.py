@@ -11,21 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from cot_components.clock import draw_bits, row_keys
 from cot_components.data.encode import EncodedRow, encode_turns
 from cot_components.data.errors import TraceError
+from cot_components.data.held_out import HELD_OUT_ONE_IN, Split
 from cot_components.data.icot_text import ICoTFormat
 from cot_components.data.store import Rows
-from cot_components.data.traces import Message, Trace
+from cot_components.data.traces import Message, Trace, find_source, unreadable
 from cot_components.errors import UserError
-
-Split = Literal["train", "held_out"]
-HELD_OUT_ONE_IN = 10
-"""One in so many operand pairs is held out whatever the seed; `a * b` and `b * a` are one pair."""
 
 SPLIT_SEED = 2405_14838
 
@@ -60,7 +56,7 @@ def draw_operands(
     """Uniform pairs of numbers with exactly `num_digits` digits, drawn with repetition.
 
     Args:
-        split: `held_out` are the pairs no training set of any seed contains; see `HELD_OUT_ONE_IN`.
+        split: `held_out` are the pairs no training set of any seed contains; `a * b` and `b * a` are one pair.
         exclude: operands (as `read_operands` returns them) whose pairs are left out too, in either order.
 
     Returns:
@@ -207,14 +203,15 @@ def read_operands(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Operands of a file of lines, as digits least significant first, uint8 `[R, K]` each.
 
     Raises:
-        UserError: no such file.
+        UserError: no such file, or one that cannot be read.
         TraceError: a line that is not a multiplication, or of another number of digits than the first; names file:line.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    found_path = find_source(path)
+    if found_path is None or not found_path.is_file():
         raise UserError(f"{path}: no such file")
+    path = found_path
     pairs: list[tuple[str, str]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         found = _LINE.fullmatch(line.strip())
@@ -227,6 +224,15 @@ def read_operands(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise TraceError(str(path), "there are no rows")
     first, second = (_digits(texts) for texts in zip(*pairs, strict=True))
     return first, second
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except UnicodeDecodeError as error:
+        raise TraceError(f"{path}:{error.object.count(10, 0, error.start) + 1}", "not UTF-8") from None
 
 
 def _fault(line: str) -> str:

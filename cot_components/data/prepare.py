@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from cot_components.data.chat import ChatFormat, Part
 from cot_components.data.encode import ENCODER_VERSION, EncodedRow, check_exact, encode_turns, fit
-from cot_components.data.errors import DropReport, RowError
+from cot_components.data.errors import DropReport, RowError, check_max_dropped
 from cot_components.data.flat import is_supervised
 from cot_components.data.store import SOURCE_SHIFT, Rows, read_rows, write_rows
 from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.traces import Message, Trace
+from cot_components.data.traces import Message, Trace, find_source, unreadable
 from cot_components.errors import UserError
 
 TURN_SHIFT = 40
@@ -78,8 +78,9 @@ def prepare_rows(
     cache_dir:   folder for encoded rows, keyed by data, chat format, settings and ENCODER_VERSION; None: in memory
     data_key:    what stands for the data in that key (`source_key`); None: the traces are read and hashed
 
-    Raises UserError for a bad row when strict, and when too many rows, or all, are dropped.
+    Raises UserError for a bad row when strict, when too many rows, or all, are dropped, for a share beyond 0 to 1.
     """
+    check_max_dropped(max_dropped)
     settings = settings or RowSettings()
     report = DropReport()
     if cache_dir is None:
@@ -148,15 +149,22 @@ def hash_traces(traces: Iterable[Trace]) -> str:
 
 
 def source_key(source: str | Path, **options: object) -> str | None:
-    """sha256 over a local file, or all files of a local folder, and the reader's options; None for anything else."""
-    path = Path(source).expanduser()
-    if not path.exists():
+    """sha256 over a local file and its kind, or all files of a local folder and their names, and the reader's options.
+
+    None for anything else. Raises UserError for a file that cannot be read.
+    """
+    path = find_source(source)
+    if path is None:
         return None
     digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
     for file in [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file()):
-        digest.update(f"\n{file.relative_to(path)}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        name = path.suffix if file == path else file.relative_to(path)
+        digest.update(f"\n{name}\n".encode())
+        try:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise unreadable(file, error) from None
     return digest.hexdigest()
 
 

@@ -107,6 +107,13 @@ class Scores:
             )
         return index
 
+    def fingerprint(self, *names: str) -> str:
+        """sha256 over these columns: other scores, other training."""
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(np.ascontiguousarray(self.column(name)).data)
+        return digest.hexdigest()
+
     @cached_property
     def _order(self) -> np.ndarray:
         return np.argsort(self.ids, kind="stable")

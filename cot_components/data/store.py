@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -99,7 +101,7 @@ class Rows:
 
     @staticmethod
     def of(rows: Sequence[EncodedRow], ids: Sequence[int]) -> Rows:
-        """Rows in memory."""
+        """Encoded rows and their ids, one each, as rows in memory."""
         columns = {
             name: np.concatenate([np.empty(0, kind), *(getattr(row, name) for row in rows)]).astype(kind, copy=False)
             for name, kind in PER_TOKEN.items()
@@ -130,6 +132,13 @@ def select_mapped(rows: Rows, indices: np.ndarray) -> Rows:
     """`rows.select(indices)`, of memory-mapped rows memory-mapped again: the selection is kept beside their folder.
 
     Rows that are in memory stay there.
+
+    Args:
+        rows: in memory, or from `read_rows`.
+        indices: int64 `[n]`, in the order wanted.
+
+    Raises:
+        UserError: the selection cannot be written beside the folder, or not be read back from there.
     """
     if not isinstance(rows.tokens, np.memmap):
         return rows.select(indices)
@@ -163,14 +172,41 @@ def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any])
         _stream_columns(unfinished, parts)
         meta = {"checksums": {name: _checksum(unfinished / f"{name}.npy") for name in COLUMNS}, "about": describe()}
         (unfinished / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-        if read_rows(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)  # damaged or partial
-            with contextlib.suppress(OSError):  # another process has just put its own there
-                unfinished.rename(folder)
+        _put(unfinished, folder)
     except OSError as error:  # the disk is full
         raise _unwritable(folder.parent, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _put(finished: Path, folder: Path) -> None:
+    """Give a finished folder its name, unless a sound one has it. Only a damaged one is ever taken away."""
+    with contextlib.suppress(OSError):  # something has the name
+        finished.rename(folder)
+        return
+    with _locked(folder.parent):  # so that nobody takes the damaged one's place between the look and the renaming
+        if read_rows(folder) is not None:
+            return
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.damaged.", dir=folder.parent))
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(aside / folder.name)
+            with contextlib.suppress(OSError):  # another process has just put its own there
+                finished.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes that put rows there."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # network disks may lock no folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

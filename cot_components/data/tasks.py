@@ -7,28 +7,21 @@ set under a new name.
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cot_components.config import nearest
+from cot_components.data.held_out import Split, new_draws, split_of_text
 from cot_components.data.task_families import FAMILIES, STYLES, Step
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
-
-Split = Literal["train", "held_out"]
-
-HELD_OUT_ONE_IN = 10
-"""One in so many computations is held out, in every family and for every seed."""
-PATIENCE = 10_000
-"""Draws in a row that bring no new question before a family counts as used up."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +42,7 @@ class Problem:
 
 def split_of(steps: Sequence[Step]) -> Split:
     """The split a computation belongs to, whatever the family, the wording and the seed."""
-    digest = hashlib.blake2b(repr([tuple(step) for step in steps]).encode(), digest_size=8).digest()
-    return "held_out" if int.from_bytes(digest, "little") % HELD_OUT_ONE_IN == 0 else "train"
+    return split_of_text(repr([tuple(step) for step in steps]))
 
 
 def _require_known(kind: str, name: str, valid: Iterable[str]) -> None:
@@ -61,19 +53,16 @@ def _require_known(kind: str, name: str, valid: Iterable[str]) -> None:
 def _stream(family: str, *, split: Split, seed: int, style: str) -> Iterator[Problem]:
     """Problems of one family, no question twice; random bits of its own, so a new family changes none of the others."""
     rng = np.random.default_rng([seed, get_args(Split).index(split), zlib.crc32(family.encode())])
-    seen: set[str] = set()
-    misses = 0
-    while misses < PATIENCE:
-        exercise = FAMILIES[family](rng)
-        if split_of(exercise.steps) != split or exercise.question in seen:
-            misses += 1
-            continue
-        misses = 0
-        seen.add(exercise.question)
-        exercise = STYLES[style].change(exercise, rng)
+    exercises = new_draws(
+        lambda: FAMILIES[family](rng),
+        wanted=lambda exercise: split_of(exercise.steps) == split,
+        name=lambda exercise: exercise.question,
+        used_up=lambda n: f"family '{family}' has only about {n} {split} questions; ask for fewer or add families",
+    )
+    for drawn in exercises:
+        exercise = STYLES[style].change(drawn, rng)
         thought = STYLES[style].tell(exercise.steps, exercise.answer, rng)
         yield Problem(family, exercise.question, thought, exercise.answer, exercise.steps)
-    raise UserError(f"family '{family}' has only about {len(seen)} {split} questions; ask for fewer or add families")
 
 
 def make_problems(

@@ -44,6 +44,10 @@ BUILT_IN = {
 }
 
 
+_BY_PYTHON = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""How what a template calls refuses its arguments: `.index`, `//`, `.format`."""
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
     """Jinja source with its name for messages, and the special tokens it may name."""
@@ -55,7 +59,7 @@ class ChatTemplate:
     pad_token: str = ""
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
-        """The conversation as text. Raises RowError for messages that the template refuses."""
+        """The conversation as text. Raises RowError for messages that the template refuses, or cannot write."""
         try:
             return _compile(self.source).render(
                 messages=messages,
@@ -66,7 +70,7 @@ class ChatTemplate:
                 tools=None,
                 documents=None,
             )
-        except (jinja2.TemplateError, TypeError, AttributeError) as error:
+        except (jinja2.TemplateError, *_BY_PYTHON) as error:
             raise RowError("the chat template refuses the messages", str(error)) from error
 
 
@@ -103,7 +107,7 @@ def load_template(template: str | None, tokenizer: TextTokenizer) -> ChatTemplat
 
 def read_template(path: Path) -> str | None:
     """Jinja source from a file or a model folder; None where there is none. Raises UserError for a file that is
-    no text.
+    no text, or whose `chat_template` is none.
     """
     if path.is_dir():
         found = (read_template(path / name) for name in ("chat_template.jinja", "tokenizer_config.json"))
@@ -116,9 +120,15 @@ def read_template(path: Path) -> str | None:
         except UnicodeDecodeError as error:
             raise UserError(f"chat template {path} is no text: {error}") from error
     source = read_json(path).get("chat_template")
-    if isinstance(source, list):  # several named templates
+    if source is None or isinstance(source, str):
+        return source
+    if isinstance(source, list) and all(map(_is_named, source)):  # several templates
         return {entry["name"]: entry["template"] for entry in source}.get("default")
-    return source
+    raise UserError(f"{path}: chat_template must be text, or a list of objects with name and template")
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "template"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,9 @@
 | missing column, null, wrong type, empty prompt or   | fault of that row; nothing ever becomes the word "None"     |
 | response, turns in an order that makes no sense     |                                                             |
 | broken JSON inside one big list; a broken Parquet   | error, also when lenient: nobody knows how much is lost     |
+| a file without permission to read it                | error, also when lenient                                    |
 | columns that the format does not use                | ignored                                                     |
+| null in a tool or a call of a typed table (`arrow`) | the key is not there                                        |
 | no rows at all                                      | error                                                       |
 
 Strict: a fault is a TraceError "file:line: reason". Lenient: the row is dropped, and counted in the report by reason.
@@ -23,10 +25,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from cot_components.data.errors import DropReport, RowError, TraceError
+from cot_components.data.arrow import data_set_rows, parquet_rows
+from cot_components.data.errors import DropReport, RowError, TraceError, one_line
 from cot_components.data.formats import FORMATS, Message, check_format, detect, read_row
+from cot_components.data.strict_json import strict_decoder
 from cot_components.errors import UserError
 
 __all__ = ["DropReport", "Message", "RowError", "Trace", "TraceError", "read_traces"]
@@ -113,18 +117,29 @@ def _traces(
 
 
 def _placed_rows(source: str, split: str, subset: str | None) -> Iterator[PlacedRow]:
-    path = Path(source).expanduser()
+    check_source(source)
+    path = find_source(source)
+    if path is None:
+        return _hub_rows(source, split, subset)
     if path.is_dir():
         return itertools.chain.from_iterable([_file_rows(file) for file in _folder_files(path, split, subset)])
-    if path.is_file():
-        if split != "train" or subset is not None:
-            asked = f"split '{split}'" if split != "train" else f"subset '{subset}'"
-            raise UserError(
-                f"{source}: a file has no {asked}; name another file, or a share of this one: dataset_val=0.05"
-            )
-        return _file_rows(path)
-    check_source(source)
-    return _hub_rows(source, split, subset)
+    if split != "train" or subset is not None:
+        asked = f"split '{split}'" if split != "train" else f"subset '{subset}'"
+        raise UserError(f"{source}: a file has no {asked}; name another file, or a share of this one: dataset_val=0.05")
+    return _file_rows(path)
+
+
+def find_source(source: str | Path) -> Path | None:
+    """The path of what is there under that name; None where nothing is.
+
+    Raises:
+        UserError: a name that cannot be looked up: too long, or in a folder without permission.
+    """
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home folder of an unknown user
+        raise UserError(f"{source}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def check_source(source: str) -> None:
@@ -133,19 +148,26 @@ def check_source(source: str) -> None:
     Raises:
         UserError: no such file or folder.
     """
-    path = Path(source).expanduser()
-    if not path.exists() and (path.suffix in READERS or not _HUB_NAME.fullmatch(source)):
+    if find_source(source) is None and (Path(source).suffix in READERS or not _HUB_NAME.fullmatch(source)):
         raise UserError(f"{source}: no such file or folder")
+
+
+def unreadable(path: Path, error: OSError) -> TraceError:
+    """What is wrong with a file that is there and cannot be read."""
+    return TraceError(str(path), "cannot be read", error.strerror or str(error))
 
 
 def _folder_files(folder: Path, split: str, subset: str | None) -> list[Path]:
     """Data files of a folder in hub layout: `datasets` knows the layout, but not on which line a row stands."""
     import datasets
+    from yaml import YAMLError
 
     try:
         found = datasets.load_dataset_builder(str(folder), subset).config.data_files or {}
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{folder}: not a data set in hub layout: {_one_line(error)}") from error
+    except YAMLError as error:
+        raise UserError(f"{folder}/README.md: the YAML at its top cannot be read: {one_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{folder}: not a data set in hub layout: {one_line(error)}") from error
     if split not in found:
         raise UserError(f"{folder}: no split {split!r}; there are: {', '.join(map(str, found)) or 'none'}")
     return [Path(file) for file in found[split]]
@@ -153,17 +175,13 @@ def _folder_files(folder: Path, split: str, subset: str | None) -> list[Path]:
 
 def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[PlacedRow]:
     import datasets
+    from yaml import YAMLError
 
     try:
         rows = datasets.load_dataset(name, subset, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{name}: neither here nor to be had from the hub: {_one_line(error)}") from error
-    return ((f"{name}/{split}:{number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+    except (OSError, ValueError, RuntimeError, ImportError, YAMLError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{name}: neither here nor to be had from the hub: {one_line(error)}") from error
+    return data_set_rows(f"{name}/{split}", rows)
 
 
 def _file_rows(path: Path) -> Iterator[PlacedRow]:
@@ -173,25 +191,28 @@ def _file_rows(path: Path) -> Iterator[PlacedRow]:
     return reader(path)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise RowError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = strict_decoder(RowError)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str | RowError]]:
     """Lines that hold something, decoded one by one so that a bad byte costs one line. Only a line feed ends a line."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            if not raw.strip():
-                continue
-            try:
-                line: str | RowError = raw.decode()
-            except UnicodeDecodeError as error:
-                line = RowError("not UTF-8", f"byte {error.start + 1} of the line")
-            yield f"{path}:{number}", line
+    for number, raw in enumerate(_raw_lines(path), start=1):
+        raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        if not raw.strip():
+            continue
+        try:
+            line: str | RowError = raw.decode()
+        except UnicodeDecodeError as error:
+            line = RowError("not UTF-8", f"byte {error.start + 1} of the line")
+        yield f"{path}:{number}", line
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _parse_line(line: str) -> Any:
@@ -204,7 +225,7 @@ def _parse_line(line: str) -> Any:
         reason = "not JSON" if line.endswith("\n") else "not JSON: the file ends within the line"
         return RowError(reason, f"{error.msg}, column {error.colno}")
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits; lists nested thousands deep
-        return RowError("JSON beyond what can be read", _one_line(error))
+        return RowError("JSON beyond what can be read", one_line(error))
 
 
 def _jsonl_rows(path: Path) -> Iterator[PlacedRow]:
@@ -230,7 +251,7 @@ _SEPARATOR = re.compile(r"[ \t\r\n]*([,\]]?)[ \t\r\n]*")
 def _list_rows(path: Path) -> Iterator[PlacedRow]:
     """Rows of a JSON list, with the line each one starts on."""
     try:
-        text = path.read_bytes().decode()
+        text = b"".join(_raw_lines(path)).decode()
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}:{error.object.count(10, 0, error.start) + 1}", "not UTF-8") from None
     after = text.index("[") + 1
@@ -261,21 +282,8 @@ def _decode_at(text: str, start: int, *, where: str) -> tuple[Any, int]:
     try:
         row, after = json.JSONDecoder(parse_constant=constants.append).raw_decode(text, start)
     except (ValueError, RecursionError) as error:
-        raise TraceError(where, "the list is broken here", _one_line(error)) from None
+        raise TraceError(where, "the list is broken here", one_line(error)) from None
     return (RowError(f"{constants[0]} is not JSON") if constants else row), after
 
 
-def _parquet_rows(path: Path) -> Iterator[PlacedRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            number = itertools.count(1)
-            for batch in file.iter_batches(batch_size=1024):
-                yield from ((f"{path}:{next(number)}", row) for row in batch.to_pylist())
-    except (OSError, pa.ArrowException) as error:
-        raise TraceError(str(path), "not a readable Parquet file", _one_line(error)) from None
-
-
-READERS = {".jsonl": _jsonl_rows, ".json": _json_rows, ".parquet": _parquet_rows, ".txt": _text_rows}
+READERS = {".jsonl": _jsonl_rows, ".json": _json_rows, ".parquet": parquet_rows, ".txt": _text_rows}

@@ -14,6 +14,11 @@ def wilson_interval(rate: float, count: int, *, z: float = 1.959964) -> tuple[fl
     """Interval that holds the true rate with 95 % confidence when `rate` was seen on `count` independent examples.
 
     Score interval of E. B. Wilson (1927): unlike the normal approximation it stays in [0, 1], and has a width there.
+
+    Args:
+        rate: share of examples, 0 to 1.
+        count: number of examples; 0 gives the whole range (0, 1).
+        z: half width in standard deviations; the default is that of 95 %.
     """
     if count == 0:
         return 0.0, 1.0
@@ -27,6 +32,9 @@ def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:
     """Chance that at least one of `k` samples is correct, when `num_correct` of `num_samples` were.
 
     The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al. (2021), arXiv 2107.03374.
+
+    Raises:
+        ValueError: `k` is below 1 or above `num_samples`, or `num_correct` is above `num_samples`.
     """
     if not 1 <= k <= num_samples:
         raise ValueError(f"k must lie in [1, num_samples], got k={k}, num_samples={num_samples}")
@@ -34,6 +42,6 @@ def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:
 
 
 def majority(votes: Sequence[Vote | None]) -> Vote | None:
-    """The most frequent vote, the earliest among equals; None is no vote."""
+    """The most frequent vote, the earliest among equals; None is no vote, and what comes of no votes."""
     counted = Counter(vote for vote in votes if vote is not None)
     return counted.most_common(1)[0][0] if counted else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cot_components.data.hf_tokenizer import read_hf_tokenizer
+from cot_components.data.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 from cot_components.models.tokenizers import HFTokenizer, hf_tokenizer
 

@@ -3,6 +3,7 @@ sentence."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
     """
     if checkpointer is None:
         return
-    folder = Path(checkpointer["checkpoint_dir"])
+    folder = Path(checkpointer["checkpoint_dir"]).expanduser()
     if not folder.is_dir():
         raise UserError(f"checkpointer.checkpoint_dir: no folder {folder} ({GET_IT})")
     files = checkpointer.get("checkpoint_files") or []
@@ -98,6 +99,7 @@ def load_model(
     if checkpointer is None:
         start_from_scratch(built)
     else:
+        checkpointer = {k: str(Path(v).expanduser()) if k.endswith("_dir") else v for k, v in checkpointer.items()}
         reader = build(checkpointer, where="checkpointer")
         try:
             weights = reader.load_checkpoint()[MODEL_KEY]
@@ -121,6 +123,18 @@ def load_model(
         if hasattr(module, "initialize_dora_magnitude"):
             module.initialize_dora_magnitude()  # the norms of the base weights, which are there only now
     return adapt(built)
+
+
+def weights_key(model: Mapping[str, Any], checkpointer: Mapping[str, Any] | None) -> str:
+    """Which model these nodes load: sha256 over the model's node and the bytes of its files; folders may move."""
+    digest = hashlib.sha256(json.dumps(model, sort_keys=True, default=str).encode())
+    if checkpointer is not None:
+        folder, named = Path(checkpointer["checkpoint_dir"]).expanduser(), checkpointer.get("checkpoint_files")
+        files = [folder / name for name in named] if isinstance(named, list) else folder.glob("*.safetensors")
+        for path in sorted(files):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def exported_checkpointer(folder: Path) -> dict[str, Any]:

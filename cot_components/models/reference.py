@@ -7,6 +7,7 @@ A source is called inside the student's forward, once per micro-batch, and retur
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,10 +18,11 @@ from tqdm import tqdm
 from cot_components.data.batches import Batch, pad
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
+from cot_components.losses.checks import require
 from cot_components.losses.topk_store import TopKStore, TopKWriter
 from cot_components.losses.types import Head, Reference, TopK
 from cot_components.models.adapter import head_of, hidden_states, logits
-from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.load import check_checkpointer, load_model, weights_key
 from cot_components.roles import Role
 
 
@@ -52,7 +54,7 @@ class FrozenModel:
         """Load the weights.
 
         Raises:
-            UserError: the vocabularies differ in size; names both.
+            UserError: the vocabularies differ in size, names both; a row is longer than the context of this model.
         """
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the run's own stream goes on after it
             teacher = load_model(self._model, self._checkpointer, device=device, dtype=dtype)
@@ -62,6 +64,16 @@ class FrozenModel:
             raise UserError(
                 f"reference: its vocabulary has {theirs} tokens, the model's has {ours}; they must be the same"
             )
+        longest = int(data.rows.lengths.max(initial=0))
+        if longest > self.teacher.max_seq_len:
+            raise UserError(
+                f"reference: its context has {self.teacher.max_seq_len} tokens, the longest row {longest}; set "
+                "reference.model.max_seq_len, or tokenizer.max_seq_len"
+            )
+
+    def key(self) -> str:
+        """Which model this is, see `weights_key`."""
+        return weights_key(self._model, self._checkpointer)
 
     @torch.no_grad()
     def __call__(self, student: Any, batch: Batch) -> tuple[Tensor, Head]:
@@ -80,8 +92,13 @@ class AdaptersOff:
     def __call__(self, student: Any, batch: Batch) -> tuple[Tensor, Head]:
         from torchtune.modules.peft import disable_adapter
 
-        with disable_adapter(student):
-            return hidden_states(student, batch), head_of(student)
+        training = student.training
+        student.eval()  # what it is compared with does not depend on dropout
+        try:
+            with disable_adapter(student):
+                return hidden_states(student, batch), head_of(student)
+        finally:
+            student.train(training)
 
 
 class TopKFile:
@@ -90,10 +107,13 @@ class TopKFile:
     Each row is scored as encoded, so transforms that remove tokens are refused.
 
     Args:
-        folder: where the store is, or will be; tied to tokenizer and rows by their hashes. A run that died goes on.
+        folder: where the store is, or will be; tied to tokenizer, rows and teacher by hashes. A run that died goes on.
         k: tokens kept per position; the rest of the mass follows the student.
         model, checkpointer: the teacher, as in `FrozenModel`; None where the store is complete.
         rows_per_pass: rows the teacher scores at a time.
+
+    Raises:
+        UserError: `rows_per_pass` below 1; weights of the teacher that are not there.
     """
 
     def __init__(
@@ -105,6 +125,7 @@ class TopKFile:
         checkpointer: Mapping[str, Any] | None = None,
         rows_per_pass: int = 8,
     ) -> None:
+        require("rows_per_pass", rows_per_pass, 1)
         check_checkpointer(checkpointer)
         self._folder, self._k, self._rows_per_pass = folder, k, rows_per_pass
         self._teacher = FrozenModel(model=model, checkpointer=checkpointer) if model else None
@@ -114,8 +135,8 @@ class TopKFile:
         """Open the store; let the teacher score what is missing in it first.
 
         Raises:
-            UserError: a store of other rows, another tokenizer or vocabulary; rows are missing and there is no teacher;
-                a transform that removes tokens.
+            UserError: a store of other rows, another tokenizer, vocabulary or teacher; rows are missing and there is no
+                teacher; a transform that removes tokens.
         """
         removing = [name for name, transform in data.transforms.items() if getattr(transform, "removes_tokens", False)]
         if removing:
@@ -128,7 +149,14 @@ class TopKFile:
             "tokenizer": data.chat.tokenizer.fingerprint(),
             "data": data.rows.content_hash(),
         }
-        writer = TopKWriter(self._folder, k=min(self._k, made_of["vocab_size"]), **made_of)
+        if self._teacher is None and not (Path(self._folder) / "header.json").exists():
+            raise UserError(f"reference.folder: {self._folder} has no store; name the teacher in 'model'")
+        writer = TopKWriter(
+            self._folder,
+            k=min(self._k, made_of["vocab_size"]),
+            teacher=self._teacher.key() if self._teacher else None,
+            **made_of,
+        )
         missing = np.flatnonzero(~np.isin(data.rows.ids, list(writer.done)))
         if len(missing) and self._teacher is None:
             raise UserError(f"reference.folder: {self._folder} lacks {len(missing)} rows; name the teacher in 'model'")

@@ -17,9 +17,9 @@ from torchtune.modules.transforms import Transform
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
 from cot_components.data.errors import RowError
-from cot_components.data.hf_tokenizer import read_hf_tokenizer
 from cot_components.data.templates import BUILT_IN, Shield, load_template
 from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 
 # Ordinary vocabulary by Qwen2.5's own tokenizer.json ("special": false); torchtune's table does not tell them apart.

@@ -68,6 +68,7 @@ class Blur:
         return self.redraw == "epoch" or callable(self.ratio)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Change `labels` alone: blurred tokens get `IGNORE`. Their weights stay."""
         ratio = self.ratio(clock) if callable(self.ratio) else self.ratio
         if not 0.0 <= ratio <= 1.0:
             raise UserError(f"blur: ratio must lie in [0, 1], at step {clock.step} it is {ratio}")
@@ -95,7 +96,7 @@ class Released:
     header and one token before it (`header_tokens` + 1 tokens left of `<think>`).
 
     Args:
-        ratio: see `Blur`.
+        ratio: see `Blur`; a number.
         header_tokens: tokens of the assistant header; 4 for Llama-3 (`<|start_header_id|> assistant <|end_header_id|>
             \\n\\n`).
         seed: see `Blur`.
@@ -118,6 +119,7 @@ class Released:
         return Blur(ratio=self.ratio, redraw="once", seed=self.seed)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Change `labels` alone: blurred tokens get `IGNORE`, those of the header get themselves."""
         blurred = self._blur()(flat, clock)
         opens = np.flatnonzero(flat.roles == Role.THINK_OPEN)[::-1]
         first_open = np.full(len(flat.ids), -1, dtype=np.int64)

@@ -21,7 +21,7 @@ class Cap:
     A row that is too long today may fit tomorrow, when more of its thought is gone.
 
     Args:
-        max_tokens: longest row.
+        max_tokens: longest row in tokens, at least 1.
         scope: `row` empties the row, `batch` its whole micro-batch, as the released script of stepwise internalisation
             does with its `max_len_train`.
 
@@ -47,6 +47,7 @@ class Cap:
             raise UserError(f"cap: scope must be 'row' or 'batch', got {self.scope!r}")
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Change `lengths` alone: an emptied row loses all of its tokens, and keeps its place and id in the batch."""
         too_long = flat.lengths > self.max_tokens
         if not too_long.any():
             return flat

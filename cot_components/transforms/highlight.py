@@ -39,7 +39,7 @@ class Highlight:
         original, shuffled: names of the two columns.
 
     Raises:
-        UserError: no such scores; when called, a row that was not scored, or with other tokens.
+        UserError: no such scores; when called, unfinished ones, or a row that was not scored, or with other tokens.
     """
 
     scores: str
@@ -48,12 +48,18 @@ class Highlight:
     shuffled: str = "shuffled"
 
     needs_epoch = False
+    needs_whole_rows = True
 
     def __post_init__(self) -> None:
         for name in (self.original, self.shuffled):
             open_scores(self.scores).column(name)
 
+    def fingerprint(self) -> str:
+        """What must be the same when a run is resumed: the scores."""
+        return open_scores(self.scores).fingerprint(self.original, self.shuffled)
+
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Set `groups`, uint8 `[N]`; labels and weights stay. Tokens without a score are boilerplate."""
         losses = open_scores(self.scores).gather(flat, self.original, self.shuffled)
         return replace(flat, groups=classify(*losses, threshold=self.threshold))
 
@@ -67,7 +73,7 @@ class ByPattern:
         patterns: searched in the text of each row's output; the default knows JSON calls, tags and ReAct.
 
     Raises:
-        UserError: a pattern that is none, or no pattern.
+        UserError: a tokenizer or a pattern that is none, or no pattern.
     """
 
     tokenizer: Any
@@ -76,6 +82,10 @@ class ByPattern:
     needs_epoch = False
 
     def __post_init__(self) -> None:
+        if not callable(self._decode):
+            raise UserError(f"tokenizer must have decode(ids), or be such a function, got {self.tokenizer!r}")
+        if isinstance(self.patterns, str) or not all(isinstance(pattern, str) for pattern in self.patterns):
+            raise UserError(f"patterns must be a list of texts, got {self.patterns!r}")
         if not self.patterns:
             raise UserError("patterns: name at least one")
         for pattern in self.patterns:
@@ -84,7 +94,12 @@ class ByPattern:
             except re.error as error:
                 raise UserError(f"pattern {pattern!r}: {error}") from error
 
+    @property
+    def _decode(self) -> Callable[[list[int]], str]:
+        return getattr(self.tokenizer, "decode", self.tokenizer)
+
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Set `groups`, uint8 `[N]`; labels and weights stay. Prompts and observations are boilerplate."""
         groups = np.full(len(flat.tokens), BOILERPLATE, dtype=np.uint8)
         scored = scored_tokens(flat)
         for start, stop in zip(flat.row_start, flat.row_start[1:], strict=False):
@@ -93,8 +108,8 @@ class ByPattern:
         return replace(flat, groups=groups)
 
     def _row(self, ids: list[int]) -> np.ndarray:
-        decode: Callable[[list[int]], str] = getattr(self.tokenizer, "decode", self.tokenizer)
-        pieces = decode_pieces(ids, decode)
+        """Classes of the tokens of one output, `[n]`."""
+        pieces = decode_pieces(ids, self._decode)
         text = "".join(piece.text for piece in pieces)
         inside = np.zeros(len(text) + 1, dtype=np.int64)
         for pattern in self.patterns:

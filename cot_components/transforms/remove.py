@@ -33,7 +33,7 @@ class Remove:
         side: `left` removes from the start of the thought, `right` from its end.
         unit: thought tokens, or whole steps.
         step_ends: with `unit: step`, ids of the tokens that end a step (they belong to it); the last step needs none.
-        smoothing: lambda of the offsets, infinity for none; no offsets while the schedule's pretraining lasts.
+        smoothing: lambda of the offsets, above 0, infinity for none; no offsets while the schedule's pretraining lasts.
         keep_position: remaining tokens keep their position ids. As released, the token right before the removed stretch
             does not: it takes the last removed id. How long the removed thought was is unknown when a model answers,
             so a generation has other positions, and a run that evaluates answers is refused.
@@ -69,8 +69,11 @@ class Remove:
             raise UserError("curriculum: unit is 'step', but the data set names no token that ends a step")
         if not self.smoothing > 0:
             raise UserError(f"curriculum: smoothing must be positive (.inf for none), got {self.smoothing}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"curriculum: seed must lie between 0 and 2**63, got {self.seed}")
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Change `lengths`, and with `keep_position` set `positions`; tokens that stay keep labels and weights."""
         amounts = self.amounts(flat.ids, clock)
         if not amounts.any():
             return flat

@@ -19,6 +19,7 @@ from cot_components.roles import SUPERVISED_ROLES, Role
 
 
 def _require_factor(name: str, value: float) -> None:
+    """Raise a UserError unless a factor is a finite number from 0."""
     if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
         raise UserError(f"{name} must be a number from 0, got {value!r}")
 
@@ -26,6 +27,9 @@ def _require_factor(name: str, value: float) -> None:
 @dataclass(frozen=True)
 class ByRole:
     """A constant factor per role: `{thought: 0.5, call: 2}`; roles that are not named keep their weight.
+
+    Args:
+        factors: label of a role to its factor, a finite number from 0; 0 takes the role out of the loss.
 
     Raises:
         UserError: an unknown role, one whose tokens never count, or a factor that is negative or not finite.
@@ -45,6 +49,7 @@ class ByRole:
             _require_factor(f"factor of {name}", factor)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Change `weights` alone: each is multiplied by the factor of its token's role."""
         table = np.ones(len(Role), dtype=np.float32)
         for name, factor in self.factors.items():
             table[Role[name.upper()]] = factor
@@ -56,6 +61,9 @@ class ByGroup:
     """A fixed factor per class of token: the fixed-weight variant of reasoning-highlighted fine-tuning.
 
     Goes behind a transform that makes classes (`Highlight`, `ByPattern`).
+
+    Args:
+        boilerplate, reasoning: factor of each class, a finite number from 0.
 
     Raises:
         UserError: a factor that is negative or not finite; when called, no classes.
@@ -71,6 +79,7 @@ class ByGroup:
         _require_factor("reasoning", self.reasoning)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Change `weights` alone: each is multiplied by the factor of its token's class; `groups` stay."""
         if flat.groups is None:
             raise UserError("tokens have no classes to weigh; put Highlight or ByPattern before ByGroup")
         table = np.ones(2, dtype=np.float32)
@@ -91,7 +100,8 @@ class TopGap:
         model, reference: names of the two columns.
 
     Raises:
-        UserError: a share out of range; no such scores, or unfinished ones.
+        UserError: a share out of range; no such scores; when called, unfinished ones, or a row that was not scored, or
+            with other tokens.
     """
 
     scores: str
@@ -100,6 +110,7 @@ class TopGap:
     reference: str = "reference"
 
     needs_epoch = False
+    needs_whole_rows = True
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -107,7 +118,12 @@ class TopGap:
         for name in (self.model, self.reference):
             open_scores(self.scores).column(name)
 
+    def fingerprint(self) -> str:
+        """What must be the same when a run is resumed: the scores."""
+        return open_scores(self.scores).fingerprint(self.model, self.reference)
+
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
+        """Change `weights` alone: 0 at scored tokens whose gap, in nats, is below that of the kept share."""
         found = open_scores(self.scores)
         model, reference = found.gather(flat, self.model, self.reference)
         stamp = (found.folder / "meta.json").stat().st_mtime_ns

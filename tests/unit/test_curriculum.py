@@ -196,7 +196,9 @@ def test_a_schedule_that_cannot_finish_is_one_sentence() -> None:
         ({"per_epoch": -1}, "per_epoch must be"),
         ({"per_epoch": float("inf")}, "per_epoch must be"),
         ({"per_epoch": float("nan")}, "per_epoch must be"),
+        ({"per_epoch": 1e-7}, "per_epoch must be 0 or a number from 1e-06, got 1e-07"),
         ({"start": -1}, "start must be"),
+        ({"start": 2**70}, "start must be a number from 0 to 2147483647, or 'all', got"),
         ({"start": "everything"}, "start must be"),
         ({"pretrain_epochs": -1}, "pretrain_epochs"),
         ({"remove_all_from": 0}, "remove_all_from"),
@@ -207,6 +209,12 @@ def test_a_schedule_that_cannot_finish_is_one_sentence() -> None:
 def test_impossible_schedules_are_refused(knobs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Schedule(**{"ticks_per_epoch": 10, **knobs})
+
+
+@pytest.mark.parametrize("per_epoch", [1e-6, 1e300])
+def test_extreme_paces_keep_a_stage_that_fits(per_epoch: float) -> None:
+    stages = [Schedule(ticks_per_epoch=10, per_epoch=per_epoch).stage(clock) for clock in clocks(10, 2)]
+    assert stages == [0] + [0 if per_epoch < 1 else REMOVE_ALL] * 19
 
 
 def test_annealing_is_a_straight_line_of_the_step() -> None:

@@ -58,6 +58,27 @@ def test_a_mask_for_every_epoch_needs_a_loop_that_counts_them(tokenizer, hub):
     assert first != second
 
 
+def test_a_loop_without_epochs_takes_each_row_once(tokenizer, hub):
+    data = reasoning_dataset(tokenizer, source={"mine": {"source": str(hub), "weight": 0.5}})
+    for use in (lambda: data[0], lambda: len(data)):
+        with pytest.raises(UserError, match=r"dataset\.source: a weight says how often .* takes each once; remove it"):
+            use()
+
+
+def test_a_row_without_a_label_is_none_for_a_loop_that_divides_by_labels(tokenizer, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    texts = ["<think>a</think>b", "b", "<think>c</think>d", "d"]
+    rows = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": text}]} for text in texts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    only_thoughts = {"_component_": "cot_components.transforms.ByRole", "factors": {"answer": 0}}
+    data = reasoning_dataset(tokenizer, source=str(path), transforms={"only": only_thoughts})
+    assert len(data.rows) == 4 and [data[i]["id"] for i in range(len(data))] == [0, 2] and data[-1]["id"] == 2
+    factors = dict.fromkeys(("answer", "thought", "think_open", "think_close"), 0)
+    nothing = reasoning_dataset(tokenizer, source=str(path), transforms={"only": {**only_thoughts, "factors": factors}})
+    with pytest.raises(UserError, match="no row has a label left"):
+        len(nothing)
+
+
 @dataclass(frozen=True)
 class Mute:
     def __call__(self, flat, clock):
@@ -147,6 +168,13 @@ def test_validation_data_are_not_those_that_a_source_names(tokenizer, hub):
     [
         ({"packed": True}, "dataset.packed must be false"),
         ({"tags": {"start": "<t>"}}, r"unknown key 'dataset\.tags\.start'; valid: close, open"),
+        ({"tags": {1: "a", "x": 2}}, r"unknown key 'dataset\.tags\.1'; valid: close, open"),
+        ({"tags": {True: "<t>"}}, r"'dataset\.tags\.True'; YAML reads a bare on, off, yes or no as a truth value"),
+        ({"transforms": {2: BLUR}}, r"dataset\.transforms\.2: a name must be text, in quotes"),
+        ({"transforms": {True: BLUR}}, r"dataset\.transforms\.True: a name must be text; YAML reads a bare on"),
+        ({"source": {"mine": {"source": "generated", True: 1}}}, r"unknown key 'dataset\.source\.mine\.True'; YAML"),
+        ({"columns": {1: "a"}}, "columns: format 'auto' has no field 1; valid: answer"),
+        ({"columns": {"response": ["a"]}}, r"columns\.response must be the name of a column, got \['a'\]"),
         (
             {"transforms": {"blur": {**BLUR, "ration": 1}}},
             r"unknown key 'dataset\.transforms\.blur\.ration'; did you mean 'ratio'",

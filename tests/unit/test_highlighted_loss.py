@@ -12,12 +12,18 @@ from rows import random_rows
 
 from cot_components.clock import Clock
 from cot_components.data.batches import Batches, pad
+from cot_components.data.errors import DropReport
 from cot_components.data.flat import Flat
+from cot_components.data.plans import Plans
 from cot_components.data.scores import score_rows
 from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
+from cot_components.internalisation import stepwise
 from cot_components.losses import GroupSoftmax, sft
 from cot_components.models.adapter import adapt, logits
+from cot_components.training.batching import plan_facts, refuse_other_plan
+from cot_components.training.run_folder import Earlier
 from cot_components.transforms import Blur, Highlight
 
 TAU = 2.0
@@ -73,3 +79,36 @@ def test_scores_tell_the_classes_that_the_batch_carries(tmp_path: Path) -> None:
     rows = scored_rows(tmp_path)
     flat = Highlight(scores=str(tmp_path))(rows.flat([3]), Clock(0, 0))
     assert flat.groups is not None and 0 < flat.groups.sum() < len(flat.tokens)
+
+
+def test_classes_stay_with_their_tokens_when_a_curriculum_removes_some(tmp_path: Path) -> None:
+    """Scores are looked up by whole rows, so what reads them comes in front of the removal."""
+    rows = scored_rows(tmp_path)
+    transforms = {"blur": Blur(ratio=0.5), "highlight": Highlight(scores=str(tmp_path))}
+    data = ReasoningDataset(rows, ((0, len(rows), 1.0),), transforms, None, DropReport())
+    plans = Plans(rows.lengths, batch_size=1, epochs=9)
+    curriculum = stepwise(plans, rows, per_epoch=4, partial=True, smoothing=float("inf"))
+    removing = curriculum.applied_to(data)
+    assert list(removing.transforms) == ["highlight", "remove", "blur"]
+    compared = 0
+    for plan in plans:
+        for indices in plan.micro_batches:
+            whole = transforms["highlight"](rows.flat(indices), plan.clock)
+            kept = curriculum.remove(whole, plan.clock)
+            batch = Batches(rows, removing.transforms, pad_id=0).batch(indices, plan.clock)
+            assert torch.equal(batch.groups, pad(kept, pad_id=0).groups)
+            compared += len(whole.tokens) > len(kept.tokens)
+    assert compared > 0
+
+
+def test_other_scores_are_another_run(tmp_path: Path) -> None:
+    rows, _ = (scored_rows(tmp_path / name) for name in "ab")
+    np.save(tmp_path / "b" / "shuffled.npy", np.load(tmp_path / "b" / "shuffled.npy") + np.float32(1.0))
+    plans = Plans(rows.lengths, batch_size=2)
+    facts = [
+        plan_facts(ReasoningDataset(rows, ((0, len(rows), 1.0),), {"h": highlight}, None, DropReport()), plans)
+        for highlight in (Highlight(scores=str(tmp_path / name)) for name in "ab")
+    ]
+    refuse_other_plan(Earlier(None, {"plan": facts[0]}), facts[0])
+    with pytest.raises(UserError, match="the scores that a transform reads"):
+        refuse_other_plan(Earlier(None, {"plan": facts[0]}), facts[1])

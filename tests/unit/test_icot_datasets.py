@@ -13,6 +13,7 @@ from cot_components.errors import UserError
 from cot_components.icot_datasets import icot_dataset, multiplication_dataset
 from cot_components.internalisation import stepwise
 from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.models.tokenizers import HFTokenizer
 from cot_components.roles import Role
 
 SOLUTIONS = [
@@ -128,6 +129,8 @@ def test_settings_that_mean_nothing_are_refused(tokenizer, tmp_path) -> None:
         icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"), thoughts="short")
     with pytest.raises(ValueError, match=r"dataset\.num_rows must be"):
         multiplication_dataset(tokenizer, num_digits=2, num_rows=0)
+    with pytest.raises(UserError, match=r"dataset\.seed must not be negative, got -1"):
+        multiplication_dataset(tokenizer, num_digits=2, num_rows=1, seed=-1)
 
 
 def test_rows_longer_than_the_limit_are_named(tokenizer, tmp_path) -> None:
@@ -137,6 +140,10 @@ def test_rows_longer_than_the_limit_are_named(tokenizer, tmp_path) -> None:
         icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"), max_seq_len=30)
     kept = icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"), max_seq_len=30, strict=False, max_dropped=0.5)
     assert kept.rows.ids.tolist() == [0] and np.diff(kept.rows.row_start).max() <= 30
+    limited = HFTokenizer(tokenizer.text, max_seq_len=30)
+    with pytest.raises(UserError, match=r"rows\.txt:2: longer than 30 tokens"):
+        icot_dataset(limited, source=str(tmp_path / "rows.txt"))
+    assert len(icot_dataset(limited, source=str(tmp_path / "rows.txt"), max_seq_len=300).rows) == 2
 
 
 def test_lines_without_their_separators_are_named(tokenizer, tmp_path) -> None:

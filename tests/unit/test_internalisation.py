@@ -8,6 +8,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from cot_components.clock import Clock
+from cot_components.config import ConfigError, walk
 from cot_components.curriculum import REMOVE_ALL
 from cot_components.data.batches import Batches
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
@@ -171,10 +172,25 @@ def test_no_chain_of_thought_and_explicit_are_settings() -> None:
     assert explicit.remove(flat, Clock(7, 15)) is flat and resets(explicit, plans) == []
 
 
-def test_reference_has_no_setting_of_its_own() -> None:
+def test_reference_is_stepwise_with_other_defaults() -> None:
     ours, theirs = (inspect.signature(build).parameters for build in (stepwise, reference))
-    assert set(ours) - set(theirs) == {"count", "pace", "unit"}
-    assert all(ours[name].default == parameter.default for name, parameter in theirs.items())
+    assert list(ours) == list(theirs)
+    assert {name for name in ours if ours[name].default != theirs[name].default} == {"count", "pace"}
+
+
+@pytest.mark.parametrize(
+    ("knob", "sentence"),
+    [
+        ({"per_epok": 3}, "unknown key 'curriculum.per_epok'; did you mean 'per_epoch'?"),
+        ({"per_epoch": "two"}, "curriculum.per_epoch must be float, got 'two' (str)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["stepwise", "reference"])
+def test_a_wrong_setting_is_one_sentence(name: str, knob: dict, sentence: str) -> None:
+    node = {"_component_": f"cot_components.internalisation.{name}", **knob}
+    with pytest.raises(ConfigError) as error:
+        walk({"curriculum": node}, {"curriculum": ["plans", "rows", "step_ends"]})
+    assert str(error.value) == sentence
 
 
 def test_a_curriculum_does_not_pack():

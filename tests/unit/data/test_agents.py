@@ -59,6 +59,7 @@ def roles(text: str, style: str) -> list[tuple[str, str]]:
         ({"role": "assistant", "content": "", "tool_calls": [CALL]}, WRITTEN),
         ({"role": "assistant", "content": "Look.", "tool_calls": [OPENAI, CALL]}, f"Look.\n{WRITTEN}\n{WRITTEN}"),
         ({"role": "assistant", "content": None, "function_call": CALL}, WRITTEN),
+        ({"role": "assistant", "content": "a <tool_call>?", "tool_calls": [CALL]}, f"a <tool_call>?\n{WRITTEN}"),
         ({"from": "function_call", "value": json.dumps(CALL)}, WRITTEN),
         ({"from": "function_call", "value": json.dumps([CALL, CALL])}, f"{WRITTEN}\n{WRITTEN}"),
     ],
@@ -196,6 +197,8 @@ def test_objects_that_are_no_call_are_refused(value: Any, reason: str) -> None:
     [
         ({"role": "user"}, "a tool call in a turn that is not the assistant's (role user)"),
         ({"function_call": CALL}, "a turn holds both 'tool_calls' and 'function_call'"),
+        ({"content": WRITTEN}, "tool calls stand both in the text of a turn and beside it"),
+        ({"content": f"<tool_call>? {WRITTEN}"}, "tool calls stand both in the text of a turn and beside it"),
         ({"tool_calls": [{"name": "f", "arguments": "{'a': 1}"}]}, "a tool call is not JSON (Expecting property"),
     ],
 )

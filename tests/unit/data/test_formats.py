@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -206,3 +207,8 @@ def test_unknown_formats_and_fields_are_refused_with_the_nearest_name() -> None:
         check_format("alpaca", {"response": "x"})
     with pytest.raises(UserError, match="no field 'instructions'; did you mean 'instruction'"):
         check_format("auto", {"instructions": "x"})
+    with pytest.raises(UserError, match="no field True; YAML reads a bare on, off, yes or no as a truth value"):
+        check_format("auto", {True: "x"})
+    for column in (None, 1, ["a"]):
+        with pytest.raises(UserError, match=re.escape(f"columns.response must be the name of a column, got {column}")):
+            check_format("auto", {"response": column})

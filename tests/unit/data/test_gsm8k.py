@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cot_components.data.gsm8k import convert, equations, icot_line, with_equations
+from cot_components.data.errors import DropReport
+from cot_components.data.gsm8k import convert, equations, icot_line, main, with_equations
+from cot_components.data.icot_text import ICoTFormat
+from cot_components.data.prepare import prepare_rows
 from cot_components.data.traces import Message, Trace, read_traces
+from cot_components.errors import UserError
+from cot_components.models.gpt2_tokenizer import compact_tokenizer
 
 ROWS = {
     ("Ann has 3 cups.  She buys 4.", "She has 3+4 = <<3+4=7>>7 cups.\nThen 7*2=$<<7*2=14>>14.\n#### 14"): (
@@ -82,3 +87,34 @@ def test_what_is_not_gsm8k_is_named(tmp_path) -> None:
         convert(source, tmp_path / "out.txt")
     with pytest.raises(ValueError, match="empty_thoughts must be"):
         convert(source, tmp_path / "out.txt", empty_thoughts="maybe")
+
+
+def test_a_thought_inside_the_answer_is_no_empty_thought() -> None:
+    question, inline = Message("user", "1+1?"), Message("assistant", "<think>so <<1+1=2>>2</think>#### 2")
+    beside = Message("assistant", "#### 2", thought="so <<1+1=2>>2")
+    traces = [Trace(i, (question, answer), f"t.jsonl:{i + 1}") for i, answer in enumerate([beside, inline])]
+    assert [trace.messages[-1].thought for trace in with_equations(traces)] == ["<<1+1=2>>", None]
+    chat = ICoTFormat(compact_tokenizer().text)
+
+    def read(report: DropReport, first: int = 0):
+        report.read += len(traces[first:])
+        return with_equations(traces[first:])
+
+    with pytest.raises(UserError, match=r"^t\.jsonl:2: no thought beside the answer$"):
+        prepare_rows(read, chat)
+    with pytest.raises(UserError, match=r"^t\.jsonl:2: no thought beside the answer$"):
+        prepare_rows(lambda report: read(report, first=1), chat)
+    rows, report, _ = prepare_rows(read, chat, strict=False, max_dropped=0.5)
+    assert rows.ids.tolist() == [0] and report.dropped == {"no thought beside the answer": ["t.jsonl:2"]}
+
+
+def test_the_command_ends_in_one_sentence(tmp_path, capsys) -> None:
+    (tmp_path / "in.jsonl").write_text('{"question": "q", "answer": "<<1=1>> #### 1"}\n')
+    assert main([str(tmp_path / "in.jsonl"), str(tmp_path / "out.txt")]) == 0
+    assert capsys.readouterr() == ("1 lines\n", "")
+    for source, target, said in [
+        ("nope.jsonl", "out.txt", "error: nope.jsonl: no such file or folder\n"),
+        (str(tmp_path / "in.jsonl"), str(tmp_path), f"error: {tmp_path}: Is a directory\n"),
+    ]:
+        assert main([source, target]) == 2
+        assert capsys.readouterr() == ("", said)

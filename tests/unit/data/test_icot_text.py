@@ -179,6 +179,7 @@ def test_step_lists_lose_one_step_at_a_time(tokenizer, tmp_path) -> None:
     ("content", "message"),
     [
         ("[", r"bad\.json: not a readable JSON file"),
+        pytest.param("[" * 100_000, r"bad\.json: not a readable JSON file", id="nested deep"),
         ("{}", r"bad\.json: not a list of rows"),
         ("[]", r"bad\.json: not a list of rows"),
         ("[1]", r"bad\.json:row 1: a row is not an object"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from degenerate import refuse_to_open
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from cot_components.data.multiplication import (
 )
 from cot_components.data.prepare import prepare_rows
 from cot_components.data.traces import read_traces
+from cot_components.errors import UserError
 from cot_components.models.gpt2_tokenizer import compact_tokenizer
 from cot_components.models.tokenizers import HFTokenizer
 
@@ -165,6 +167,18 @@ def test_files_without_rows_are_named(tmp_path) -> None:
         read_operands(tmp_path / "empty.txt")
     with pytest.raises(ValueError, match="no such file"):
         read_operands(tmp_path / "absent.txt")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(multiplication_line(12, 34, 2).encode() + b"\n1 2 * \xff\n")
+    with pytest.raises(UserError, match=r"bad\.txt:2: not UTF-8$"):
+        read_operands(path)
+    with pytest.raises(UserError, match="File name too long"):
+        read_operands("x" * 300)
+    monkeypatch.setattr(Path, "open", refuse_to_open)
+    with pytest.raises(UserError, match=r"bad\.txt: cannot be read \(Permission denied\)$"):
+        read_operands(path)
 
 
 def read_all(traces):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chats_for_tests import OPENS, REWRITES, chat
+from degenerate import refuse_to_open
 from tokenizers_for_tests import make_tokenizer
 
 from cot_components.data import prepare as prepare_module
@@ -258,7 +259,27 @@ def test_the_key_of_a_source_is_its_content_and_the_options(tmp_path: Path) -> N
     assert len(set(keys)) == len(keys) and None not in keys
     (tmp_path / "copy.jsonl").write_text("b")
     assert source_key(tmp_path / "copy.jsonl") == source_key(file)
+    (tmp_path / "copy.txt").write_text("b")
+    assert source_key(tmp_path / "copy.txt") != source_key(file), "the kind of file decides what its rows are"
     assert source_key("some/hub-name") is None
+
+
+def test_a_source_that_cannot_be_read_has_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("a")
+    monkeypatch.setattr(Path, "open", refuse_to_open)
+    with pytest.raises(UserError, match=r"a\.jsonl: cannot be read \(Permission denied\)$"):
+        source_key(file)
+    with pytest.raises(UserError, match="File name too long"):
+        source_key("x" * 300)
+
+
+@pytest.mark.parametrize("share", [5, 1.01, -0.01, float("nan")])
+def test_what_is_no_share_of_the_rows_is_refused_before_any_is_read(byte: TextTokenizer, share: float) -> None:
+    with pytest.raises(UserError, match=rf"^dataset\.max_dropped must be .* from 0 to 1, got {share:g}; 0\.05 is 5 %$"):
+        prepare_rows(lambda report: pytest.fail("read"), chat(byte), strict=False, max_dropped=share)
+    with pytest.raises(UserError, match=r"dataset\.max_dropped"):
+        DropReport(read=1).check(share)
 
 
 def test_a_template_that_opens_the_thought_reaches_the_rows(byte: TextTokenizer) -> None:

@@ -9,22 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from degenerate import GOOD, HOSTILE, write_lines
+from degenerate import GOOD, HOSTILE, fault, refuse_to_open, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from lookalikes import write_magpie
 
-from cot_components.data.errors import DropReport, TraceError
+from cot_components.data.errors import DropReport
 from cot_components.data.traces import Message, Trace, read_traces
 from cot_components.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)
-
-
-def fault(*args, **settings) -> str:
-    with pytest.raises(TraceError) as caught:
-        list(read_traces(*args, **settings))
-    return str(caught.value)
 
 
 @given(
@@ -172,6 +166,30 @@ def test_a_message_from_below_is_cut_to_one_readable_sentence(tmp_path: Path) ->
     with pytest.raises(UserError, match=r"a\.\.\.$") as caught:
         read_traces(tmp_path)
     assert "\n" not in str(caught.value) and "b" * 400 not in str(caught.value)
+
+
+def test_a_readme_whose_yaml_is_broken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: a\n  data_files: [\n---\n")
+    write_lines(tmp_path / "train.jsonl", GOOD)
+    with pytest.raises(UserError, match=r"/README\.md: the YAML at its top cannot be read: .*line 3") as caught:
+        read_traces(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "txt"])
+def test_a_file_without_permission_is_named(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"x.{kind}"
+    path.write_text("[]")
+    monkeypatch.setattr(Path, "open", refuse_to_open)
+    assert fault(path, strict=False) == f"{path}: cannot be read (Permission denied)"
+
+
+def test_a_name_that_cannot_be_looked_up_is_named() -> None:
+    for name in ("x" * 300, "x" * 300 + ".jsonl"):
+        with pytest.raises(UserError, match=rf"^{name}: File name too long$"):
+            read_traces(name)
+    with pytest.raises(UserError, match=r"^~nobody-here/x\.jsonl: Could not determine home directory"):
+        read_traces("~nobody-here/x.jsonl")
 
 
 HUB_SCRIPT = """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import ListRows, random_rows
 
+from cot_components.data import store
 from cot_components.data.encode import EncodedRow
 from cot_components.data.flat import Flat
 from cot_components.data.store import COLUMNS, PER_TOKEN, SOURCE_SHIFT, Rows, read_rows, write_rows
@@ -188,6 +191,52 @@ def test_the_faster_of_two_writers_wins(tmp_path: Path) -> None:
     assert found is not None and found[1] == "theirs"
     assert_same_rows(found[0], theirs)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("before", ["absent", "empty", "damaged", "sound"])
+def test_no_folder_is_removed_under_its_own_name(tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a look at the folder and its removal another process may have put a sound one there."""
+    (rows, _), folder, remove, removed = make(9), tmp_path / "cache", shutil.rmtree, []
+    if before == "empty":
+        folder.mkdir()
+    elif before != "absent":
+        write(folder, rows, "before")
+    if before == "damaged":
+        _remove(folder / "meta.json")
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **options: (removed.append(Path(path)), remove(path, **options)))
+    write(folder, rows, "mine")
+    found = read_rows(folder)
+    assert found is not None and found[1] == ("before" if before == "sound" else "mine")
+    assert removed and folder not in removed
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_damaged_cache_is_taken_away_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four writers find it damaged and are slow to act on it; the first one's folder then stays."""
+    (rows, _), folder, taken = make(9), tmp_path / "cache", []
+    write(folder, rows)
+    _remove(folder / "meta.json")
+
+    def look(path: Path) -> object:
+        found = read_rows(path)
+        time.sleep(0.05)
+        return found
+
+    def rename(path: Path, target: Path) -> Path:
+        taken.extend([path] if path == folder else [])
+        return move(path, target)
+
+    move = Path.rename
+    monkeypatch.setattr(store, "read_rows", look)
+    monkeypatch.setattr(Path, "rename", rename)
+    threads = [threading.Thread(target=write, args=(folder, rows)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert taken == [folder]
+    assert_same_rows(read_rows(folder)[0], rows)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_rows_stay_readable_when_the_cache_is_removed(tmp_path: Path) -> None:

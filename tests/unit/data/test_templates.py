@@ -95,6 +95,13 @@ def test_of_several_named_templates_the_default_is_taken(tmp_path: Path) -> None
     assert read_template(tmp_path) is None
 
 
+@pytest.mark.parametrize("wrong", [5, {"default": "x"}, ["x"], [{"template": "x"}], [{"name": "x"}, {"name": []}]])
+def test_a_template_of_another_type_is_named(tmp_path: Path, wrong: object) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": wrong}))
+    with pytest.raises(UserError, match=r"tokenizer_config\.json: chat_template must be text, or a list of objects"):
+        read_template(tmp_path)
+
+
 def test_a_template_that_is_not_there(tmp_path: Path) -> None:
     without = make_tokenizer("hf_qwen", tmp_path / "qwen")
     with pytest.raises(UserError, match="has no chat template; set template to one of llama3, chatml or to a path"):
@@ -133,6 +140,10 @@ def render(source: str, *contents: str) -> str:
         "{{ messages[7].content }}",
         "{{ messages[0].content + 1 }}",
         "{% include 'x' %}",
+        "{{ messages[0].content.index('zzz') }}",
+        "{{ 1 // 0 }}",
+        "{{ '{0}{x}'.format(1) }}",
+        "{{ '{0}'.format() }}",
     ],
 )
 def test_what_a_template_may_not_do_drops_the_row(source: str) -> None:

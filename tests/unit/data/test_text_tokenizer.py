@@ -15,8 +15,8 @@ from tokenizers_for_tests import KINDS, make_tokenizer, qwen_rules, sentencepiec
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.errors import RowError
-from cot_components.data.hf_tokenizer import read_hf_tokenizer
 from cot_components.data.text_tokenizer import TextTokenizer, any_of
+from cot_components.data.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 
 
@@ -186,6 +186,24 @@ def test_begin_and_end_are_named_in_one_of_several_files(
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     tokenizer = read_hf_tokenizer(tmp_path)
     assert (tokenizer.bos_id, tokenizer.eos_id) == ends
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config", {"eos_token": {"x": 1}}),
+        ("tokenizer_config", {"eos_token": 5}),
+        ("tokenizer_config", {"pad_token": {"content": None, "id": 3}, "bos_token": ["<s>"]}),
+        ("special_tokens_map", {"bos_token": ["<s>"]}),
+        ("generation_config", {"eos_token_id": "</s>"}),
+        ("generation_config", {"eos_token_id": [[2]]}),
+    ],
+)
+def test_special_tokens_of_another_type_are_named(tmp_path: Path, name: str, content: dict) -> None:
+    write_folder(tmp_path, sentencepiece_rules(legacy=False))
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{name}\.json: ({'|'.join(content)}) must be "):
+        read_hf_tokenizer(tmp_path)
 
 
 def test_folders_without_a_tokenizer(tmp_path: Path) -> None:

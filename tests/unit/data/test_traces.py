@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from degenerate import FAULTY_LINES, GOOD, FaultyLine, write_lines
+from degenerate import FAULTY_LINES, GOOD, FaultyLine, fault, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from lookalikes import DATA_SETS, DataSet, shared_data
@@ -24,12 +24,6 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared_data(tmp_path_factory.mktemp("shared"))
-
-
-def fault(*args, **settings) -> str:
-    with pytest.raises(TraceError) as caught:
-        list(read_traces(*args, **settings))
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("data_set", DATA_SETS, ids=lambda data_set: data_set.path)

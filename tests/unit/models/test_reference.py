@@ -1,5 +1,6 @@
 """Sources of a loss's second distribution."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from cot_components.data.store import Rows
 from cot_components.errors import UserError
 from cot_components.losses import asft, sft, target_sft
 from cot_components.models.adapter import adapt, logits
+from cot_components.models.load import weights_key
 from cot_components.models.reference import AdaptersOff, FrozenModel, TopKFile, reference_for
 from cot_components.transforms.remove import Remove
 
@@ -104,9 +106,54 @@ def test_a_teacher_draws_nothing_from_the_stream_of_the_run():
 
 def test_a_file_of_other_rows_is_refused(tmp_path):
     student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
-    with pytest.raises(UserError, match="lacks 3 rows; name the teacher"):
+    with pytest.raises(UserError, match="empty has no store; name the teacher"):
         reference_for(loss, TopKFile(folder=str(tmp_path / "empty")), student, DATA, **CPU)
+    assert not (tmp_path / "empty").exists()
     reference_for(loss, TopKFile(folder=str(tmp_path / "full"), k=4, model=TEACHER), student, DATA, **CPU)
     other = SimpleNamespace(rows=STORED.select([0, 1]), chat=DATA.chat, transforms={})
     with pytest.raises(UserError, match="the store was made with data"):
         reference_for(loss, TopKFile(folder=str(tmp_path / "full"), k=4), student, other, **CPU)
+
+
+def test_a_file_knows_its_teacher(tmp_path):
+    """Another model's node, and other weights in the same folder, are another teacher."""
+    student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
+    weights = tmp_path / "teacher"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"one")
+    node = {"checkpoint_dir": str(weights), "checkpoint_files": ["model.safetensors"]}
+    keys = [
+        weights_key(TEACHER, node),
+        weights_key(TEACHER, {"checkpoint_dir": str(weights)}),
+        weights_key(TEACHER, None),
+    ]
+    shutil.copytree(weights, tmp_path / "moved")
+    keys.append(weights_key(TEACHER, {"checkpoint_dir": str(tmp_path / "moved")}))
+    (weights / "model.safetensors").write_bytes(b"two")
+    keys.append(weights_key(TEACHER, node))
+    assert keys[0] == keys[1] == keys[3] and len(set(keys)) == 3
+
+    store = str(tmp_path / "store")
+    reference_for(loss, TopKFile(folder=store, k=4, model=TEACHER), student, DATA, **CPU)
+    other = {**TEACHER, "max_seq_len": 128}
+    with pytest.raises(UserError, match="the store was made with teacher"):
+        reference_for(loss, TopKFile(folder=store, k=4, model=other), student, DATA, **CPU)
+
+
+def test_a_teacher_must_have_room_for_the_longest_row(tmp_path):
+    student = adapt(build("llama_tied"))
+    longest = int(STORED.lengths.max())
+    FrozenModel(model={**TEACHER, "max_seq_len": longest}).prepare(student, DATA, **CPU)
+    with pytest.raises(UserError, match=rf"its context has {longest - 1} tokens, the longest row {longest}"):
+        FrozenModel(model={**TEACHER, "max_seq_len": longest - 1}).prepare(student, DATA, **CPU)
+    with pytest.raises(UserError, match="rows_per_pass"):
+        TopKFile(folder=str(tmp_path), model=TEACHER, rows_per_pass=0)
+
+
+def test_adapters_off_has_no_dropout():
+    student, source = adapt(build("llama_lora", attn_dropout=0.5)), AdaptersOff()
+    student.train()
+    hidden = [source(student, BATCH)[0] for _ in range(2)]
+    assert torch.equal(*hidden) and student.training and student.layers[0].attn.training
+    student.eval()
+    assert torch.equal(source(student, BATCH)[0], hidden[0]) and not student.training

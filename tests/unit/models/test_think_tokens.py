@@ -13,8 +13,8 @@ from tokenizers_for_tests import CHATML, KINDS, added_token, make_tokenizer, qwe
 from torch import nn
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.hf_tokenizer import read_hf_tokenizer
 from cot_components.data.segments import Tags
+from cot_components.data.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt
 from cot_components.models.think_tokens import grow_vocabulary, with_tag_tokens, write_tag_tokens

@@ -203,6 +203,8 @@ def test_travels_to_workers() -> None:
         ({"side": "middle"}, "side must be"),
         ({"unit": "word"}, "unit must be"),
         ({"smoothing": 0.0}, "smoothing must be"),
+        ({"seed": 2**63}, r"seed must lie between 0 and 2\*\*63, got"),
+        ({"seed": -1}, r"seed must lie between 0 and 2\*\*63, got -1"),
     ],
 )
 def test_impossible_settings_are_refused(knobs: dict, message: str) -> None:

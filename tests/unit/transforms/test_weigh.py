@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,8 @@ def test_weights_per_role() -> None:
     assert weights.tolist() == [factors.get(Role(role), 1.0) for role in flat.roles] and weights.dtype == np.float32
     with pytest.raises(UserError, match="unknown role 'thougt'; did you mean 'thought'"):
         ByRole({"thougt": 1})
+    with pytest.raises(UserError, match="unknown role '2'; valid: answer, call, think_close, think_open, thought"):
+        ByRole({2: 0.5})
     for never in ("prompt", "observation", "pad"):
         with pytest.raises(
             UserError, match=f"tokens of role '{never}' are never trained on; roles that are: think_open"
@@ -160,7 +163,16 @@ def test_a_token_is_boilerplate_only_where_all_of_it_is() -> None:
     assert ByPattern(tokenizer=Tokenizer(), patterns=["abc"])(flat, NOW).groups.tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("tokenizer", [None, "/a/path"])
+def test_a_tokenizer_decodes(tokenizer: object) -> None:
+    with pytest.raises(UserError, match=rf"tokenizer must have decode\(ids\), .*, got {tokenizer!r}"):
+        ByPattern(tokenizer=tokenizer)
+
+
 def test_bad_patterns() -> None:
+    for patterns in ([1], "abc"):
+        with pytest.raises(UserError, match=re.escape(f"patterns must be a list of texts, got {patterns!r}")):
+            ByPattern(tokenizer=str, patterns=patterns)
     with pytest.raises(UserError, match="patterns: name at least one"):
         ByPattern(tokenizer=str, patterns=[])
     with pytest.raises(UserError, match=r"pattern '\(': missing \)"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from cot_components.data.templates import read_json, read_template
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.errors import GET_IT, UserError
 
-BESIDE = ("tokenizer_config", "special_tokens_map", "generation_config")
+NAMED = ("bos_token", "eos_token", "pad_token")
 
 
 def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> TextTokenizer:
@@ -23,7 +22,7 @@ def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> Te
     Control tokens are the added tokens that the file calls special; the others, such as `<tool_call>`, are vocabulary.
     Where neither tokenizer_config.json nor special_tokens_map.json names a begin or end token it is `end_of_text`, and
     without that the end token is the one that generation_config.json stops at.
-    Raises UserError where there is no tokenizer.json, or one that cannot be read.
+    Raises UserError where there is no tokenizer.json, or one that cannot be read, or a file beside it that cannot.
     """
     file = Path(path).expanduser()
     file = file / "tokenizer.json" if file.is_dir() else file
@@ -34,12 +33,11 @@ def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> Te
         library = Tokenizer.from_str(json.dumps(_for_pieces(rules)))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file} is no tokenizer.json: {error}") from error
-    config, older, generation = (read_json(file.parent / f"{name}.json") for name in BESIDE)
+    config, older = (_named_tokens(file.parent / f"{name}.json") for name in ("tokenizer_config", "special_tokens_map"))
     config = {"bos_token": end_of_text, "eos_token": end_of_text, **older, **config}
     added = {token["content"]: token["id"] for token in rules.get("added_tokens", [])}
-    bos, eos, pad = (_token_id(library, config.get(key)) for key in ("bos_token", "eos_token", "pad_token"))
-    stop = generation.get("eos_token_id")
-    stop_ids = {eos, *(stop if isinstance(stop, list) else [stop])} - {None}
+    bos, eos, pad = (library.token_to_id(text) if text is not None else None for text in map(config.get, NAMED))
+    stop_ids = {i for i in (eos, *_stop_ids(file.parent / "generation_config.json")) if i is not None}
     control = {token["content"]: token["id"] for token in rules.get("added_tokens", []) if token["special"]}
     if eos is None and len(stop_ids) == 1 and stop_ids <= set(control.values()):
         (eos,) = stop_ids
@@ -86,7 +84,20 @@ def _edits_ends(node: Any) -> bool:
     return isinstance(node, dict) and node.get("type") in ("Prepend", "Strip")
 
 
-def _token_id(library: Tokenizer, token: str | Mapping[str, Any] | None) -> int | None:
-    """A special token is named by its text, or by an object that holds it."""
-    text = token["content"] if isinstance(token, Mapping) else token
-    return None if text is None else library.token_to_id(text)
+def _named_tokens(file: Path) -> dict[str, str | None]:
+    """The special tokens that a file names, each by its text or by an object that holds it; null says there is none."""
+    content = read_json(file)
+    found = {key: content[key] for key in NAMED if key in content}
+    texts = {key: token.get("content", token) if isinstance(token, dict) else token for key, token in found.items()}
+    for key, text in texts.items():
+        if not isinstance(text, str | None):
+            raise UserError(f"{file}: {key} must be text, or an object whose content is text, got {found[key]!r}")
+    return texts
+
+
+def _stop_ids(file: Path) -> list[int | None]:
+    stop = read_json(file).get("eos_token_id")
+    ids = stop if isinstance(stop, list) else [stop]
+    if not all(isinstance(i, int | None) for i in ids):
+        raise UserError(f"{file}: eos_token_id must be a number or a list of numbers, got {stop!r}")
+    return ids
