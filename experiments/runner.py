@@ -73,8 +73,9 @@ def recipe(name: str, config: str, *overrides: str) -> None:
 
 
 def once(cell: Cell, words: Sequence[str], measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
-    """What `measure` returns; for words that it has been called with before, by any cell of any study, what it did."""
-    digest = hashlib.blake2b(" ".join(words).encode(), digest_size=8).hexdigest()
+    """What `measure` returns, or returned for the same words and versions in any cell of any study."""
+    told = json.dumps([*words, versions()])
+    digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
     kept = cell.scratch.parent / "trained" / f"{digest}.json"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)

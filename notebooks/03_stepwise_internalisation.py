@@ -180,7 +180,8 @@ assert len(resets) == 25  # once for every token
 size = ["dataset.num_rows=512", "epochs=3", "batch_size=64", "evaluation.max_rows=8", "evaluation.batch_size=8",
         "evaluate_every_n_steps=8", "log_every_n_steps=1", "lr_scheduler.num_warmup_steps=1"]  # fmt: skip
 if not FAST:
-    size = ["dataset.num_rows=12800", "epochs=4", "evaluate_every_n_steps=100", "evaluation.max_rows=200"]
+    size = ["dataset.num_rows=12800", "epochs=4", "evaluate_every_n_steps=100", "evaluation.max_rows=200",
+            "log_every_n_steps=10"]  # fmt: skip
 command = ["icot_sft", "--config", "icot_sft/quickstart", f"output_dir={runs}/first_stages", "curriculum.partial=true"]
 said = tune(*command, *size)
 

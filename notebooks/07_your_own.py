@@ -125,7 +125,7 @@ def fade(*, half_life: float = 10.0):
     """Thought tokens weigh less the later they come."""
 
     def transform(flat, clock):
-        age = np.where(flat.roles == Role.THOUGHT, flat.counters, 0)
+        age = np.maximum(flat.counters, 0)  # a token's place in its thought, -1 outside of thoughts
         return flat.with_weights((flat.weights * 0.5 ** (age / half_life)).astype(np.float32))
 
     return transform
@@ -149,7 +149,7 @@ assert faded.weights[row.counters == 10] == 0.5 and (faded.weights[row.roles == 
 # signature is the schema; a misspelt setting is refused before anything is trained.
 
 # %%
-module = "import numpy as np\n\nfrom cot_components.roles import Role\n\n\n" + inspect.getsource(fade)
+module = "import numpy as np\n\n\n" + inspect.getsource(fade)
 (runs / "my_transform.py").write_text(module)
 os.environ["PYTHONPATH"] = str(runs)  # the file lies among the runs of this notebook, not where we stand
 Code(module, language="python")
