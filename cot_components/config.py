@@ -9,6 +9,7 @@ one.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import sys
@@ -28,13 +29,14 @@ class ConfigError(UserError):
     """A config that cannot be what its author meant; the message is one sentence naming the key."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: Any, valid: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest of `valid`, or the list of what is valid."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; valid: {', '.join(valid)}" if valid else ""
+    bare = "; YAML reads a bare on, off, yes or no as a truth value: put it in quotes" if isinstance(name, bool) else ""
+    return bare + (f"; valid: {', '.join(valid)}" if valid else "")
 
 
 def locate(path: str, where: str) -> Callable[..., Any]:
@@ -58,16 +60,13 @@ def locate(path: str, where: str) -> Callable[..., Any]:
             raise ConfigError(f"{where}: '{path}' is not a dotted path") from error
         for part in parts[size:]:
             if not hasattr(found, part):
-                raise ConfigError(f"{where}: '{module_name}' has no '{part}'{nearest(part, _public_names(found))}")
+                public = [name for name in dir(found) if not name.startswith("_")]
+                raise ConfigError(f"{where}: '{module_name}' has no '{part}'{nearest(part, public)}")
             found = getattr(found, part)
         if not callable(found):
             raise ConfigError(f"{where}: '{path}' is not a component (it is a {type(found).__name__})")
         return found
     raise ConfigError(f"{where}: no module '{parts[0]}' for '{path}'")
-
-
-def _public_names(module: Any) -> list[str]:
-    return [name for name in dir(module) if not name.startswith("_")]
 
 
 def check(
@@ -91,7 +90,7 @@ def check(
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     valid = set(named) - supplied
     for key in given:
-        if key not in valid and not takes_any:
+        if key not in valid and not (takes_any and isinstance(key, str)):
             raise ConfigError(f"unknown key '{prefix}{key}'{nearest(key, valid)}")
     hints = _type_hints(component)
     for key, parameter in named.items():
@@ -101,7 +100,7 @@ def check(
             if parameter.default is parameter.empty:
                 raise ConfigError(f"missing key '{prefix}{key}'")
         elif key in hints and not fits(given[key], hints[key]):
-            raise ConfigError(f"{prefix}{key} must be {_spell(hints[key])}, got {_show(given[key])}")
+            raise ConfigError(_misfit(f"{prefix}{key}", given[key], hints[key]))
 
 
 def check_nodes(main: Callable[..., Any], values: Mapping[str, Any]) -> None:
@@ -119,6 +118,8 @@ def check_nodes(main: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
 
 def _type_hints(component: Callable[..., Any]) -> dict[str, Any]:
+    if isinstance(component, functools.partial):
+        component = component.func
     target = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
     try:
         return typing.get_type_hints(target)
@@ -138,24 +139,34 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, arg) for arg in args)
     if origin is typing.Literal:
         return value in args
-    if hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is str:
-        return isinstance(value, str)
+    if hint in (bool, int, float, str, type(None)):
+        return isinstance(value, (int, float) if hint is float else hint) and isinstance(value, bool) == (hint is bool)
     container = origin or hint
     if container is Callable:
         return callable(value)
     if inspect.isclass(container) and issubclass(container, Mapping):
         return isinstance(value, Mapping)
     if (inspect.isclass(container) and issubclass(container, (list, tuple))) or container is Sequence:
-        return isinstance(value, (list, tuple))
+        is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+        return is_list and all(fits(element, _element(hint)) for element in value)
     return True
+
+
+def _element(hint: Any) -> Any:
+    """What a `list[X]`, `Sequence[X]` or `tuple[X, ...]` holds; Any for every other type."""
+    args = [arg for arg in typing.get_args(hint) if arg is not ...]
+    return args[0] if len(args) == 1 else Any
+
+
+def _misfit(name: str, value: Any, hint: Any) -> str:
+    """The sentence about a value that does not fit: about its first wrong element, if it may be a list."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    for option in typing.get_args(hint) if union else (hint,):
+        if fits(value, Sequence) and fits([], option):
+            index = next(i for i, element in enumerate(value) if not fits(element, _element(option)))
+            return _misfit(f"{name}[{index}]", value[index], _element(option))
+    close = nearest(value, [arg for arg in typing.get_args(hint) if isinstance(value, str) and isinstance(arg, str)])
+    return f"{name} must be {_spell(hint)}, got {_show(value)}" + (close if "did you mean" in close else "")
 
 
 def _spell(hint: Any) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+import pytest
+
+from cot_components.data.errors import TraceError
+from cot_components.data.traces import read_traces
 
 HOSTILE = (
     "e\u0301 \u2028 \u0085 \u200d\U0001f469\u200d\U0001f52c \u05e9\u05dc\u05d5\u05dd \x00 \r\n"
@@ -112,6 +118,18 @@ def write_lines(path: Path, *rows: object) -> Path:
     """A JSONL file of these rows; bytes stand there as they are."""
     path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
     return path
+
+
+def refuse_to_open(*args: Any, **settings: Any) -> NoReturn:
+    """What `open` does with a file that nobody may read; the tests may run as root, who may read them all."""
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def fault(*args, **settings) -> str:
+    """What `read_traces` says of a source that it refuses."""
+    with pytest.raises(TraceError) as caught:
+        list(read_traces(*args, **settings))
+    return str(caught.value)
 
 
 def _row(**changes: Any) -> bytes:

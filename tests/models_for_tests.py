@@ -26,10 +26,10 @@ def llama_tied() -> Any:
     return llama3_2(VOCABULARY, 2, 4, 2, 32, 64, intermediate_dim=48)
 
 
-def llama_untied() -> Any:
+def llama_untied(max_seq_len: int = 64) -> Any:
     from torchtune.models.llama3_2 import llama3_2
 
-    return llama3_2(VOCABULARY, 2, 4, 2, 32, 64, intermediate_dim=48, tie_word_embeddings=False)
+    return llama3_2(VOCABULARY, 2, 4, 2, 32, max_seq_len, intermediate_dim=48, tie_word_embeddings=False)
 
 
 def qwen_tied() -> Any:
@@ -38,7 +38,7 @@ def qwen_tied() -> Any:
     return qwen2(VOCABULARY, 2, 4, 2, 32, 48, 64, tie_word_embeddings=True)
 
 
-def llama_lora() -> Any:
+def llama_lora(attn_dropout: float = 0.0) -> Any:
     from torchtune.models.llama3 import lora_llama3
 
     model = lora_llama3(
@@ -53,12 +53,13 @@ def llama_lora() -> Any:
         intermediate_dim=48,
         lora_rank=4,
         lora_alpha=8,
+        attn_dropout=attn_dropout,
     )
     torch.nn.init.normal_(model.output.lora_b.weight)
     return model
 
 
-FAMILIES: dict[str, Callable[[], Any]] = {
+FAMILIES: dict[str, Callable[..., Any]] = {
     "llama_tied": llama_tied,
     "llama_untied": llama_untied,
     "qwen_tied": qwen_tied,
@@ -66,9 +67,9 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 }
 
 
-def build(name: str, *, seed: int = 0) -> Any:
+def build(name: str, *, seed: int = 0, **settings: Any) -> Any:
     torch.manual_seed(seed)
-    return FAMILIES[name]()
+    return FAMILIES[name](**settings)
 
 
 def random_tokens(rows: int, length: int, *, seed: int = 0) -> torch.Tensor:

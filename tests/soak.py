@@ -29,7 +29,18 @@ from typing import NamedTuple
 
 import torch
 from commands import TUNE, environment, must, tune
-from contract import PER_EPOCH, checkpoint, differences, overrides_for, records, saved_steps, score, training_recipes
+from contract import (
+    FILES,
+    PER_EPOCH,
+    checkpoint,
+    differences,
+    flip,
+    overrides_for,
+    records,
+    saved_steps,
+    score,
+    training_recipes,
+)
 from faulty import main as faulty
 
 from cot_components.models.tiny import write_tiny_checkpoint
@@ -37,7 +48,6 @@ from cot_components.training.checkpoint import damage, find_newest
 from cot_components.training.run_folder import lock, release
 
 EPOCHS = 9
-FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json")
 
 
 class Fault(NamedTuple):
@@ -68,14 +78,8 @@ IN_A_RUN = [
 ]
 
 
-def flipped(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 ON_DISK: dict[str, Callable[[Path], object]] = {
-    **{f"flipped byte in {name}": (lambda at, name=name: flipped(at / name)) for name in (FILES[0], FILES[3])},
+    **{f"flipped byte in {name}": (lambda at, name=name: flip(at / name)) for name in (FILES[0], FILES[3])},
     "model.safetensors cut": lambda at: (at / FILES[0]).write_bytes((at / FILES[0]).read_bytes()[:-1]),
     "optimizer.safetensors emptied": lambda at: (at / FILES[1]).write_bytes(b""),
     "random.safetensors missing": lambda at: (at / FILES[2]).unlink(),

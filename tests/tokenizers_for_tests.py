@@ -12,8 +12,8 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.hf_tokenizer import read_hf_tokenizer
 from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.tokenizer_json import read_hf_tokenizer
 
 MERGES = ["t h", "th e", "\u0120 a", "i n", "\u010a \u010a", "1 2"]
 CHATML_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -17,9 +17,10 @@ def run(options: argparse.Namespace) -> int:
 
     from cot_components.evaluation.compare import last_evaluation
     from cot_components.evaluation.table import summary_table
-    from cot_components.viz.curves import plot_run
+    from cot_components.viz.curves import plot_run, run_names
 
-    evaluations = {folder.name: last_evaluation(folder) for folder in options.runs}
+    names = run_names(options.runs)
+    evaluations = {name: last_evaluation(folder) for name, folder in zip(names, options.runs, strict=True)}
     picture = plot_run(options.runs, options.runs[-1] / "comparison.png")
     console = Console(width=max(Console().width, 30 + 26 * len(options.runs)))
     console.print(summary_table(**evaluations))

@@ -63,8 +63,12 @@ def _refuse_clash(dest: Path, *, proposed: str) -> None:
     """`tune` turns `my/recipe.py` into the module `my.recipe` and searches the current folder last."""
     if not dest.stem.isidentifier():
         raise ConfigError(f"{dest.name}: tune runs a recipe as a module, so its name must be one; try {proposed}")
-    spec = find_spec(dest.stem)
-    if spec is not None and Path(spec.origin or "").absolute() != dest.absolute():
+    try:
+        spec = find_spec(dest.stem)
+        taken = spec is not None and Path(spec.origin or "").absolute() != dest.absolute()
+    except ValueError:  # `__main__`, a module without a spec
+        taken = True
+    if taken:
         raise ConfigError(
             f"{dest.name}: tune would run the installed module '{dest.stem}' instead of your file; try {proposed}"
         )

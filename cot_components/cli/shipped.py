@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from cot_components.config import ConfigError, find_config, nearest, shipped_configs
+from cot_components.config_files import read_keys, read_text
 
 RECIPE_IN_HEADER = re.compile(r"^#.*\btune run (?:--\S+[ =]\S+ )*([\w./]+) --config", re.MULTILINE)
 
@@ -55,24 +59,24 @@ def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
     config's header; else the recipe whose keys fit best.
 
     Raises:
-        ConfigError: no such config, a file that is no text, or no such recipe.
+        ConfigError: no such config, a file that is no text or no YAML, or no such recipe.
     """
     path = find_config(config)
     if asked is not None:
         found = _load(asked)
         if found is None:
-            raise ConfigError(f"--recipe {asked}: no such recipe{nearest(asked, shipped_recipes())}")
+            what = "no recipe: it has no main under @recipe" if Path(asked).is_file() else "no such recipe"
+            raise ConfigError(f"--recipe {asked}: {what}{nearest(Path(asked).stem, shipped_recipes())}")
         return found
     folder = config.split("/")[0]
     if not Path(config).is_file() and folder in shipped_recipes():
         return _must_load(folder)
-    try:
-        header = path.read_text(encoding="utf-8").split("\n\n")[0]
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no config: {error}") from error
+    header = read_text(path).split("\n\n")[0]
     for name in RECIPE_IN_HEADER.findall(header):
         if (found := _load(name)) is not None:
             return found
+        if "/" in name or name.endswith(".py"):
+            raise ConfigError(f"{path}: its header runs {name}, which is no recipe here; --recipe NAME names another")
         return Recipe(name, _takes_anything, STOCK_SUPPLIES, ours=False)
     return _best_fit(path)
 
@@ -82,17 +86,31 @@ def _takes_anything(**keys: Any) -> None:
 
 
 def _load(name: str) -> Recipe | None:
-    module_name = name.removesuffix(".py").replace("/", ".")
+    """The recipe in a module, or in the file of one, as `tune run` finds it; in any other file, by its place."""
+    path = Path(os.path.relpath(name)) if name else Path()
     try:
-        module = importlib.import_module(module_name)
+        main = getattr(_module(path), "main", None)
     except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            return None
-        raise
-    main = getattr(module, "main", None)
+        raise ConfigError(f"the recipe {name} cannot be imported: {error}") from error
     if not hasattr(main, "supplies"):
         return None
     return Recipe(name, main.__wrapped__, main.supplies)  # type: ignore[union-attr]
+
+
+def _module(path: Path) -> ModuleType | None:
+    name = str(path).removesuffix(".py").replace("/", ".")
+    if all(part.isidentifier() for part in name.split(".")):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and not f"{name}.".startswith(f"{error.name}."):
+                raise
+    spec = spec_from_file_location(f"recipe_in_{path.stem}", path) if path.suffix == ".py" and path.is_file() else None
+    if spec is None or spec.loader is None:
+        return None
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _must_load(name: str) -> Recipe:
@@ -103,9 +121,7 @@ def _must_load(name: str) -> Recipe:
 
 def _best_fit(path: Path) -> Recipe:
     """The recipe with the fewest keys that are unknown to it, missing, or more than the config needs."""
-    from omegaconf import OmegaConf
-
-    keys = {str(key) for key in OmegaConf.load(path)}
+    keys = {str(key) for key in read_keys(path)}
 
     def misfit(recipe: Recipe) -> tuple[int, int]:
         parameters = recipe.main.__kwdefaults__ or {}

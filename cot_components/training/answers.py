@@ -22,6 +22,7 @@ from cot_components.evaluation.answers import find_extractor
 from cot_components.evaluation.evaluate import Evaluation, evaluate, read_evaluation
 from cot_components.models.generate import generate
 from cot_components.training.loop import Trainer
+from cot_components.training.run_folder import EVALUATIONS, writing
 from cot_components.training.run_log import RunLog
 from cot_components.training.signals import Interrupted, raise_if_stopping
 from cot_components.training.validation import validation_loss
@@ -175,7 +176,7 @@ class Evaluations:
         self._log, self._batch_size = log, batch_size
         self._at_start = True
         self._every: int | None = None
-        self._path = log.folder / "evaluations"
+        self._path = log.folder / EVALUATIONS
         self.done: list[tuple[int, Evaluation]] = []
         self.interrupted = False  # on every process or on none
         self.rescue: Callable[[Step], None] = lambda step: None  # what keeps a step whose evaluation failed
@@ -206,7 +207,8 @@ class Evaluations:
             return
         if result.losses or result.examples:
             if self._trainer.world.is_first:
-                result.save(self._path / f"step_{step}.json")
+                with writing(self._path / f"step_{step}.json"):
+                    result.save(self._path / f"step_{step}.json")
             self._log.record({"step": step, **self._progress(clock), **result.metrics()})
             self.done.append((step, result))
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from cot_components.data.plans import Plans
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
+from cot_components.models.load import weights_key
 from cot_components.training.run_folder import Earlier
 from cot_components.training.setup import Run
 
@@ -46,6 +47,9 @@ _FACTS = {
     "step_size": "the size of a step (batch_size * gradient_accumulation_steps * processes)",
     "total_steps": "the number of steps",
     "data": "the content of the data (its hash)",
+    "scores": "the scores that a transform reads (their hash)",
+    "base": "the content of the frozen weights (the hash of checkpointer's files)",
+    "reference": "the content of the reference's weights (the hash of its checkpointer's files)",
     "micro_batches": "the split of a step (batch_size x gradient_accumulation_steps), which a transform counts,",
 }
 
@@ -53,8 +57,23 @@ _FACTS = {
 def plan_facts(data: ReasoningDataset, plans: Plans) -> dict[str, Any]:
     """What must be the same when a run is resumed, by name."""
     facts = {"step_size": plans.step_size, "total_steps": plans.total_steps, "data": data.rows.training_hash()}
+    scores = {name: found() for name, t in data.transforms.items() if (found := getattr(t, "fingerprint", None))}
+    if scores:
+        facts["scores"] = scores
     if any(getattr(transform, "counts_micro_batches", False) for transform in data.transforms.values()):
         facts["micro_batches"] = f"{plans.batch_size} x {plans.gradient_accumulation_steps}"
+    return facts
+
+
+def frozen_facts(model: torch.nn.Module, reference: Any, config: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the weights that a run needs and no checkpoint holds, by name: those under adapters, and those of a
+    `reference` that is a model. Empty for plain fine-tuning.
+    """
+    facts = {}
+    if any(not parameter.requires_grad for parameter in model.parameters()):
+        facts["base"] = weights_key(config.get("model", {}), config.get("checkpointer"))
+    if (key := getattr(reference, "key", None)) is not None:
+        facts["reference"] = key()
     return facts
 
 

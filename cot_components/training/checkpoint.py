@@ -48,7 +48,7 @@ def write_checkpoint(
     add_files: Callable[[Path], None] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Write `folder/step_<step>` and remove all but the newest `keep` checkpoints.
+    """Write `folder/step_<step>` and remove all but the newest `keep` checkpoints up to it.
 
     Args:
         folder: of all checkpoints of the run.
@@ -56,7 +56,7 @@ def write_checkpoint(
         tensors: file name -> its CPU tensors by name.
         state: what JSON can hold.
         add_files: called with the folder, to put more files into it.
-        keep: checkpoints to keep, this one included.
+        keep: checkpoints to keep, this one included; later ones, which can only be damaged, are not counted.
 
     Raises:
         UserError: no room, or the disk refuses; what was there before is untouched.
@@ -94,7 +94,7 @@ def write_checkpoint(
             f"cannot save a checkpoint of {_megabytes(size)} to {target}: {reason}; earlier ones are whole"
         ) from error
     reached("before prune")
-    for old in sorted(_checkpoints(folder))[:-keep]:
+    for old in sorted(path for path in _checkpoints(folder) if path.name <= target.name)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from cot_components.config import build
-from cot_components.data.hf_tokenizer import read_hf_tokenizer
 from cot_components.data.templates import read_template
+from cot_components.data.tokenizer_json import read_hf_tokenizer
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.models.export import adapted_modules, save_pretrained
@@ -36,7 +36,7 @@ def export_model(
             are taken from the starting weights' folder where torchtune's own tokenizer has none that others read.
     """
     checkpointer, tokenizer = nodes["checkpointer"], nodes["tokenizer"]
-    start = Path(checkpointer["checkpoint_dir"]) if checkpointer else None
+    start = Path(checkpointer["checkpoint_dir"]).expanduser() if checkpointer else None
     built, own = build(tokenizer), _folder(tokenizer.get("path"))
     save_pretrained(
         model,
@@ -59,7 +59,7 @@ def export_model(
 
 def export_adapters(model: Any, folder: Path, weights: Mapping[str, Tensor], nodes: Mapping[str, Any]) -> Path:
     """A `peft` folder of the adapters alone."""
-    base = nodes["checkpointer"]["checkpoint_dir"] if nodes["checkpointer"] else None
+    base = str(Path(nodes["checkpointer"]["checkpoint_dir"]).expanduser()) if nodes["checkpointer"] else None
     return save_adapters(model, folder, weights=weights, base=base)
 
 

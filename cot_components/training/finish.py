@@ -19,9 +19,18 @@ from cot_components.training.answers import Evaluations
 from cot_components.training.distributed import full_weights
 from cot_components.training.export import RULES, export_adapters, export_model
 from cot_components.training.loop import Trainer
-from cot_components.training.run_folder import mark_finished
+from cot_components.training.run_folder import (
+    ADAPTER_FOLDER,
+    CURVES,
+    MODEL_FOLDER,
+    REPORT,
+    TOKENS,
+    mark_finished,
+    writing,
+)
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
+from cot_components.training.state import require_finite
 from cot_components.viz.curves import plot_run
 from cot_components.viz.log import read_log
 from cot_components.viz.panels import run_panels
@@ -50,12 +59,19 @@ def finish(
         checkpointer: node of the starting weights, whose config.json is kept where the model does not decide.
         tokenizer: node of the tokenizer, whose files go with the weights.
         clocks: times that the token view shows, by name: `plans.epoch_clocks()`, or the stages of a curriculum.
+
+    Raises:
+        NonFiniteError: a weight is not finite; nothing is exported.
+        UserError: the disk refuses a file.
     """
     weights = full_weights(trainer.model)
+    run.world.first_decides(lambda: require_finite(trainer.model, weights, num_steps=log.total_steps))
     log.speed(trainer.model)
     log.close()
     if run.world.is_first:
-        _write(run, trainer, data, evaluations, weights, checkpointer=checkpointer, tokenizer=tokenizer, clocks=clocks)
+        nodes = {"checkpointer": checkpointer, "tokenizer": tokenizer}
+        with writing(run.output_dir):
+            _write(run, trainer, data, evaluations, weights, nodes, clocks)
     run.world.close()
 
 
@@ -65,20 +81,19 @@ def _write(
     data: ReasoningDataset,
     evaluations: Evaluations,
     weights: dict[str, Tensor],
-    *,
-    checkpointer: Mapping[str, Any] | None,
-    tokenizer: Mapping[str, Any],
+    nodes: Mapping[str, Any],
     clocks: Mapping[str, Clock],
 ) -> None:
-    nodes = {"checkpointer": checkpointer, "tokenizer": tokenizer}
-    folder = export_model(trainer.model, run.output_dir / "model", weights, data, nodes)
+    folder = run.output_dir / MODEL_FOLDER
+    with writing(folder):
+        export_model(trainer.model, folder, weights, data, nodes)
     written = {"model": folder}
     if adapted_modules(trainer.model):
-        written["adapter"] = export_adapters(trainer.model, run.output_dir / "adapter", weights, nodes)
-    written["token view"] = token_view(data, clocks=clocks).save(run.output_dir / "tokens.html")
+        written["adapter"] = export_adapters(trainer.model, run.output_dir / ADAPTER_FOLDER, weights, nodes)
+    written["token view"] = token_view(data, clocks=clocks).save(run.output_dir / TOKENS)
     if run_panels(read_log(run.output_dir)):  # none with log_every_n_steps=0 and nothing evaluated
-        written["curves"] = plot_run(run.output_dir, run.output_dir / "curves.png")
-    report = run.output_dir / "report.html"
+        written["curves"] = plot_run(run.output_dir, run.output_dir / CURVES)
+    report = run.output_dir / REPORT
     report.write_text(report_html(run.output_dir), encoding="utf-8")
     written["report"] = report
     mark_finished(run.output_dir, evaluations=[step for step, _ in evaluations.done])

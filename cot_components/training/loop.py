@@ -21,19 +21,37 @@ from cot_components.training.meters import StepMeter
 
 
 class NonFiniteError(UserError):
-    """The loss or the gradient of a step is not finite; raised before the update, names the rows."""
+    """Loss, gradient or learning rate of a step are not finite, raised before the update; or a weight to be saved."""
 
 
 class Saver(Protocol):
-    """What the loop asks of whoever saves and stops; see `training.saver.Saver`."""
+    """What the loop asks of whoever saves and stops; see `training.saver.Saver`.
 
-    def asks(self) -> tuple[float, float]: ...
+    Clocks differ between processes, and a signal may reach only one, but all must save and stop after the same step.
+    So each says at the start of a step what it wants (`asks`). The wishes are summed over all processes, together with
+    the token counts. Each process gets the same two sums back (`agreed`) and acts on them when the step is done
+    (`after_step`).
+    """
 
-    def agreed(self, save: float, stop: float) -> None: ...
+    def asks(self) -> tuple[float, float]:
+        """What this process wants after the coming step: `(save, stop)`, each 1 for yes and 0 for no."""
 
-    def before_first_step(self) -> None: ...
+    def agreed(self, save: float, stop: float) -> None:
+        """Take note of the sums of `asks` over all processes: above 0 means that at least one wants it."""
 
-    def after_step(self, step: Step) -> None: ...
+    def before_first_step(self) -> None:
+        """Called once, before the first step: stop here where a process was told to before training began.
+
+        Raises:
+            SystemExit: a signal stopped the run.
+        """
+
+    def after_step(self, step: Step) -> None:
+        """Called after each step and its `on_step`: save where it is due or agreed, then stop where that is agreed.
+
+        Raises:
+            SystemExit: a signal stopped the run; everything is saved.
+        """
 
 
 @dataclass
@@ -139,7 +157,7 @@ def train_step(
     measured = meter.result(world, count=count, denominator=denominator)
     stop_unless_finite(measured["objective"], float(grad_norm), step, meter, world)
 
-    lr = float(trainer.optimizer.param_groups[0]["lr"])
+    lr = finite_rate(trainer.optimizer, step)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
     if trainer.lr_scheduler is not None:
@@ -182,3 +200,16 @@ def stop_unless_finite(objective: float, grad_norm: float, step: Step, meter: St
         f"step {step.clock.step}: loss {objective:g}, gradient norm {grad_norm:g}; "
         f"stopped before the update. Row ids: {shown}"
     )
+
+
+def finite_rate(optimizer: torch.optim.Optimizer, step: Step) -> float:
+    """The learning rate of the coming update: that of the first group.
+
+    Raises:
+        NonFiniteError: that of some group is NaN, or too large for a weight.
+    """
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    for rate in rates:
+        if not abs(rate) <= torch.finfo(torch.float32).max:
+            raise NonFiniteError(f"step {step.clock.step}: learning rate {rate:g}; stopped before the update")
+    return rates[0]

@@ -7,13 +7,16 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
 from yaml import YAMLError
 
 from cot_components.config import COMPONENT, ConfigError, check, check_nodes, find_config, walk
+from cot_components.config_files import read_keys
 from cot_components.errors import UserError
 from cot_components.training.quiet import quiet_imports
 from cot_components.training.run_folder import AlreadyFinished, release, without_secrets
@@ -27,8 +30,8 @@ def recipe(
 
     A parameter annotated `dict` or `dict | None` is a node and names a component; a plain mapping is `dict[str, str]`.
     `--config` takes a path or a shipped name; overrides are torchtune's (`key=value`, `~key`). Every key is checked
-    before `main` runs. An error the user can mend ends in one sentence on stderr and exit code 2; SIGTERM and SIGINT
-    end in 143 and 130 (see `training.signals`).
+    before `main` runs. An error the user can mend, and whatever the disk refuses, ends in one sentence on stderr and
+    exit code 2; SIGTERM and SIGINT end in 143 and 130 (see `training.signals`).
 
     Args:
         main: the recipe; all its parameters are keyword-only.
@@ -47,8 +50,8 @@ def recipe(
         except AlreadyFinished as done:
             if os.environ.get("RANK", "0") == "0":
                 print(done, flush=True)
-        except UserError as error:
-            if os.environ.get("RANK", "0") == "0":
+        except (UserError, OSError, SafetensorError) as error:
+            if os.environ.get("RANK", "0") == "0" or not isinstance(error, UserError):  # a disk may fail one process
                 print(f"error: {without_secrets(_sentence(error))}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
         finally:
@@ -59,12 +62,16 @@ def recipe(
     return run
 
 
-def _sentence(error: UserError) -> str:
+def _sentence(error: Exception) -> str:
     """What the error says, without the traceback that a loader's worker process wraps around it."""
     said = str(error)
-    if not said.startswith("Caught "):
+    if said.startswith("Caught "):
+        return said.strip().splitlines()[-1].partition(": ")[2]
+    if isinstance(error, UserError):
         return said
-    return said.strip().splitlines()[-1].partition(": ")[2]
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {said.strip().partition(chr(10))[0]}"
 
 
 def _leave() -> None:
@@ -78,12 +85,25 @@ def _leave() -> None:
 
 
 def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """Parse `argv` with torchtune, resolve interpolations, check every key. Returns plain Python containers."""
+    """Parse `argv` with torchtune, resolve interpolations, check every key. Returns plain Python containers.
+
+    Args:
+        main: the recipe; its keyword arguments are the keys.
+        argv: the command line behind the program's name.
+        supplies: as in `recipe`.
+
+    Raises:
+        ConfigError: no `--config`; a file or an override that cannot be read; an interpolation that leads nowhere; a
+            key that is unknown, missing, unset (`???`) or of the wrong type; a node that names no component.
+        SystemExit: `--help`, which torchtune's parser answers.
+    """
     config = _parse(_with_config_path(argv))
     try:
         written: Any = OmegaConf.to_container(config)
         off = tuple(f"{key}." for key, value in written.items() if _is_switched_off(value))
         unset = sorted(key for key in OmegaConf.missing_keys(config) if not key.startswith(off))
+        if str(written.get("output_dir")).startswith("~"):  # now: other keys may repeat it as ${output_dir}
+            config.output_dir = os.path.expanduser(config.output_dir)
         resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"config: {str(error).splitlines()[0]}") from error
@@ -120,18 +140,16 @@ def _check_containers(argv: list[str]) -> None:
     """What torchtune's parser meets with a traceback, or passes over in silence.
 
     Raises:
-        ConfigError: a file that is no mapping; an override by a list where the file has a mapping, or the other way
-            round, or by `{}`, which would leave all keys of the file where they are.
+        ConfigError: a file that is no mapping; an override below a list; one by a list where the file has a mapping, or
+            the other way round, or by `{}`, which would leave all keys of the file where they are.
     """
     path = next((argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--config"), None)
     if path is None:
         return
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no config: {error}") from error
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{path} is no config: it holds a list, not keys with values")
+    config = read_keys(Path(path))
+    for word in argv:
+        if word != path and (word.startswith("~") or "=" in word):
+            _refuse_below_list(config, word)
     for key, _, value in (word.partition("=") for word in argv if word.partition("=")[2][:1] in ("[", "{")):
         here, given = OmegaConf.select(config, key), OmegaConf.select(OmegaConf.from_dotlist([f"{key}={value}"]), key)
         if isinstance(here, DictConfig) and isinstance(given, DictConfig) and here and not given:
@@ -139,6 +157,13 @@ def _check_containers(argv: list[str]) -> None:
         if {type(here), type(given)} == {DictConfig, ListConfig}:
             kind = "keys with values" if isinstance(here, DictConfig) else "a list"
             raise ConfigError(f"{key}={value}: the config has {kind} there; {key}=null switches it off")
+
+
+def _refuse_below_list(config: DictConfig, override: str) -> None:
+    key = override.removeprefix("~").partition("=")[0]
+    for above in (key[: part.start()] for part in re.finditer(r"[.\[]", key)):
+        if isinstance(OmegaConf.select(config, above), ListConfig):
+            raise ConfigError(f"{override}: the config has a list at {above}; {above}=[...] sets all of it")
 
 
 _NOT_REMOVED = re.compile(r"Could not find key (\S+) in yaml config to remove")

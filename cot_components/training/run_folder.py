@@ -10,16 +10,22 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
 
+from cot_components.config import ConfigError
+from cot_components.config_files import read_keys
 from cot_components.errors import UserError
 from cot_components.training.checkpoint import damage, find_newest, read_state, remove_unfinished
 from cot_components.viz.log import LOG_NAME
 
 CHECKPOINTS, FINISHED, CONFIG, LOCK = "checkpoints", "finished.json", "config.yaml", ".lock"
+EVALUATIONS, MODEL_FOLDER, ADAPTER_FOLDER = "evaluations", "model", "adapter"
+VERSIONS, TOKENS, CURVES, REPORT = "versions.json", "tokens.html", "curves.png", "report.html"
 
 FREE_TO_CHANGE = {
     *("output_dir", "resume", "save_every_n_steps", "save_every_minutes", "keep_checkpoints", "export_checkpoints"),
@@ -57,12 +63,17 @@ def enter_folder(folder: Path, config: Mapping[str, Any], *, resume: str) -> Ear
     Raises:
         AlreadyFinished: the run in the folder has this config and is done.
         UserError: the folder cannot be written or is in use; it holds another run, or one that may not be resumed; no
-            checkpoint in it is whole.
+            checkpoint in it is whole; something else lies where the run will write, or the weights it starts from do.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock(folder)
+        exports = "keep_checkpoints" in config  # a recipe that only evaluates or scores writes no model
+        if exports:
+            _refuse_blocked(folder)
         earlier = _decide(folder, config, resume)
+        if exports:
+            _refuse_overwriting(folder, config)
         if earlier is None:
             (folder / LOG_NAME).unlink(missing_ok=True)
         written = OmegaConf.to_yaml(OmegaConf.create(without_secrets(dict(config))))
@@ -90,7 +101,8 @@ def _decide(folder: Path, config: Mapping[str, Any], resume: str) -> Earlier | N
     remove_unfinished(checkpoints)
     if again and not any(checkpoints.glob("step_*")):  # stopped before its first checkpoint
         return _from_path(Path(resume), folder, config, holds_run=False)
-    return _newest(checkpoints, config)
+    found = _newest(checkpoints, config)
+    return found and found._replace(messages=(*found.messages, *_set_aside_newer(found)))
 
 
 def _newest(checkpoints: Path, config: Mapping[str, Any]) -> Earlier | None:
@@ -127,7 +139,7 @@ def _from_path(path: Path, folder: Path, config: Mapping[str, Any], holds_run: b
         earlier = Earlier(path, state, (f"resumed from {path}: {state['step']} steps done",))
     if own:
         return earlier._replace(messages=(*earlier.messages, *_set_aside_newer(earlier)))
-    for name in (LOG_NAME, "evaluations"):
+    for name in (LOG_NAME, EVALUATIONS):
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
         elif (source / name).exists():
@@ -136,13 +148,47 @@ def _from_path(path: Path, folder: Path, config: Mapping[str, Any], holds_run: b
 
 
 def _set_aside_newer(earlier: Earlier) -> Iterator[str]:
-    """Checkpoints later than the one the user chose must not be the newest at the next start."""
+    """Checkpoints later than the one to go on with, chosen or whole, must not be the newest at the next start, nor
+    count among those that are kept.
+    """
     for path in sorted(earlier.path.parent.glob("step_*")):
         if path.name > earlier.path.name and "." not in path.name:
             names = (f"{path.name}.set_aside{number or ''}" for number in itertools.count())
             path.rename(next(new for new in map(path.with_name, names) if not new.exists()))
             yield f"set aside {path}, which is later"
     (earlier.path.parent.parent / FINISHED).unlink(missing_ok=True)
+
+
+def _refuse_blocked(folder: Path) -> None:
+    """Raises UserError for a file where the run will make a folder, or the other way round: now, not at the end."""
+    for name in (CHECKPOINTS, EVALUATIONS, MODEL_FOLDER, ADAPTER_FOLDER):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise UserError(f"output_dir: {folder / name} is a file, and the run makes a folder of that name; move it")
+    for name in (LOG_NAME, CONFIG, VERSIONS, FINISHED, TOKENS, CURVES, REPORT):
+        if (folder / name).is_dir():
+            raise UserError(f"output_dir: {folder / name} is a folder, and the run writes a file there; move it")
+
+
+def _refuse_overwriting(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError for weights or a tokenizer to start from that lie where the run will write its own."""
+    results = [(folder / name).resolve() for name in (MODEL_FOLDER, ADAPTER_FOLDER)]
+    for key, value in _flat(config).items():
+        if key.rpartition(".")[2] in ("checkpoint_dir", "path") and isinstance(value, str):
+            start = Path(value).expanduser().resolve()
+            if start in results or start.parent in results:
+                raise UserError(f"{key}: {value} is where this run would write its own model; name another output_dir")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into one sentence with a file's name, `path` where the error has none
+    (a write to an open file).
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot write to {getattr(error, 'filename', None) or path}: {reason}") from error
 
 
 def lock(folder: Path) -> None:
@@ -174,12 +220,14 @@ def hold(file: IO[str]) -> IO[str]:
 def release() -> None:
     """Let go of all folders, and close what was held open."""
     while _held:
-        _held.pop().close()
+        with suppress(OSError):  # a full disk: what could not be written has been said
+            _held.pop().close()
 
 
 def mark_finished(folder: Path, **facts: Any) -> None:
     """Say that everything of this run is written."""
-    (folder / FINISHED).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    with writing(folder / FINISHED):
+        (folder / FINISHED).write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -212,9 +260,10 @@ def _flat(node: Any, where: str = "") -> dict[str, Any]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        read = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"output_dir: {folder} holds a run without a readable {CONFIG}; name another") from error
+        read = OmegaConf.to_container(read_keys(folder / CONFIG), resolve=False)
+    except ConfigError as error:
+        said = f"{folder} holds a run without a readable {CONFIG} ({error})"
+        raise UserError(f"output_dir: {said}; name another") from error
     assert isinstance(read, dict)
     return {str(key): value for key, value in read.items()}
 

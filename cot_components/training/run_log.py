@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cot_components.data.batches import Step
-from cot_components.training.run_folder import hold
+from cot_components.training.run_folder import hold, writing
 from cot_components.training.setup import Run
 from cot_components.training.throughput import SpeedMeter, sentence
 from cot_components.viz.log import LOG_NAME
@@ -31,10 +31,10 @@ class RunLog:
 
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
         first = run.world.is_first
-        self.folder, path = run.output_dir, run.output_dir / LOG_NAME
-        self._file = hold(open(path, "a", encoding="utf-8")) if first else None  # noqa: SIM115
+        self.folder, self._path = run.output_dir, run.output_dir / LOG_NAME
+        self._file = hold(open(self._path, "a", encoding="utf-8")) if first else None  # noqa: SIM115
         if self._file is not None and run.earlier is not None:
-            self._file.truncate(min(run.earlier.state["log_bytes"], path.stat().st_size))
+            self._file.truncate(min(run.earlier.state["log_bytes"], self._path.stat().st_size))
         self._bar: tqdm | None = None
         self.total_steps = total_steps
         self._metric_logger = metric_logger if first else None
@@ -77,8 +77,9 @@ class RunLog:
             k: (v if isinstance(v, int) else (float(f"{v:.6g}") if math.isfinite(v) else str(v)))
             for k, v in values.items()
         }
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(clean) + "\n")
+            self._file.flush()
         if self._metric_logger is not None:
             payload = {name: value for name, value in values.items() if name not in ("step", "epoch")}
             self._metric_logger.log_dict(payload, step=int(values["step"]))
@@ -93,8 +94,9 @@ class RunLog:
         """Bytes of `log.jsonl`, all of them on disk; 0 where this process writes none."""
         if self._file is None:
             return 0
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def say(self, line: str) -> None:
@@ -106,6 +108,7 @@ class RunLog:
         if self._bar is not None:
             self._bar.close()
         if self._file is not None:
-            self._file.close()
+            with writing(self._path):
+                self._file.close()
         if self._metric_logger is not None:
             self._metric_logger.close()

@@ -14,7 +14,7 @@ from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.models.export import family_of
 from cot_components.training.answers import Evaluations
-from cot_components.training.batching import plan_facts, refuse_other_plan
+from cot_components.training.batching import frozen_facts, plan_facts, refuse_other_plan
 from cot_components.training.checkpoint import write_checkpoint
 from cot_components.training.export import export_checkpoint
 from cot_components.training.loop import Trainer
@@ -22,7 +22,7 @@ from cot_components.training.run_folder import CHECKPOINTS, config_hash, without
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
 from cot_components.training.signals import defer_stops, exit_code, stop_received
-from cot_components.training.state import MODEL, capture, restore
+from cot_components.training.state import MODEL, capture, require_finite, restore
 
 
 class Saver:
@@ -55,13 +55,15 @@ class Saver:
         Call it last before training, when everything is built: building draws random numbers.
 
         Raises:
-            UserError: a model that cannot be written as a Hugging Face folder; a checkpoint of another model or plan.
+            UserError: a model that cannot be written as a Hugging Face folder; a checkpoint of another model or plan,
+                or of a run with other frozen weights.
         """
         family_of(trainer.model)  # what cannot be exported is refused before it is trained
         self._trainer, self._data, self._evaluations, self._log = trainer, data, evaluations, log
         self._done, self._total = plans.start_step, plans.total_steps
         evaluations.rescue = self.rescue
-        self._facts = plan_facts(data, plans)
+        frozen = self._run.world.first_decides(lambda: frozen_facts(trainer.model, trainer.reference, self._config))
+        self._facts = plan_facts(data, plans) | frozen
         if self._run.earlier is not None:
             refuse_other_plan(self._run.earlier, self._facts)
             restore(trainer, self._run.earlier.path, self._run.earlier.state)
@@ -90,6 +92,7 @@ class Saver:
         Raises:
             SystemExit: after a signal: 143 for SIGTERM, 130 for SIGINT.
             UserError: the checkpoint cannot be written.
+            NonFiniteError: a weight is not finite; nothing is written.
         """
         self._done = step.clock.step + 1
         by_policy = self._every_n_steps is not None or self._every_minutes is not None
@@ -123,9 +126,11 @@ class Saver:
             if self._config["export_checkpoints"]:
                 export_checkpoint(self._trainer.model, checkpoint, tensors[MODEL], self._data, self._config)
 
-        self._run.world.first_decides(
-            lambda: write_checkpoint(folder, self._done, tensors=tensors, state=state, add_files=export, keep=keep)
-        )
+        def write() -> None:
+            require_finite(self._trainer.model, tensors[MODEL], num_steps=self._done)
+            write_checkpoint(folder, self._done, tensors=tensors, state=state, add_files=export, keep=keep)
+
+        self._run.world.first_decides(write)
         self._saved_at = time.monotonic()
 
     def _stop(self) -> None:

@@ -22,13 +22,12 @@ from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.float8 import convert_to_float8
-from cot_components.training.run_folder import Earlier, enter_folder
+from cot_components.training.run_folder import VERSIONS, Earlier, enter_folder, writing
 
 if TYPE_CHECKING:
     from cot_components.training.answers import AnswerEvaluation
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-VERSIONS = "versions.json"
 
 UNTRAINED = 1e-12
 """No entry of an embedding row is larger where training never touched it: reserved tokens of a base model."""
@@ -75,12 +74,13 @@ def start_run(
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    folder = Path(output_dir).absolute()
+    folder = Path(output_dir).expanduser().absolute()
     earlier = world.first_decides(lambda: enter_folder(folder, config, resume=resume))
     if world.is_first:
         for message in (*earlier.messages, *_changes(folder / VERSIONS)) if earlier else ():
             print(message, flush=True)
-        (folder / VERSIONS).write_text(json.dumps(versions(), indent=2) + "\n")
+        with writing(folder / VERSIONS):
+            (folder / VERSIONS).write_text(json.dumps(versions(), indent=2) + "\n")
     return Run(folder, world.device, DTYPES[dtype], world, earlier)
 
 
@@ -170,8 +170,9 @@ def fit_rows(
         longest = int(rows.lengths[row])
         if longest > model.max_seq_len:
             raise UserError(
-                f"row {rows.ids[row]}, the longest, has {longest} tokens, the model's context {model.max_seq_len}; set "
-                "dataset.max_seq_len (or tokenizer.max_seq_len), and dataset.too_long for what to do with longer rows"
+                f"row {rows.ids[row]}, the longest, has {longest} tokens, the model's context {model.max_seq_len}; "
+                "take a model with a longer one, or set dataset.max_seq_len, and dataset.strict=false to leave out "
+                "longer rows or (in a reasoning_dataset) dataset.too_long=cut_thought to shorten them"
             )
         check_token_id(model, largest, "the data")
     check_token_id(model, data.chat.tokenizer.pad_id, PADDING)
@@ -223,4 +224,4 @@ def prepare_model(
         compile_model(model, verbose=False)
     shard(model, world)
     if world.size > 1:
-        torch.manual_seed(torch.initial_seed() * world.size + world.rank)
+        torch.manual_seed((torch.initial_seed() * world.size + world.rank) % 2**63)

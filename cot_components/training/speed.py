@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from cot_components.config import build
+from cot_components.config_files import read_keys
 from cot_components.errors import UserError
 from cot_components.models.load import exported_checkpointer, load_model
 from cot_components.training.answers import AnswerEvaluation
@@ -31,12 +32,12 @@ def load_run(folder: Path) -> Finished:
     """The exported model of a run with the evaluation of its config.
 
     Raises:
-        UserError: the folder holds no finished run, or a run without an evaluation.
+        UserError: the folder holds no finished run, a run without an evaluation, or a config that cannot be read.
     """
     path = folder / "config.yaml"
     if not path.is_file() or not (folder / "model" / "config.json").is_file():
         raise UserError(f"{folder} holds no finished run (config.yaml and model/ are missing)")
-    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    config: Any = OmegaConf.to_container(read_keys(path))
     if not config.get("evaluation"):
         raise UserError(f"{folder}: the run has no evaluation, so there is nothing to answer")
     checkpointer = exported_checkpointer(folder / "model")

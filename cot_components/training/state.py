@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from cot_components.errors import UserError
 from cot_components.training.compressed import PLAIN, put_back, share_of, whole_parts
 from cot_components.training.distributed import World, plain_name
-from cot_components.training.loop import Trainer
+from cot_components.training.loop import NonFiniteError, Trainer
 
 MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
 Tensors = dict[str, Tensor]
@@ -62,6 +62,20 @@ def restore(trainer: Trainer, folder: Path, state: Mapping[str, Any]) -> None:
     if trainer.lr_scheduler is not None:
         trainer.lr_scheduler.load_state_dict({**trainer.lr_scheduler.state_dict(), **state["lr_scheduler"]})
     _restore_random(trainer, folder / RANDOM, state)
+
+
+def require_finite(model: nn.Module, weights: Mapping[str, Tensor], *, num_steps: int) -> None:
+    """Raises NonFiniteError, which names the first weight of `model` that is NaN or infinite after `num_steps` steps:
+    an update may overflow though its loss and gradient are finite.
+    """
+    learned = {plain_name(name) for name, _ in model.named_parameters()}  # a mask among the buffers may be infinite
+    for name, value in weights.items():
+        counted = name in learned and value.is_floating_point() and value.element_size() > 1  # float8 cannot say
+        if counted and not torch.isfinite(value).all():
+            raise NonFiniteError(
+                f"after {num_steps} steps the weight '{name}' is not finite: an update was too large for its number "
+                "format; nothing of it is saved, earlier checkpoints are as they were"
+            )
 
 
 def random_state(device: torch.device) -> Tensors:

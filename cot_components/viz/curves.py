@@ -61,7 +61,7 @@ def plot_run(run_dirs: str | Path | Sequence[str | Path], path: str | Path) -> P
         `path`.
 
     Raises:
-        UserError: no run, no log, or nothing in it to draw.
+        UserError: no run, one run twice, no log, nothing in it to draw, or no type of picture.
     """
     dirs = [Path(d) for d in ([run_dirs] if isinstance(run_dirs, str | Path) else run_dirs)]
     if not dirs:
@@ -70,17 +70,35 @@ def plot_run(run_dirs: str | Path | Sequence[str | Path], path: str | Path) -> P
     panels = run_panels(logs[0]) if len(dirs) == 1 else compare_panels(logs)
     if not panels:
         raise UserError(f"{', '.join(map(str, dirs))}: the log holds nothing to plot yet")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = picture_path(path)
     colours = [INK.light] if len(dirs) == 1 else cycle(RUN_COLOURS)
-    figure = draw_panels(panels, list(zip(_names(dirs), colours, strict=False)))
+    figure = draw_panels(panels, list(zip(run_names(dirs), colours, strict=False)))
     figure.savefig(path, dpi=160)
     return path
 
 
-def _names(dirs: Sequence[Path]) -> list[str]:
-    """Shortest ends of the paths that tell the runs apart."""
-    for depth in range(1, max(len(d.resolve().parts) for d in dirs) + 1):
+def picture_path(path: str | Path) -> Path:
+    """The path of a picture to write, its folder made.
+
+    Raises:
+        UserError: the name does not end in a type that matplotlib writes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path, types = Path(path), FigureCanvasAgg.get_supported_filetypes()
+    if path.suffix[1:].lower() not in types:
+        raise UserError(f"{path}: a picture's name must end in its type: .{', .'.join(sorted(types))}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def run_names(dirs: Sequence[Path]) -> list[str]:
+    """Shortest ends of the paths that tell the runs apart.
+
+    Raises:
+        UserError: one run twice.
+    """
+    for depth in range(1, max((len(d.resolve().parts) for d in dirs), default=1) + 1):
         names = ["/".join(d.resolve().parts[-depth:]) for d in dirs]
         if len(set(names)) == len(names):
             return names
@@ -148,15 +166,20 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def _set_scale(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     if panel.kind == "share":
         axes.set_ylim(-0.03, 1.03)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
         return
     values = np.concatenate([line.trend for line in panel.lines])
+    scale_values(axes, values, logarithmic=panel.kind == "loss")
+
+
+def scale_values(axes: Axes, values: np.ndarray, *, logarithmic: bool) -> None:
+    """A vertical axis from 0, or, where that is allowed and the values fall to less than a tenth, a logarithmic one."""
+    from matplotlib.ticker import MaxNLocator
+
     lowest, highest = np.nanmin(values), np.nanmax(values)
-    if panel.kind == "loss" and highest > 10 * lowest > 0:
+    if logarithmic and highest > 10 * lowest > 0:
         axes.set_yscale("log")
         decades = 10.0 ** np.arange(np.floor(np.log10(lowest)), np.ceil(np.log10(highest)) + 1)
         ticks = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cot_components.errors import UserError
-from cot_components.viz.curves import STYLE
+from cot_components.viz.curves import STYLE, picture_path, run_names, scale_values
 from cot_components.viz.log import Record, read_log, series
 from cot_components.viz.theme import RUN_COLOURS
 
@@ -37,32 +37,33 @@ def plot_internalisation(run_dirs: Sequence[str | Path], path: str | Path) -> Pa
         path: the PNG (or any type matplotlib writes) to make.
 
     Raises:
-        UserError: no log, or no evaluation with `removed` in one.
+        UserError: one run twice, no log, no evaluation with `removed` in one, or no type of picture.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     with rc_context(STYLE):
         figure = Figure(figsize=(10.4, 4.0), layout="constrained")
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
-        for run_dir, colour in zip(run_dirs, cycle(RUN_COLOURS)):
+        losses: list[np.ndarray] = []
+        for run_dir, name, colour in zip(run_dirs, run_names([Path(d) for d in run_dirs]), cycle(RUN_COLOURS)):
             records = read_log(run_dir)
             removed, accuracy, _ = accuracy_by_removal(records)
             if not len(removed):
                 raise UserError(f"{run_dir}: the log holds no evaluation that says how much was removed")
-            _draw_accuracy(left, removed, accuracy, colour, Path(run_dir).resolve().name)
-            right.plot(*series(records, "loss_answer"), color=colour, linewidth=0.9)
+            _draw_accuracy(left, removed, accuracy, colour, name)
+            steps, loss = series(records, "loss_answer")
+            right.plot(steps, loss, color=colour, linewidth=0.9)
+            losses.append(loss)
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.set(xlabel="tokens of the thought removed", ylabel="held-out answers right", ylim=(-0.03, 1.05))
-        right.set(xlabel="step", ylabel="loss on answers, nats", yscale="log")
-        right.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
-        right.yaxis.set_minor_formatter(NullFormatter())
+        right.set(xlabel="step", ylabel="loss on answers, nats")
+        scale_values(right, np.concatenate(losses), logarithmic=True)
         figure.legend(loc="outside upper left", ncols=3, frameon=False)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = picture_path(path)
         figure.savefig(path, dpi=160)
     return path
 

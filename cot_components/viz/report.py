@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from cot_components.config_files import read_text
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, Example, read_evaluation, saved_evaluations
 from cot_components.evaluation.table import footnote, summary_rows
@@ -209,7 +210,7 @@ def _size(path: Path) -> str:
 
 
 def _preformatted(path: Path) -> str:
-    return f"<pre>{_text(path.read_text(encoding='utf-8'))}</pre>" if path.is_file() else ""
+    return f"<pre>{_text(read_text(path))}</pre>" if path.is_file() else ""
 
 
 def _versions(path: Path) -> str:

@@ -63,6 +63,8 @@ ADDED = {"curriculum": {"curriculum.partial": "true"}}
 """Overrides that a config needs if it has a key, though they are not written there."""
 
 TOTAL, PER_EPOCH = 12, 6
+FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json")
+"""What a checkpoint consists of."""
 DROPOUT = {"attn_dropout": 0.1, "dropout": 0.1}
 NOT_EXACT = ("tokens_per_second", "supervised_tokens_per_second", "loader_wait_fraction", "step_seconds")
 
@@ -175,8 +177,16 @@ def checkpoint(out: Path, step: int) -> Path:
     return out / "checkpoints" / f"step_{step:08d}"
 
 
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def saved_steps(out: Path) -> list[int]:
-    return sorted(int(path.name[5:]) for path in (out / "checkpoints").glob("step_*"))
+    """Steps of the checkpoints of a run, without those that were set aside."""
+    return sorted(int(path.name[5:]) for path in (out / "checkpoints").glob("step_*") if "." not in path.name)
 
 
 def records(out: Path) -> list[dict[str, Any]]:

@@ -7,27 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
+from contract import FILES, TOTAL, Killed, checkpoint, copied, differences, flip, patched, same_steps, saved_steps
 from tally import count
 
 from cot_components.data.store import Rows
+from cot_components.errors import UserError
 from cot_components.training.answers import Evaluations
+from cot_components.training.checkpoint import damage
+from cot_components.training.run_folder import enter_folder, release
 from cot_components.training.saver import Saver
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died
-
-FILES = ["model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json"]
 
 
 def cut(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +44,17 @@ def test_a_damaged_newest_checkpoint_is_left_out(reference, tmp_path, capsys, ha
     assert seen.code == 0 and same_steps(seen, reference.seen, after=TOTAL - 2)
     assert f"left out {checkpoint(out, TOTAL - 1)}: " in capsys.readouterr().out
     assert differences(reference.out, out) == []
+
+
+def test_a_damaged_one_is_set_aside_and_takes_no_place(bt_sft, tmp_path, capsys):
+    """Of two that are kept, both are whole, though the run never came to the step of the damaged one again."""
+    count("faults injected")
+    out = copied(bt_sft.out, tmp_path / "out", until=5)
+    flip(checkpoint(out, 5) / "model.safetensors")
+    assert bt_sft.again(out, "keep_checkpoints=2", "save_every_n_steps=6").code == 0
+    assert f"set aside {checkpoint(out, 5)}, which is later" in capsys.readouterr().out
+    assert saved_steps(out) == [6, TOTAL] and damage(checkpoint(out, 6)) is None
+    assert [path.name for path in (out / "checkpoints").glob("*.set_aside")] == ["step_00000005.set_aside"]
 
 
 def test_no_whole_checkpoint_is_an_error_that_lists_them(reference, tmp_path, capsys):
@@ -84,6 +90,27 @@ def test_another_config_is_refused_and_named(reference, tmp_path, capsys, overri
     out = copied(reference.out, tmp_path / "out", until=2)
     assert reference.again(out, override).code == 2
     assert re.search(said, capsys.readouterr().err) and saved_steps(out) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("seed: 1\nmodel: [1\n", "config.yaml:3: no YAML: "),
+        ("seed: 1\n\tmodel: 1\n", "config.yaml:2: no YAML: "),
+        ("- seed\n", "config.yaml is no config: it holds a list"),
+        ("", None),
+    ],
+)
+def test_a_config_broken_by_hand(tmp_path, broken, said):
+    """That of a run to go on with."""
+    count("faults injected")
+    (tmp_path / "log.jsonl").write_text("")
+    (tmp_path / "config.yaml").write_text(broken)
+    with pytest.raises(UserError) as error:
+        enter_folder(tmp_path, {"seed": 1}, resume="auto")
+    release()
+    assert str(error.value).startswith(f"output_dir: {tmp_path} ")
+    assert said is None or f"holds a run without a readable config.yaml ({tmp_path}/{said}" in str(error.value)
 
 
 def test_keys_that_change_no_number_are_free(reference, tmp_path):

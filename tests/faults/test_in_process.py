@@ -11,9 +11,11 @@ from tally import count
 
 import cot_components.training.checkpoint as checkpoint_module
 import cot_components.training.loop as loop
+import cot_components.training.run_log as run_log
 from cot_components.data.batches import Batches
 from cot_components.training.answers import Evaluations
 from cot_components.training.checkpoint import damage, find_newest
+from cot_components.training.run_folder import hold
 from cot_components.training.run_log import RunLog
 from cot_components.training.saver import Saver
 
@@ -144,6 +146,51 @@ def test_what_is_not_finite_stops_before_the_update(reference, tmp_path, capsys,
     assert "step 4: loss" in said and "stopped before the update" in said
     assert {int(row) for row in said.split("Row ids: ")[1].split("\n")[0].split(", ")} <= set(rows)
     assert reference.again(out).code == 0 and differences(reference.out, out) == []
+
+
+@pytest.mark.parametrize(("at", "saves"), [(4, "save_every_n_steps=1"), (TOTAL, "save_every_n_steps=null")])
+def test_an_update_that_poisons_weights_is_neither_saved_nor_exported(bt_sft, tmp_path, capsys, at, saves):
+    """Loss and gradient were finite; what was saved before stays."""
+    updates = []
+
+    def overflow(optimizer, *args):
+        original(optimizer, *args)
+        updates.append(1)
+        if len(updates) == at:
+            count("faults injected")
+            optimizer.param_groups[0]["params"][2].data.view(-1)[3] = float("inf")
+
+    original, out = torch.optim.AdamW.step, tmp_path / "out"
+    with patched((torch.optim.AdamW, "step", overflow)):
+        seen = bt_sft.again(out, saves, "save_every_minutes=null")
+    said = capsys.readouterr().err
+    assert seen.code == 2 and f"error: after {at} steps the weight 'layers.0." in said and "' is not finite" in said
+    assert saved_steps(out) == ([1, 2, 3] if at == 4 else []) and not (out / "model").exists()
+    assert bt_sft.again(out).code == 0 and differences(bt_sft.out, out) == []
+
+
+FULL = "/dev/full"
+"""Where every write ends as on a full disk."""
+
+
+@pytest.mark.parametrize(
+    "name", ["versions.json", "evaluations/step_0.json", "model/config.json", "tokens.html", "log.jsonl"]
+)
+def test_a_disk_full_during_a_run_is_one_sentence(bt_sft, tmp_path, capsys, name):
+    count("faults injected")
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    if name == "log.jsonl":  # the run makes it anew
+        fault = (run_log, "hold", lambda file: hold(open(FULL, "a")))  # noqa: SIM115
+    else:
+        (out / name).symlink_to(FULL)
+        fault = (run_log, "hold", hold)
+    with patched(fault):
+        seen = bt_sft.again(out)
+    place = out / ("model" if name.startswith("model") else name)
+    place = out if name == "tokens.html" else place
+    said = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert seen.code == 2 and f"error: cannot write to {place}: No space left on device" in said[-1]
 
 
 def test_a_learning_rate_that_explodes_is_stopped(reference, tmp_path, capsys):

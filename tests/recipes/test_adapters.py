@@ -1,6 +1,7 @@
 """LoRA, DoRA, QLoRA and 8-bit optimizer states by config: each learns, goes on bit for bit, and is exported."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -44,6 +45,21 @@ def test_it_learns_goes_on_and_is_exported(hub, wide, tmp_path, kind):
     assert saved and all("lora_" in name or "magnitude" in name for name in saved)  # the base is not saved again
     assert any("magnitude" in name for name in saved) == (kind == "dora")
     _compare_with_peft(hub, out, kind)
+
+
+def test_another_base_is_refused(hub, tmp_path, capsys):
+    """A checkpoint holds the adapters alone: on other weights they would be another model."""
+    out, again, base = tmp_path / "out", tmp_path / "again", tmp_path / "base"
+    shutil.copytree(hub / "model", base)
+    words = [*arguments(hub, out, "lora"), f"checkpointer.checkpoint_dir={base}", "epochs=1"]
+    assert run("bt_sft", words).code == 0
+    copied(out, again, until=3)
+    shutil.copyfile(hub / "teacher" / "model.safetensors", base / "model.safetensors")
+    assert run("bt_sft", [*words, f"output_dir={again}"]).code == 2
+    said = capsys.readouterr().err
+    assert f"resume: the content of the frozen weights (the hash of checkpointer's files) of {again}" in said
+    shutil.copyfile(hub / "model" / "model.safetensors", base / "model.safetensors")
+    assert run("bt_sft", [*words, f"output_dir={again}"]).code == 0 and differences(out, again, step=STEPS) == []
 
 
 def _compare_with_peft(hub, out, kind):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from commands import CONFIGS, ROOT, must, run, tune, user_error
 from omegaconf import OmegaConf
+from recipes_for_tests import read
 
 from cot_components.cli.shipped import recipe_for
 from cot_components.clock import Clock
@@ -18,11 +19,6 @@ from cot_components.training.recipe import read_config
 from cot_components.transforms.remove import Remove
 
 OF_OUR_RECIPES = sorted(name for name in shipped_configs() if not name.startswith("stock_torchtune/"))
-
-
-def read(name, *overrides):
-    recipe = importlib.import_module(name.split("/")[0])
-    return read_config(recipe.main.__wrapped__, ["--config", name, *overrides], getattr(recipe, "SUPPLIES", {}))
 
 
 def test_all_configs_are_shipped():
@@ -97,6 +93,14 @@ def test_stock_configs_name_components_that_exist():
             ["metric_logger={}"],
             "metric_logger names no component: set metric_logger._component_, or metric_logger=null",
         ),
+        *(
+            ([override], f"{override}: the config has a list at optimizer.betas; optimizer.betas=[...] sets all of it")
+            for override in ("optimizer.betas.0=0.8", "optimizer.betas[1]=0.8", "optimizer.betas.0={}")
+        ),
+        (
+            ["~optimizer.betas.0"],
+            "~optimizer.betas.0: the config has a list at optimizer.betas; optimizer.betas=[...] sets all of it",
+        ),
         (["dataset.transforms.blur.seed=${sead}"], "config: Interpolation key 'sead' not found"),
     ],
 )
@@ -111,8 +115,12 @@ def test_a_wrong_key_is_one_sentence(overrides, sentence):
     [
         (b"- a\n- b\n", "{path} is no config: it holds a list, not keys with values"),
         (b"5\n", "{path} is no config: Invalid loaded object type: int"),
-        (b"\xff\xfe", "{path} is no config: 'utf-8' codec can't decode byte 0xff"),
-        (b"a: [\n", "cannot read the config or an override as YAML: "),
+        ("seed: 1\n# Größe\n".encode("latin-1"), "{path}:2: not UTF-8 text (invalid "),
+        (b"a: [1\nb: {", "{path}:2: no YAML: "),
+        (b"a:\n\t- b\n", "{path}:2: no YAML: found character"),
+        (b"a: 1\nb: 2\na: 3\n", "{path}:3: no YAML: found duplicate key a (while constructing a mapping from line 1)"),
+        (b"a: \x00\n", "{path} is no config: unacceptable character"),
+        (b"a: ${\n", "{path} is no config: "),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, content, sentence):
@@ -122,9 +130,22 @@ def test_a_file_that_is_no_config(tmp_path, content, sentence):
         with pytest.raises(ConfigError) as error:
             read_config(lambda: None, words, {})
         assert str(error.value).startswith(sentence.format(path=path))
-    if b"\xff" in content:
-        with pytest.raises(ConfigError, match=r"my\.yaml is no config: 'utf-8' codec"):
-            recipe_for(str(path))
+    with pytest.raises(ConfigError) as error:
+        recipe_for(str(path))
+    assert str(error.value).startswith(sentence.format(path=path)) and "\n" not in str(error.value)
+
+
+def test_an_override_as_yaml():
+    with pytest.raises(ConfigError, match=r"^cannot read the config or an override as YAML: "):
+        read("bt_sft/quickstart", "optimizer.betas=[0.9")
+
+
+def test_a_module_of_an_adapter_is_spelt_right():
+    """A misspelt one would leave the adapter out, and train every weight."""
+    model = ["model._component_=torchtune.models.llama3_2.lora_llama3_2", "model.lora_rank=4", "model.lora_alpha=8"]
+    assert read("bt_sft/quickstart", *model, "model.lora_attn_modules=[q_proj,v_proj]")
+    with pytest.raises(ConfigError, match=r"^model\.lora_attn_modules\[1\] must be .*; did you mean 'v_proj'\?$"):
+        read("bt_sft/quickstart", *model, "model.lora_attn_modules=[q_proj,vproj]")
 
 
 @pytest.mark.parametrize("node", ["tokenizer", "dataset", "model", "optimizer", "loss", "lr_scheduler", "evaluation"])

@@ -69,6 +69,7 @@ def test_copies_are_the_files_that_ship(copied, tmp_path):
             "tune would run the installed module 'bt_sft' instead of your file; try my_bt_sft.py",
         ),
         (["bt_sft", "json.py"], "tune would run the installed module 'json'"),
+        (["bt_sft", "__main__.py"], "tune would run the installed module '__main__'"),
         (["bt_sft", "my-recipe.py"], "tune runs a recipe as a module, so its name must be one; try my_bt_sft.py"),
         (["bt_sft/quickstart", "there.yaml"], "there.yaml exists; --force overwrites it"),
         (["bt_sft/quickstart", "no/where.yaml"], "no is no folder"),
@@ -187,6 +188,13 @@ def test_plot_report_compare(copied):
         assert part in page, part
     table = must(cot("compare", done, "another", cwd=copied))
     assert "answers correct" in table and "my" in table and "another" in table
+    shutil.copytree(done, copied / "twin" / "my")
+    assert re.search(r"^ +runs/my +twin/my *$", must(cot("compare", done, "twin/my", cwd=copied)), re.MULTILINE)
+    assert user_error(cot("compare", done, done, cwd=copied)) == f"{done}: the same run twice"
+    for picture in ("x/c.xyz", "x"):
+        said = user_error(cot("plot", done, "--out", picture, cwd=copied))
+        assert said.startswith(f"{picture}: a picture's name must end in its type: ") and ".png, " in said
+    assert not (copied / "x").exists() and not (copied / "x.png").exists()
     assert user_error(cot("report", "nowhere", cwd=copied)) == "nowhere: no such run"
     assert user_error(cot("plot", "nowhere", cwd=copied)) == "nowhere: no such log"
 
@@ -194,6 +202,24 @@ def test_plot_report_compare(copied):
 def test_tiny_writes_what_recipes_start_from(tmp_path):
     must(cot("tiny", "model", cwd=tmp_path))
     assert json.loads((tmp_path / "model" / "config.json").read_text())["hidden_size"] == 64
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"])
+def test_tiny_spares_another_model(weights, tmp_path, capsys):
+    model = tmp_path / "model"
+    assert main(["tiny", str(model)]) == 0
+    own = (model / "model.safetensors").read_bytes()
+    (model / "tokenizer.json").unlink()
+    assert main(["tiny", str(model)]) == 0 and (model / "tokenizer.json").is_file()
+    (model / weights).write_bytes(own[:-1] + b"x")
+    (model / "config.json").write_text("trained")
+    assert main(["tiny", str(model)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {model / weights} is another model than cot tiny writes; --force writes over it\n"
+    )
+    assert (model / weights).read_bytes() != own and (model / "config.json").read_text() == "trained"
+    assert main(["tiny", str(model), "--force"]) == 0
+    assert (model / "model.safetensors").read_bytes() == own and (model / "config.json").read_text() != "trained"
 
 
 def test_doctor(tmp_path):

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import inspect
 import json
+import pydoc
 import re
 import shlex
 import shutil
@@ -82,6 +83,8 @@ def check_python(words):
     if words[0] == "-m" and words[1] == "benchmarks":
         known = {*BENCHMARKS, "cpu", "cuda"}
         assert all(word in known or "-" in word for word in words[2:]), words
+    elif words[0] == "-m" and words[1] == "pydoc":
+        assert pydoc.locate(words[2]) is not None, words
     elif words[0] == "-m":
         module = ROOT / words[1].replace(".", "/")
         assert words[1] == "pytest" or module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), words
@@ -243,6 +246,26 @@ def test_the_method_of_the_guide_works_as_written(set_up):
     assert "32 rows read" in shown and 'style="--w:0.5"' in (set_up / "fade.html").read_text()
     must(tune(*train.split()[2:], *FEW, "output_dir=faded", cwd=set_up))
     assert (set_up / "faded" / "model" / "config.json").is_file()
+
+
+def test_components_that_the_pages_name_exist():
+    dotted = {name for page in PAGES for name in re.findall(r"cot_components(?:\.\w+)+", page.read_text("utf-8"))}
+    assert len(dotted) > 10 and not [name for name in dotted if pydoc.locate(name) is None]
+
+
+def test_calls_are_scored_as_the_page_of_data_says(tmp_path):
+    asked = {"id": "0", "question": [[{"role": "user", "content": "The area of a triangle, base 10, height 5?"}]]}
+    sides = {side: {"type": "integer"} for side in ("base", "height")}
+    parameters = {"type": "dict", "properties": sides, "required": ["base", "height"]}
+    asked["function"] = [{"name": "calculate_triangle_area", "parameters": parameters}]
+    right = {"id": "0", "ground_truth": [{"calculate_triangle_area": {"base": [10], "height": [5]}}]}
+    (tmp_path / "possible_answer").mkdir()
+    (tmp_path / "BFCL_v4_simple_python.json").write_text(json.dumps(asked))
+    (tmp_path / "possible_answer" / "BFCL_v4_simple_python.json").write_text(json.dumps(right))
+    (block,) = blocks(ROOT / "docs" / "data.md", "python")
+    assert must(run(sys.executable, "-c", block, cwd=tmp_path)).strip() == "None"
+    wrong = must(run(sys.executable, "-c", block.replace('"height": 5', '"height": 6'), cwd=tmp_path))
+    assert "height" in wrong
 
 
 def test_sources_of_the_methods_are_named():

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from cot_components.config import (
     ConfigError,
@@ -47,6 +48,9 @@ def lazy(*, node: dict | None = None) -> object:
 def main(*, seed: int, model: dict, batch_size: int = 4, compile: bool = False, name: str | None = None) -> None: ...
 
 
+VALID = "valid: batch_size, compile, model, name, seed"
+
+
 @pytest.fixture(autouse=True)
 def components(monkeypatch):
     module = types.ModuleType("config_components")
@@ -67,12 +71,22 @@ def components(monkeypatch):
         ({"seed": 1, "model": {}, "compile": "yes"}, "compile must be bool, got 'yes' (str)"),
         ({"seed": 1, "model": {}, "name": 3}, "name must be str or None, got 3 (int)"),
         ({"seed": 1, "model": 3}, "model must be a mapping, got 3 (int)"),
+        ({2: 1, "seed": 1, "model": {}}, f"unknown key '2'; {VALID}"),
+        (
+            {True: 1, "seed": 1, "model": {}},
+            f"unknown key 'True'; YAML reads a bare on, off, yes or no as a truth value: put it in quotes; {VALID}",
+        ),
     ],
 )
 def test_recipe_keys(given, sentence):
     with pytest.raises(ConfigError) as error:
         check(main, given)
     assert str(error.value) == sentence
+
+
+def test_a_key_is_text_even_where_any_is_taken():
+    with pytest.raises(ConfigError, match="unknown key 'True'; YAML reads"):
+        check(lambda **anything: None, {"a": 1, True: 1})
 
 
 def test_right_keys_pass():
@@ -197,6 +211,49 @@ def broken(*, seed: str, epoch: int, ids: list) -> int:
 
 def test_a_text_is_no_sequence_of_texts():
     assert fits(["a"], Sequence[str]) and not fits("a", Sequence[str]) and not fits(0.5, Sequence[float])
+
+
+Part = Literal["q_proj", "k_proj", "v_proj", "output_proj"]
+
+
+def with_lists(
+    *,
+    modules: list[Part] = [],  # noqa: B006
+    rates: tuple[float, ...] = (),
+    sizes: Sequence[int] | None = None,
+    nested: list[list[str]] | None = None,
+    free: list | None = None,
+    betas: tuple[float, float] = (0.9, 0.99),
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            {"modules": ["q_proj", "vproj"]},
+            "modules[1] must be 'q_proj' or 'k_proj' or 'v_proj' or 'output_proj', got 'vproj' (str)"
+            "; did you mean 'v_proj'?",
+        ),
+        ({"modules": [3]}, "modules[0] must be 'q_proj' or 'k_proj' or 'v_proj' or 'output_proj', got 3 (int)"),
+        ({"modules": "q_proj"}, "modules must be list, got 'q_proj' (str)"),
+        ({"rates": [1, 0.5, True]}, "rates[2] must be float, got True (bool)"),
+        ({"sizes": [1, 2.5]}, "sizes[1] must be int, got 2.5 (float)"),
+        ({"sizes": "12"}, "sizes must be Sequence or None, got '12' (str)"),
+        ({"nested": [["a"], ["b", None]]}, "nested[1][1] must be str, got None"),
+    ],
+)
+def test_every_element_of_a_list_is_checked(given, sentence):
+    with pytest.raises(ConfigError) as error:
+        check(with_lists, given)
+    assert str(error.value) == sentence
+
+
+def test_lists_that_are_right():
+    node = {"_component_": "config_components.inner"}
+    check(with_lists, {"modules": ["q_proj", "v_proj"], "rates": [1, 0.5, node], "sizes": None, "nested": [[], ["a"]]})
+    check(with_lists, {"modules": [], "sizes": [1, node], "free": ["a", 1, None, {"b": 2}], "betas": [0.9, 1]})
+    check(with_lists, OmegaConf.create({"modules": ["q_proj"], "rates": [1, 2.0], "sizes": [1, node]}))
 
 
 def test_locate_names_a_module_that_is_missing_inside():

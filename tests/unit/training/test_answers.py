@@ -56,6 +56,14 @@ def test_what_was_answered_is_counted_and_reading_is_not_timed(chat, tmp_path, m
     assert calls == [answered] * 4
 
 
+def test_a_run_whose_config_is_broken_is_one_sentence(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "config.yaml").write_text("seed: 1\nevaluation: [1\n")
+    with pytest.raises(UserError, match=r"config\.yaml:3: no YAML: "):
+        speed.load_run(tmp_path)
+
+
 def test_rows_without_a_reference_have_a_speed(chat, tmp_path, monkeypatch):
     monkeypatch.setattr(answers, "generate", lambda model, prompts, **_: [[]] * len(prompts))
     run = speed.Finished("run", None, chat, evaluation_of(tmp_path, {**GOOD, "response": "three"}, extractor="gsm8k"))

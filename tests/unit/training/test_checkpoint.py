@@ -52,10 +52,20 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_the_newest_are_kept(tmp_path):
-    for step in (5, 10, 100, 20):
+    for step in (5, 10, 20, 100):
         save(tmp_path, step, keep=2)
     assert names(tmp_path) == ["step_00000020", "step_00000100"]
     assert find_newest(tmp_path).path == tmp_path / "step_00000100"
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_newer_one_takes_no_place(two, keep):
+    """What is kept is whole: not the damaged one instead of the one just written."""
+    count("faults injected")
+    (two / "step_00000010" / "model.safetensors").write_bytes(b"torn")
+    save(two, 7, keep=keep)
+    assert names(two) == ["step_00000005", "step_00000007", "step_00000010"][2 - keep :]
+    assert find_newest(two).path == two / "step_00000007"
 
 
 def test_saving_the_same_step_again_changes_nothing(two):

@@ -14,7 +14,7 @@ from cot_components.clock import Clock
 from cot_components.data.batches import Batches
 from cot_components.data.plans import Plans
 from cot_components.losses import sft
-from cot_components.losses.highlight import GroupSoftmax
+from cot_components.losses.weight_rules import GroupSoftmax
 from cot_components.models.adapter import adapt
 from cot_components.training.distributed import World
 from cot_components.training.loop import NonFiniteError, Trainer, train, train_step
@@ -134,6 +134,16 @@ def test_a_poisoned_step_stops_before_the_update(poison):
 
     trainer.loss = broken
     with pytest.raises(NonFiniteError, match=r"step 1: loss (nan|inf).*stopped before the update\. Row ids: \d+"):
+        train_step(trainer, step)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, 1e39])
+def test_a_learning_rate_that_is_not_finite_stops_before_the_update(rate):
+    trainer, step = make_trainer(), steps_of(4, 2)[1]
+    before = copy.deepcopy(trainer.model.state_dict())
+    trainer.optimizer.param_groups[-1]["lr"] = rate
+    with pytest.raises(NonFiniteError, match=r"^step 1: learning rate (nan|inf|1e\+39); stopped before the update$"):
         train_step(trainer, step)
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from models_for_tests import build
+from recipes_for_tests import read
+from safetensors import SafetensorError
 from torch.optim import lr_scheduler
 from torchtune.models.llama3_2 import lora_llama3_2
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
@@ -14,13 +16,17 @@ from cot_components.curriculum import MicroBatchTick, Schedule
 from cot_components.data.plans import Plans
 from cot_components.errors import UserError
 from cot_components.losses import sft
-from cot_components.losses.highlight import GroupSoftmax
+from cot_components.losses.weight_rules import GroupSoftmax
 from cot_components.models.adapter import adapt
+from cot_components.models.load import exported_checkpointer, load_model
+from cot_components.models.tiny import SHAPE as TINY
+from cot_components.training import setup
 from cot_components.training.answers import AnswerEvaluation
 from cot_components.training.batching import check_loss, plan_facts, refuse_other_plan
-from cot_components.training.recipe import _sentence
-from cot_components.training.run_folder import Earlier, refuse_other_config
-from cot_components.training.setup import fit_rows, start_run
+from cot_components.training.distributed import World
+from cot_components.training.recipe import _sentence, recipe
+from cot_components.training.run_folder import Earlier, refuse_other_config, release
+from cot_components.training.setup import fit_rows, prepare_model, start_run
 from cot_components.training.state import _plain
 from cot_components.transforms.cap import Cap
 from cot_components.transforms.remove import Remove
@@ -46,6 +52,8 @@ def test_held_out_rows_must_fit_the_model_too():
     fit_rows(model, fine, None)
     with pytest.raises(UserError, match="row 0, the longest, has 65 tokens, the model's context 64"):
         fit_rows(model, fine, data_of([1] * 65))
+    with pytest.raises(UserError, match=r"take a model with a longer one, or set dataset\.max_seq_len, and"):
+        fit_rows(model, data_of([1] * 65))
     with pytest.raises(UserError, match="token id 9999"):
         fit_rows(model, fine, data_of([9999]))
     with pytest.raises(UserError, match="pad_token has token id 60, the model only 60 ids"):
@@ -78,6 +86,17 @@ def test_adapters_cannot_learn_tags_whose_rows_are_not_trained():
     whole = adapt(build("llama_tied"))
     fit_rows(whole, data_of([1, 60], vocab_size=62, tag_ids=new))
     assert whole.tok_embeddings.num_embeddings == 62
+
+
+def test_the_largest_seed_serves_every_process(monkeypatch):
+    monkeypatch.setattr(setup, "shard", lambda model, world: None)
+    drawn = []
+    with torch.random.fork_rng():
+        for rank in range(4):
+            torch.manual_seed(2**63 - 1)
+            prepare_model(torch.nn.Identity(), World(rank, 4), compile=False, enable_activation_checkpointing=False)
+            drawn.append(torch.initial_seed())
+    assert len(set(drawn)) == 4
 
 
 def test_prompts_are_read_before_the_first_step():
@@ -151,6 +170,58 @@ def test_the_split_of_a_step_matters_where_it_is_counted():
                 refuse_other_plan(earlier, plan_facts(data, other))
         else:
             refuse_other_plan(earlier, plan_facts(data, other))
+
+
+def test_what_an_older_checkpoint_does_not_note_is_not_refused():
+    older = Earlier(None, {"plan": {"total_steps": 3}})
+    refuse_other_plan(older, {"total_steps": 3, "base": "hash", "reference": "hash", "scores": {"weigh": "hash"}})
+
+
+def test_a_folder_below_home(tmp_path, monkeypatch, hub):
+    """No folder named `~` where the run was started: neither its own nor the one torchtune wants."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "start").symlink_to(hub / "model")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    kept = read("target_sft/quickstart", "output_dir=~/runs/x")
+    assert kept["output_dir"] == kept["checkpointer"]["output_dir"] == str(tmp_path / "home" / "runs" / "x")
+    config = {"device": "cpu", "dtype": "fp32", "seed": 0}
+    assert start_run(output_dir="~/out", config=config, **config).output_dir == tmp_path / "home" / "out"
+    release()
+    node = exported_checkpointer(hub / "model") | {"checkpoint_dir": "~/start", "output_dir": "~/runs"}
+    shape = {"_component_": "torchtune.models.llama3_2.llama3_2", "vocab_size": 384, "rope_base": 500000, **TINY}
+    load_model(shape, node, device=torch.device("cpu"), dtype=torch.float32)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_recipe_that_writes_no_model_may_lie_around_one(tmp_path):
+    config = {"device": "cpu", "dtype": "fp32", "seed": 0}
+    start = {"checkpointer": {"checkpoint_dir": str(tmp_path / "model")}}
+    start_run(output_dir=str(tmp_path), config={**config, **start}, **config)
+    release()
+    with pytest.raises(UserError, match=r"^checkpointer\.checkpoint_dir: .*/model is where this run would write"):
+        start_run(output_dir=str(tmp_path), config={**config, **start, "keep_checkpoints": 2}, **config)
+    release()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "a/b.json"), "error: a/b.json: No space left on device\n"),
+        (OSError(28, "No space left on device"), "error: OSError: [Errno 28] No space left on device\n"),
+        (ConnectionError("no answer from the hub\nmore"), "error: ConnectionError: no answer from the hub\n"),
+        (SafetensorError("header too small"), "error: SafetensorError: header too small\n"),
+    ],
+)
+def test_what_the_disk_refuses_is_one_sentence(tmp_path, monkeypatch, capsys, error, said):
+    def main(*, output_dir: str) -> None:
+        raise error
+
+    (tmp_path / "c.yaml").write_text("output_dir: out\n")
+    monkeypatch.setattr("sys.argv", ["x", "--config", str(tmp_path / "c.yaml")])
+    with pytest.raises(SystemExit) as end:
+        recipe(main)()
+    assert end.value.code == 2 and capsys.readouterr().err == said
 
 
 def test_the_order_of_transforms_is_part_of_the_config(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from cot_components.errors import UserError
-from cot_components.viz.curves import draw_panels, plot_run, spread
+from cot_components.viz.curves import draw_panels, plot_run, run_names, spread
 from cot_components.viz.log import read_log
 from cot_components.viz.panels import compare_panels, run_panels, running_median
 
@@ -100,9 +100,19 @@ def test_gaps_and_single_points_can_be_drawn(tmp_path):
 
 def test_runs_are_named_by_what_tells_them_apart(tmp_path):
     a, b = write_run(tmp_path / "x" / "seed_0"), write_run(tmp_path / "y" / "seed_0")
-    assert plot_run([a, b], tmp_path / "c.png").exists()
+    assert plot_run([a, b], tmp_path / "c.png").exists() and run_names([a, b]) == ["x/seed_0", "y/seed_0"]
+    assert run_names([a]) == ["seed_0"] and run_names([a, b.parent]) == ["seed_0", "y"]
     with pytest.raises(UserError, match="the same run twice"):
         plot_run([a, a], tmp_path / "c.png")
+
+
+@pytest.mark.parametrize("name", ["new/c.xyz", "new/curves", "new/.png", "new/c."])
+def test_a_picture_has_a_type(tmp_path, name):
+    run = write_run(tmp_path / "a")
+    with pytest.raises(UserError, match=rf"{name}: a picture's name must end in its type: .*\.pdf, .*\.png, "):
+        plot_run(run, tmp_path / name)
+    assert not (tmp_path / "new").exists()
+    assert plot_run(run, tmp_path / "new" / "c.SVG").read_text().startswith("<?xml")
 
 
 def test_nothing_to_plot_is_one_sentence(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cot_components.cli.main import main
+from cot_components.errors import UserError
 from cot_components.viz.internalisation import accuracy_by_removal, plot_internalisation
 from cot_components.viz.log import read_log
 
@@ -31,6 +32,17 @@ def test_runs_with_and_without_removal_share_a_picture(tmp_path) -> None:
     write_log(tmp_path / "none", [2.0, 2.0])
     picture = plot_internalisation([tmp_path / "icot", tmp_path / "none"], tmp_path / "out" / "picture.png")
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path) -> None:
+    for place in ("x", "y"):
+        (tmp_path / place).mkdir()
+        write_log(tmp_path / place / "run", [0.0, 1.0])
+    runs = [tmp_path / "x" / "run", tmp_path / "y" / "run"]
+    text = plot_internalisation(runs, tmp_path / "picture.svg").read_text()
+    assert "x/run (rings" in text and "y/run (rings" in text
+    with pytest.raises(UserError, match=r"picture\.foo: a picture's name must end in its type: "):
+        plot_internalisation(runs, tmp_path / "picture.foo")
 
 
 def test_a_run_without_removal_is_named(tmp_path, capsys) -> None:

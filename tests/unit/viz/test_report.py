@@ -115,3 +115,6 @@ def test_faults_are_sentences(tmp_path):
     (tmp_path / "versions.json").write_text("[1]")
     with pytest.raises(UserError, match=r"versions\.json: not a JSON object"):
         report_html(tmp_path)
+    (tmp_path / "config.yaml").write_bytes("seed: 1\n# Größe\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.yaml:2: not UTF-8 text"):
+        report_html(tmp_path)
