@@ -91,4 +91,5 @@ def _takes_from(start: Path, own: Path | None, tokenizer: Any, data: ReasoningDa
 def _folder(path: str | None) -> Path | None:
     if path is None:
         return None
-    return Path(path) if Path(path).is_dir() else Path(path).parent
+    own = Path(path).expanduser()
+    return own if own.is_dir() else own.parent

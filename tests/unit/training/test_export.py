@@ -43,6 +43,19 @@ def test_the_template_is_the_one_trained_with(tmp_path, where):
     assert (out / "chat_template.jinja").is_file() == (where != "nowhere" or (folder / "chat_template.jinja").is_file())
 
 
+def test_folders_below_home(tmp_path, monkeypatch):
+    """Tokenizer files and the config.json of the starting weights are found there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_byte_tokenizer(tmp_path / "byte")
+    save_pretrained(llama_tied(), tmp_path / "start")
+    config = tmp_path / "start" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"kept": 1,', 1))
+    node = {"_component_": "cot_components.models.hf_tokenizer", "path": "~/byte"}
+    data = reasoning_dataset(hf_tokenizer("~/byte"), source="generated", max_rows=2)
+    out = exported(tmp_path, data, node, Path("~/start"))
+    assert (out / "tokenizer.json").is_file() and '"kept": 1' in (out / "config.json").read_text()
+
+
 def test_rows_without_a_chat_have_no_template(tmp_path):
     data = multiplication_dataset(compact_tokenizer(), num_digits=2, num_rows=2)
     out = exported(tmp_path, data, {"_component_": "cot_components.models.gpt2_tokenizer.compact_tokenizer"})
