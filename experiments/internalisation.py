@@ -50,14 +50,14 @@ METRICS = {"accuracy": "right without a step", "lowest": "lowest on the way"}
 STUDY = Study(
     name="internalisation",
     question="What does stepwise internalisation need?",
-    answer="Steps to take away, slowly: without ever seeing one the same model ends 68 +- 13 points lower, four times "
-    "faster 52 +- 24; what the other ablations do is within the spread of seeds.",
-    findings="A single run says little: by seed the full curriculum ends at 99, 99, 68, 99 and 99 %, without "
-    "smoothing at 44, 43, 99, 94 and 93 %, without a fresh optimizer at 65, 96, 48, 94 and 90 % (lower in every seed, "
-    "-14 +- 16 points), from the right at 96, 96, 96, 100 and 69 %. Seed 0 ran before a change of the stream of "
-    "dropout; after it the full curriculum ends at 50 % with this seed. The harm that the paper reports of removal "
-    "from the right is not seen at this size. With all steps written the same model is right in 100 % after 3 of the "
-    "15 epochs (one seed, logs/icot_sft_explicit).",
+    answer="Steps to take away, slowly, and an optimizer that starts anew: without ever seeing a step the same model "
+    "ends 58 +- 29 points lower, four times faster 43 +- 27, without a fresh optimizer 10 +- 9; what smoothing and "
+    "the side do is within the spread of seeds.",
+    findings="A single run says little: by seed the full curriculum ends at 50, 99, 68, 99 and 99 %, without "
+    "smoothing at 98, 43, 99, 94 and 93 %, from the right at 98, 96, 96, 100 and 69 %, without a fresh optimizer at "
+    "35, 96, 48, 94 and 90 %, lower in every seed. The harm that the paper reports of removal from the right is not "
+    "seen at this size. With all steps written the same model is right in 100 % after 3 of the 15 epochs (seed 0, "
+    "logs/icot_sft_explicit).",
     about=__doc__,
     effect=("accuracy", "no chain-of-thought", "2x2"),
     arms=tuple(ARMS),

@@ -98,7 +98,9 @@ print(f"{token_mean:.2f} and {mean_of_means:.2f}")
 
 # %% [markdown]
 # That is why the loop counts first: the denominator of the whole step is known before the first `backward`, and each
-# micro-batch divides its *sum* by it. These are the lines:
+# micro-batch divides its *sum* by it. With several processes the counts are summed over all of them, and two questions
+# ride along in the same message: does any process want to save after this step, or to stop (`asks`)? All get the same
+# answer (`agreed`), so all do it after the same step. These are the lines:
 
 # %%
 Code(source[source.index("    # The denominator is") : source.index("    if denominator == 0")], language="python")
