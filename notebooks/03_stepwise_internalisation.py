@@ -206,7 +206,9 @@ Image(plot_internalisation(whole, runs / "whole.png").read_bytes(), width=860)
 # %% [markdown]
 # Accuracy at the end of a stage goes up and down: 0.57 with all steps (after one epoch, still learning), 0.93 with one
 # token gone, 0.49 with two, 0.63 with five, 0.43 with six, 0.83 when the last has just gone, 0.99 five epochs later.
-# That is one seed: five of them end between 0.50 and 0.99, as the study at the end says. And with three digits (`tune run icot_sft --config icot_sft/cpu_3x3`):
+# That is one seed: five of them end between 0.50 and 0.99, as the study at the end says.
+#
+# And with three digits (`tune run icot_sft --config icot_sft/cpu_3x3`):
 
 # %%
 three = [logs / "icot_sft_cpu_3x3", logs / "icot_sft_cpu_3x3_no_cot"]
