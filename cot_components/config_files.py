@@ -32,7 +32,7 @@ def read_keys(path: Path) -> DictConfig:
     """The keys of a YAML file with their values; interpolations are left as they are.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or holds no keys.
+        ConfigError: it cannot be read, is no YAML, or holds no keys, or one that is not text (a bare on, off, yes, no).
     """
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -48,4 +48,6 @@ def read_keys(path: Path) -> DictConfig:
         raise ConfigError(f"{path} is no config: {' '.join(str(error).split())}") from error
     if not isinstance(read, DictConfig):
         raise ConfigError(f"{path} is no config: it holds a list, not keys with values")
+    if wrong := [key for key in read if not isinstance(key, str)]:
+        raise ConfigError(f"{path}: the key {wrong[0]!r} is not text; put it in quotes")
     return read

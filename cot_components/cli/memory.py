@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from cot_components.errors import UserError
+
 EXAMPLES = ("cot memory", "cot memory --tokens 4096")
 
 
@@ -14,5 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from cot_components.training.memory import sizes, table
 
+    if options.tokens < 1:
+        raise UserError(f"--tokens must be at least 1, got {options.tokens}")
     print(table(sizes(), tokens=options.tokens))
     return 0

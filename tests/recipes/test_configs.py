@@ -117,6 +117,7 @@ def test_a_wrong_key_is_one_sentence(overrides, sentence):
         (b"5\n", "{path} is no config: Invalid loaded object type: int"),
         ("seed: 1\n# Größe\n".encode("latin-1"), "{path}:2: not UTF-8 text (invalid "),
         (b"a: [1\nb: {", "{path}:2: no YAML: "),
+        (b"seed: 1\non: 1\n", "{path}: the key True is not text; put it in quotes"),
         (b"a:\n\t- b\n", "{path}:2: no YAML: found character"),
         (b"a: 1\nb: 2\na: 3\n", "{path}:3: no YAML: found duplicate key a (while constructing a mapping from line 1)"),
         (b"a: \x00\n", "{path} is no config: unacceptable character"),
