@@ -9,7 +9,7 @@ import torch
 from commands import ROOT, must, run
 from models_for_tests import build, random_tokens
 
-from cot_components.cli.memory import run
+from cot_components.cli import memory
 from cot_components.errors import UserError
 from cot_components.training.memory import memory_per_gpu, sizes, table
 
@@ -63,4 +63,4 @@ def test_the_page_shows_this_table():
 
 def test_a_micro_batch_has_a_token():
     with pytest.raises(UserError, match="--tokens must be at least 1, got 0"):
-        run(argparse.Namespace(tokens=0))
+        memory.run(argparse.Namespace(tokens=0))
