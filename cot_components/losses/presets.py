@@ -2,7 +2,7 @@
 
 `loss._component_=cot_components.losses.dft` names one in a config, of a stock torchtune recipe or of this project.
 Besides its own settings each takes those of `Loss` (`floor`, `weight_rule`, `chunk_rows`, ...). Every preset raises
-`UserError` when a setting is out of range.
+`UserError` when a setting is out of range. Those that name no paper are as on the project page of arXiv 2606.11189.
 
 In the formulas `p` is the probability of the observed token, and inside `CE` and `KL` the student's distribution;
 `reference` and `teacher` are the distribution of the second model that the loss is called with. What multiplies `nll`,
