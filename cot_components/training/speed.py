@@ -83,8 +83,9 @@ def speed_table(
         table.add_column(name)
     for index, run in enumerate(runs):
         few = first_prompts(run, rows=rows, batch_size=batch_size)
-        metrics = few.evaluation(run.model, run.chat).metrics()
-        correct = f"{metrics['answer_accuracy']:.3f}" if "answer_accuracy" in metrics else "no reference"
+        answered = few.evaluation(run.model, run.chat)
+        metrics, share = answered.metrics(), answered.answer_accuracy
+        correct = "no reference" if share is None else f"{100 * share:.1f} % of {len(answered.examples)}"
         speeds = [f"{speed[index]:.1f} ({speed[index] / speed[0]:.2f}x)" for speed in (alone, together)]
         table.add_row(run.name, f"{metrics.get('thought_tokens', 0.0):.1f}", correct, *speeds)
     return table

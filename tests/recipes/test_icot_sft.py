@@ -150,7 +150,7 @@ def test_an_exported_model_is_evaluated_and_timed(finished, tmp_path):
     again = json.loads((tmp_path / "eval" / "evaluation.json").read_text())
     assert [e["completion"] for e in again["examples"]] == [e["completion"] for e in ours["examples"]]
     speed = ["speed", finished, "--rows", "4", "--batch-size", "4"]
-    assert re.search(r"out +[\d.]+ +0\.000 +[\d.]+ \(1\.00x\) +[\d.]+ \(1\.00x\)", must(cot(*speed, cwd=tmp_path)))
+    assert re.search(r"out +[\d.]+ +0\.0 % of 4 +[\d.]+ \(1\.00x\) +[\d.]+ \(1\.00x\)", must(cot(*speed, cwd=tmp_path)))
     assert "holds no finished run" in user_error(cot("speed", tmp_path, cwd=tmp_path))
 
 
