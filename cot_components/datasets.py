@@ -17,7 +17,7 @@ from cot_components.data.batches import Batches, Transform
 from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport
 from cot_components.data.flat import Flat, index_in_row
-from cot_components.data.prepare import TURN_BITS, RowSettings, prepare_rows
+from cot_components.data.prepare import TURN_BITS, RowSettings, prepare_rows, row_limit
 from cot_components.data.segments import Tags
 from cot_components.data.sources import Source, read_sources
 from cot_components.data.store import Rows, select_mapped
@@ -195,8 +195,7 @@ def reasoning_dataset(
     built = build_transforms(transforms)
     sources = read_sources(source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
     chat = chat_format(tokenizer, template=template, tags=tags, tags_as=tags_as)
-    limit = max_seq_len if max_seq_len is not None else getattr(tokenizer, "max_seq_len", None)
-    settings = RowSettings(turns=turns, max_seq_len=limit, too_long=too_long)
+    settings = RowSettings(turns=turns, max_seq_len=row_limit(max_seq_len, tokenizer), too_long=too_long)
     prepared = [
         _prepare(
             one,

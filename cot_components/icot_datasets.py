@@ -14,7 +14,7 @@ from cot_components.data.errors import DropReport
 from cot_components.data.gsm8k import EmptyThoughts, choose_empty, with_equations
 from cot_components.data.icot_text import ICoTFormat, read_step_lists
 from cot_components.data.multiplication import Split, draw_operands, multiplication_rows, read_operands
-from cot_components.data.prepare import RowSettings, prepare_rows
+from cot_components.data.prepare import RowSettings, prepare_rows, row_limit
 from cot_components.data.sources import Source
 from cot_components.data.store import Rows
 from cot_components.data.traces import Trace
@@ -71,7 +71,6 @@ def icot_dataset(
         raise UserError(f"dataset.thoughts must be 'as_is' or 'equations', got {thoughts!r}")
     chat = ICoTFormat(as_text_tokenizer(tokenizer), step_end)
     place = Source(source=source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
-    limit = max_seq_len if max_seq_len is not None else getattr(tokenizer, "max_seq_len", None)
     choose = choose_empty if thoughts == "as_is" else with_equations
 
     def read(report: DropReport) -> Iterable[Trace]:
@@ -86,7 +85,7 @@ def icot_dataset(
     prepared = prepare_rows(
         read,
         chat,  # type: ignore[arg-type]
-        RowSettings(max_seq_len=limit),
+        RowSettings(max_seq_len=row_limit(max_seq_len, tokenizer)),
         strict=strict,
         max_dropped=max_dropped,
         cache_dir=Path(cache_dir) if cache_dir else None,

@@ -23,8 +23,10 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from cot_components.training.speed import load_run, measure_speeds
+    from cot_components.viz.curves import run_names
 
     torch.set_num_threads(1)
-    runs = [load_run(folder) for folder in options.runs]
+    names = run_names(options.runs)
+    runs = [load_run(folder)._replace(name=name) for folder, name in zip(options.runs, names, strict=True)]
     Console().print(measure_speeds(runs, rows=options.rows, batch_size=options.batch_size))
     return 0

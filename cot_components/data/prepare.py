@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -58,6 +58,11 @@ class RowSettings:
                 raise UserError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.max_seq_len is not None and self.max_seq_len < 2:
             raise UserError(f"max_seq_len must be at least 2, got {self.max_seq_len}")
+
+
+def row_limit(max_seq_len: int | None, tokenizer: Any) -> int | None:
+    """Tokens per row as asked for; where nothing was, the tokenizer's own `max_seq_len`, if it has one."""
+    return getattr(tokenizer, "max_seq_len", None) if max_seq_len is None else max_seq_len
 
 
 def prepare_rows(

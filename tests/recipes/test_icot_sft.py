@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -151,6 +152,9 @@ def test_an_exported_model_is_evaluated_and_timed(finished, tmp_path):
     assert [e["completion"] for e in again["examples"]] == [e["completion"] for e in ours["examples"]]
     speed = ["speed", finished, "--rows", "4", "--batch-size", "4"]
     assert re.search(r"out +[\d.]+ +0\.0 % of 4 +[\d.]+ \(1\.00x\) +[\d.]+ \(1\.00x\)", must(cot(*speed, cwd=tmp_path)))
+    shutil.copytree(finished, tmp_path / "twin" / finished.name)
+    both = must(cot("speed", finished, f"twin/{finished.name}", *speed[2:], cwd=tmp_path))
+    assert f"twin/{finished.name}" in both and both.count("0.0 % of 4") == 2
     assert "holds no finished run" in user_error(cot("speed", tmp_path, cwd=tmp_path))
 
 
