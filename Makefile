@@ -62,15 +62,15 @@ quickstart-icot: $(INSTALLED)
 # can be done at the same time is, on a core each.
 ONE := OMP_NUM_THREADS=1 $(BIN)/tune run
 quickstart-rft: tiny
-	@rm -rf $(RUNS)/rft_quickstart_base $(RUNS)/shad_quickstart $(RUNS)/shad_diversity_* $(RUNS)/rft_sft $(RUNS)/rft_quickstart
-	@$(ONE) rft --config rft/quickstart_base output_dir=$(RUNS)/rft_quickstart_base
+	@rm -rf $(RUNS)/cot_sft_agent_base $(RUNS)/shad_quickstart $(RUNS)/shad_diversity_* $(RUNS)/rft_sft $(RUNS)/rft_quickstart
+	@$(ONE) cot_sft --config cot_sft/agent_base output_dir=$(RUNS)/cot_sft_agent_base
 	@{ for n in 4 24; do $(ONE) shad --config shad/quickstart dataset.subset="tagged diversity:$$n" dataset.max_rows=400 \
 		shown_rows=0 output_dir=$(RUNS)/shad_diversity_$$n || exit; done; } > $(RUNS)/shad_diversity.txt 2>&1 & curve=$$!; \
 		$(ONE) shad --config shad/quickstart output_dir=$(RUNS)/shad_quickstart || { kill $$curve; exit 1; }; \
 		wait $$curve || { cat $(RUNS)/shad_diversity.txt; exit 1; }
 	@$(BIN)/cot classes \
 		$(RUNS)/shad_quickstart $(RUNS)/shad_diversity_4 $(RUNS)/shad_diversity_24
-	@$(ONE) rft --config rft/quickstart output_dir=$(RUNS)/rft_sft loss.weight_rule=null > $(RUNS)/rft_sft.txt 2>&1 & plain=$$!; \
+	@$(ONE) cot_sft --config rft/quickstart output_dir=$(RUNS)/rft_sft loss.weight_rule=null > $(RUNS)/rft_sft.txt 2>&1 & plain=$$!; \
 		$(ONE) rft --config rft/quickstart output_dir=$(RUNS)/rft_quickstart || { kill $$plain; exit 1; }; \
 		wait $$plain || { cat $(RUNS)/rft_sft.txt; exit 1; }
 	@$(BIN)/cot compare $(RUNS)/rft_sft $(RUNS)/rft_quickstart

@@ -18,7 +18,7 @@ _ONE_AT_A_TIME = Lock()
 
 def agent_base(cell: Cell) -> Path:
     """Copies from a request into other formats than the tested one: that of `make quickstart-rft`."""
-    return once_trained(cell, "agent_base", "rft", "rft/quickstart_base")
+    return once_trained(cell, "agent_base", "cot_sft", "cot_sft/agent_base")
 
 
 def student(cell: Cell) -> Path:

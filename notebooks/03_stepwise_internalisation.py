@@ -29,7 +29,7 @@ from cot_components.curriculum import Schedule, smoothing_offsets
 from cot_components.data.multiplication import multiplication_line
 from cot_components.data.plans import Plans
 from cot_components.icot_datasets import multiplication_dataset
-from cot_components.internalisation import stepwise
+from cot_components.internalisation import Stepwise
 from cot_components.models.gpt2_tokenizer import compact_tokenizer
 from cot_components.roles import Role
 from cot_components.transforms.remove import Remove
@@ -165,7 +165,7 @@ plt.show()
 
 # %%
 plans = Plans(data.rows.lengths, batch_size=8, epochs=5)
-stages_of_run = stepwise(plans, data.rows, per_epoch=8)
+stages_of_run = Stepwise(per_epoch=8)(plans, data.rows)
 resets = [step for step in range(plans.total_steps) if stages_of_run.resets_optimizer(plans.clock(step))]
 print(f"{plans.steps_per_epoch} steps per epoch; the optimizer starts anew before steps {resets}")
 assert len(resets) == 25  # once for every token

@@ -22,29 +22,20 @@ SUPPLIES = {"chat": ["tokenizer"]}
 @recipe(supplies=SUPPLIES)
 def main(
     *,
-    output_dir: str,
-    tokenizer: dict,
-    model: dict,
-    checkpointer: dict,
-    evaluation: dict,
-    chat: dict | None = None,
-    template: str | None = None,
-    tags: dict[str, str] | None = None,
-    tags_as: Literal["text", "token"] = "text",
-    device: str = "auto",
-    dtype: str = "bf16",
-    seed: int = 0,
+    output_dir: str,  # the run's folder: `evaluation.json` with every completion
+    tokenizer: dict,  # node: text to token ids, with the chat template
+    model: dict,  # node: a torchtune model builder
+    checkpointer: dict,  # node: the weights; any Hugging Face folder that a recipe here wrote can be read
+    evaluation: dict,  # node: prompts, how they are answered and scored
+    chat: dict | None = None,  # node: how prompts are written where that is no chat template, such as `ICoTFormat`
+    template: str | None = None,  # chat template: `llama3`, `chatml`, a path; null is the tokenizer's own
+    tags: dict[str, str] | None = None,  # `{open: "<think>", close: "</think>"}`
+    tags_as: Literal["text", "token"] = "text",  # tags as ordinary text, or each as one token
+    device: str = "auto",  # auto, cpu, cuda, cuda:1
+    dtype: str = "bf16",  # of weights and activations: bf16 or fp32
+    seed: int = 0,  # of random weights; sampling has its own, `evaluation.seed`
 ) -> None:
-    """Answer the prompts of `evaluation` and write `evaluation.json` with every completion.
-
-    Args:
-        output_dir: the run's folder.
-        tokenizer, model, checkpointer: as in the training recipes; any Hugging Face folder they wrote can be read.
-        evaluation: `cot_components.training.answers.AnswerEvaluation`.
-        chat: how prompts are written, where that is no chat template (`cot_components.data.icot_text.ICoTFormat`).
-        template, tags, tags_as: how prompts are written otherwise, as in `cot_components.datasets.reasoning_dataset`.
-        device, dtype, seed: as in the training recipes.
-    """
+    """Answer the prompts of `evaluation` and write `evaluation.json` with every completion."""
     config = dict(locals())
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)

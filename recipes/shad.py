@@ -36,42 +36,32 @@ SUPPLIES = {
 @recipe(supplies=SUPPLIES)
 def main(
     *,
-    output_dir: str,
-    tokenizer: dict,
-    dataset: dict,
-    model: dict,
-    optimizer: dict,
-    checkpointer: dict | None = None,
-    lr_scheduler: dict | None = None,
-    share: float = 0.01,
-    at_least: int = 256,
-    needs_calls: bool = True,
-    epochs: int = 1,
-    batch_size: int = 8,
-    gradient_accumulation_steps: int = 1,
-    clip_grad_norm: float | None = 1.0,
-    tokens_per_pass: int = 16_384,
-    reference: dict | None = None,
-    threshold: float = 0.0,
-    truth: dict | None = None,
-    shown_rows: int = 3,
-    seed: int = 0,
-    device: str = "auto",
-    dtype: str = "bf16",
-    enable_activation_checkpointing: bool = False,
-    log_every_n_steps: int = 1,
+    output_dir: str,  # the run's folder: `scores`, the tuned model, `classes.json`
+    tokenizer: dict,  # node: text to token ids, with the chat template
+    dataset: dict,  # node: the rows to score; its transforms are left out
+    model: dict,  # node: a torchtune model builder
+    optimizer: dict,  # node: a torch optimizer, of the tuning on shuffled rows
+    checkpointer: dict | None = None,  # node: weights to start from; null starts from random weights
+    lr_scheduler: dict | None = None,  # node: drawn over the steps of the tuning; null is a constant rate
+    share: float = 0.01,  # of the rows whose outputs are shuffled
+    at_least: int = 256,  # rows whose outputs are shuffled, where the share has fewer
+    needs_calls: bool = True,  # whether data without a single tool call are refused
+    epochs: int = 1,  # passes over the shuffled rows
+    batch_size: int = 8,  # rows of one micro-batch
+    gradient_accumulation_steps: int = 1,  # micro-batches of one step
+    clip_grad_norm: float | None = 1.0,  # largest norm of the gradient; null does not clip
+    tokens_per_pass: int = 16_384,  # tokens that are scored at a time, padding included
+    reference: dict | None = None,  # node: a `FrozenModel` that scores too (column `reference`), for `TopGap`
+    threshold: float = 0.0,  # of the printed classes, in nats; the scores do not depend on it
+    truth: dict | None = None,  # node: a component that knows the true classes of the rows
+    shown_rows: int = 3,  # samples to print with their classes
+    seed: int = 0,  # of the shuffling, random weights and the order of rows
+    device: str = "auto",  # auto, cpu, cuda, cuda:1
+    dtype: str = "bf16",  # of weights and activations: bf16 or fp32
+    enable_activation_checkpointing: bool = False,  # compute layers again in the backward
+    log_every_n_steps: int = 1,  # 0 logs no step
 ) -> None:
-    """Shuffle, tune, score, report.
-
-    Args:
-        share, at_least: rows whose outputs are shuffled, see `cot_components.discriminator.sample_rows`.
-        needs_calls: whether data without a single tool call is refused.
-        tokens_per_pass: tokens that are scored at a time, padding included.
-        reference: a `FrozenModel` that scores too (column `reference`), for Rho-1 (`cot_components.transforms.TopGap`).
-        threshold: of the printed classes, in nats; the scores do not depend on it.
-        truth: component that knows the true classes of the rows, where someone does.
-        shown_rows: samples to print with their classes.
-    """
+    """Shuffle, tune, score, report."""
     config = dict(locals())
     check_checkpointer(checkpointer)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)

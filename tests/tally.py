@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from pathlib import Path
 
-COUNTED = ("faults injected", "inputs generated", "rows compared", "rows lost")
+COUNTED = ("faults injected", "inputs generated", "rows compared", "rows lost", "combinations")
 _now: Counter[str] = Counter()
 
 

@@ -14,7 +14,7 @@ import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
-from cot_components.cli.shipped import recipe_for, shipped_recipes
+from cot_components.cli.shipped import recipe_for, shipped_recipes, whole_recipe
 from cot_components.config import ConfigError, nearest, shipped_configs
 
 EXAMPLES = ("cot cp bt_sft/quickstart my.yaml", "cot cp bt_sft my_bt_sft.py", "cot cp bt_sft .")
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     if name not in configs and name not in recipes:
         raise ConfigError(f"no recipe or config '{options.name}'{nearest(name, [*recipes, *configs])}")
     is_recipe = name in recipes
-    source = recipes[name] if is_recipe else configs[name]
+    source = whole_recipe(name) if is_recipe else configs[name]
     dest = _with_name(options.dest, f"my_{name}.py" if is_recipe else source.name, source.suffix)
     if is_recipe:
         _refuse_clash(dest, proposed=f"my_{name}.py")

@@ -88,7 +88,7 @@ def check_recipes() -> Iterator[Finding]:
     from cot_components.cli.shipped import shipped_recipes
 
     found = shipped_recipes()
-    shadowed = {name: path for name, path in found.items() if "@recipe(" not in path.read_text("utf-8")}
+    shadowed = {name: path for name, path in found.items() if "cot_components" not in path.read_text("utf-8")}
     renamed = [f"mv {path} {path.with_name(f'my_{path.name}')}" for path in shadowed.values()]
     mend = " && ".join(renamed) + "   # tune takes the first module of a name" if shadowed else ""
     mend = mend or (

@@ -26,6 +26,12 @@ def shipped_recipes() -> dict[str, Path]:
     return {name: Path(spec.origin) for name, spec in specs.items() if spec is not None and spec.origin}
 
 
+def whole_recipe(name: str) -> Path:
+    """The file that holds the whole of a recipe: for the name of a method that is `cot_sft`'s."""
+    recipes = shipped_recipes()
+    return recipes[name] if "@recipe(" in recipes[name].read_text("utf-8") else recipes["cot_sft"]
+
+
 def first_line(path: Path) -> str:
     """What a recipe (its docstring) or a config (its header) says about itself in its first line."""
     text = path.read_text(encoding="utf-8")
@@ -43,7 +49,7 @@ STOCK_SUPPLIES = {
 
 
 class Recipe(NamedTuple):
-    """What checks a config: the undecorated `main` of a recipe and what it passes to nodes itself.
+    """What checks a config: the undecorated `main` of a recipe, what it passes to nodes itself, the nodes it requires.
 
     ours: False for a recipe of torchtune's, whose top-level keys nobody declares
     """
@@ -51,6 +57,7 @@ class Recipe(NamedTuple):
     name: str
     main: Callable[..., None]
     supplies: Mapping[str, Iterable[str]]
+    requires: tuple[str, ...] = ()
     ours: bool = True
 
 
@@ -94,7 +101,7 @@ def _load(name: str) -> Recipe | None:
         raise ConfigError(f"the recipe {name} cannot be imported: {error}") from error
     if not hasattr(main, "supplies"):
         return None
-    return Recipe(name, main.__wrapped__, main.supplies)  # type: ignore[union-attr]
+    return Recipe(name, main.__wrapped__, main.supplies, main.requires)  # type: ignore[union-attr]
 
 
 def _module(path: Path) -> ModuleType | None:
@@ -120,7 +127,9 @@ def _must_load(name: str) -> Recipe:
 
 
 def _best_fit(path: Path) -> Recipe:
-    """The recipe with the fewest keys that are unknown to it, missing, or more than the config needs."""
+    """The recipe with the fewest keys that are unknown to it, missing, or more than the config needs; no method's name,
+    which takes the same keys as `cot_sft`.
+    """
     keys = {str(key) for key in read_keys(path)}
 
     def misfit(recipe: Recipe) -> tuple[int, int]:
@@ -128,7 +137,8 @@ def _best_fit(path: Path) -> Recipe:
         takes = set(recipe.main.__code__.co_varnames[: recipe.main.__code__.co_kwonlyargcount])
         return len(keys - takes) + len(takes - set(parameters) - keys), len(takes)
 
-    return min((_must_load(name) for name in shipped_recipes()), key=misfit)
+    whole = (name for name, file in shipped_recipes().items() if whole_recipe(name) == file)
+    return min(map(_must_load, whole), key=misfit)
 
 
 def read(options: argparse.Namespace) -> tuple[Recipe, dict[str, Any]]:
@@ -140,7 +150,8 @@ def read(options: argparse.Namespace) -> tuple[Recipe, dict[str, Any]]:
     from cot_components.training.recipe import read_config
 
     recipe = recipe_for(options.config, asked=options.recipe)
-    return recipe, read_config(recipe.main, ["--config", options.config, *options.overrides], recipe.supplies)
+    words = ["--config", options.config, *options.overrides]
+    return recipe, read_config(recipe.main, words, recipe.supplies, recipe.requires)
 
 
 def with_defaults(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:

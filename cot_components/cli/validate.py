@@ -1,7 +1,7 @@
 """Check a config as its recipe does; nothing is built.
 
-Every key, type and component, the folder of the starting weights, the files of the data and those of the tokenizer.
-The first fault is one sentence, exit code 2.
+Every key, type and component, whether methods go together, the folder of the starting weights, the files of the data
+and those of the tokenizer. The first fault is one sentence, exit code 2.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cot_components.cli.shipped import add_config_arguments, read
+from cot_components.cli.shipped import add_config_arguments, read, with_defaults
 from cot_components.errors import GET_IT, UserError
 
 EXAMPLES = (
@@ -27,9 +27,12 @@ def run(options: argparse.Namespace) -> int:
     from cot_components.config import COMPONENT
     from cot_components.data.sources import read_sources
     from cot_components.models.load import check_checkpointer
+    from cot_components.training.combination import combine
 
     recipe, values = read(options)
     if recipe.ours:
+        if {"loss", "dataset", "model"} <= values.keys():
+            combine(with_defaults(recipe, values))
         check_checkpointer(values.get("checkpointer"))
         for key in ("dataset", "dataset_val", "evaluation"):
             node = values.get(key)

@@ -80,13 +80,18 @@ class FrozenModel:
         return hidden_states(self.teacher, batch), head_of(self.teacher)
 
 
+NO_ADAPTERS = "reference: the model has no LoRA adapters to switch off; use a frozen model"
+
+
 class AdaptersOff:
     """The model itself with its LoRA adapters switched off: the base model at no cost in memory."""
+
+    needs_adapters = True
 
     def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
         """Raises UserError for a model without adapters."""
         if not any(hasattr(module, "lora_a") for module in student.modules()):
-            raise UserError("reference: the model has no LoRA adapters to switch off; use a frozen model")
+            raise UserError(NO_ADAPTERS)
 
     @torch.no_grad()
     def __call__(self, student: Any, batch: Batch) -> tuple[Tensor, Head]:
@@ -116,6 +121,8 @@ class TopKFile:
         UserError: `rows_per_pass` below 1; weights of the teacher that are not there.
     """
 
+    needs_whole_rows = True
+
     def __init__(
         self,
         *,
@@ -136,14 +143,9 @@ class TopKFile:
 
         Raises:
             UserError: a store of other rows, another tokenizer, vocabulary or teacher; rows are missing and there is no
-                teacher; a transform that removes tokens.
+                teacher.
         """
-        removing = [name for name, transform in data.transforms.items() if getattr(transform, "removes_tokens", False)]
-        if removing:
-            raise UserError(
-                f"reference: the top k of a file are those of rows as encoded, and dataset.transforms.{removing[0]} "
-                "removes tokens; use a frozen model"
-            )
+        assert not any(getattr(transform, "removes_tokens", False) for transform in data.transforms.values())
         made_of: dict[str, Any] = {
             "vocab_size": student.tok_embeddings.num_embeddings,
             "tokenizer": data.chat.tokenizer.fingerprint(),
@@ -192,23 +194,14 @@ class TopKFile:
         return TopK(*(column.to(batch.tokens.device) for column in found))
 
 
-def reference_for(
-    loss: Any,
-    source: ReferenceSource | None,
-    student: Any,
-    data: ReasoningDataset,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
+def prepared(
+    source: ReferenceSource | None, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype
 ) -> ReferenceSource | None:
-    """The prepared reference of a loss, None where the loss needs none.
+    """The source, ready for this student and these data; None where there is none.
 
     Raises:
-        UserError: the loss needs a reference and there is none, or the other way round, or it does not fit the student.
+        UserError: it does not fit student or data, see `ReferenceSource.prepare`.
     """
-    if loss.needs_reference != (source is not None):
-        verb = "needs a reference; name one" if source is None else "takes no reference; remove it"
-        raise UserError(f"the loss {loss.name} {verb} in the key 'reference'")
     if source is not None:
         source.prepare(student, data, device=device, dtype=dtype)
     return source

@@ -25,15 +25,8 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
         settings: of `Plans` (`batch_size`, `gradient_accumulation_steps`, `epochs`, ...).
 
     Raises:
-        UserError: see `Plans`; packing together with a transform that changes lengths; a resumed run whose data or
-            steps are not those it was started with.
+        UserError: see `Plans`; a resumed run whose data or steps are not those it was started with.
     """
-    changing = [name for name, transform in data.transforms.items() if getattr(transform, "changes_lengths", False)]
-    if settings.get("packed_tokens") is not None and changing:
-        raise UserError(
-            f"packed_tokens cannot be set with dataset.transforms.{changing[0]}: rows are packed by their lengths, "
-            "which it changes; leave packed_tokens out, rows of similar length then share a micro-batch"
-        )
     world, lengths = run.world, data.rows.lengths
     plans = Plans(
         lengths, shares=data.shares, rank=world.rank, world_size=world.size, start_step=run.start_step, **settings
@@ -83,28 +76,6 @@ def refuse_other_plan(earlier: Earlier, now: Mapping[str, Any]) -> None:
     for fact, value in now.items():
         if before.get(fact, value) != value:
             raise UserError(f"resume: {_FACTS[fact]} of {earlier.path} was {before[fact]}, now it is {value}")
-
-
-def check_loss(loss: Any, plans: Plans) -> None:
-    """Make sure a loss can train in our loop: it takes hidden states, gives one sum, and sees all tokens of a step at
-    once if it must.
-
-    Raises:
-        UserError: a loss on logits alone; gradients per token; a step that has several micro-batches or processes.
-    """
-    if not hasattr(loss, "fused"):
-        raise UserError(
-            f"loss: a {type(loss).__name__} takes logits, which are never made whole here; take one of "
-            "cot_components.losses (sft is cross-entropy), or cot_components.losses.Loss with a target of your own"
-        )
-    if getattr(loss, "per_token_grad", False):
-        raise UserError(f"{loss.name}: per_token_grad is for loops that weigh tokens after the loss; remove it")
-    parts = plans.gradient_accumulation_steps * plans.world_size
-    if getattr(loss, "whole_step", False) and parts > 1:
-        raise UserError(
-            f"{loss.name}: group_by: batch needs a whole step in one micro-batch, this run has {parts} (gradient_"
-            "accumulation_steps x processes); use group_by: sample"
-        )
 
 
 def load_batches(data: ReasoningDataset, plans: Plans, run: Run, *, num_workers: int = 0) -> DataLoader:

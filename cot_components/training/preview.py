@@ -15,7 +15,9 @@ from cot_components.data.plans import Plans
 from cot_components.datasets import ReasoningDataset
 from cot_components.discriminator import sample_rows, shuffle_outputs
 from cot_components.errors import UserError
+from cot_components.internalisation import NoCurriculum
 from cot_components.training.batching import plan_steps
+from cot_components.training.combination import combine
 from cot_components.training.distributed import World
 from cot_components.training.setup import Run
 from cot_components.training.validation import validation_data
@@ -46,10 +48,12 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
         epochs: to look at, each at its first step; default the stages of a curriculum, else the first three.
 
     Raises:
-        UserError: no data set, an epoch that the run does not have, and everything the data themselves raise.
+        UserError: no data set, methods that do not go together, an epoch that the run does not have, and everything the
+            data themselves raise.
     """
     if not values.get("dataset"):
         raise UserError("the config has no dataset, so nothing is trained on")
+    curriculum = combine(values).curriculum if values.get("loss") else NoCurriculum()
     text = build(values["tokenizer"], where="tokenizer")
     data, _ = validation_data(values["dataset"], values.get("dataset_val"), build(values["dataset"], text), text)
     seed = values.get("seed") or 0
@@ -59,9 +63,6 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
     here = Run(Path(), torch.device("cpu"), torch.float32, World())
     settings = {key: values[key] for key in _OF_PLANS if values.get(key) is not None}
     plans = plan_steps(data, here, batch_size=values["batch_size"], **settings)
-    stages = build(values.get("curriculum"), plans, data.rows, getattr(data.chat, "step_ends", ()))
-    if stages is not None:
-        data = stages.applied_to(data)
-    if stages is not None and epochs is None:
-        return Preview(data, plans, stages.clocks())
-    return Preview(data, plans, plans.epoch_clocks(epochs))
+    stages = curriculum(plans, data.rows, data.chat.step_ends)
+    clocks = stages.clocks() if epochs is None else plans.epoch_clocks(epochs)
+    return Preview(stages.applied_to(data), plans, clocks)

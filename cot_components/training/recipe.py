@@ -24,7 +24,10 @@ from cot_components.training.signals import catch_stops
 
 
 def recipe(
-    main: Callable[..., None] | None = None, *, supplies: Mapping[str, Iterable[str]] | None = None
+    main: Callable[..., None] | None = None,
+    *,
+    supplies: Mapping[str, Iterable[str]] | None = None,
+    requires: Iterable[str] = (),
 ) -> Callable[..., Any]:
     """Turn `main(*, key, ...)` into a recipe: its keyword arguments are the keys of its YAML.
 
@@ -37,16 +40,18 @@ def recipe(
         main: the recipe; all its parameters are keyword-only.
         supplies: dotted path of a node -> arguments the recipe passes when it builds that node (`{"optimizer":
             ["params"]}`).
+        requires: dotted keys of nodes that may not be null or missing, though `main` would run without them.
     """
     if main is None:
-        return functools.partial(recipe, supplies=supplies)
+        return functools.partial(recipe, supplies=supplies, requires=requires)
+    requires = tuple(requires)
 
     @functools.wraps(main)
     def run() -> None:
         quiet_imports()
         try:
             with catch_stops():
-                main(**read_config(main, sys.argv[1:], supplies or {}))
+                main(**read_config(main, sys.argv[1:], supplies or {}, requires))
         except AlreadyFinished as done:
             if os.environ.get("RANK", "0") == "0":
                 print(done, flush=True)
@@ -58,8 +63,19 @@ def recipe(
             release()
         _leave()
 
-    run.__dict__["supplies"] = dict(supplies or {})  # with `__wrapped__`: what checks a config without running it
+    # With `__wrapped__`: what checks a config without running it.
+    run.__dict__.update(supplies=dict(supplies or {}), requires=requires)
     return run
+
+
+def require(main: Callable[..., None], *keys: str) -> Callable[..., Any]:
+    """The recipe `main` under the name of a method that is one of its nodes: a config without that node is refused.
+
+    Args:
+        main: a recipe, decorated.
+        keys: dotted keys, as in `recipe`.
+    """
+    return recipe(main.__wrapped__, supplies=main.supplies, requires=keys)  # type: ignore[attr-defined]
 
 
 def _sentence(error: Exception) -> str:
@@ -84,17 +100,23 @@ def _leave() -> None:
         os._exit(0)
 
 
-def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+def read_config(
+    main: Callable[..., None],
+    argv: list[str],
+    supplies: Mapping[str, Iterable[str]],
+    requires: Iterable[str] = (),
+) -> dict[str, Any]:
     """Parse `argv` with torchtune, resolve interpolations, check every key. Returns plain Python containers.
 
     Args:
         main: the recipe; its keyword arguments are the keys.
         argv: the command line behind the program's name.
-        supplies: as in `recipe`.
+        supplies, requires: as in `recipe`.
 
     Raises:
         ConfigError: no `--config`; a file or an override that cannot be read; an interpolation that leads nowhere; a
-            key that is unknown, missing, unset (`???`) or of the wrong type; a node that names no component.
+            key that is unknown, missing, unset (`???`) or of the wrong type; a node that names no component, or that
+            is required and missing.
         SystemExit: `--help`, which torchtune's parser answers.
     """
     config = _parse(_with_config_path(argv))
@@ -114,7 +136,20 @@ def read_config(main: Callable[..., None], argv: list[str], supplies: Mapping[st
     check(main, values)
     check_nodes(main, values)
     walk(values, supplies)
+    _check_required(values, requires)
     return values
+
+
+def _check_required(values: Mapping[str, Any], requires: Iterable[str]) -> None:
+    for key in requires:
+        here: Any = values
+        for part in key.split("."):
+            here = here.get(part) if isinstance(here, Mapping) else None
+        if here is None:
+            raise ConfigError(
+                f"{key} names no component, and this recipe is for nothing else; set {key}.{COMPONENT}, or train "
+                "without it: tune run cot_sft"
+            )
 
 
 def _is_switched_off(value: Any) -> bool:

@@ -49,6 +49,7 @@ class Highlight:
 
     needs_epoch = False
     needs_whole_rows = True
+    makes_groups = True
 
     def __post_init__(self) -> None:
         for name in (self.original, self.shuffled):
@@ -80,6 +81,7 @@ class ByPattern:
     patterns: Sequence[str] = FORMAT_PATTERNS
 
     needs_epoch = False
+    makes_groups = True
 
     def __post_init__(self) -> None:
         if not callable(self._decode):

@@ -73,6 +73,7 @@ class ByGroup:
     reasoning: float = 1.0
 
     needs_epoch = False
+    needs_groups = True
 
     def __post_init__(self) -> None:
         _require_factor("boilerplate", self.boilerplate)

@@ -141,8 +141,8 @@ def patched(*changes: tuple[Any, str, Any]) -> Iterator[None]:
         yield
 
 
-def run(name: str, arguments: list[str], seen: Seen | None = None) -> Seen:
-    """`tune run NAME --config NAME/quickstart ...` in this process."""
+def run(name: str, arguments: list[str], seen: Seen | None = None, *, config: Path | str | None = None) -> Seen:
+    """`tune run NAME --config NAME/quickstart ...` in this process, or with another config."""
     seen, train_step = seen or Seen(), loop.train_step
 
     def watched(trainer, step, **options):
@@ -151,7 +151,7 @@ def run(name: str, arguments: list[str], seen: Seen | None = None) -> Seen:
         seen.steps.append((step.clock.step, ids, measured.get("loss", 0.0)))
         return measured
 
-    argv = [name, "--config", f"{name}/quickstart", *arguments]
+    argv = [name, "--config", str(config or f"{name}/quickstart"), *arguments]
     without_pictures = (
         (finish, "plot_run", lambda folder, path: path),  # half of the time of so small a run
         (finish, "report_html", lambda folder: ""),

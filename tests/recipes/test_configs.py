@@ -156,7 +156,7 @@ def test_a_node_without_a_component(tmp_path, node):
     OmegaConf.save(config, tmp_path / "my.yaml")
     recipe = importlib.import_module("bt_sft")
     with pytest.raises(ConfigError, match=rf"^{node} names no component: set {node}\._component_"):
-        read_config(recipe.main.__wrapped__, ["--config", str(tmp_path / "my.yaml")], recipe.SUPPLIES)
+        read_config(recipe.main.__wrapped__, ["--config", str(tmp_path / "my.yaml")], recipe.main.supplies)
 
 
 def test_a_mapping_that_is_no_node():

@@ -57,7 +57,7 @@ def test_it_composes_with_a_target_and_with_blur_in_one_file(hub, tmp_path, scor
     write_tiny_checkpoint(tmp_path / "teacher", seed=1)
     text = (CONFIGS / "rft" / "quickstart.yaml").read_text()
     teacher = text[text.index("checkpointer:") : text.index("loss:")].replace(
-        "checkpoint_dir: runs/rft_quickstart_base", "checkpoint_dir: teacher"
+        "checkpoint_dir: runs/cot_sft_agent_base", "checkpoint_dir: teacher"
     )
     teacher = teacher.replace("teacher/model", "teacher").replace("\n", "\n  ").rstrip()
     text = text.replace("  transforms:\n", "  transforms:" + COMPOSED, 1)

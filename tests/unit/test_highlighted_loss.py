@@ -19,7 +19,7 @@ from cot_components.data.scores import score_rows
 from cot_components.data.store import PER_TOKEN, Rows
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
-from cot_components.internalisation import stepwise
+from cot_components.internalisation import Stepwise
 from cot_components.losses import GroupSoftmax, sft
 from cot_components.models.adapter import adapt, logits
 from cot_components.training.batching import plan_facts, refuse_other_plan
@@ -87,7 +87,7 @@ def test_classes_stay_with_their_tokens_when_a_curriculum_removes_some(tmp_path:
     transforms = {"blur": Blur(ratio=0.5), "highlight": Highlight(scores=str(tmp_path))}
     data = ReasoningDataset(rows, ((0, len(rows), 1.0),), transforms, None, DropReport())
     plans = Plans(rows.lengths, batch_size=1, epochs=9)
-    curriculum = stepwise(plans, rows, per_epoch=4, partial=True, smoothing=float("inf"))
+    curriculum = Stepwise(per_epoch=4, partial=True, smoothing=float("inf"))(plans, rows)
     removing = curriculum.applied_to(data)
     assert list(removing.transforms) == ["highlight", "remove", "blur"]
     compared = 0

@@ -11,7 +11,7 @@ from cot_components.data.multiplication import draw_operands, multiplication_lin
 from cot_components.data.plans import Plans
 from cot_components.errors import UserError
 from cot_components.icot_datasets import icot_dataset, multiplication_dataset
-from cot_components.internalisation import stepwise
+from cot_components.internalisation import Stepwise
 from cot_components.models.gpt2_tokenizer import compact_tokenizer
 from cot_components.models.tokenizers import HFTokenizer
 from cot_components.roles import Role
@@ -80,7 +80,7 @@ def test_step_lists_are_removed_step_by_step(tokenizer, tmp_path) -> None:
     data = icot_dataset(tokenizer, source=str(path), format="steps", max_rows=3)
     assert texts(data) == [" Is Tom a pet? S Tom is a cat.\nEvery cat is a pet. S #### Tom is a pet. S"] * 3
     plans = Plans(data.rows.lengths, batch_size=3, epochs=3)
-    run = stepwise(plans, data.rows, data.chat.step_ends, per_epoch=1, unit="step", smoothing=float("inf"))
+    run = Stepwise(per_epoch=1, unit="step", smoothing=float("inf"))(plans, data.rows, data.chat.step_ends)
     left = run.remove(data.rows.flat([0]), Clock(1, 1))
     assert data.chat.tokenizer.decode(left.tokens[left.roles == Role.THOUGHT]) == "Every cat is a pet. "
 

@@ -1,7 +1,6 @@
 """The curriculum of a run: when the optimizer starts anew, what a log says, and that batches agree with both."""
 
 import inspect
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from cot_components.data.plans import Plans
 from cot_components.data.store import Rows
 from cot_components.datasets import ReasoningDataset, reasoning_dataset
 from cot_components.errors import UserError
-from cot_components.internalisation import Internalisation, reference, stepwise
+from cot_components.internalisation import Internalisation, NoCurriculum, Released, Stepwise
 from cot_components.models import hf_tokenizer
 from cot_components.roles import Role
 from cot_components.transforms import Cap
@@ -45,11 +44,12 @@ def rows_with(thoughts: list[int], *, first_id: int = 0) -> Rows:
 
 
 def run_of(
-    thoughts: list[int], *, plans: dict | None = None, build=stepwise, **knobs
+    thoughts: list[int], *, plans: dict | None = None, build=Stepwise, **knobs
 ) -> tuple[Internalisation, Plans, Rows]:
     rows = rows_with(thoughts)
     made = Plans(rows.lengths, **{"batch_size": 4, "epochs": 8, **(plans or {})})
-    return build(made, rows, **knobs), made, rows
+    step_ends = knobs.pop("step_ends", ())
+    return build(**knobs)(made, rows, step_ends), made, rows
 
 
 def resets(run: Internalisation, plans: Plans) -> list[int]:
@@ -79,7 +79,7 @@ def counted_resets(run: Internalisation, plans: Plans, rows: Rows) -> list[int]:
         {"per_epoch": 2, "pretrain_epochs": 2, "start": 1},
         {"per_epoch": 3, "remove_all_from": 4},
         {"per_epoch": 6, "unit": "step", "step_ends": (STEP_END,)},
-        {"build": reference, "per_epoch": 3},
+        {"build": Released, "per_epoch": 3},
     ],
 )
 def test_resets_are_those_of_the_released_script(smoothing: float, knobs: dict) -> None:
@@ -140,12 +140,12 @@ def test_units_are_tokens_or_steps() -> None:
 def test_micro_batches_are_the_time_of_the_reference() -> None:
     """13 rows in micro-batches of 2, 3 of them a step: 7 micro-batches and 3 steps an epoch."""
     plans = {"batch_size": 2, "gradient_accumulation_steps": 3}
-    run, made, _ = run_of([5] * 13, build=reference, plans=plans, per_epoch=2)
+    run, made, _ = run_of([5] * 13, build=Released, plans=plans, per_epoch=2)
     assert made.steps_per_epoch == 3
     schedule = run.remove.schedule
     assert schedule.ticks_per_epoch == 7
     assert [schedule.stage(Clock(step // 3, step)) for step in range(6)] == [t // 4 for t in (0, 3, 6, 7, 10, 13)]
-    cut, _, _ = run_of([5] * 13, build=reference, plans={**plans, "max_steps_per_epoch": 1}, per_epoch=1)
+    cut, _, _ = run_of([5] * 13, build=Released, plans={**plans, "max_steps_per_epoch": 1}, per_epoch=1)
     assert cut.remove.schedule.ticks_per_epoch == 3
 
 
@@ -172,8 +172,8 @@ def test_no_chain_of_thought_and_explicit_are_settings() -> None:
     assert explicit.remove(flat, Clock(7, 15)) is flat and resets(explicit, plans) == []
 
 
-def test_reference_is_stepwise_with_other_defaults() -> None:
-    ours, theirs = (inspect.signature(build).parameters for build in (stepwise, reference))
+def test_released_is_stepwise_with_other_defaults() -> None:
+    ours, theirs = (inspect.signature(build).parameters for build in (Stepwise, Released))
     assert list(ours) == list(theirs)
     assert {name for name in ours if ours[name].default != theirs[name].default} == {"count", "pace"}
 
@@ -185,52 +185,49 @@ def test_reference_is_stepwise_with_other_defaults() -> None:
         ({"per_epoch": "two"}, "curriculum.per_epoch must be float, got 'two' (str)"),
     ],
 )
-@pytest.mark.parametrize("name", ["stepwise", "reference"])
+@pytest.mark.parametrize("name", ["Stepwise", "Released"])
 def test_a_wrong_setting_is_one_sentence(name: str, knob: dict, sentence: str) -> None:
     node = {"_component_": f"cot_components.internalisation.{name}", **knob}
     with pytest.raises(ConfigError) as error:
-        walk({"curriculum": node}, {"curriculum": ["plans", "rows", "step_ends"]})
+        walk({"curriculum": node})
     assert str(error.value) == sentence
-
-
-def test_a_curriculum_does_not_pack():
-    with pytest.raises(UserError, match=r"packed_tokens must be null: .* removal changes"):
-        run_of([5, 9], plans={"packed_tokens": 64})
 
 
 def test_chat_traces_lose_tokens_and_have_no_steps(tmp_path) -> None:
     tokenizer = hf_tokenizer(str(write_byte_tokenizer(tmp_path)))
     data = reasoning_dataset(tokenizer, source="generated", max_rows=4)
     plans = Plans(data.rows.lengths, batch_size=4, epochs=2)
-    run = stepwise(plans, data.rows, data.chat.step_ends, per_epoch=9, partial=True, smoothing=NO_SMOOTHING)
+    run = Stepwise(per_epoch=9, partial=True, smoothing=NO_SMOOTHING)(plans, data.rows, data.chat.step_ends)
     before, after = (run.applied_to(data).batches().batch([0], Clock(step, step)).num_tokens for step in (0, 1))
     assert before - after == 9
     with pytest.raises(UserError, match="names no token that ends a step"):
-        stepwise(plans, data.rows, data.chat.step_ends, unit="step", partial=True)
+        Stepwise(unit="step", partial=True)(plans, data.rows, data.chat.step_ends)
 
 
-def test_kept_positions_are_not_those_of_a_generation() -> None:
-    class Answers:
-        def prompts(self, chat):
-            return [("test.txt:1", [1, 2, 3])]
-
-    for keep_position in (False, True):
-        run, _, rows = run_of([5] * 8, per_epoch=2, keep_position=keep_position)
-        data = ReasoningDataset(rows, ((0, 8, 1.0),), {}, None, DropReport())
-        run.check_held_out(data, None, None)
-        if keep_position:
-            with pytest.raises(
-                UserError, match=r"^curriculum\.keep_position: .* set keep_position: false or evaluation"
-            ):
-                run.check_held_out(data, None, Answers())
-        else:
-            run.check_held_out(data, None, Answers())
-
-
-def test_no_transform_takes_the_place_of_the_curriculum(tmp_path) -> None:
+def test_the_removal_goes_in_front_of_other_transforms() -> None:
     run, _, rows = run_of([5] * 8, per_epoch=2)
-    data = ReasoningDataset(rows, ((0, 8, 1.0),), {"remove": Cap(max_tokens=9)}, None, DropReport())
-    with pytest.raises(UserError, match=r"dataset\.transforms\.remove has the name of the curriculum's own"):
-        run.applied_to(data)
-    renamed = replace(data, transforms={"cap": Cap(max_tokens=9)})
-    assert list(run.applied_to(renamed).transforms) == ["remove", "cap"]
+    data = ReasoningDataset(rows, ((0, 8, 1.0),), {"cap": Cap(max_tokens=9)}, None, DropReport())
+    assert list(run.applied_to(data).transforms) == list(run.held_out(data).transforms) == ["remove", "cap"]
+    assert run.held_out(None) is None
+
+
+def test_an_empty_validation_set_is_not_none() -> None:
+    """A data set has a length, and may refuse to tell it: only None is none."""
+
+    class Unasked(ReasoningDataset):
+        def __len__(self) -> int:
+            raise AssertionError
+
+    run, _, rows = run_of([5] * 8, per_epoch=2)
+    assert run.held_out(Unasked(rows, ((0, 8, 1.0),), {}, None, DropReport())) is not None
+
+
+def test_without_a_curriculum_nothing_changes() -> None:
+    rows = rows_with([5] * 8)
+    plans = Plans(rows.lengths, batch_size=4, epochs=2)
+    stages = NoCurriculum()(plans, rows)
+    data = ReasoningDataset(rows, ((0, 8, 1.0),), {}, None, DropReport())
+    assert stages.applied_to(data) is data and stages.held_out(data) is data and stages.held_out(None) is None
+    assert not any(stages.resets_optimizer(plans.clock(step)) for step in range(plans.total_steps))
+    assert stages.last_reset(before=4) == 0 and stages.progress(Clock(0, 0)) == {}
+    assert stages.held_out_clock(3) == Clock(0, 0) and stages.clocks() == plans.epoch_clocks()

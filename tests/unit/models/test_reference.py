@@ -11,11 +11,10 @@ from rows import random_rows
 from cot_components.data.batches import pad
 from cot_components.data.store import Rows
 from cot_components.errors import UserError
-from cot_components.losses import asft, sft, target_sft
+from cot_components.losses import asft, target_sft
 from cot_components.models.adapter import adapt, logits
 from cot_components.models.load import weights_key
-from cot_components.models.reference import AdaptersOff, FrozenModel, TopKFile, reference_for
-from cot_components.transforms.remove import Remove
+from cot_components.models.reference import AdaptersOff, FrozenModel, TopKFile, prepared
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 ROWS = random_rows(3, vocabulary=VOCABULARY)
@@ -38,7 +37,7 @@ def fused_and_dense(loss, student, source, reference_logits):
 def test_a_frozen_model():
     student, source = adapt(build("llama_tied")), FrozenModel(model=TEACHER)
     loss = target_sft(eta=0.5)
-    assert reference_for(loss, source, student, DATA, **CPU) is source
+    assert prepared(source, student, DATA, **CPU) is source
     fused, dense = fused_and_dense(loss, student, source, logits(source.teacher, BATCH.tokens).flatten(0, 1))
     torch.testing.assert_close(fused, dense)
     fused.backward()
@@ -48,7 +47,7 @@ def test_a_frozen_model():
 
 def test_adapters_off_is_the_base_model():
     student, source = adapt(build("llama_lora")), AdaptersOff()
-    reference_for(asft(), source, student, DATA, **CPU)
+    prepared(source, student, DATA, **CPU)
     student.output.disabled = True
     for layer in student.layers:
         layer.attn.q_proj.disabled = layer.attn.v_proj.disabled = True
@@ -64,18 +63,14 @@ def test_adapters_off_is_the_base_model():
 def test_what_does_not_fit():
     student = adapt(build("llama_tied"))
     with pytest.raises(UserError, match="no LoRA adapters to switch off"):
-        reference_for(asft(), AdaptersOff(), student, DATA, **CPU)
-    with pytest.raises(UserError, match="needs a reference; name one"):
-        reference_for(asft(), None, student, DATA, **CPU)
-    with pytest.raises(UserError, match="takes no reference; remove it"):
-        reference_for(sft(), AdaptersOff(), student, DATA, **CPU)
-    assert reference_for(sft(), None, student, DATA, **CPU) is None
+        prepared(AdaptersOff(), student, DATA, **CPU)
+    assert prepared(None, student, DATA, **CPU) is None
 
 
 def test_a_file_is_made_once_and_gives_the_teacher(tmp_path):
     student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
     first = TopKFile(folder=str(tmp_path), k=VOCABULARY, model=TEACHER, rows_per_pass=2)
-    reference_for(loss, first, student, DATA, **CPU)
+    prepared(first, student, DATA, **CPU)
     frozen = FrozenModel(model=TEACHER)
     frozen.prepare(student, DATA, **CPU)
     from_file = student.loss(loss.fused, BATCH, reference=first).objective
@@ -83,16 +78,8 @@ def test_a_file_is_made_once_and_gives_the_teacher(tmp_path):
         from_file, student.loss(loss.fused, BATCH, reference=frozen).objective, rtol=2e-3, atol=0
     )
     again = TopKFile(folder=str(tmp_path), k=VOCABULARY)  # no teacher needed any more
-    reference_for(loss, again, student, DATA, **CPU)
+    prepared(again, student, DATA, **CPU)
     assert torch.equal(student.loss(loss.fused, BATCH, reference=again).objective, from_file)
-
-
-def test_a_file_is_for_rows_that_keep_their_tokens(tmp_path):
-    student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
-    removing = SimpleNamespace(rows=STORED, chat=DATA.chat, transforms={"remove": SimpleNamespace(removes_tokens=True)})
-    with pytest.raises(UserError, match=r"dataset\.transforms\.remove removes tokens; use a frozen model"):
-        reference_for(loss, TopKFile(folder=str(tmp_path), model=TEACHER), student, removing, **CPU)
-    assert Remove.removes_tokens
 
 
 def test_a_teacher_draws_nothing_from_the_stream_of_the_run():
@@ -105,19 +92,19 @@ def test_a_teacher_draws_nothing_from_the_stream_of_the_run():
 
 
 def test_a_file_of_other_rows_is_refused(tmp_path):
-    student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
+    student = adapt(build("llama_tied"))
     with pytest.raises(UserError, match="empty has no store; name the teacher"):
-        reference_for(loss, TopKFile(folder=str(tmp_path / "empty")), student, DATA, **CPU)
+        prepared(TopKFile(folder=str(tmp_path / "empty")), student, DATA, **CPU)
     assert not (tmp_path / "empty").exists()
-    reference_for(loss, TopKFile(folder=str(tmp_path / "full"), k=4, model=TEACHER), student, DATA, **CPU)
+    prepared(TopKFile(folder=str(tmp_path / "full"), k=4, model=TEACHER), student, DATA, **CPU)
     other = SimpleNamespace(rows=STORED.select([0, 1]), chat=DATA.chat, transforms={})
     with pytest.raises(UserError, match="the store was made with data"):
-        reference_for(loss, TopKFile(folder=str(tmp_path / "full"), k=4), student, other, **CPU)
+        prepared(TopKFile(folder=str(tmp_path / "full"), k=4), student, other, **CPU)
 
 
 def test_a_file_knows_its_teacher(tmp_path):
     """Another model's node, and other weights in the same folder, are another teacher."""
-    student, loss = adapt(build("llama_tied")), target_sft(eta=0.5)
+    student = adapt(build("llama_tied"))
     weights = tmp_path / "teacher"
     weights.mkdir()
     (weights / "model.safetensors").write_bytes(b"one")
@@ -134,10 +121,10 @@ def test_a_file_knows_its_teacher(tmp_path):
     assert keys[0] == keys[1] == keys[3] and len(set(keys)) == 3
 
     store = str(tmp_path / "store")
-    reference_for(loss, TopKFile(folder=store, k=4, model=TEACHER), student, DATA, **CPU)
+    prepared(TopKFile(folder=store, k=4, model=TEACHER), student, DATA, **CPU)
     other = {**TEACHER, "max_seq_len": 128}
     with pytest.raises(UserError, match="the store was made with teacher"):
-        reference_for(loss, TopKFile(folder=store, k=4, model=other), student, DATA, **CPU)
+        prepared(TopKFile(folder=store, k=4, model=other), student, DATA, **CPU)
 
 
 def test_a_teacher_must_have_room_for_the_longest_row(tmp_path):

@@ -1,23 +1,17 @@
 """A packed run is the padded run: fifty steps of the same rows, and what packing refuses."""
 
-from types import SimpleNamespace
-
 import numpy as np
-import pytest
 import torch
 from models_for_tests import VOCABULARY, build
 from rows import random_rows
 
 from cot_components.data.batches import Batches
 from cot_components.data.plans import Plans
-from cot_components.errors import UserError
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt
-from cot_components.training.batching import plan_steps
 from cot_components.training.distributed import World
 from cot_components.training.loop import Trainer, train
 from cot_components.transforms import Blur, ByRole
-from cot_components.transforms.cap import Cap
 
 ROWS = random_rows(100, vocabulary=VOCABULARY)
 LENGTHS = np.array([len(row.tokens) for row in ROWS.rows])
@@ -59,11 +53,3 @@ def test_fifty_packed_steps_are_the_padded_ones():
     )
     assert weights.max() < 2e-3 and weights.mean() < 2e-5
     assert ours[-1]["loss"] < ours[0]["loss"] - 0.2
-
-
-def test_a_transform_that_changes_lengths_is_refused():
-    run = SimpleNamespace(world=World(), start_step=0, earlier=None)
-    data = SimpleNamespace(rows=SimpleNamespace(lengths=LENGTHS), shares=None, transforms={"cap": Cap(max_tokens=8)})
-    with pytest.raises(UserError, match=r"packed_tokens cannot be set with dataset\.transforms\.cap: "):
-        plan_steps(data, run, batch_size=2, packed_tokens=64)
-    assert plan_steps(data, run, batch_size=2).packed_tokens is None

@@ -15,14 +15,12 @@ from torchtune.modules.peft import get_adapter_params, set_trainable_params
 from cot_components.curriculum import MicroBatchTick, Schedule
 from cot_components.data.plans import Plans
 from cot_components.errors import UserError
-from cot_components.losses import sft
-from cot_components.losses.weight_rules import GroupSoftmax
 from cot_components.models.adapter import adapt
 from cot_components.models.load import exported_checkpointer, load_model
 from cot_components.models.tiny import SHAPE as TINY
 from cot_components.training import setup
 from cot_components.training.answers import AnswerEvaluation
-from cot_components.training.batching import check_loss, plan_facts, refuse_other_plan
+from cot_components.training.batching import plan_facts, refuse_other_plan
 from cot_components.training.distributed import World
 from cot_components.training.recipe import _sentence, recipe
 from cot_components.training.run_folder import Earlier, refuse_other_config, release
@@ -105,21 +103,6 @@ def test_prompts_are_read_before_the_first_step():
     answers = SimpleNamespace(prompts=lambda chat, max_seq_len: seen.append((chat, max_seq_len)))
     fit_rows(adapt(build("llama_tied")), data, None, answers=answers)
     assert seen == [(data.chat, 64)]
-
-
-def test_losses_that_cannot_train_here():
-    plans = Plans(LENGTHS, batch_size=4, gradient_accumulation_steps=2)
-    whole = sft(weight_rule=GroupSoftmax(tau=2.0, group_by="batch"))
-    check_loss(sft(), plans)
-    check_loss(whole, Plans(LENGTHS, batch_size=4))
-    with pytest.raises(UserError, match="needs a whole step in one micro-batch"):
-        check_loss(whole, plans)
-    with pytest.raises(UserError, match="per_token_grad"):
-        check_loss(sft(per_token_grad=True), plans)
-    with pytest.raises(
-        UserError, match=r"^loss: a CrossEntropyLoss takes logits, .* take one of cot_components\.losses"
-    ):
-        check_loss(torch.nn.CrossEntropyLoss(), plans)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""Supervised fine-tuning on chain-of-thought: every method here, alone or combined with the others.
+
+    tune run cot_sft --config cot_sft/quickstart
+
+A method is one node of the config: a transform in `dataset.transforms` (blurred thoughts), the `curriculum` (stepwise
+internalisation), a `weight_rule` of the loss (reasoning-highlighted fine-tuning), or the `loss` itself with its
+`reference` (Target-SFT). What is absent is an object that changes nothing, so the recipe has no branch for any of them.
+"""
+
+from typing import Literal
+
+from cot_components.config import build
+from cot_components.data.batches import Step
+from cot_components.losses import sft
+from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.reference import prepared
+from cot_components.training.answers import Evaluations
+from cot_components.training.batching import load_batches, plan_steps
+from cot_components.training.combination import combine
+from cot_components.training.finish import finish
+from cot_components.training.first_look import check_learns, check_scored, share_of_reasoning
+from cot_components.training.float8 import check_float8
+from cot_components.training.loop import Trainer, train
+from cot_components.training.recipe import recipe
+from cot_components.training.run_log import RunLog
+from cot_components.training.saver import Saver
+from cot_components.training.setup import build_optimizer, fit_rows, pick_device, prepare_model, start_run
+from cot_components.training.validation import validation_data
+
+SUPPLIES = {
+    "dataset": ["tokenizer"],
+    "optimizer": ["params"],
+    "lr_scheduler": ["optimizer", "num_training_steps", "last_epoch"],
+}
+
+
+@recipe(supplies=SUPPLIES)
+def main(
+    *,
+    output_dir: str,  # the run's folder: log, config, checkpoints, and `model` in Hugging Face layout
+    tokenizer: dict,  # node: text to token ids, with the chat template
+    dataset: dict,  # node: the rows to train on; `dataset.transforms.NAME` blurs, weighs or classifies their tokens
+    model: dict,  # node: a torchtune model builder
+    optimizer: dict,  # node: a torch optimizer
+    loss: dict,  # node: a loss of `cot_components.losses`; its `weight_rule` follows the current loss
+    checkpointer: dict | None = None,  # node: weights to start from; null starts from random weights
+    curriculum: dict | None = None,  # node: which thought tokens leave the sequence, and when; null removes none
+    reference: dict | None = None,  # node: second distribution of a loss: `FrozenModel`, `AdaptersOff`, `TopKFile`
+    lr_scheduler: dict | None = None,  # node: drawn over all steps of the run; null is a constant rate
+    dataset_val: float | str | dict | None = None,  # rows for the held-out loss: a share, a path, or keys that differ
+    evaluation: dict | None = None,  # node: prompts that are answered and scored
+    evaluate_every_n_steps: int | None = None,  # null evaluates after the last step only
+    evaluate_before_training: bool = True,  # whether to evaluate before the first step, too
+    epochs: int = 1,  # passes over the data
+    max_steps_per_epoch: int | None = None,  # cuts every epoch short
+    batch_size: int = 8,  # rows of one micro-batch on one process
+    packed_tokens: int | None = None,  # lays rows end to end into micro-batches of so many tokens
+    gradient_accumulation_steps: int = 1,  # micro-batches of one step on one process
+    normalize: Literal["count", "weight"] = "count",  # what divides a step's sum: supervised tokens, or weight
+    clip_grad_norm: float | None = 1.0,  # largest norm of the gradient; null does not clip
+    num_workers: int = 0,  # processes that make batches ahead of the loop
+    seed: int = 0,  # of weights, order and dropout
+    device: str = "auto",  # auto, cpu, cuda, cuda:1
+    dtype: str = "bf16",  # of weights and activations: bf16 or fp32
+    compile: bool = False,  # compile the layers
+    float8: bool = False,  # products in float8 (Ada, Hopper), with `dtype: bf16` and `compile: true`
+    enable_activation_checkpointing: bool = False,  # compute layers again in the backward, which saves memory
+    metric_logger: dict | None = None,  # node: a logger of torchtune's beside `log.jsonl`
+    log_every_n_steps: int = 1,  # 0 logs no step
+    log_blurred_every: int = 50,  # steps between two measurements of the loss on tokens without a label; 0 is never
+    resume: str = "auto",  # auto goes on with an unfinished run, never refuses one; or a checkpoint's folder
+    save_every_n_steps: int | None = None,  # when to write a checkpoint, by steps
+    save_every_minutes: float | None = 15.0,  # when to write a checkpoint, by time
+    keep_checkpoints: int = 2,  # the newest are kept
+    export_checkpoints: bool = True,  # whether a checkpoint holds a Hugging Face folder, too
+) -> None:
+    """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
+    config = dict(locals())
+    method = combine(config)  # first of all: what does not go together is refused before anything is read
+    check_float8(float8, device=pick_device(device), dtype=dtype, compile=compile)
+    check_checkpointer(checkpointer)
+    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
+    saver = Saver(run, config)
+
+    # Data before the model: they are encoded first, so bad data cost seconds.
+    text = build(tokenizer, where="tokenizer")
+    data, held_out = validation_data(dataset, dataset_val, build(dataset, text), text)
+    plans = plan_steps(
+        data,
+        run,
+        batch_size=batch_size,
+        packed_tokens=packed_tokens,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        epochs=epochs,
+        max_steps_per_epoch=max_steps_per_epoch,
+        seed=seed,
+    )
+    stages = method.curriculum(plans, data.rows, data.chat.step_ends)
+    data, held_out = stages.applied_to(data), stages.held_out(held_out)
+    answers = build(evaluation)
+    stages.check_held_out(data, held_out, answers)
+    check_scored(data, held_out)
+    check_learns(data, plans)
+
+    net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
+    fit_rows(net, data, held_out, answers=answers)
+    teacher = prepared(method.reference, net, data, device=run.device, dtype=run.dtype)
+    prepare_model(
+        net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing
+    )
+    num_steps = plans.total_steps - stages.last_reset(before=plans.start_step)
+    optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=num_steps)
+    trainer = Trainer(
+        model=net,
+        loss=method.loss.fused,
+        reference=teacher,
+        plain_loss=sft().fused,
+        optimizer=optim,
+        lr_scheduler=schedule,
+        device=run.device,
+        world=run.world,
+        normalize=normalize,
+        clip_grad_norm=clip_grad_norm,
+        log_blurred_every=log_blurred_every,
+    )
+
+    log = RunLog(run, plans.total_steps, build(metric_logger, where="metric_logger"), every=log_every_n_steps)
+    log.say("; ".join(filter(None, (data.summary(), share_of_reasoning(data), plans.summary()))))
+    clock, progress = stages.held_out_clock, stages.progress
+    evaluations = Evaluations(
+        trainer, data.chat, held_out, answers, log, batch_size=batch_size, clock=clock, progress=progress
+    )
+
+    def before_step(step: Step) -> None:
+        if stages.resets_optimizer(step.clock):
+            left = plans.total_steps - step.clock.step
+            trainer.optimizer, trainer.lr_scheduler = build_optimizer(optimizer, lr_scheduler, net, num_steps=left)
+
+    saver.begin(trainer, plans, data, evaluations, log)
+    evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)
+    batches = load_batches(data, plans, run, num_workers=num_workers)
+    train(trainer, batches, on_step=evaluations.after_step, before_step=before_step, saver=saver)
+    finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer, clocks=stages.clocks())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Methods combine, or are refused at once: every cell is answered, few that hold all pairs train."""
+
+import json
+import math
+
+import pytest
+import torch
+from combinations import (
+    STEPS,
+    Cell,
+    cells,
+    config_of,
+    covering,
+    name_of,
+    refused,
+    score_rows,
+    train,
+    validate,
+    written,
+)
+from safetensors.torch import load_file
+from tally import count
+
+from cot_components.errors import UserError
+from cot_components.training.combination import REFUSALS, combine
+
+PLAIN = Cell("none", "none", "none", "sft", "none", False, False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _scored(hub):
+    score_rows(hub)
+
+
+def test_every_cell_is_answered(hub, tmp_path):
+    """By `combine`, which is what `cot validate` asks: trained or refused, as the table written by hand says."""
+    answers = {"trains": 0, "refused": 0}
+    for cell in cells():
+        config, sentence = config_of(cell, hub, tmp_path / "out"), None
+        try:
+            combine(config)
+        except UserError as error:
+            sentence = str(error)
+        expected = refused(cell)
+        assert (sentence is None) == (expected is None), (cell, sentence)
+        assert expected is None or str(sentence).startswith(expected), (cell, sentence)
+        answers["trains" if sentence is None else "refused"] += 1
+    assert answers["trains"] + answers["refused"] == 2304 and min(answers.values()) > 300
+    count("combinations", len(cells()))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cell", covering(), ids=name_of)
+def test_every_pair_of_methods_trains(cell, hub, tmp_path, capsys):
+    config = written(config_of(cell, hub, tmp_path / "out"), tmp_path)
+    assert validate(config, capsys) is None
+    code, losses, said = train(config, capsys)
+    assert (code, said) == (0, None)
+    assert len(losses) == STEPS and all(0 < loss < math.inf for loss in losses)
+    before, after = (load_file(folder / "model.safetensors") for folder in (hub / "model", tmp_path / "out" / "model"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+CASES = {
+    "loss_on_logits": (PLAIN, {"loss": {"_component_": "torch.nn.CrossEntropyLoss"}}),
+    "per_token_gradient": (PLAIN, {"loss.per_token_grad": True}),
+    "missing_or_unused_reference": (PLAIN._replace(loss="asft"), {}),
+    "no_classes": (PLAIN._replace(rule="GroupSoftmax"), {}),
+    "unknown_column": (PLAIN, {"loss": {"_component_": "cot_components.losses.psft"}}),
+    "split_step": (
+        PLAIN._replace(rule="GroupSoftmax", transform="Highlight"),
+        {"loss.weight_rule.group_by": "batch", "gradient_accumulation_steps": 2},
+    ),
+    "factors_without_classes": (
+        PLAIN,
+        {"dataset.transforms.f": {"_component_": "cot_components.transforms.ByGroup"}},
+    ),
+    "looked_up_too_late": (
+        PLAIN._replace(transform="Cap"),
+        {"dataset.transforms.late": {"_component_": "cot_components.transforms.Highlight", "scores": "{hub}"}},
+    ),
+    "packed_and_shortened": (PLAIN._replace(curriculum="Stepwise", packed=True), {}),
+    "stored_teacher": (PLAIN._replace(curriculum="Stepwise", loss="asft", reference="TopKFile"), {}),
+    "no_adapters": (
+        PLAIN._replace(loss="asft", reference="FrozenModel"),
+        {"reference": {"_component_": "cot_components.models.reference.AdaptersOff"}},
+    ),
+    "taken_name": (
+        PLAIN._replace(curriculum="Stepwise"),
+        {"dataset.transforms.remove": {"_component_": "cot_components.transforms.Blur"}},
+    ),
+    "answers_with_gaps": (
+        PLAIN._replace(curriculum="Stepwise"),
+        {
+            "curriculum.keep_position": True,
+            "evaluation": {"_component_": "cot_components.training.answers.AnswerEvaluation", "source": "generated"},
+        },
+    ),
+}
+
+
+def with_changes(config, changes, hub):
+    text = json.dumps(changes).replace("{hub}", str(hub / "matrix_scores" / "scores"))
+    for key, value in json.loads(text).items():
+        *above, last = key.split(".")
+        node = config
+        for part in above:
+            node = node[part]
+        node[last] = value
+    return config
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.__name__)
+def test_what_does_not_combine_is_refused_before_anything_is_built(refusal, hub, tmp_path, capsys):
+    """By the same sentence from `cot validate` and from the run, which leaves nothing behind."""
+    cell, changes = CASES[refusal.__name__]
+    values = with_changes(config_of(cell, hub, tmp_path / "out"), changes, hub)
+    config = written(values, tmp_path)
+    said = validate(config, capsys)
+    code, losses, again = train(config, capsys)
+    assert code == 2 and not losses and said == again and said is not None
+    assert not (tmp_path / "out").exists()
+    assert what_applies(values) == refusal.__name__
+
+
+def what_applies(values):
+    """The refusal that `combine` ends with."""
+    with pytest.raises(UserError) as error:
+        combine(values)
+    frame = error.traceback[-1].frame.f_locals
+    return frame["refusal"].__name__
