@@ -31,8 +31,10 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
     plans = Plans(
         lengths, shares=data.shares, rank=world.rank, world_size=world.size, start_step=run.start_step, **settings
     )
+    facts = plan_facts(data, plans)
+    world.agree({_FACTS[name]: value for name, value in facts.items()})
     if run.earlier is not None:
-        refuse_other_plan(run.earlier, plan_facts(data, plans))
+        refuse_other_plan(run.earlier, facts)
     return plans
 
 

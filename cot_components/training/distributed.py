@@ -4,8 +4,9 @@ the same for both."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -63,6 +64,21 @@ class World:
             raise outcome[1]
         return outcome[0]
 
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """Make sure that every process has the same facts, by name: config, data, versions.
+
+        Raises:
+            UserError: on every process; names the first rank and fact that differ from rank 0's.
+        """
+        first, *others = self.gather(dict(facts))
+        for rank, theirs in enumerate(others, start=1):
+            for name in sorted({*first, *theirs}):
+                if first.get(name) != theirs.get(name):
+                    raise UserError(
+                        f"{name} is {theirs.get(name)!r} on rank {rank} and {first.get(name)!r} on rank 0; start every "
+                        "process with the same command, files and versions"
+                    )
+
     def sync_gradients(self, model: nn.Module, sync: bool) -> None:
         """Reduce gradients across processes only with the last micro-batch of a step."""
         if self.size > 1:
@@ -89,6 +105,33 @@ def start(device: torch.device) -> World:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, device)
+
+
+def first_says(sentence: str) -> bool:
+    """Whether the first process ends with this sentence, too, so that the others need not repeat it.
+
+    Before the processes have met, those of one machine are taken to end alike.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        return False
+    if not dist.is_initialized():
+        return os.environ.get("LOCAL_RANK", "0") != "0"
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        store.wait([_LAST_WORD], timedelta(seconds=SECONDS_FOR_RANK_0))
+        return store.get(_LAST_WORD).decode() == sentence
+    except RuntimeError:  # the first process has not failed, or is gone
+        return False
+
+
+def leave_word(sentence: str) -> None:
+    """Tell the other processes what the first one ends with."""
+    if dist.is_initialized() and dist.get_rank() == 0:
+        dist.distributed_c10d._get_default_store().set(_LAST_WORD, sentence)
+
+
+_LAST_WORD = "last word of rank 0"
+SECONDS_FOR_RANK_0 = 3.0
 
 
 def shard(model: Any, world: World) -> None:

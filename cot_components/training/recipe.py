@@ -56,8 +56,7 @@ def recipe(
             if os.environ.get("RANK", "0") == "0":
                 print(done, flush=True)
         except (UserError, OSError, SafetensorError) as error:
-            if os.environ.get("RANK", "0") == "0" or not isinstance(error, UserError):  # a disk may fail one process
-                print(f"error: {without_secrets(_sentence(error))}", file=sys.stderr, flush=True)
+            _say(without_secrets(_sentence(error)))
             raise SystemExit(2) from None
         finally:
             release()
@@ -76,6 +75,16 @@ def require(main: Callable[..., None], *keys: str) -> Callable[..., Any]:
         keys: dotted keys, as in `recipe`.
     """
     return recipe(main.__wrapped__, supplies=main.supplies, requires=keys)  # type: ignore[attr-defined]
+
+
+def _say(sentence: str) -> None:
+    """The last line of this process; of several, the first speaks for all that end alike."""
+    from cot_components.training.distributed import first_says, leave_word
+
+    leave_word(sentence)
+    rank = os.environ.get("RANK", "0")
+    if not first_says(sentence):
+        print(f"error: {sentence}" if rank == "0" else f"rank {rank}: error: {sentence}", file=sys.stderr, flush=True)
 
 
 def _sentence(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -71,6 +71,7 @@ def start_run(
         raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     _check_numbers(config)
     world = start(pick_device(device))
+    world.agree(_of_every_process(config, world.device))
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -82,6 +83,25 @@ def start_run(
         with writing(folder / VERSIONS):
             (folder / VERSIONS).write_text(json.dumps(versions(), indent=2) + "\n")
     return Run(folder, world.device, DTYPES[dtype], world, earlier)
+
+
+def _of_every_process(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """What must be the same on all processes before they meet in a step, by name: each key of the config, versions, the
+    kind of device, and the switches of torch that change how products are rounded.
+    """
+    installed = {name: version for name, version in versions().items() if name != "cpu threads"}
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    rounding = {"device": kind, "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision()}
+    return {**dict(_keys(config)), **installed, **rounding}
+
+
+def _keys(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in a config."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _keys(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:

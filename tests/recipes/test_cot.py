@@ -12,7 +12,7 @@ import pytest
 from commands import CONFIGS, COT, ROOT, cot, must, run, tune, user_error
 
 from cot_components.cli.main import COMMANDS, main
-from cot_components.cli.shipped import recipe_for
+from cot_components.cli.shipped import recipe_for, whole_recipe
 from cot_components.config import shipped_configs
 
 SHORT = [
@@ -58,7 +58,7 @@ def test_copies_are_the_files_that_ship(copied, tmp_path):
     theirs = (CONFIGS / "bt_sft" / "quickstart.yaml").read_text()
     assert (copied / "my.yaml").read_text() == theirs.replace("runs/bt_sft_quickstart", "runs/my")
     must(cot("cp", "icot_sft.py", "sub.py", cwd=tmp_path))
-    assert (tmp_path / "sub.py").read_bytes() == (ROOT / "recipes" / "icot_sft.py").read_bytes()
+    assert (tmp_path / "sub.py").read_bytes() == (ROOT / "recipes" / "cot_sft.py").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_configs_that_are_refused(arguments, sentence, tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize("name", ["bt_sft/quickstart", "shad/quickstart", "icot_sft/quickstart", "cot_eval/icot"])
 def test_the_recipe_of_a_config_is_found(name, tmp_path):
-    """By the folder it ships in, by its header, and by its keys alone."""
+    """By the folder it ships in, by its header, and by its keys alone, which tell no method from another."""
     recipe, path = name.split("/")[0], tmp_path / "mine.yaml"
     assert recipe_for(name).name == recipe
     text = shipped_configs()[name].read_text()
     path.write_text(text)
     assert recipe_for(str(path)).name == recipe
     path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("#")))
-    assert recipe_for(str(path)).name == recipe
+    assert recipe_for(str(path)).name == whole_recipe(recipe).stem
 
 
 def test_a_config_of_torchtune_itself_is_told(capsys):

@@ -13,8 +13,8 @@ from cot_components.config import shipped_configs
 @pytest.fixture
 def own_recipes(tmp_path, monkeypatch):
     """A working folder with a recipe in it, in a folder below and in one beside; all take one key more."""
-    text = (ROOT / "recipes" / "bt_sft.py").read_text()
-    text = text.replace("    output_dir: str,", "    output_dir: str, mine: int,")
+    text = (ROOT / "recipes" / "cot_sft.py").read_text()
+    text = text.replace("    output_dir: str,", "    mine: int,\n    output_dir: str,")
     for place in ("here/own_a.py", "here/recipes/own_b.py", "beside/own-c.py"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(text)
