@@ -1,4 +1,4 @@
-"""The pictures of README.md, from the runs that the quickstarts leave behind: `make figures`.
+"""The pictures of README.md and docs/methods.md, from the runs that the quickstarts leave behind: `make figures`.
 
     python docs/figures.py [RUNS [IMAGES]]
 
