@@ -72,7 +72,7 @@ def _line_after_last(pattern: re.Pattern[str], text: str) -> str | None:
 
 
 def unwrap(reference: str) -> str:
-    r"""The answer of a reference that a data set wraps: what its last `\boxed{}` holds, or stands after its last `####`.
+    r"""The answer in a reference that is wrapped: what its last `\boxed{}` holds, or stands after its last `####`.
 
     Raises:
         RowError: there is nothing in the box or after the marks, or the box never closes.
@@ -141,10 +141,10 @@ def normalise(answer: str) -> str:
     not. Units and words stay, and so do leading zeros, because 007 is a code.
     """
     text = unicodedata.normalize("NFC", answer).replace("\u2212", "-").casefold()
-    for text in (peeled(text), peeled(" ".join(peeled(text).split()))):
-        if (number := read_number(text)) is not None:
-            return written(number)
-    return text
+    text = peeled(text)
+    plain = peeled(" ".join(text.split()))
+    number = read_number(text) or read_number(plain)  # a thin space makes groups, an ordinary one does not
+    return plain if number is None else written(number)
 
 
 def peeled(text: str) -> str:

@@ -24,7 +24,7 @@ _NO_EXPRESSION = re.compile(r"[^\W\d_]{2}|\d\s+\d|\d:\d|\d[_']\d|\d\.\d+\.\d|\d+
 
 
 def math_match(answer: str, reference: str) -> bool:
-    """Whether both are equal as mathematics, by the package math-verify: `x^2-1` and `(x-1)(x+1)`, `{1,2}` and `{2, 1}`.
+    """Whether both are equal as mathematics, by the package math-verify: `x^2-1` and `(x-1)(x+1)`.
 
     What `exact_match` takes for equal is so here, and it alone decides on two numbers, and on anything with a word, a
     date or a number of uncertain spelling in it, of which math-verify would read a part, or a product of letters.

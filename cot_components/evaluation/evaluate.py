@@ -248,32 +248,39 @@ def evaluate(
     if num_samples < 1:
         raise UserError(f"num_samples must be at least 1, got {num_samples}")
     extract, is_right = find_extractor(extractor), find_comparer(comparer)
-    references = [_placed_reference(trace, tags, extract) for trace in traces]
-    repeated = [trace for trace in traces for _ in range(num_samples)]
-    generated = [Completion(c) if isinstance(c, str) else c for c in generate([tuple(trace.messages[:-1]) for trace in repeated])]
-    if len(generated) != len(repeated):
-        raise UserError(f"generate returned {len(generated)} completions for {len(repeated)} prompts")
-    openings = [prefix if isinstance(prefix, str) else prefix(trace.messages[:-1]) for trace in traces]
-    texts = [openings[i // num_samples] + completion.text for i, completion in enumerate(generated)]
-    thoughts = [split_completion(text, tags)[0] for text in texts]
+    referenced = [(trace, _placed_reference(trace, tags, extract)) for trace in traces]
+    repeated = [pair for pair in referenced for _ in range(num_samples)]
+    completions = _completions(generate, [trace.messages[:-1] for trace, _ in repeated], prefix)
+    thoughts = [split_completion(completion.text, tags)[0] for completion in completions]
     shown = [trace.messages[-1] for trace in traces]
     taught = [turn.thought or split_completion(turn.content, tags)[0] for turn in shown]
     thinks = any(thought is not None for thought in [*thoughts, *taught])
     examples = []
-    for i, (trace, text, thought) in enumerate(zip(repeated, texts, thoughts, strict=True)):
-        reference, extracted = references[i // num_samples], extract_answer(text, tags, extract)
+    for i, (completion, thought) in enumerate(zip(completions, thoughts, strict=True)):
+        (trace, reference), extracted = repeated[i], extract_answer(completion.text, tags, extract)
         examples.append(
             Example(
                 where=trace.where,
                 sample=i % num_samples,
                 prompt=tuple({"role": m.role, "content": m.content} for m in trace.messages[:-1]),
-                completion=text,
+                completion=completion.text,
                 extracted=extracted,
                 reference=reference,
                 correct=None if reference is None else extracted is not None and is_right(extracted, reference),
-                format_ok=format_ok(text, tags) if thinks else None,
+                format_ok=format_ok(completion.text, tags) if thinks else None,
                 thought_tokens=(0 if thought is None else count_tokens(thought)) if thinks else None,
-                cut=generated[i].cut,
+                cut=completion.cut,
             )
         )
     return Evaluation(tuple(examples), num_samples, dict(losses or {}))
+
+
+def _completions(
+    generate: Generate, prompts: list[tuple[Message, ...]], prefix: str | Callable[[Sequence[Message]], str]
+) -> list[Completion]:
+    """What comes back for the prompts, behind the prefix of each."""
+    generated = [Completion(one) if isinstance(one, str) else one for one in generate(prompts)]
+    if len(generated) != len(prompts):
+        raise UserError(f"generate returned {len(generated)} completions for {len(prompts)} prompts")
+    prefixes = [prefix if isinstance(prefix, str) else prefix(prompt) for prompt in prompts]
+    return [Completion(begin + text, cut) for begin, (text, cut) in zip(prefixes, generated, strict=True)]

@@ -40,9 +40,9 @@ _SCALES = {
     "lakh": Fraction(10**5),
     "crore": Fraction(10**7),
 }
-_UNITS = frozenset(
-    "mm cm dm m km in ft yd mi mg g kg t lb lbs oz ml mL cl dl l L ms s sec secs min mins h hr hrs d y yr yrs Hz kHz MHz "
-    "GHz W kW MW kWh V kV A mA N J kJ cal kcal K C F Pa kPa mph kmh kph km mol px pt".split()
+_UNIT = re.compile(
+    r"[cdmk]?m|in|ft|yd|mi|[mk]?g|t|lbs?|oz|[mcd]?[lL]|m?s|secs?|mins?|h|hrs?|d|yrs?|y|[kMG]?Hz|[kM]?Wh?|k?V|m?A|N|k?J"
+    r"|k?cal|[KCF]|k?Pa|mph|k[mp]h|mol|px|pt"
 )
 
 _B = r"[^\S\n]{0,4}"
@@ -74,7 +74,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\\div(?![A-Za-z])"), "\u00f7"),
     (re.compile(r"\\(?:approx|leq?|geq?|sim|to|[Rr]ightarrow|implies)(?![A-Za-z])"), "="),
     (re.compile(r"\\(?:boxed|fbox|mbox|text[a-z]*|math[a-z]+|left|right|q?quad)(?![A-Za-z])"), " "),
-    (re.compile(r"\\([$%])"), r"\1"),
+    (re.compile(r"(?:\\[,;: ])?\\([$%])"), r"\1"),
     (re.compile(r"\{,\}|,\\!(?=\d)"), ","),
     (re.compile(r"(?<=\d)(?:\\[,;: ]|~|[\u00a0\u2007\u2009\u202f])(?=\d{3}(?!\d))"), "\u2009"),
     (re.compile(r"(?<=\d)\u2019(?=\d)"), "'"),
@@ -87,7 +87,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 _NAME = re.compile(rf"[{_LETTER}](?:_|\^)?\{{?-?\Z|_\{{?\Z")
 _JOINED = re.compile(
-    r"\d[^\S\n]*(?:(?<=[^\S\n]):[^\S\n]*)?\Z|\d(?:[.,:'_\u2009-]|\.\.+|\u2026|\\[,;:! ])\Z"  # `1,|2`, `9 |500`
+    r"\d[^\S\n]*(?:(?<=[^\S\n]):[^\S\n]*)?\Z|\d(?:[.,:'_%$\u2009-]|\.\.+|\u2026|\\[,;:! ])\Z"  # `1,|2`, `9 |500`
     r"|[-+/^\u00d7\u00f7\u00b7\u00b1\u2213\u221a\u221b\u221c](?:[({\[$]|[^\S\n]){0,4}\Z"
     rf"|[\d)\]}}%][^\S\n]*\*{{1,2}}[^\S\n]*\Z|[{_LETTER}]\*\Z|\d[^\S\n]*x[^\S\n]*\Z"
     r"|[)\]}]\{?\Z|\\[A-Za-z]+[^\S\n]*(?:\[[^\]]*\])?\{?\Z|[A-Za-z]\.\Z"
@@ -143,9 +143,10 @@ def _value(found: re.Match[str]) -> Fraction | None:
     """The value of a match of `_NUMBER`, or None where its parts make none."""
     part = {name: text for name, text in found.groupdict().items() if text is not None}
     decimals = ("whole", "p", "q", "top", "bottom", "factor", "plain")
-    if "sign" in part and "inner" in part or any(_is_code(part[name]) for name in decimals if name in part):
+    if ("sign" in part and "inner" in part) or any(_is_code(part[name]) for name in decimals if name in part):
         return None
-    power = int(part.get("power", part.get("exponent", "0"))[: 2 + len(str(MAX_EXPONENT))])
+    exponent = part.get("power", part.get("exponent", "0"))
+    power = int(exponent) if len(exponent) <= MAX_DIGITS else MAX_EXPONENT + 1
     bottom = _decimal(part.get("q", part.get("bottom", "1")))
     if abs(power) > MAX_EXPONENT or bottom == 0:
         return None
@@ -161,7 +162,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
 
 def _is_code(digits: str) -> bool:
     """Whether this is no number but a code such as 007, or too long."""
-    return digits[0] == "0" and digits[1:2].isdigit() or len(digits) > MAX_DIGITS
+    return (digits[0] == "0" and digits[1:2].isdigit()) or len(digits) > MAX_DIGITS
 
 
 def _decimal(digits: str) -> Fraction:
@@ -185,7 +186,9 @@ def _begins_inside(found: re.Match[str], before: str) -> bool:
 def _ends_inside(found: re.Match[str], after: str) -> bool:
     """Whether what stands behind a match belongs to the same number or expression."""
     glued = _GLUED.match(after)
-    if glued and (found["money"] or found["scale"] or glued[0] not in _UNITS or after[glued.end() :][:1].isdigit()):
+    if glued and (
+        found["money"] or found["scale"] or not _UNIT.fullmatch(glued[0]) or after[glued.end() :][:1].isdigit()
+    ):
         return True
     endless = "." in found[0] and re.match(r"\.\.+|\u2026", after)
     return bool(endless or _GOES_ON.match(after) or (found["money"] and _MAGNITUDE.match(after)))

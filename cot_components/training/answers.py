@@ -48,7 +48,8 @@ class AnswerEvaluation:
         seed: of the sampling.
 
     Raises:
-        UserError: an extractor or a comparer that is not known, or lacks its package; several greedy samples, which would all be the same; no row.
+        UserError: an extractor or a comparer that is not known, or lacks its package; several greedy samples, which
+            would all be the same; no row.
     """
 
     source: str | Mapping[str, Any]
@@ -163,9 +164,11 @@ class AnswerEvaluation:
 
     def compare_with_training(self, rows: Rows, chat: ChatFormat) -> None:
         """Find out whether the prompts are held out: whether none of them is the prompt of a training row."""
+        prompts = [chat.prompt(trace.messages[:-1]) for trace in self.traces]
+        without_opening = [[part for part in prompt if part.role is Role.PROMPT] for prompt in prompts]
         asked = [
-            (trace.where, part_ids([p for p in chat.prompt(trace.messages[:-1]) if p.role is Role.PROMPT], chat.tokenizer))
-            for trace in self.traces
+            (trace.where, part_ids(parts, chat.tokenizer))
+            for trace, parts in zip(self.traces, without_opening, strict=True)
         ]
         self.held_out = first_overlap(rows, asked) is None
 

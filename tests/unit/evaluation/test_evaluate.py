@@ -143,7 +143,7 @@ def test_what_the_template_opened_belongs_to_the_model():
 
 
 def test_bad_calls_are_sentences():
-    with pytest.raises(UserError, match="no held-out traces"):
+    with pytest.raises(UserError, match="there are no traces"):
         run([], [])
     with pytest.raises(UserError, match="num_samples must be at least 1, got 0"):
         run(TRACES, [], num_samples=0)
@@ -194,9 +194,9 @@ def test_the_table_before_and_after():
         "answers correct 0.0 % 0.0 to 24.2 75.0 % 46.8 to 91.1",
         "well formed 0.0 % 0.0 to 24.2 100.0 % 75.8 to 100.0",
         f"thought, mean tokens 2.0 {after.thought_tokens:.1f}",
-        "held-out loss 5.000 0.412",
+        "validation loss 5.000 0.412",
         "loss on answers 5.000 0.020",
-        "12 held-out examples; 95 % intervals",
+        "12 examples; 95 % intervals",
     ]
 
 
@@ -204,16 +204,13 @@ def test_the_table_of_samples_and_of_what_could_not_be_scored():
     traces = [trace(0, reply("x", 5)), trace(1, "a poem")]
     lines = shown(sampled=run(traces, [reply("x", 5), "no", "a", "b"], num_samples=2))
     assert "any sample correct 100.0 %" in lines and "majority correct 100.0 %" in lines
-    assert (
-        lines[-1]
-        == "2 held-out examples, 2 samples each; 1 without a reference answer, not in the accuracy; 95 % intervals"
-    )
+    assert lines[-1] == "2 examples, 2 samples each; 1 without a reference answer, not in the accuracy; 95 % intervals"
 
 
 def test_an_evaluation_of_losses_alone():
     only = Evaluation((), losses={"val_loss": 1.25})
     assert only.metrics() == {"val_loss": 1.25} and only.format_rate is None and only.thought_tokens is None
     lines = shown(before=only)
-    assert "answers correct -" in lines and "held-out loss 1.250" in lines
+    assert "answers correct -" in lines and "validation loss 1.250" in lines
     with pytest.raises(UserError, match="no evaluation"):
         summary_table()
