@@ -200,8 +200,8 @@ def reference_answer(trace: Trace, tags: Tags, extractor: str | Sequence[str] | 
     Raises:
         RowError: the data names one in a box, or after `####`, that is empty or never ends.
     """
-    if trace.answer is not None and normalise(trace.answer):
-        return unwrap(trace.answer)
+    if trace.answer is not None and normalise(answer := unwrap(trace.answer)):
+        return answer
     found = extract_answer(trace.messages[-1].content, tags, extractor)
     return found if found is not None and normalise(found) else None
 

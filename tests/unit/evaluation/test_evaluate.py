@@ -1,17 +1,20 @@
 """The evaluation driver, with functions in place of a model."""
 
+import dataclasses
 import io
+import itertools
 import json
 
 import pytest
 from rich.console import Console
 
+from cot_components.data.errors import RowError
 from cot_components.data.formats import Message
 from cot_components.data.segments import Tags
 from cot_components.data.tasks import make_traces
 from cot_components.data.traces import Trace
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, evaluate, read_evaluation, reference_answer
+from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, read_evaluation, reference_answer
 from cot_components.evaluation.table import summary_table
 
 TAGS = Tags()
@@ -140,6 +143,118 @@ def test_what_the_template_opened_belongs_to_the_model():
     assert result.format_rate == 1.0 and result.thought_tokens == 2 and result.answer_accuracy == 1.0
     assert result.examples[0].completion == "<think>\n" + inside
     assert run([trace(0, reply("x", 5))], [inside]).format_rate == 0.0
+
+
+def test_each_prompt_has_its_own_opening_and_any_order_gives_one_result():
+    asked = [trace(0, "Answer: 0"), trace(1, reply("x", 1)), trace(2, "Answer: 2"), trace(3, reply("x", 3))]
+    written = {0: "Answer: 0", 1: "one</think>Answer: 1", 2: "a</think>Answer: 2", 3: "one two</think>Answer: 9"}
+
+    def number(prompt):
+        return int(prompt[0].content.split()[-1])
+
+    for order in itertools.permutations(asked):
+        result = evaluate(
+            order,
+            lambda prompts: [written[number(prompt)] for prompt in prompts],
+            tags=TAGS,
+            count_tokens=count_words,
+            prefix=lambda prompt: "<think>" if number(prompt) % 2 else "",
+        )
+        by_place = sorted(result.examples, key=lambda example: example.where)
+        assert [e.completion for e in by_place] == [
+            written[0],
+            f"<think>{written[1]}",
+            written[2],
+            f"<think>{written[3]}",
+        ]
+        assert [e.thought_tokens for e in by_place] == [0, 1, 1, 2] and [e.format_ok for e in by_place] == [
+            False,
+            True,
+        ] * 2
+        assert result.answer_accuracy == 0.75
+
+
+def test_completions_that_were_cut_are_counted(tmp_path):
+    traces = [trace(i, reply("x", i)) for i in range(4)]
+    result = run(traces, [Completion("<think>one", True), *(Completion(reply("x", i), False) for i in (1, 2, 3))])
+    assert [e.cut for e in result.examples] == [True, False, False, False]
+    assert result.cut_rate == result.metrics()["cut_rate"] == 0.25
+    assert read_evaluation(result.save(tmp_path / "new.json")) == result
+    assert "cut by max_new_tokens 25.0 %" in shown(after=result)
+    partly = run(traces[:2], [Completion("<think>one", True), reply("x", 1)])
+    assert partly.cut_rate == 1.0
+    unknown = run(traces, [reply("x", i) for i in range(4)])
+    assert unknown.cut_rate is None and not any("cut" in line for line in shown(after=unknown))
+
+
+def test_an_evaluation_of_an_older_version_is_read(tmp_path):
+    path = run(TRACES, [reply("x", 1)] * 12).save(tmp_path / "step_0.json")
+    saved = json.loads(path.read_text())
+    del saved["held_out"]
+    for example in saved["examples"]:
+        del example["cut"]
+    path.write_text(json.dumps(saved))
+    again = read_evaluation(path)
+    assert again.cut_rate is None and again.held_out is None and "12 examples; 95 % intervals" in shown(after=again)
+
+
+def test_rows_are_called_held_out_where_that_is_known():
+    result = run(TRACES, [reply("x", 1)] * 12)
+    for held_out, name in ((True, "12 held-out examples"), (False, "12 examples"), (None, "12 examples")):
+        assert shown(after=dataclasses.replace(result, held_out=held_out))[-1].startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("named", "reference"),
+    [
+        (r"So it is $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
+        (r"\boxed{1} or rather \boxed{{2}}", "{2}"),
+        ("6 * 7 = 42\n#### 42", "42"),
+        ("#### 1\n#### 42", "42"),
+        ("5 6 #### 1 3 9", "1 3 9"),
+        ("0.5", "0.5"),
+        ('[{"name": "write", "arguments": {"text": "####"}}]', '[{"name": "write", "arguments": {"text": "####"}}]'),
+    ],
+)
+def test_references_are_unwrapped(named, reference):
+    assert reference_answer(trace(0, "a poem", answer=named), TAGS, "whole") == reference
+    assert run([trace(0, "a poem", answer=named)], [named], extractor="whole").answer_accuracy in (0.0, 1.0)
+
+
+@pytest.mark.parametrize("named", [r"\boxed{5", r"\boxed{ }", "so ####", "6\n#### "])
+def test_a_reference_that_cannot_be_unwrapped_is_named_before_anything_is_generated(named):
+    with pytest.raises(RowError, match="reference"):
+        reference_answer(trace(0, "a poem", answer=named), TAGS, "whole")
+
+    def generate(prompts):
+        raise AssertionError("generated")
+
+    with pytest.raises(UserError, match=r"data\.jsonl:2: .*reference"):
+        evaluate([trace(0, reply("x", 1)), trace(1, "a", answer=named)], generate, tags=TAGS, count_tokens=count_words)
+
+
+def test_the_comparer_decides():
+    traces = [trace(0, reply("x", "(x-1)(x+1)")), trace(1, reply("x", "x")), trace(2, reply("x", "7"))]
+    said = [reply("x", "x^2 - 1"), reply("x", "y"), "nothing"]
+    assert [e.correct for e in run(traces, said).examples] == [False, False, False]
+    assert [e.correct for e in run(traces, said, comparer="math").examples] == [True, False, False]
+    votes = run(
+        traces[:1],
+        [reply("x", "x^2 - 1"), reply("x", "x^2 - 1"), reply("x", "(x-1)(x+1)")],
+        comparer="math",
+        num_samples=3,
+    )
+    assert votes.majority_accuracy == 1.0
+    with pytest.raises(UserError, match="unknown comparer"):
+        run(traces, said, comparer="exactly")
+
+
+def test_empty_completions_have_no_answer():
+    traces = [trace(i, reply("x", i)) for i in range(3)]
+    for extractor in ("answer_line", "boxed", "gsm8k", "last_number", "whole", ["boxed", "whole"]):
+        result = run(traces, ["", " \n", "<think>"], extractor=extractor)
+        assert [e.extracted for e in result.examples] == [None] * 3
+        assert not any(e.correct for e in result.examples) and result.majority_accuracy in (None, 0.0)
 
 
 def test_bad_calls_are_sentences():
