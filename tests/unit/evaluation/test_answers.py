@@ -192,7 +192,14 @@ def test_answers_that_differ(one, other):
     assert not exact_match(one, other)
 
 
-@given(st.one_of(st.text(), st.text("$*`.,+-0123456789 \\()[]", max_size=12), st.decimals(allow_nan=False).map(str)))
+@given(
+    st.one_of(
+        st.text(),
+        st.text("$*`.,+-0123456789 \\()[]", max_size=12),
+        st.text("12/%e{}\\,.$\u2009 -", max_size=12),
+        st.decimals(allow_nan=False).map(str),
+    )
+)
 def test_normalising_twice_changes_nothing(answer):
     assert normalise(normalise(answer)) == normalise(answer)
 

@@ -12,7 +12,7 @@ from cot_components.data.errors import RowError
 from cot_components.data.formats import Message
 from cot_components.data.segments import Tags
 from cot_components.data.tasks import make_traces
-from cot_components.data.traces import Trace
+from cot_components.data.traces import Trace, read_traces
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, read_evaluation, reference_answer
 from cot_components.evaluation.table import summary_table
@@ -219,6 +219,25 @@ def test_rows_are_called_held_out_where_that_is_known():
 def test_references_are_unwrapped(named, reference):
     assert reference_answer(trace(0, "a poem", answer=named), TAGS, "whole") == reference
     assert run([trace(0, "a poem", answer=named)], [named], extractor="whole").answer_accuracy in (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("written", "right"),
+    [
+        ("7", "7.0"),
+        ("0.5", "1/2"),
+        ("1e22", "10,000,000,000,000,000,000,000"),
+        ("-3", "$-3"),
+        ("true", None),
+        ("1e400", None),
+    ],
+)
+def test_references_that_are_numbers_in_json(tmp_path, written, right):
+    """What is not a finite number is no reference, and becomes no word."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"prompt": "q", "completion": "a poem", "answer": {written}}}\n')
+    (example,) = run(list(read_traces(path)), [f"Answer: {right}"]).examples
+    assert example.correct is (None if right is None else True)
 
 
 @pytest.mark.parametrize("named", [r"\boxed{5", r"\boxed{ }", "so ####", "6\n#### "])

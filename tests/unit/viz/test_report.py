@@ -10,7 +10,7 @@ import torch
 from cot_components.data.segments import Tags
 from cot_components.data.tasks import make_traces
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, evaluate
+from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate
 from cot_components.training.checkpoint import write_checkpoint
 from cot_components.viz.report import SHOWN_EXAMPLES, read_evaluations, report_html
 
