@@ -1,6 +1,6 @@
 """Measure how fast the models of finished runs answer, one prompt at a time and batched, beside what they answer.
 
-Every run's exported model answers the same number of its own held-out prompts, taking turns with the others. Speeds are
+Every run's exported model answers the same number of its evaluation's prompts, taking turns with the others. Speeds are
 also given relative to the first run, which stepwise internalisation wants to be the one without chain-of-thought.
 """
 

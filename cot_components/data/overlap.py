@@ -22,13 +22,20 @@ def check_no_overlap(train: Rows, test: Iterable[tuple[str, Sequence[int]]]) -> 
     Raises:
         UserError: names the first test row that is trained on, and the training row.
     """
+    if (found := first_overlap(train, test)) is not None:
+        where, row_id = found
+        raise UserError(
+            f"{where} of the test data asks what row {row_id} of the training data asks; leave it out of one of them"
+        )
+
+
+def first_overlap(train: Rows, test: Iterable[tuple[str, Sequence[int]]]) -> tuple[str, int] | None:
+    """Where the first test row stands that is trained on, and the id of the training row; arguments as above."""
     asked = {np.asarray(ids, dtype=np.int32).tobytes(): where for where, ids in test}
-    for prompt, row_id in zip(_prompts(train), train.ids, strict=True):
-        if prompt.tobytes() in asked:
-            raise UserError(
-                f"{asked[prompt.tobytes()]} of the test data asks what row {row_id} of the training data asks; "
-                "leave it out of one of them"
-            )
+    for prompt, row_id in zip(_prompts(train), train.ids.tolist(), strict=True):
+        if (where := asked.get(prompt.tobytes())) is not None:
+            return where, row_id
+    return None
 
 
 def prompts_of(rows: Rows) -> list[tuple[str, Sequence[int]]]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from cot_components.config import nearest
+from cot_components.data.errors import RowError
 from cot_components.errors import UserError
+from cot_components.evaluation.numbers import last_number, read_number, written
 from cot_components.evaluation.tool_calls import tool_calls
 
 if TYPE_CHECKING:
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 Extractor = Callable[[str], str | None]
 
-_ANSWER = re.compile(r"\banswer(?: +is)?[ *_]*:", re.IGNORECASE)
+_ANSWER = re.compile(r"\banswer(?: +is)?[ *_]*[:\uff1a]", re.IGNORECASE)
 _HASHES = re.compile("####")
-_NUMBER = re.compile(r"(?:(?<![\w).])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_MARKED = re.compile(r"(?<!\S)####")
+_BRACE = re.compile(r"\\.|([{}])", re.DOTALL)
 _EMPHASIS = "*_` \t\r\n"
 
 
@@ -38,23 +41,20 @@ def gsm8k(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}`, braces inside it balanced; None when its braces never close."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    start, depth = start + len("\\boxed{"), 1
-    for end in range(start, len(text)):
-        if text[end] in "{}" and text[end - 1] != "\\":
-            depth += 1 if text[end] == "{" else -1
-            if depth == 0:
-                return text[start:end].strip() or None
+    r"""The content of the last `\boxed{...}` or `\fbox{...}`, braces inside it balanced; None when they never close."""
+    boxes = list(_BOX.finditer(text))
+    end = _closing_brace(text, boxes[-1].end()) if boxes else None
+    return None if end is None else text[boxes[-1].end() : end].strip() or None
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """Where the brace closes that was opened just before `start`."""
+    depth = 1
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1, None: 0}[brace[1]]
+        if depth == 0:
+            return brace.start()
     return None
-
-
-def last_number(text: str) -> str | None:
-    """The last number, with its sign (U+2212 as a hyphen) and thousands separators."""
-    found = _NUMBER.findall(text.replace("\u2212", "-"))
-    return found[-1] if found else None
 
 
 def whole(text: str) -> str | None:
@@ -69,6 +69,20 @@ def _line_after_last(pattern: re.Pattern[str], text: str) -> str | None:
     found = list(pattern.finditer(text))
     rest = text[found[-1].end() :].strip(_EMPHASIS) if found else ""
     return rest.splitlines()[0].strip(_EMPHASIS) or None if rest else None
+
+
+def unwrap(reference: str) -> str:
+    r"""The answer in a reference that is wrapped: what its last `\boxed{}` holds, or stands after its last `####`.
+
+    Raises:
+        RowError: there is nothing in the box or after the marks, or the box never closes.
+    """
+    for name, mark, extract in ((r"\boxed{}", _BOX, boxed), ("####", _MARKED, gsm8k)):
+        if mark.search(reference):
+            if (answer := extract(reference)) is None:
+                raise RowError(f"the reference answer has no answer in its {name}", reference[-60:])
+            return answer
+    return reference
 
 
 def find_extractor(extractor: str | Sequence[str] | Extractor) -> Extractor:
@@ -116,43 +130,41 @@ def format_ok(text: str, tags: Tags) -> bool:
 
 
 _WRAPPERS = (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("*", "*"), ("`", "`"))
-_GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_PLAIN = re.compile(r"([-+]?)(\d*)(?:\.(\d*))?")
+_COMMAND = re.compile(r"\\(?:boxed|fbox|text|mathrm|mathbf|textbf)\s*\{")
 
 
 def normalise(answer: str) -> str:
     """What two spellings of one answer have in common; conservative, because a wrong match is worse than a missed one.
 
     Goes: white space around and double, case, full stops at the end, Markdown and math delimiters around the whole, a
-    currency sign before a number; and if the whole is a number, its thousands separators, plus sign and trailing zeros
-    after the point. Units and words stay.
+    currency sign before a number. A number becomes its value, see `numbers`: 0.5, 1/2 and 50% are equal, 50% and 50 are
+    not. Units and words stay, and so do leading zeros, because 007 is a code.
     """
-    text = " ".join(unicodedata.normalize("NFC", answer).replace("\u2212", "-").split()).casefold()
+    text = unicodedata.normalize("NFC", answer).replace("\u2212", "-").casefold()
+    text = peeled(text)
+    plain = peeled(" ".join(text.split()))
+    number = read_number(text) or read_number(plain)  # a thin space makes groups, an ordinary one does not
+    return plain if number is None else written(number)
+
+
+def peeled(text: str) -> str:
+    """The text without what is wrapped around it."""
     while (shorter := _peel(text)) != text:
         text = shorter
-    if _GROUPED.fullmatch(text):
-        text = text.replace(",", "")
-    return _canonical_number(text)
+    return text
 
 
 def _peel(text: str) -> str:
     """The text without one layer of wrapping."""
     text = text.strip().removesuffix(".").rstrip()
+    if (command := _COMMAND.match(text)) and _closing_brace(text, command.end()) == len(text) - 1:
+        return text[command.end() : -1]
     for opening, closing in _WRAPPERS:
         if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
             inner = text[len(opening) : -len(closing)]
             if opening not in inner:
                 return inner
     return re.sub(r"^([-+]?)\\?[$\u20ac\u00a3] ?(?=[-+]?[\d.])", r"\1", text)
-
-
-def _canonical_number(text: str) -> str:
-    match = _PLAIN.fullmatch(text)
-    if match is None or not (match[2] or match[3]):
-        return text
-    sign, whole_part, fraction = "-" if match[1] == "-" else "", match[2] or "0", (match[3] or "").rstrip("0")
-    number = f"{whole_part}.{fraction}" if fraction else whole_part
-    return number if not Decimal(number) else sign + number
 
 
 def exact_match(answer: str | None, reference: str) -> bool:

@@ -11,18 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from cot_components.data.errors import RowError
 from cot_components.errors import UserError
 from cot_components.evaluation.answers import (
     Extractor,
-    exact_match,
     extract_answer,
     find_extractor,
     format_ok,
     normalise,
     split_completion,
+    unwrap,
 )
+from cot_components.evaluation.comparers import Comparer, find_comparer
 from cot_components.evaluation.statistics import majority, pass_at_k, wilson_interval
 
 if TYPE_CHECKING:
@@ -30,7 +32,15 @@ if TYPE_CHECKING:
     from cot_components.data.segments import Tags
     from cot_components.data.traces import Trace
 
-Generate = Callable[[list[tuple["Message", ...]]], list[str]]
+
+class Completion(NamedTuple):
+    """What a model wrote, and whether it was cut off before it ended by itself; None where that is not known."""
+
+    text: str
+    cut: bool | None = None
+
+
+Generate = Callable[[list[tuple["Message", ...]]], Sequence["str | Completion"]]
 """Prompts (the turns before the last assistant turn) to completions, in the same order; batches as it likes."""
 
 _STEP = re.compile(r"step_(\d+)\.json")
@@ -49,6 +59,7 @@ class Example:
     correct:       whether they match; None without a reference
     format_ok:     one thought, then an answer; None where neither data nor completions have thoughts
     thought_tokens: tokens of the thought, 0 without one; None as above
+    cut:           whether `max_new_tokens`, or the model's context, ended it; None where that was not recorded
     """
 
     where: str
@@ -60,20 +71,23 @@ class Example:
     correct: bool | None
     format_ok: bool | None
     thought_tokens: int | None
+    cut: bool | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Completions of held-out prompts and what they amount to. Rates are in [0, 1], and None where no example tells.
+    """Completions of prompts and what they amount to. Rates are in [0, 1], and None where no example tells.
 
     examples: all samples of a trace one after the other
     num_samples: completions per trace
-    losses: held-out losses by name (`val_loss`, `val_loss_thought` ...), when the caller measured them
+    losses: validation losses by name (`val_loss`, `val_loss_thought` ...), when the caller measured them
+    held_out: whether no prompt is one of the training data; None where nobody compared them
     """
 
     examples: tuple[Example, ...]
     num_samples: int = 1
     losses: Mapping[str, float] = field(default_factory=dict)
+    held_out: bool | None = None
 
     @cached_property
     def by_trace(self) -> list[tuple[Example, ...]]:
@@ -122,6 +136,11 @@ class Evaluation:
         return None if self.format_rate is None else wilson_interval(self.format_rate, len(self.by_trace))
 
     @property
+    def cut_rate(self) -> float | None:
+        """Share of completions that were cut off: what they would have answered is not known."""
+        return _mean([example.cut for example in self.examples if example.cut is not None])
+
+    @property
     def thought_tokens(self) -> float | None:
         """Mean length of the thought; a completion without one counts as 0."""
         return _mean([example.thought_tokens for example in self.examples if example.thought_tokens is not None])
@@ -131,7 +150,8 @@ class Evaluation:
         values: dict[str, float | None] = {"answer_accuracy": self.answer_accuracy}
         if self.num_samples > 1:
             values |= {"answer_any": self.pass_at(self.num_samples), "answer_majority": self.majority_accuracy}
-        values |= {"format_rate": self.format_rate, "thought_tokens": self.thought_tokens, **self.losses}
+        values |= {"cut_rate": self.cut_rate, "format_rate": self.format_rate, "thought_tokens": self.thought_tokens}
+        values |= self.losses
         return {name: value for name, value in values.items() if value is not None}
 
     def save(self, path: str | Path) -> Path:
@@ -151,7 +171,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
         examples = tuple(Example(**{**e, "prompt": tuple(e["prompt"])}) for e in saved["examples"])
-        return Evaluation(examples, saved["num_samples"], saved["losses"])
+        return Evaluation(examples, saved["num_samples"], saved["losses"], saved.get("held_out"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -169,16 +189,28 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _majority_is_correct(samples: tuple[Example, ...]) -> bool:
-    vote = majority([None if s.extracted is None else normalise(s.extracted) for s in samples])
-    return vote is not None and vote == normalise(str(samples[0].reference))
+    votes = [None if s.extracted is None else normalise(s.extracted) for s in samples]
+    vote = majority(votes)
+    return vote is not None and bool(samples[votes.index(vote)].correct)
 
 
 def reference_answer(trace: Trace, tags: Tags, extractor: str | Sequence[str] | Extractor) -> str | None:
-    """The right answer of a trace: the one its data names, else the one in its own last turn; None if there is none."""
-    if trace.answer is not None and normalise(trace.answer):
-        return trace.answer
+    """The right answer of a trace: the one its data names, else the one in its own last turn; None if there is none.
+
+    Raises:
+        RowError: the data names one in a box, or after `####`, that is empty or never ends.
+    """
+    if trace.answer is not None and normalise(answer := unwrap(trace.answer)):
+        return answer
     found = extract_answer(trace.messages[-1].content, tags, extractor)
     return found if found is not None and normalise(found) else None
+
+
+def _placed_reference(trace: Trace, tags: Tags, extract: Extractor) -> str | None:
+    try:
+        return reference_answer(trace, tags, extract)
+    except RowError as fault:
+        raise fault.at(trace.where) from None
 
 
 def evaluate(
@@ -188,54 +220,67 @@ def evaluate(
     tags: Tags,
     count_tokens: Callable[[str], int],
     extractor: str | Sequence[str] | Extractor = "answer_line",
+    comparer: str | Comparer = "exact",
     num_samples: int = 1,
-    prefix: str = "",
+    prefix: str | Callable[[Sequence[Message]], str] = "",
     losses: Mapping[str, float] | None = None,
 ) -> Evaluation:
-    """Let a model answer held-out prompts and score what it says.
+    """Let a model answer prompts and score what it says.
 
     Args:
-        traces: held-out traces; their last turn is the reference, the turns before it the prompt.
+        traces: their last turn is the reference, the turns before it the prompt.
         generate: prompts to completions; gets every prompt `num_samples` times in a row.
         tags: tags of the thought.
         count_tokens: tokens of a text, for the length of thoughts.
         extractor: where the answer stands, see `answers.EXTRACTORS`.
+        comparer: when an answer is right, see `comparers.COMPARERS`.
         num_samples: completions per prompt; more than one makes sense only for a `generate` that samples.
-        prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's.
-        losses: held-out losses to keep with the result.
+        prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's;
+            where that depends on the prompt, the function that says it.
+        losses: validation losses to keep with the result.
 
     Raises:
-        UserError: no traces, `num_samples` below 1, unknown extractor, or not as many completions as prompts.
+        UserError: no traces, `num_samples` below 1, unknown extractor or comparer, a reference that cannot be read
+            (with its place), or not as many completions as prompts.
     """
     if not traces:
-        raise UserError("nothing to evaluate: there are no held-out traces")
+        raise UserError("nothing to evaluate: there are no traces")
     if num_samples < 1:
         raise UserError(f"num_samples must be at least 1, got {num_samples}")
-    extract = find_extractor(extractor)
-    repeated = [trace for trace in traces for _ in range(num_samples)]
-    completions = generate([tuple(trace.messages[:-1]) for trace in repeated])
-    if len(completions) != len(repeated):
-        raise UserError(f"generate returned {len(completions)} completions for {len(repeated)} prompts")
-    references = [reference_answer(trace, tags, extract) for trace in traces]
-    texts = [prefix + completion for completion in completions]
-    thoughts = [split_completion(text, tags)[0] for text in texts]
+    extract, is_right = find_extractor(extractor), find_comparer(comparer)
+    referenced = [(trace, _placed_reference(trace, tags, extract)) for trace in traces]
+    repeated = [pair for pair in referenced for _ in range(num_samples)]
+    completions = _completions(generate, [trace.messages[:-1] for trace, _ in repeated], prefix)
+    thoughts = [split_completion(completion.text, tags)[0] for completion in completions]
     shown = [trace.messages[-1] for trace in traces]
     taught = [turn.thought or split_completion(turn.content, tags)[0] for turn in shown]
     thinks = any(thought is not None for thought in [*thoughts, *taught])
     examples = []
-    for i, (trace, text, thought) in enumerate(zip(repeated, texts, thoughts, strict=True)):
-        reference, extracted = references[i // num_samples], extract_answer(text, tags, extract)
+    for i, (completion, thought) in enumerate(zip(completions, thoughts, strict=True)):
+        (trace, reference), extracted = repeated[i], extract_answer(completion.text, tags, extract)
         examples.append(
             Example(
                 where=trace.where,
                 sample=i % num_samples,
                 prompt=tuple({"role": m.role, "content": m.content} for m in trace.messages[:-1]),
-                completion=text,
+                completion=completion.text,
                 extracted=extracted,
                 reference=reference,
-                correct=None if reference is None else exact_match(extracted, reference),
-                format_ok=format_ok(text, tags) if thinks else None,
+                correct=None if reference is None else extracted is not None and is_right(extracted, reference),
+                format_ok=format_ok(completion.text, tags) if thinks else None,
                 thought_tokens=(0 if thought is None else count_tokens(thought)) if thinks else None,
+                cut=completion.cut,
             )
         )
     return Evaluation(tuple(examples), num_samples, dict(losses or {}))
+
+
+def _completions(
+    generate: Generate, prompts: list[tuple[Message, ...]], prefix: str | Callable[[Sequence[Message]], str]
+) -> list[Completion]:
+    """What comes back for the prompts, behind the prefix of each."""
+    generated = [Completion(one) if isinstance(one, str) else one for one in generate(prompts)]
+    if len(generated) != len(prompts):
+        raise UserError(f"generate returned {len(generated)} completions for {len(prompts)} prompts")
+    prefixes = [prefix if isinstance(prefix, str) else prefix(prompt) for prompt in prompts]
+    return [Completion(begin + text, cut) for begin, (text, cut) in zip(prefixes, generated, strict=True)]

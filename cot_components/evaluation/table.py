@@ -13,7 +13,7 @@ from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation
 
 LOSS_NAMES = {
-    "val_loss": "held-out loss",
+    "val_loss": "validation loss",
     "val_loss_thought": "loss on thoughts",
     "val_loss_blurred": "loss on blurred",
     "val_loss_answer": "loss on answers",
@@ -52,6 +52,8 @@ def summary_table(**evaluations: Evaluation) -> RenderableType:
 def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
     """What was measured, by name, with one cell per evaluation."""
     rows = [("answers correct", [_rate(r.answer_accuracy, r.accuracy_interval) for r in results])]
+    if any(r.cut_rate is not None for r in results):
+        rows.append(("cut by max_new_tokens", [_rate(r.cut_rate) for r in results]))
     if any(r.num_samples > 1 for r in results):
         rows.append(("any sample correct", [_rate(r.pass_at(r.num_samples)) for r in results]))
         rows.append(("majority correct", [_rate(r.majority_accuracy) for r in results]))
@@ -65,11 +67,13 @@ def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
 
 
 def footnote(results: Sequence[Evaluation]) -> str:
-    """How many examples stand behind the rates, and how many could not be scored."""
+    """How many examples stand behind the rates, and how many could not be scored. They are called held-out where they
+    were compared with the training data and no prompt stands in both.
+    """
     lines = []
-    counts = {(len(r.by_trace), r.num_samples, len(r.unscored)) for r in results}
-    for num_traces, num_samples, num_unscored in sorted(counts):
-        line = f"{num_traces:,} held-out examples"
+    counts = {(len(r.by_trace), r.num_samples, len(r.unscored), r.held_out is True) for r in results}
+    for num_traces, num_samples, num_unscored, held_out in sorted(counts):
+        line = f"{num_traces:,} {'held-out ' if held_out else ''}examples"
         line += f", {num_samples} samples each" if num_samples > 1 else ""
         line += f"; {num_unscored:,} without a reference answer, not in the accuracy" if num_unscored else ""
         lines.append(line + "; 95 % intervals")

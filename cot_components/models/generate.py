@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,10 +26,14 @@ def generate(
     temperature: float = 0.0,
     batch_size: int = 64,
     seed: int = 0,
+    samples: Sequence[int] | None = None,
     stops_per_answer: int = 1,
     between_batches: Callable[[], None] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt until a stop token; prompts of similar length are decoded together.
+
+    The order of the prompts changes nothing: what a prompt is decoded with depends on all prompts alone, and what is
+    drawn for it on `seed`, the prompt itself and its number in `samples`.
 
     Args:
         model: a model that went through `adapt`.
@@ -38,6 +44,8 @@ def generate(
         temperature: 0 is greedy; otherwise softmax sampling at this temperature.
         batch_size: prompts decoded together.
         seed: seed of the sampling.
+        samples: number of each prompt among the completions of the same prompt; by default equal prompts are numbered
+            as they come.
         stops_per_answer: the completion ends at so many-th stop token.
         between_batches: called before each batch; what it raises ends the generation.
 
@@ -51,11 +59,11 @@ def generate(
         raise UserError("cannot generate from an empty prompt")
     check_token_id(model, max((max(prompt) for prompt in prompts), default=0), "a prompt")
     check_token_id(model, pad_id, PADDING)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    numbers = _occurrences(prompts) if samples is None else samples
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i]), numbers[i]))
     completions: list[list[int]] = [[] for _ in prompts]
     device = next(model.parameters()).device
     stops = torch.tensor(sorted(stop_ids), device=device)
-    choose = partial(_choose, temperature=temperature, random=torch.Generator(device=device).manual_seed(seed))
     was_training = model.training
     model.eval()
     try:
@@ -64,6 +72,8 @@ def generate(
         ):
             if between_batches is not None:
                 between_batches()
+            streams = [random_stream(seed, prompts[i], numbers[i]) for i in chosen] if temperature else []
+            choose = _sampler(temperature, streams, device)
             new = _decode(model, [prompts[i] for i in chosen], max_new_tokens, stops, stops_per_answer, pad_id, choose)
             for index, ids in zip(chosen, new, strict=True):
                 completions[index] = _until_stop(ids, set(stop_ids), stops_per_answer)
@@ -138,10 +148,42 @@ def _visible_slots(padding: Tensor, begin: int, end: int, slots: int) -> Tensor:
     return (key <= query) & (key >= padding[:, None, None]) | (key == query)
 
 
-def _choose(scores: Tensor, temperature: float, random: torch.Generator) -> Tensor:
-    if temperature == 0.0:
-        return scores.argmax(dim=-1)
-    return torch.multinomial(torch.softmax(scores / temperature, dim=-1), 1, generator=random).squeeze(1)
+def random_stream(seed: int, prompt: Sequence[int], number: int) -> np.random.Generator:
+    """The random numbers of one completion: a function of the seed, the prompt and its number alone."""
+    key = np.array([seed, number, *prompt], dtype=np.int64).tobytes()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(hashlib.blake2b(key, digest_size=16).digest())))
+
+
+def _occurrences(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """How many equal prompts come before each."""
+    seen: Counter[tuple[int, ...]] = Counter()
+    numbers = []
+    for prompt in map(tuple, prompts):
+        numbers.append(seen[prompt])
+        seen[prompt] += 1
+    return numbers
+
+
+def _sampler(
+    temperature: float, streams: Sequence[np.random.Generator], device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """Next-token scores `[B, V]` to tokens `[B]`: the best ones without a temperature, else one uniform number of each
+    row's own stream says how far to go along the cumulated probabilities.
+    """
+
+    def choose(scores: Tensor) -> Tensor:
+        if temperature == 0.0:
+            return scores.argmax(dim=-1)
+        up_to = torch.softmax(scores.float() / temperature, dim=-1).double().cumsum(dim=-1)
+        drawn = torch.tensor([[stream.random()] for stream in streams], dtype=torch.float64).to(device)
+        return torch.searchsorted(up_to, drawn * up_to[:, -1:], right=True).squeeze(1).clamp(max=scores.shape[-1] - 1)
+
+    return choose
+
+
+def was_cut(model: Any, prompt: Sequence[int], new: Sequence[int], max_new_tokens: int) -> bool:
+    """Whether a completion of `generate` ended because there was no room for more, and not at a stop token."""
+    return len(new) > 0 and (len(new) >= max_new_tokens or len(prompt) + len(new) > model.max_seq_len)
 
 
 def _until_stop(ids: list[int], stop_ids: set[int], stops_per_answer: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Evaluation inside a run: generate with the run's own model, score the answers, log them beside the held-out loss by
+"""Evaluation inside a run: generate with the run's own model, score the answers, log them beside the validation loss by
 role."""
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ from typing import Any
 
 from cot_components.clock import Clock
 from cot_components.data.batches import Step
-from cot_components.data.chat import ChatFormat
+from cot_components.data.chat import ChatFormat, part_ids
 from cot_components.data.errors import DropReport, RowError
 from cot_components.data.formats import Message
+from cot_components.data.overlap import first_overlap
 from cot_components.data.sources import read_sources
+from cot_components.data.store import Rows
 from cot_components.data.traces import Trace
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.evaluation.answers import find_extractor
-from cot_components.evaluation.evaluate import Evaluation, evaluate, read_evaluation
-from cot_components.models.generate import generate
+from cot_components.evaluation.comparers import find_comparer
+from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, read_evaluation, reference_answer
+from cot_components.models.generate import generate, was_cut
+from cot_components.roles import Role
 from cot_components.training.loop import Trainer
 from cot_components.training.run_folder import EVALUATIONS, writing
 from cot_components.training.run_log import RunLog
@@ -30,7 +34,7 @@ from cot_components.training.validation import validation_loss
 
 @dataclass(kw_only=True)
 class AnswerEvaluation:
-    """Held-out prompts, how to decode them, and where the answer stands in what comes back.
+    """Prompts, how to decode them, and where the answer stands in what comes back.
 
     Args:
         source, split, subset, format, columns, max_rows: where the prompts come from, see `Source`.
@@ -40,10 +44,12 @@ class AnswerEvaluation:
         temperature: 0 is greedy.
         num_samples: completions per prompt.
         extractor: `answer_line`, `boxed`, `gsm8k`, `last_number` or `whole`, or several to try in turn.
+        comparer: `exact`, or `math` for equal expressions, by the package math-verify.
         seed: of the sampling.
 
     Raises:
-        UserError: an extractor that is not known; several greedy samples, which would all be the same; no row.
+        UserError: an extractor or a comparer that is not known, or lacks its package; several greedy samples, which
+            would all be the same; no row.
     """
 
     source: str | Mapping[str, Any]
@@ -58,12 +64,16 @@ class AnswerEvaluation:
     temperature: float = 0.0
     num_samples: int = 1
     extractor: str | list[str] = "answer_line"
+    comparer: str = "exact"
     seed: int = 0
+    held_out: bool | None = field(init=False, repr=False, default=None)
+    """Whether no prompt is one of the training data; None until `compare_with_training` is called."""
     traces: list[Trace] = field(init=False, repr=False)
     report: DropReport = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         find_extractor(self.extractor)
+        find_comparer(self.comparer)
         for name in ("max_new_tokens", "batch_size", "num_samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"evaluation: {name} must be at least 1, got {getattr(self, name)}")
@@ -88,10 +98,10 @@ class AnswerEvaluation:
             raise UserError(f"evaluation: no row of {self.source} can be used: {self.report.summary()}")
 
     def prompts(self, chat: ChatFormat, *, max_seq_len: int | None = None) -> list[tuple[str, list[int]]]:
-        """Where each held-out trace stands, and the token ids of its prompt.
+        """Where each trace stands, and the token ids of its prompt.
 
-        A trace whose prompt cannot be written, or leaves no room in a context of `max_seq_len` tokens, is a bad row:
-        without `strict` it is left out from here on.
+        A trace whose prompt cannot be written, or leaves no room in a context of `max_seq_len` tokens, or whose
+        reference cannot be read, is a bad row: without `strict` it is left out from here on.
 
         Raises:
             UserError: a bad row when strict, with its place; no row is left.
@@ -100,6 +110,7 @@ class AnswerEvaluation:
         for trace in self.traces:
             try:
                 ids = chat.prompt_ids(trace.messages[:-1])
+                reference_answer(trace, chat.tags, self.extractor)
                 if max_seq_len is not None and len(ids) >= max_seq_len:
                     raise RowError(f"the prompt leaves no room in a context of {max_seq_len}", f"{len(ids)} tokens")
             except RowError as fault:
@@ -117,32 +128,49 @@ class AnswerEvaluation:
         self, model: Any, chat: ChatFormat, *, between_batches: Callable[[], None] | None = None
     ) -> Evaluation:
         """Answer every prompt and score the answers."""
-        tokenizer, traces = chat.tokenizer, self.traces
+        tokenizer = chat.tokenizer
 
-        def complete(prompts: list[tuple[Message, ...]]) -> list[str]:
+        def complete(prompts: list[tuple[Message, ...]]) -> list[Completion]:
+            ids = [chat.prompt_ids(prompt) for prompt in prompts]
             completions = generate(
                 model,
-                [chat.prompt_ids(prompt) for prompt in prompts],
+                ids,
                 max_new_tokens=self.max_new_tokens,
                 stop_ids=chat.stop_ids,
                 pad_id=tokenizer.pad_id,
                 temperature=self.temperature,
                 batch_size=self.batch_size,
                 seed=self.seed,
+                samples=[index % self.num_samples for index in range(len(prompts))],
                 stops_per_answer=chat.stops_per_answer,
                 between_batches=between_batches,
             )
-            return [tokenizer.decode(ids) for ids in completions]
+            return [
+                Completion(tokenizer.decode(new), was_cut(model, prompt, new, self.max_new_tokens))
+                for prompt, new in zip(ids, completions, strict=True)
+            ]
 
-        return evaluate(
-            traces,
+        result = evaluate(
+            self.traces,
             complete,
             tags=chat.tags,
             count_tokens=lambda text: len(tokenizer.encode_text(text)),
             extractor=self.extractor,
+            comparer=self.comparer,
             num_samples=self.num_samples,
-            prefix=chat.opening(traces[0].messages[:-1]) if traces else "",
+            prefix=chat.opening,
         )
+        return replace(result, held_out=self.held_out)
+
+    def compare_with_training(self, rows: Rows, chat: ChatFormat) -> None:
+        """Find out whether the prompts are held out: whether none of them is the prompt of a training row."""
+        prompts = [chat.prompt(trace.messages[:-1]) for trace in self.traces]
+        without_opening = [[part for part in prompt if part.role is Role.PROMPT] for prompt in prompts]
+        asked = [
+            (trace.where, part_ids(parts, chat.tokenizer))
+            for trace, parts in zip(self.traces, without_opening, strict=True)
+        ]
+        self.held_out = first_overlap(rows, asked) is None
 
 
 class Evaluations:
@@ -151,11 +179,11 @@ class Evaluations:
     Args:
         trainer: model and losses.
         chat: how prompts are written.
-        held_out: data for the held-out loss, or None.
+        held_out: data for the validation loss, or None.
         answers: how to generate and score, or None.
         log: where results go.
-        batch_size: rows per forward pass of the held-out loss.
-        clock: step -> the time at which held-out rows are transformed; None leaves them as they are at the start.
+        batch_size: rows per forward pass of the validation loss.
+        clock: step -> the time at which validation rows are transformed; None leaves them as they are at the start.
         progress: time -> what a curriculum adds to every record.
     """
 

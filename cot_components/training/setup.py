@@ -198,6 +198,7 @@ def fit_rows(
     check_token_id(model, data.chat.tokenizer.pad_id, PADDING)
     if answers is not None:
         answers.prompts(data.chat, max_seq_len=model.max_seq_len)
+        answers.compare_with_training(data.rows, data.chat)
 
 
 def _refuse_frozen_tags(model: Any, tag_ids: Mapping[str, int], added: int) -> None:

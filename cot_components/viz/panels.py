@@ -59,13 +59,17 @@ def run_panels(records: Sequence[Record]) -> list[Panel]:
                 line("loss_thought", "thought", THOUGHT, smooth=True),
                 line("loss_answer", "answer", ANSWER, smooth=True),
                 line("loss_blurred", "blurred", BLURRED.light, dashed=True),
-                line("val_loss", "held out", MUTED.light),
+                line("val_loss", "validation", MUTED.light),
             ],
         ),
         Panel(
-            "Held-out answers",
+            "Answers",
             "share",
-            [line("answer_accuracy", "correct", ANSWER), line("format_rate", "well formed", FORMAT)],
+            [
+                line("answer_accuracy", "correct", ANSWER),
+                line("format_rate", "well formed", FORMAT),
+                line("cut_rate", "cut off", MUTED.light, dashed=True),
+            ],
         ),
         Panel("Thought length, tokens", "count", [line("thought_tokens", "", THOUGHT)]),
         Panel("Removed tokens", "count", [line("removed", "", STAGE, stairs=True)]),
@@ -78,8 +82,8 @@ def run_panels(records: Sequence[Record]) -> list[Panel]:
 COMPARED: tuple[tuple[str, str, Literal["loss", "share", "count"]], ...] = (
     ("loss_thought", "Loss on thoughts", "loss"),
     ("loss_answer", "Loss on answers", "loss"),
-    ("answer_accuracy", "Held-out answers correct", "share"),
-    ("format_rate", "Held-out answers well formed", "share"),
+    ("answer_accuracy", "Answers correct", "share"),
+    ("format_rate", "Answers well formed", "share"),
     ("thought_tokens", "Thought length, tokens", "count"),
     ("stage", "Stage", "count"),
 )

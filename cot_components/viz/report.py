@@ -126,7 +126,7 @@ def _curves(records: Sequence[Record]) -> str:
 
 
 def _samples(evaluations: Sequence[Evaluation]) -> str:
-    """Some held-out prompts with what the model said at first and at last; wrong answers first, as they tell more."""
+    """Some prompts with what the model said at first and at last; wrong answers first, as they tell more."""
     if not evaluations:
         return ""
     first, last = evaluations[0], evaluations[-1]
@@ -152,6 +152,8 @@ def _completion(example: Example, name: str) -> str:
     parts.append("no answer" if example.extracted is None else f"answer {_text(example.extracted)}")
     if example.correct is False and example.reference is not None:
         parts.append(f"expected {_text(example.reference)}")
+    if example.cut:
+        parts.append("cut off")
     if example.thought_tokens is not None:
         parts.append(f"{example.thought_tokens:,} thought tokens")
     heading = f'<h3>{name} <small class="muted">{", ".join(parts)}</small></h3>'

@@ -26,6 +26,43 @@ def test_it_scores_a_checkpoint(hub, tmp_path):
     assert len(saved["examples"]) == 6 and "answer_accuracy" in saved["metrics"]
 
 
+def test_any_order_of_rows_gives_one_result(hub, tmp_path):
+    """Of a template that opens the thought of some rows only."""
+    (tmp_path / "sometimes.jinja").write_text(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}"
+        "<|assistant|>{% if 'why' in messages[0].content %}<think>{% endif %}{% endif %}"
+    )
+    asked = [("what", "Answer: 2"), ("why", "<think>one more</think>Answer: 2"), ("when", "Answer: 2")]
+    rows = [{"prompt": f"{word} is 1 + 1?", "completion": said} for word, said in asked]
+    results = []
+    for order in ((0, 1, 2), (1, 2, 0)):
+        data = tmp_path / f"rows_{order[0]}.jsonl"
+        data.write_text("".join(json.dumps(rows[i]) + "\n" for i in order))
+        printed = must(
+            tune(
+                "cot_eval",
+                "--config",
+                "cot_eval/quickstart",
+                f"checkpointer.checkpoint_dir={hub / 'model'}",
+                *TINY_OVERRIDES,
+                f"template={tmp_path / 'sometimes.jinja'}",
+                f"output_dir={tmp_path / data.stem}",
+                f"evaluation.source={data}",
+                "evaluation.split=train",
+                "evaluation.max_new_tokens=6",
+                "evaluation.comparer=math",
+                "evaluation.temperature=1.0",
+                cwd=tmp_path,
+            )
+        )
+        assert "3 examples" in printed and "held-out" not in printed and "cut by max_new_tokens" in printed
+        saved = json.loads((tmp_path / data.stem / "evaluation.json").read_text())
+        results.append({e["prompt"][0]["content"]: e["completion"] for e in saved["examples"]})
+    assert results[0] == results[1]
+    opened = {prompt: completion.startswith("<think>") for prompt, completion in results[0].items()}
+    assert [opened[row["prompt"]] for row in rows] == [False, True, False]
+
+
 def test_greedy_samples_are_refused(hub, tmp_path):
     result = tune(
         "cot_eval",

@@ -1,5 +1,6 @@
 """Runs side by side: the last evaluation of each, and one sentence where there is none."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from cot_components.cli.main import main
 from cot_components.errors import UserError
 from cot_components.evaluation.compare import last_evaluation
-from cot_components.evaluation.evaluate import Evaluation, Example
+from cot_components.evaluation.evaluate import Evaluation, Example, read_evaluation
 
 
 def write_run(folder, *steps):
@@ -32,6 +33,18 @@ def test_it_prints_one_column_per_run(tmp_path, capsys):
     assert main(["compare", *runs]) == 0
     printed = capsys.readouterr().out
     assert "sft" in printed and "target" in printed and (tmp_path / "target" / "comparison.png").is_file()
+
+
+def test_answers_that_were_cut_stand_beside_the_accuracy(tmp_path, capsys):
+    runs = [write_run(tmp_path / name, 5) for name in ("old", "new")]
+    saved = read_evaluation(runs[1] / "evaluations" / "step_5.json")
+    cut = dataclasses.replace(saved, examples=tuple(dataclasses.replace(e, cut=True) for e in saved.examples))
+    cut.save(runs[1] / "evaluations" / "step_5.json")
+    assert main(["compare", *map(str, runs)]) == 0
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    accuracy = next(i for i, words in enumerate(printed) if words[:2] == ["answers", "correct"])
+    assert printed[accuracy + 1] == ["cut", "by", "max_new_tokens", "-", "100.0", "%"]
+    assert not any("held-out" in words for words in printed)
 
 
 def test_errors_are_sentences(tmp_path, capsys):

@@ -1,6 +1,8 @@
 """The evaluation driver, with functions in place of a model."""
 
+import dataclasses
 import io
+import itertools
 import json
 
 import pytest
@@ -11,7 +13,7 @@ from cot_components.data.segments import Tags
 from cot_components.data.tasks import make_traces
 from cot_components.data.traces import Trace
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, evaluate, read_evaluation, reference_answer
+from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, read_evaluation
 from cot_components.evaluation.table import summary_table
 
 TAGS = Tags()
@@ -93,16 +95,6 @@ def test_the_prompt_is_all_but_the_last_turn():
     assert result.answer_accuracy == 1.0
 
 
-def test_the_reference_is_what_the_data_names_else_what_its_last_turn_says():
-    assert reference_answer(trace(0, reply("x", 5), answer="7"), TAGS, "answer_line") == "7"
-    assert reference_answer(trace(0, reply("x", 5)), TAGS, "answer_line") == "5"
-    assert reference_answer(trace(0, "Answer: 5", thought="Answer: 4"), TAGS, "answer_line") == "5"
-    assert reference_answer(trace(0, "#### 1 3 9", thought="5 6"), TAGS, "gsm8k") == "1 3 9"
-    assert reference_answer(trace(0, reply("x", 5), answer=" . "), TAGS, "answer_line") == "5"
-    assert reference_answer(trace(0, "It is so."), TAGS, "answer_line") is None
-    assert reference_answer(trace(0, "Answer: ."), TAGS, "answer_line") is None
-
-
 def test_a_trace_without_a_reference_is_named_and_not_counted():
     traces = [trace(0, reply("x", 0)), trace(1, "<think>x</think>a poem"), trace(2, reply("x", 2))]
     result = run(traces, [reply("x", 0), "<think>x</think>a poem", reply("x", 9)])
@@ -142,8 +134,91 @@ def test_what_the_template_opened_belongs_to_the_model():
     assert run([trace(0, reply("x", 5))], [inside]).format_rate == 0.0
 
 
+def test_each_prompt_has_its_own_opening_and_any_order_gives_one_result():
+    asked = [trace(0, "Answer: 0"), trace(1, reply("x", 1)), trace(2, "Answer: 2"), trace(3, reply("x", 3))]
+    written = {0: "Answer: 0", 1: "one</think>Answer: 1", 2: "a</think>Answer: 2", 3: "one two</think>Answer: 9"}
+
+    def number(prompt):
+        return int(prompt[0].content.split()[-1])
+
+    for order in itertools.permutations(asked):
+        result = evaluate(
+            order,
+            lambda prompts: [written[number(prompt)] for prompt in prompts],
+            tags=TAGS,
+            count_tokens=count_words,
+            prefix=lambda prompt: "<think>" if number(prompt) % 2 else "",
+        )
+        by_place = sorted(result.examples, key=lambda example: example.where)
+        assert [e.completion for e in by_place] == [
+            written[0],
+            f"<think>{written[1]}",
+            written[2],
+            f"<think>{written[3]}",
+        ]
+        assert [e.thought_tokens for e in by_place] == [0, 1, 1, 2] and [e.format_ok for e in by_place] == [
+            False,
+            True,
+        ] * 2
+        assert result.answer_accuracy == 0.75
+
+
+def test_completions_that_were_cut_are_counted(tmp_path):
+    traces = [trace(i, reply("x", i)) for i in range(4)]
+    result = run(traces, [Completion("<think>one", True), *(Completion(reply("x", i), False) for i in (1, 2, 3))])
+    assert [e.cut for e in result.examples] == [True, False, False, False]
+    assert result.cut_rate == result.metrics()["cut_rate"] == 0.25
+    assert read_evaluation(result.save(tmp_path / "new.json")) == result
+    assert "cut by max_new_tokens 25.0 %" in shown(after=result)
+    partly = run(traces[:2], [Completion("<think>one", True), reply("x", 1)])
+    assert partly.cut_rate == 1.0
+    unknown = run(traces, [reply("x", i) for i in range(4)])
+    assert unknown.cut_rate is None and not any("cut" in line for line in shown(after=unknown))
+
+
+def test_an_evaluation_of_an_older_version_is_read(tmp_path):
+    path = run(TRACES, [reply("x", 1)] * 12).save(tmp_path / "step_0.json")
+    saved = json.loads(path.read_text())
+    del saved["held_out"]
+    for example in saved["examples"]:
+        del example["cut"]
+    path.write_text(json.dumps(saved))
+    again = read_evaluation(path)
+    assert again.cut_rate is None and again.held_out is None and "12 examples; 95 % intervals" in shown(after=again)
+
+
+def test_rows_are_called_held_out_where_that_is_known():
+    result = run(TRACES, [reply("x", 1)] * 12)
+    for held_out, name in ((True, "12 held-out examples"), (False, "12 examples"), (None, "12 examples")):
+        assert shown(after=dataclasses.replace(result, held_out=held_out))[-1].startswith(name)
+
+
+def test_the_comparer_decides():
+    traces = [trace(0, reply("x", "(x-1)(x+1)")), trace(1, reply("x", "x")), trace(2, reply("x", "7"))]
+    said = [reply("x", "x^2 - 1"), reply("x", "y"), "nothing"]
+    assert [e.correct for e in run(traces, said).examples] == [False, False, False]
+    assert [e.correct for e in run(traces, said, comparer="math").examples] == [True, False, False]
+    votes = run(
+        traces[:1],
+        [reply("x", "x^2 - 1"), reply("x", "x^2 - 1"), reply("x", "(x-1)(x+1)")],
+        comparer="math",
+        num_samples=3,
+    )
+    assert votes.majority_accuracy == 1.0
+    with pytest.raises(UserError, match="unknown comparer"):
+        run(traces, said, comparer="exactly")
+
+
+def test_empty_completions_have_no_answer():
+    traces = [trace(i, reply("x", i)) for i in range(3)]
+    for extractor in ("answer_line", "boxed", "gsm8k", "last_number", "whole", ["boxed", "whole"]):
+        result = run(traces, ["", " \n", "<think>"], extractor=extractor)
+        assert [e.extracted for e in result.examples] == [None] * 3
+        assert not any(e.correct for e in result.examples) and result.majority_accuracy in (None, 0.0)
+
+
 def test_bad_calls_are_sentences():
-    with pytest.raises(UserError, match="no held-out traces"):
+    with pytest.raises(UserError, match="there are no traces"):
         run([], [])
     with pytest.raises(UserError, match="num_samples must be at least 1, got 0"):
         run(TRACES, [], num_samples=0)
@@ -194,9 +269,9 @@ def test_the_table_before_and_after():
         "answers correct 0.0 % 0.0 to 24.2 75.0 % 46.8 to 91.1",
         "well formed 0.0 % 0.0 to 24.2 100.0 % 75.8 to 100.0",
         f"thought, mean tokens 2.0 {after.thought_tokens:.1f}",
-        "held-out loss 5.000 0.412",
+        "validation loss 5.000 0.412",
         "loss on answers 5.000 0.020",
-        "12 held-out examples; 95 % intervals",
+        "12 examples; 95 % intervals",
     ]
 
 
@@ -204,16 +279,13 @@ def test_the_table_of_samples_and_of_what_could_not_be_scored():
     traces = [trace(0, reply("x", 5)), trace(1, "a poem")]
     lines = shown(sampled=run(traces, [reply("x", 5), "no", "a", "b"], num_samples=2))
     assert "any sample correct 100.0 %" in lines and "majority correct 100.0 %" in lines
-    assert (
-        lines[-1]
-        == "2 held-out examples, 2 samples each; 1 without a reference answer, not in the accuracy; 95 % intervals"
-    )
+    assert lines[-1] == "2 examples, 2 samples each; 1 without a reference answer, not in the accuracy; 95 % intervals"
 
 
 def test_an_evaluation_of_losses_alone():
     only = Evaluation((), losses={"val_loss": 1.25})
     assert only.metrics() == {"val_loss": 1.25} and only.format_rate is None and only.thought_tokens is None
     lines = shown(before=only)
-    assert "answers correct -" in lines and "held-out loss 1.250" in lines
+    assert "answers correct -" in lines and "validation loss 1.250" in lines
     with pytest.raises(UserError, match="no evaluation"):
         summary_table()

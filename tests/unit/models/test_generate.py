@@ -6,7 +6,7 @@ from models_for_tests import FAMILIES, build, random_tokens
 
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt, logits
-from cot_components.models.generate import generate
+from cot_components.models.generate import generate, random_stream, was_cut
 
 PROMPTS = [[5, 9, 2], [7], [3, 3, 8, 1, 4, 6, 2], [11, 12, 13, 14], [40] * 11]
 
@@ -82,6 +82,63 @@ def test_sampling_is_seeded():
     model = adapt(build("llama_untied"))
     draw = lambda seed: generate(model, PROMPTS, max_new_tokens=8, stop_ids=[], pad_id=0, temperature=1.0, seed=seed)  # noqa: E731
     assert draw(1) == draw(1) != draw(2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_neither_neighbours_nor_their_order_change_an_answer(temperature):
+    model = adapt(build("llama_untied", seed=3)).eval()
+    prompts = [*PROMPTS, PROMPTS[0], [9, 9]]
+    samples = [0, 0, 0, 0, 0, 1, 0]
+    how = {"max_new_tokens": 12, "stop_ids": [], "pad_id": 0, "temperature": temperature, "seed": 5}
+    expected = generate(model, prompts, samples=samples, **how)
+    assert (expected[0] == expected[5]) is (temperature == 0.0)
+    assert generate(model, prompts, **how) == expected, "equal prompts are numbered as they come"
+    for order in ([6, 5, 4, 3, 2, 1, 0], [3, 5, 0, 6, 1, 2, 4]):
+        for batch_size in (1, 3, 64):
+            got = generate(
+                model, [prompts[i] for i in order], samples=[samples[i] for i in order], batch_size=batch_size, **how
+            )
+            assert got == [expected[i] for i in order]
+    for prompt, number, answer in zip(prompts, samples, expected, strict=True):
+        assert generate(model, [prompt], samples=[number], **how) == [answer], "alone"
+
+
+def test_draws_follow_the_distribution():
+    """Of one step at temperature 2, against its softmax."""
+    model = adapt(build("llama_untied", seed=3)).eval()
+    drawn = generate(
+        model, [[5, 9, 2]] * 4000, max_new_tokens=1, stop_ids=[], pad_id=0, temperature=2.0, batch_size=1000
+    )
+    found = torch.bincount(torch.tensor(drawn).flatten(), minlength=60) / 4000
+    wanted = torch.softmax(logits(model, torch.tensor([[5, 9, 2]]))[0, -1] / 2.0, dim=-1)
+    assert (found - wanted).abs().max() < 0.03 and found.count_nonzero() > 30
+
+
+def test_draws_depend_on_seed_prompt_and_number():
+    streams = [(0, [1], 0), (1, [1], 0), (0, [2], 0), (0, [1], 1), (-1, [1], 0), (2**63 - 1, [1], 0), (0, [0, 1], 0)]
+    first = {random_stream(*stream).random() for stream in streams}
+    assert len(first) == len(streams) and random_stream(0, [1], 0).random() in first
+
+
+def test_answers_that_were_cut_are_told_from_those_that_ended():
+    model = adapt(build("llama_untied", seed=3)).eval()
+    how = {"pad_id": 0, "temperature": 3.0}  # more different tokens than the most likely ones
+    whole = generate(model, [[5, 9, 2]], max_new_tokens=9, stop_ids=[], **how)[0]
+    checked = 0
+    for place, stop in enumerate(whole):
+        if stop in whole[:place]:
+            continue
+        for limit in (place, place + 1, place + 2):
+            if limit:
+                new = generate(model, [[5, 9, 2]], max_new_tokens=limit, stop_ids=[stop], **how)[0]
+                assert was_cut(model, [5, 9, 2], new, limit) is (limit <= place)
+                checked += 1
+    assert checked > 5
+    near_the_end = [1] * 60
+    (new,) = generate(model, [near_the_end], max_new_tokens=100, stop_ids=[], **how)
+    assert was_cut(model, near_the_end, new, 100)
+    (ended,) = generate(model, [near_the_end], max_new_tokens=100, stop_ids=[new[-1]], **how)
+    assert len(ended) < len(new) and not was_cut(model, near_the_end, ended, 100)
 
 
 def test_an_answer_may_hold_stop_tokens():

@@ -100,9 +100,12 @@ def test_the_largest_seed_serves_every_process(monkeypatch):
 def test_prompts_are_read_before_the_first_step():
     data, seen = data_of([1, 2, 3]), []
     data.chat = SimpleNamespace(tokenizer=SimpleNamespace(pad_id=0))
-    answers = SimpleNamespace(prompts=lambda chat, max_seq_len: seen.append((chat, max_seq_len)))
+    answers = SimpleNamespace(
+        prompts=lambda chat, max_seq_len: seen.append((chat, max_seq_len)),
+        compare_with_training=lambda *compared: seen.append(compared),
+    )
     fit_rows(adapt(build("llama_tied")), data, None, answers=answers)
-    assert seen == [(data.chat, 64)]
+    assert seen == [(data.chat, 64), (data.rows, data.chat)]
 
 
 @pytest.mark.parametrize(

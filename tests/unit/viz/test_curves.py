@@ -42,8 +42,8 @@ def titles(panels):
 
 def test_one_run_has_a_panel_per_kind_of_quantity(tmp_path):
     panels = run_panels(read_log(write_run(tmp_path / "a")))
-    assert titles(panels) == ["Loss", "Held-out answers", "Thought length, tokens"]
-    assert [line.label for line in panels[0].lines] == ["thought", "answer", "blurred", "held out"]
+    assert titles(panels) == ["Loss", "Answers", "Thought length, tokens"]
+    assert [line.label for line in panels[0].lines] == ["thought", "answer", "blurred", "validation"]
     with_stages = run_panels(read_log(write_run(tmp_path / "b", stages=True, evaluations=False)))
     assert titles(with_stages) == ["Loss", "Removed tokens"]
 
@@ -56,7 +56,7 @@ def test_stages_without_removal_have_their_panel():
 def test_several_runs_have_a_panel_per_quantity(tmp_path):
     logs = [read_log(write_run(tmp_path / name, stages=name == "c", seed=i)) for i, name in enumerate("abc")]
     panels = compare_panels(logs)
-    assert titles(panels)[:3] == ["Loss on thoughts", "Loss on answers", "Held-out answers correct"]
+    assert titles(panels)[:3] == ["Loss on thoughts", "Loss on answers", "Answers correct"]
     assert [len(panel.lines) for panel in panels] == [3, 3, 3, 3, 3, 1]
     assert len({line.colour for line in panels[0].lines}) == 3
 

@@ -1,5 +1,6 @@
 """The report of a run's folder, whole and with parts missing."""
 
+import dataclasses
 import json
 import re
 
@@ -9,7 +10,7 @@ import torch
 from cot_components.data.segments import Tags
 from cot_components.data.tasks import make_traces
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, evaluate
+from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate
 from cot_components.training.checkpoint import write_checkpoint
 from cot_components.viz.report import SHOWN_EXAMPLES, read_evaluations, report_html
 
@@ -60,6 +61,17 @@ def test_a_whole_run(tmp_path):
     assert page.count('class="example"') == SHOWN_EXAMPLES
     assert page.count('<span class="wrong">wrong</span>, answer wrong, expected') == SHOWN_EXAMPLES // 2
     assert page.count('<span class="right">right</span>') == SHOWN_EXAMPLES - SHOWN_EXAMPLES // 2
+
+
+def test_cut_answers_are_counted_and_marked(tmp_path):
+    run = write_run(tmp_path / "run")
+    assert "cut" not in report_html(run).split("<main>")[1]
+    cut = [Completion("<think>for ever", True)] * 5 + [Completion("<think>x</think>Answer: wrong", False)] * 5
+    dataclasses.replace(say(cut), held_out=True).save(run / "evaluations" / "step_100.json")
+    page = report_html(run)
+    row = re.search(r"<tr><th>cut by max_new_tokens</th>(.*?)</tr>", page)[1]
+    assert re.findall("<b>(.*?)</b>", row) == ["-", "50.0 %"] and "no answer, expected" in page and ", cut off" in page
+    assert "10 held-out examples" in page and "10 examples" in page
 
 
 def test_evaluations_are_in_the_order_of_their_steps(tmp_path):
