@@ -66,7 +66,7 @@ SOURCES = [path for part in ("cot_components", "recipes") for path in (ROOT / pa
 
 def test_recipes_read_on_one_screen_and_files_stay_small():
     sizes = {path: len(path.read_text().splitlines()) for path in SOURCES}
-    assert max(size for path, size in sizes.items() if path.parent.name == "recipes") <= 135
+    assert max(size for path, size in sizes.items() if path.parent.name == "recipes") <= 170
     assert not {str(path): size for path, size in sizes.items() if size > 300}
 
 
