@@ -11,7 +11,7 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,7 @@ def _csv_row(names: list[str], cells: list[str]) -> Any:
     return {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
-READERS = {
+READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
     ".jsonl": _jsonl_rows,
     ".ndjson": _jsonl_rows,
     ".json": _json_rows,

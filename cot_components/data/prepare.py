@@ -156,9 +156,7 @@ def hash_traces(traces: Iterable[Trace]) -> str:
     return digest.hexdigest()
 
 
-def source_key(
-    source: str | Path, *, split: str = "train", subset: str | None = None, **options: object
-) -> str | None:
+def source_key(source: str | Path, *, split: str = "train", subset: str | None = None, **options: object) -> str | None:
     """sha256 over the files that rows of `source` are read from, their kinds, in a folder their names, and the options.
 
     None for what is not on this machine. Raises UserError for a file that cannot be read, and as `source_files` does.

@@ -28,7 +28,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cot_components.data.arrow import data_set_rows
 from cot_components.data.errors import DropReport, RowError, TraceError
@@ -38,6 +37,7 @@ from cot_components.data.places import check_source, find_source, hub_data_set, 
 from cot_components.errors import UserError
 
 __all__ = ["DropReport", "Message", "RowError", "Trace", "TraceError", "read_traces"]
+
 
 @dataclass(frozen=True)
 class Trace:
