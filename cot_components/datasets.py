@@ -18,9 +18,10 @@ from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport
 from cot_components.data.flat import Flat, index_in_row
 from cot_components.data.prepare import TURN_BITS, RowSettings, prepare_rows, row_limit
+from cot_components.data.row_cache import select_mapped
 from cot_components.data.segments import Tags
 from cot_components.data.sources import Source, read_sources
-from cot_components.data.store import Rows, select_mapped
+from cot_components.data.store import Rows
 from cot_components.data.templates import load_template
 from cot_components.errors import UserError
 from cot_components.models.think_tokens import with_tag_tokens

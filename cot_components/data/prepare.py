@@ -20,7 +20,8 @@ from cot_components.data.errors import DropReport, RowError, check_max_dropped
 from cot_components.data.files import kind_of, unreadable
 from cot_components.data.flat import is_supervised
 from cot_components.data.places import find_source, source_files
-from cot_components.data.store import SOURCE_SHIFT, Rows, read_rows, write_rows
+from cot_components.data.row_cache import read_rows, write_rows
+from cot_components.data.store import SOURCE_SHIFT, Rows
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
