@@ -226,6 +226,8 @@ def _csv_rows(path: Path, *, delimiter: str = ",") -> Iterator[PlacedRow]:
             yield where, _csv_row(names, cells)
         else:
             names = cells
+            if _ESCAPED_BYTE.search("".join(names)):
+                raise TraceError(where, "not UTF-8")
             check_columns(where, names)
 
 

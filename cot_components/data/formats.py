@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from cot_components.config import nearest
 from cot_components.data.agents import agent_messages, from_react, from_xlam
-from cot_components.data.errors import RowError
+from cot_components.data.errors import RowError, shortened
 from cot_components.data.messages import Content, Fields, Message, as_text
 from cot_components.data.turns import read_turns
 from cot_components.errors import UserError
@@ -197,7 +197,8 @@ def detect(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
             there = all(column in row and (may_be_null or row[column] is not None) for column in wanted)
             if there and format.fits(Fields(row, columns)):
                 return name
-    detail = f"columns: {', '.join(map(str, row)) or 'none'}; dataset.columns says which of them is which"
+    names = shortened(", ".join(map(str, row))) or "none"
+    detail = f"columns: {names}; dataset.columns says which of them is which"
     raise RowError("the columns fit no known format", detail)
 
 

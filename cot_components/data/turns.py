@@ -1,7 +1,8 @@
 """One turn of a conversation as data sets spell it, and the messages it means.
 
-A turn is `{role, content}` or `{from, value}`. Its content is text, or a list of parts in this order: `thinking` or
-`reasoning`, `text`, `tool_use`; a user's may begin with `tool_result`. Texts of parts are joined as they stand.
+A turn is `{role, content}` or `{from, value}`, or has its content under `text`. The content is text, or a list of parts
+in this order: `thinking` or `reasoning`, `text`, `tool_use`; a user's may begin with `tool_result`. Texts of parts are
+joined as they stand. What a tool said may be any JSON value, or missing.
 A thought beside the content is read from `reasoning_content`, `reasoning` or `thinking`: null means that there is none,
 "" that it is empty. The factor on a turn's loss is read from `weight`, `loss_scale`, `loss_weight` (numbers from 0) or
 `train`, `loss` (booleans). Tools, calls and results: see `agents`.
@@ -10,13 +11,24 @@ A thought beside the content is read from `reasoning_content`, `reasoning` or `t
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cot_components.data.arrow import without_nulls
-from cot_components.data.calls import CALL_OPEN, TAGGED, Call, as_call, as_calls, holds_call, write_calls, write_json
+from cot_components.data.calls import (
+    CALL_OPEN,
+    TAGGED,
+    Call,
+    as_call,
+    as_calls,
+    holds_call,
+    read_tagged,
+    write_calls,
+    write_json,
+)
 from cot_components.data.errors import RowError
 from cot_components.data.messages import Message, as_text
 from cot_components.data.strict_json import decode_text
@@ -30,8 +42,8 @@ CALL_ROLES = ("function_call", "function_calls", "tool_call", "tool_calls")
 RESULT_ROLES = tuple(f"{what}_{kind}" for what in ("function", "tool") for kind in ("response", "result", "output"))
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", *CALL_ROLES), "assistant"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "ai", *CALL_ROLES), "assistant"),
     **dict.fromkeys(("tool", "observation", "function", "ipython", *RESULT_ROLES), "tool"),
     **dict.fromkeys((f"{role}s" for role in RESULT_ROLES), "tool"),
 }
@@ -42,6 +54,10 @@ PARTS = {
     "call": ("tool_use",),
 }
 """Kinds of parts in the order they stand in a turn, and what `type` calls them."""
+
+_RESPONSE = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.S)
+_RESPONSES = re.compile(r"\s*(?:<tool_response>(?:(?!<tool_response>).)*</tool_response>\s*)+", re.S)
+"""Results as Hermes' data have them; templates write these tags, too, so that they would stand there twice."""
 
 _KINDS = {type: kind for kind, types in PARTS.items() for type in types}
 
@@ -81,7 +97,7 @@ def parse_text(text: str, name: str) -> Any:
 def _turn(turn: Any) -> list[Message]:
     if not isinstance(turn, Mapping):
         raise RowError("a turn is not an object", f"it is {type(turn).__name__}")
-    role_key, text_key = _first(turn, "role", "from"), _first(turn, "content", "value")
+    role_key, text_key = _first(turn, "role", "from"), _first(turn, "content", "value", "text")
     name = as_text(turn[role_key], f"'{role_key}' of a turn") if role_key else ""
     spelled = name.strip().lower().replace("-", "_").replace(" ", "_")
     role, beside = ROLES.get(spelled), calls_beside(turn)
@@ -90,14 +106,15 @@ def _turn(turn: Any) -> list[Message]:
     if role is None:
         raise RowError("a turn has an unknown role", repr(name))
     value, where = turn.get(text_key) if text_key else None, f"'{text_key}' of the {role}'s turn"
-    said = _Said(calls=as_calls(value)) if spelled in CALL_ROLES and not beside else _said(value, role, where)
+    said = _Said(calls=_own_calls(value)) if spelled in CALL_ROLES and not beside else _said(value, role, where)
     if role != "assistant" and (beside or said.calls):
         raise RowError("a tool call in a turn that is not the assistant's", f"role {role}")
-    results = [Message("tool", result) for result in said.results]
+    thought, weight = _thought(turn, role, said.thought), _weight(turn)
+    results = [Message("tool", result, weight=weight) for result in said.results]
     if results and said.text is None:
         return results
     text, style = _with_calls(said, beside, where)
-    return [*results, Message(role, text, _thought(turn, role, said.thought), _weight(turn), style)]
+    return [*results, Message(role, text, thought, weight, style)]
 
 
 def _first(turn: Mapping[str, Any], *keys: str) -> str | None:
@@ -123,9 +140,24 @@ def calls_beside(turn: Mapping[str, Any]) -> list[Call]:
     return [as_call(item) for item in value]
 
 
+def _own_calls(value: Any) -> list[Call]:
+    """The calls of a turn that is nothing but calls: JSON, or between tags."""
+    if not isinstance(value, str) or not value.lstrip().startswith(CALL_OPEN):
+        return as_calls(value)
+    calls, rest = [], value.strip()
+    while rest:
+        if not rest.startswith(CALL_OPEN):
+            raise RowError("text among the calls of a turn that is nothing but calls", repr(rest[:40]))
+        found, end = read_tagged(rest, 0)
+        calls += found
+        rest = rest[end:].lstrip()
+    return calls
+
+
 def _said(value: Any, role: str, where: str) -> _Said:
     if role == "tool":
-        return _Said(text=_result(value, where))
+        result = _result(value, where)
+        return _Said(results=_RESPONSE.findall(result) if _RESPONSES.fullmatch(result) else [result])
     if value is None or not isinstance(value, list | tuple):
         return _Said(text=None if value is None else as_text(value, where))
     found: dict[str, list[Any]] = {kind: [] for kind in PARTS}

@@ -201,10 +201,11 @@ def test_a_broken_table_is_an_error_even_when_lenient(tmp_path: Path) -> None:
         ('prompt,completion\nq,a\nq,"never closed\n', f"{path}:3", "the table is broken here"),
         ('prompt,completion\n"q" x,a\n', f"{path}:2", "the table is broken here"),
         ("prompt,completion,prompt\nq,a,p\n", f"{path}:1", "two columns have one name ('prompt')"),
+        ("prompt,compl\u00e9tion\nq,a\n".encode("utf-16"), f"{path}:1", "not UTF-8"),
         ("prompt,completion\n", str(path), "there are no rows"),
         ("", str(path), "there are no rows"),
     ]:
-        path.write_text(text)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
         assert fault(path, strict=False).startswith(f"{where}: {reason}")
 
 

@@ -118,6 +118,9 @@ def test_the_first_row_decides_whether_answers_are_of_gsm8k() -> None:
 def test_a_row_that_fits_no_format_says_what_to_do() -> None:
     with pytest.raises(RowError, match=r"columns: problem, solution; dataset\.columns"):
         detect({"problem": "q", "solution": "a"}, {})
+    with pytest.raises(RowError) as caught:
+        detect({"x" * 10_000: 1}, {})
+    assert len(str(caught.value)) < 500
 
 
 def test_columns_full_of_nulls_do_not_hide_the_ones_in_use() -> None:

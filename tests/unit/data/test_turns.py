@@ -178,6 +178,31 @@ def test_what_a_tool_said_is_text_or_json_or_nothing(role: str, result: dict, co
     assert found[2] == Message("tool", content)
 
 
+@pytest.mark.parametrize(
+    ("text", "results"),
+    [
+        ("<tool_response>\n{}\n</tool_response>", ["{}"]),
+        ("<tool_response>1</tool_response>\n<tool_response>\n2\n3</tool_response>\n", ["1", "2\n3"]),
+        ("<tool_response></tool_response>", [""]),
+        ("It was <tool_response>1</tool_response>", ["It was <tool_response>1</tool_response>"]),
+        ("<tool_response>1", ["<tool_response>1"]),
+        ("<tool_response>1<tool_response>2</tool_response>", ["<tool_response>1<tool_response>2</tool_response>"]),
+    ],
+)
+def test_the_tags_around_a_result_are_the_templates_to_write(text: str, results: list[str]) -> None:
+    found = read(USER, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": text}, ASSISTANT)
+    assert found[2:-1] == tuple(Message("tool", result) for result in results)
+
+
+def test_a_turn_of_calls_may_have_the_tags_around_them() -> None:
+    turn = {"role": "tool_call", "content": f" {WRITTEN}\n{OTHER_WRITTEN}\n"}
+    assert read(USER, turn)[-1].content == f"{WRITTEN}\n{OTHER_WRITTEN}"
+    quoting = {"name": "f", "arguments": {"text": "<tool_call>"}}
+    assert read(USER, {"role": "tool_call", "content": json.dumps(quoting)})[-1].content.count("<tool_call>") == 2
+    assert refusal(USER, turn | {"content": f"{WRITTEN} a"}).startswith("text among the calls")
+    assert refusal(USER, turn | {"content": "<tool_call>{}"}) == "a tool call has no name (None)"
+
+
 def test_what_a_tool_said_must_be_writable() -> None:
     for content, reason in (
         ({"n": float("nan")}, "cannot be written as JSON"),
@@ -251,7 +276,7 @@ def test_a_turn_of_calls_that_are_none_is_refused(value: Any, reason: str) -> No
 
 
 def test_role_and_from_content_and_value_may_be_mixed_and_null() -> None:
-    turns = [{"from": "user", "role": None, "content": "q", "value": None}, {"role": "assistant", "value": "a"}]
+    turns = [{"from": "prompter", "role": None, "content": "q", "value": None}, {"role": "ai", "text": "a"}]
     assert read(*turns) == (Message("user", "q"), Message("assistant", "a"))
     assert refusal({"value": "q"}, ASSISTANT).startswith("a turn has neither role and content nor from and value")
 
