@@ -168,9 +168,9 @@ def reasoning_dataset(
 
     Args:
         tokenizer: a torchtune Llama-3 or Qwen2.5 tokenizer, or `cot_components.models.hf_tokenizer`.
-        source: a file (`.json`, `.jsonl`, `.parquet`, `.txt`), a folder in hub layout, a hub name, `generated` for the
-            embedded tasks; or
-            several by name: `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
+        source: a file (`.json`, `.jsonl`, `.csv`, `.parquet`, `.txt`), a folder in hub layout or from `save_to_disk`, a
+            hub name, `generated` for the embedded tasks; or several by name:
+            `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
         split, subset, format, columns, max_rows: see `read_traces`; defaults for every named source.
         template: chat template: `llama3`, `chatml`, a path, or None for the tokenizer's own.
         tags: `{open: "<think>", close: "</think>"}`.

@@ -88,12 +88,14 @@ def tool_lines(tools: Any) -> dict[str, str | None]:
 
 
 def _tool_line(tool: Any) -> tuple[str, str | None]:
+    if not isinstance(tool, str | Mapping):
+        raise RowError("a tool is not an object", f"it is {type(tool).__name__}")
     line, found = (tool, None) if isinstance(tool, str) else (write_json(tool, "a tool"), tool)
-    if found is None and tool.lstrip().startswith("{"):
+    if isinstance(tool, str) and tool.lstrip().startswith("{"):
         found = parse_text(tool, "a tool")
-    if isinstance(found, Mapping) and isinstance(found.get("function"), Mapping):
+    if found is not None and isinstance(found.get("function"), Mapping):
         found = found["function"]
-    name = found.get("name") if isinstance(found, Mapping) else None
+    name = None if found is None else found.get("name")
     return line, name if isinstance(name, str) else None
 
 

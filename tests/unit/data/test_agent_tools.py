@@ -68,6 +68,8 @@ def test_an_xlam_row_without_a_right_call_says_what_to_do(answers: Any) -> None:
         ('[{"name": "f", "x": NaN}]', "'tools': NaN is not JSON"),
         ({"name": "f"}, "'tools' is not a list (it is dict)"),
         (["{"], "a tool is not JSON"),
+        ([None], "a tool is not an object (it is NoneType)"),
+        ([[{"name": "f"}]], "a tool is not an object (it is list)"),
     ],
 )
 def test_tools_that_are_not_certain_are_refused(tools: Any, reason: str) -> None:
