@@ -18,9 +18,10 @@ from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport
 from cot_components.data.flat import Flat, index_in_row
 from cot_components.data.prepare import TURN_BITS, RowSettings, prepare_rows, row_limit
+from cot_components.data.row_cache import select_mapped
 from cot_components.data.segments import Tags
 from cot_components.data.sources import Source, read_sources
-from cot_components.data.store import Rows, select_mapped
+from cot_components.data.store import Rows
 from cot_components.data.templates import load_template
 from cot_components.errors import UserError
 from cot_components.models.think_tokens import with_tag_tokens
@@ -167,9 +168,9 @@ def reasoning_dataset(
 
     Args:
         tokenizer: a torchtune Llama-3 or Qwen2.5 tokenizer, or `cot_components.models.hf_tokenizer`.
-        source: a file (`.json`, `.jsonl`, `.parquet`, `.txt`), a folder in hub layout, a hub name, `generated` for the
-            embedded tasks; or
-            several by name: `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
+        source: a file (`.json`, `.jsonl`, `.csv`, `.parquet`, `.txt`), a folder in hub layout or from `save_to_disk`, a
+            hub name, `generated` for the embedded tasks; or several by name:
+            `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
         split, subset, format, columns, max_rows: see `read_traces`; defaults for every named source.
         template: chat template: `llama3`, `chatml`, a path, or None for the tokenizer's own.
         tags: `{open: "<think>", close: "</think>"}`.

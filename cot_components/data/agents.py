@@ -4,13 +4,15 @@
 |--------------------------------------------------------|----------------------------------------------------------|
 | `tool_calls`, or OpenAI's older `function_call`, of an | behind the turn's content, one `<tool_call>` each, with  |
 | assistant's turn                                       | a line of JSON inside                                    |
-| a turn of role `function_call` (ShareGPT)              | the same                                                 |
+| a turn of role `function_call` or `tool_call`          | the same; such a turn behind the assistant's is part of  |
+| (ShareGPT, swift), a part `tool_use` (Anthropic)       | it, and so are several in a row                          |
 | column `answers` of xLAM / APIGen rows                 | the same; also the reference answer                      |
 | `<tool_call> JSON </tool_call>` in the text (ToolRL)   | stays as it is                                           |
 | `Thought: / Action: / Action Input:` in the text       | stays as it is; an `Observation:` in it is never         |
 | (ReAct, ToolBench)                                     | supervised                                               |
 
-Tools of a column `tools` are written into the system prompt. Results (roles tool, observation, function, ...) are turns
+Tools of a column `tools` (OpenAI's older `functions`) are written into the system prompt, unless it lists them already;
+one that lists some of them is refused. Results (roles tool, observation, function, ...) are turns
 of their own and never supervised. What follows the assistant's last turn of a trace with calls is left out.
 A turn with calls both in its text and beside it is refused.
 `<tool_call>` in the text is a call where the trace is an agent's: it has tools or results, a prompt names the tag, or
@@ -19,7 +21,6 @@ the turn ends in the closing one. Elsewhere it is text.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,56 +32,20 @@ from cot_components.data.calls import (
     CALL_OPEN,
     REACT,
     TAGGED,
-    Call,
-    as_call,
     as_calls,
     canonical_calls,
-    holds_call,
     write_calls,
     write_json,
 )
 from cot_components.data.errors import RowError
 from cot_components.data.messages import Content, Fields, Message, as_text
+from cot_components.data.turns import parse_text
 
 TOOLS_HEADER = (
     "You can use these tools:\n{tools}\n\n"
     f'Write a call as {CALL_OPEN}\n{{{{"name": ..., "arguments": {{{{...}}}}}}}}\n{CALL_CLOSE}'
 )
 _REACT_START = re.compile(r"\s*(Thought:.*?^[ \t]*(Action|Final Answer):|Action:[^\n]*\n\s*Action Input:)", re.S | re.M)
-
-
-def turn_content(turn: Mapping[str, Any], name: str, role: str, text_key: str) -> tuple[str, str]:
-    """Content of a turn, calls that stand beside the text written into it, and how calls are written there.
-
-    name: the role as the data spells it. Raises RowError.
-    """
-    where = f"'{text_key}' of the {role}'s turn"
-    calls = _calls_beside(turn)
-    if calls and role != "assistant":
-        raise RowError("a tool call in a turn that is not the assistant's", f"role {role}")
-    if name.lower() == "function_call" and not calls:
-        return as_text(write_calls(as_calls(as_text(turn[text_key], where))), where), TAGGED
-    if not calls:
-        return as_text(turn[text_key], where), ""
-    text = "" if turn[text_key] is None else as_text(turn[text_key], where)
-    if holds_call(text):
-        raise RowError("tool calls stand both in the text of a turn and beside it")
-    written = as_text(write_calls(calls), "a tool call")
-    return (f"{text}\n{written}" if text.strip() else written), TAGGED
-
-
-def _calls_beside(turn: Mapping[str, Any]) -> list[Call]:
-    given = [key for key in ("tool_calls", "function_call") if turn.get(key)]
-    if len(given) > 1:
-        raise RowError("a turn holds both 'tool_calls' and 'function_call'")
-    if not given:
-        return []
-    value = turn[given[0]]
-    if given == ["function_call"]:
-        return [as_call(value)]
-    if not isinstance(value, list | tuple):
-        raise RowError("'tool_calls' is not a list", f"it is {type(value).__name__}")
-    return [as_call(item) for item in value]
 
 
 def agent_messages(messages: tuple[Message, ...], tools: Any = None) -> tuple[Message, ...]:
@@ -111,30 +76,58 @@ def _with_style(message: Message, *, tagged: bool) -> Message:
     return message
 
 
-def tool_lines(tools: Any) -> list[str]:
-    """Each tool as one line of JSON. Raises RowError."""
+def tool_lines(tools: Any) -> dict[str, str | None]:
+    """Each tool as one line of JSON, and what it is called where that is known. Raises RowError."""
     if isinstance(tools, str) and tools.strip():
-        try:
-            tools = json.loads(tools)
-        except (ValueError, RecursionError):
-            raise RowError("'tools' is not JSON") from None
+        tools = parse_text(tools, "'tools'")
     if not tools:
-        return []
+        return {}
     if not isinstance(tools, list | tuple):
         raise RowError("'tools' is not a list", f"it is {type(tools).__name__}")
-    return [tool if isinstance(tool, str) else write_json(tool, "a tool") for tool in without_nulls(tools)]
+    return dict(map(_tool_line, without_nulls(tools)))
 
 
-def _with_tools(messages: tuple[Message, ...], listed: list[str]) -> tuple[Message, ...]:
+def _tool_line(tool: Any) -> tuple[str, str | None]:
+    if not isinstance(tool, str | Mapping):
+        raise RowError("a tool is not an object", f"it is {type(tool).__name__}")
+    line, found = (tool, None) if isinstance(tool, str) else (write_json(tool, "a tool"), tool)
+    if isinstance(tool, str) and tool.lstrip().startswith("{"):
+        found = parse_text(tool, "a tool")
+    if found is not None and isinstance(found.get("function"), Mapping):
+        found = found["function"]
+    name = None if found is None else found.get("name")
+    return line, name if isinstance(name, str) else None
+
+
+_LISTED = re.compile(r"""["']name["']\s*:\s*(["'])(.+?)\1(?!\s*,\s*["'](?:arguments|args)["'])""")
+"""A tool as a prompt lists it, in JSON or as Python prints it; with arguments it is a call, an example of how to."""
+
+
+def _with_tools(messages: tuple[Message, ...], listed: Mapping[str, str | None]) -> tuple[Message, ...]:
     text = as_text(TOOLS_HEADER.format(tools="\n".join(listed)), "'tools'")
-    if messages and messages[0].role == "system":
-        return (replace(messages[0], content=f"{messages[0].content}\n\n{text}"), *messages[1:])
-    return (Message("system", text), *messages)
+    if not messages or messages[0].role != "system":
+        return (Message("system", text), *messages)
+    prompt = messages[0].content
+    named = {match[2] for match in _LISTED.finditer(prompt)}
+    there = [line for line, name in listed.items() if name in named or line in prompt]
+    if len(there) == len(listed):
+        return messages
+    if there:
+        detail = f"{len(there)} of {len(listed)}; take them out of the prompt or out of the column"
+        raise RowError("the system prompt lists some of the tools of the column", detail)
+    return (replace(messages[0], content=f"{prompt}\n\n{text}"), *messages[1:])
 
 
 def from_xlam(fields: Fields) -> Content:
     """A row of xLAM / APIGen: a query, the tools, and the calls that answer it."""
-    calls = as_calls(fields.need("answers"))
+    given = fields.need("answers")
+    given = parse_text(given, fields.name("answers")) if isinstance(given, str) else given
+    if isinstance(given, list | tuple) and not given:
+        raise RowError(
+            "no call is right here, and nothing says what the assistant should say instead",
+            f"{fields.name('answers')} is empty; write the row as messages, or leave it out",
+        )
+    calls = as_calls(given)
     written = as_text(write_calls(calls), fields.name("answers"))
     turns = (Message("user", fields.text("query")), Message("assistant", written, calls=TAGGED))
     return Content(turns, canonical_calls(calls))

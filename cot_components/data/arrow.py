@@ -9,6 +9,7 @@ tell the two apart.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,13 @@ class TableRow(Mapping[str, Any]):
         return len(self._columns)
 
 
+def check_columns(where: str, names: Iterable[str]) -> None:
+    """Raises TraceError for a name that two columns have: nobody knows which one is meant."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise TraceError(where, "two columns have one name", repr(twice[0]))
+
+
 def parquet_rows(path: Path) -> Iterator[tuple[str, TableRow]]:
     """Rows of a Parquet file with their places, counted from 1. Raises TraceError where the file is broken."""
     import pyarrow as pa
@@ -68,10 +76,13 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, TableRow]]:
 
     try:
         with pq.ParquetFile(path) as file:
+            check_columns(str(path), file.schema_arrow.names)
             places = (f"{path}:{number}" for number in itertools.count(1))
             for batch in file.iter_batches(batch_size=1024):
                 columns = dict(zip(batch.schema.names, batch.columns, strict=True))
                 yield from ((next(places), TableRow(columns, number)) for number in range(batch.num_rows))
+    except TraceError:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise TraceError(str(path), "not a readable Parquet file", one_line(error)) from None
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cot_components.data.arrow import without_nulls
 from cot_components.data.errors import RowError
-from cot_components.data.strict_json import strict_decoder
+from cot_components.data.strict_json import decode_value
 
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
@@ -28,28 +28,19 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise RowError("a tool call names a key twice", ", ".join(key for key, _ in pairs))
-    return found
-
-
-_DECODER = strict_decoder(lambda what: RowError("a tool call is not JSON", what), pairs=_unique_keys)
-
-
 def decode_json(text: str, start: int = 0) -> tuple[Any, int]:
     """The JSON value at `start`, blanks before it skipped, and where it ends. Raises RowError."""
     while start < len(text) and text[start].isspace():
         start += 1
     try:
-        return _DECODER.raw_decode(text, start)
+        value, end = decode_value(text, start)
     except json.JSONDecodeError as error:
         raise RowError("a tool call is not JSON", f"{error.msg}: {text[error.pos : error.pos + 40]!r}") from None
-    except RowError:
-        raise
     except (ValueError, RecursionError):  # an integer of thousands of digits; lists nested thousands deep
         raise RowError("a tool call is not JSON", "beyond what can be read") from None
+    if isinstance(value, RowError):
+        raise RowError("a tool call is not JSON", ": ".join(filter(None, (value.reason, value.detail))))
+    return value, end
 
 
 def parse_json(text: str) -> Any:

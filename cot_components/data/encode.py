@@ -13,7 +13,7 @@ from cot_components.data.flat import is_supervised
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.roles import SUPERVISED_ROLES, Role
 
-ENCODER_VERSION = 2
+ENCODER_VERSION = 3
 """Part of the key of cached rows: raise it whenever the same trace would encode differently."""
 
 

@@ -9,7 +9,11 @@ from cot_components.errors import UserError
 
 def one_line(error: Exception) -> str:
     """What an error from below says, on one line that can be read."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    return shortened(" ".join(str(error).split()) or type(error).__name__)
+
+
+def shortened(text: str) -> str:
+    """At most 300 characters of the text."""
     return text if len(text) <= 300 else text[:297] + "..."
 
 

@@ -2,103 +2,45 @@
 
 | format              | columns (in brackets: may be absent)          | becomes                                        |
 |---------------------|-----------------------------------------------|------------------------------------------------|
-| `messages`          | messages (answer tools)                       | the turns as they are                          |
+| `messages`          | messages (system answer tools)                | the turns as they are                          |
 | `instruction`       | instruction, response (thought system answer) | user, assistant                                |
-| `prompt_completion` | prompt, completion (thought system answer)    | user, assistant; or two lists of turns, joined |
+| `prompt_completion` | prompt, completion                            | user, assistant; or two lists of turns, joined |
+|                     | (thought system answer tools)                 |                                                |
 | `sharegpt`          | conversations (system answer tools)           | the turns as they are                          |
 | `alpaca`            | instruction, output                           | user: instruction, and below a blank line      |
-|                     | (input thought system answer)                 | the input; assistant                           |
+|                     | (input history thought system answer)         | the input; assistant; before them the pairs of |
+|                     |                                               | `history`                                      |
 | `gsm8k`             | question, answer: `cot #### result` (system)  | user, assistant with thought `cot` and         |
 |                     |                                               | content `#### result`                          |
+| `question_answer`   | question, answer without `####`               | user, assistant                                |
+|                     | (thought system)                              |                                                |
 | `icot`              | text: `question||cot #### result` (system)    | as above                                       |
 | `xlam`              | query, tools, answers (calls)                 | tools as system prompt, user, assistant: calls |
 | `react`             | trajectory: `Question: ... Thought: ...`      | user, assistant                                |
 
-Detection takes the first format in this order whose columns are all there. `answer` beside a response is a reference
-for scoring, never trained on. In `gsm8k` and `icot` the blanks around a separator belong to it, the thought may be
-empty, and each separator must stand there once.
+Detection takes the first format in this order whose columns are all there; rows with `question` and `answer` are
+`gsm8k` if the first of them has `####`. Turns and tools may be lists or the JSON text of lists. `answer` beside a
+response is a reference for scoring, never trained on. In `gsm8k` and `icot` the blanks around a separator belong to it,
+the thought may be empty, and each separator must stand there once.
 
-A turn is `{role, content}` or `{from, value}`. A thought beside the content is read from `reasoning_content`,
-`reasoning` or `thinking`: null means that there is none, "" that it is empty. The factor on a turn's loss is read from
-`weight`, `loss_scale`, `loss_weight` (numbers from 0) or `train`, `loss` (booleans). Tools, calls and results: see
-`agents`.
+How a turn may be spelled: see `turns`. Tools, calls and results: see `agents`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cot_components.config import nearest
-from cot_components.data.agents import agent_messages, from_react, from_xlam, turn_content
-from cot_components.data.errors import RowError
+from cot_components.data.agents import agent_messages, from_react, from_xlam
+from cot_components.data.errors import RowError, shortened
 from cot_components.data.messages import Content, Fields, Message, as_text
+from cot_components.data.turns import read_turns
 from cot_components.errors import UserError
 
 __all__ = ["FORMATS", "Content", "Fields", "Format", "Message", "check_format", "check_order", "detect", "read_row"]
 
-THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
-SCALE_KEYS = ("weight", "loss_scale", "loss_weight")
-SWITCH_KEYS = ("train", "loss")
-ROLES = {
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "function_call"), "assistant"),
-    **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
-}
-
-
-def _weight(turn: Mapping[str, Any]) -> float:
-    given = [key for key in (*SCALE_KEYS, *SWITCH_KEYS) if turn.get(key) is not None]
-    if not given:
-        return 1.0
-    if len(given) > 1:
-        raise RowError("a turn names its weight twice", f"{given[0]} and {given[1]}")
-    key, value = given[0], turn[given[0]]
-    # A number under `loss` may well be a loss somebody logged.
-    if key in SWITCH_KEYS and not (isinstance(value, bool) or value in (0, 1)):
-        raise RowError(f"'{key}' of a turn is neither true nor false", repr(value))
-    if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-        raise RowError(f"'{key}' of a turn is not a number from 0", repr(value))
-    return float(value)
-
-
-def _thought(turn: Mapping[str, Any], role: str) -> str | None:
-    given = [key for key in THOUGHT_KEYS if turn.get(key) is not None]
-    if len(given) > 1:
-        raise RowError("a turn holds two thoughts", f"{given[0]} and {given[1]}")
-    if not given:
-        return None
-    thought = as_text(turn[given[0]], f"'{given[0]}' of a turn")
-    if role == "assistant":
-        return thought
-    if thought.strip():
-        raise RowError("a thought in a turn that is not the assistant's", f"role {role}")
-    return None
-
-
-def _turn(turn: Any) -> Message:
-    if not isinstance(turn, Mapping):
-        raise RowError("a turn is not an object", f"it is {type(turn).__name__}")
-    role_key, text_key = ("role", "content") if "role" in turn else ("from", "value")
-    for key in (role_key, text_key):
-        if key not in turn:
-            raise RowError("a turn has neither role and content nor from and value", f"keys {sorted(map(str, turn))}")
-    name = as_text(turn[role_key], f"'{role_key}' of a turn")
-    role = ROLES.get(name.lower())
-    if role is None:
-        raise RowError("a turn has an unknown role", repr(name))
-    content, calls = turn_content(turn, name, role, text_key)
-    return Message(role, content, _thought(turn, role), _weight(turn), calls)
-
-
-def _turns(value: Any, name: str) -> tuple[Message, ...]:
-    if value is None:
-        raise RowError(f"{name} is null")
-    if not isinstance(value, list | tuple):
-        raise RowError(f"{name} is not a list of turns", f"it is {type(value).__name__}")
-    return tuple(map(_turn, value))
+HASHES = "####"
 
 
 def _with_system(system: str | None, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -124,17 +66,22 @@ def check_order(messages: tuple[Message, ...]) -> None:
             raise RowError("two assistant turns in a row")
 
 
-def _exchange(fields: Fields, prompt: str, response: str) -> tuple[Message, ...]:
-    turns = (Message("user", prompt), Message("assistant", response, thought=fields.optional_text("thought")))
+def _exchange(fields: Fields, prompt: str, response: str, before: tuple[Message, ...] = ()) -> tuple[Message, ...]:
+    answer = Message("assistant", response, thought=fields.optional_text("thought"))
+    turns = (*before, Message("user", prompt), answer)
     return _with_system(fields.optional_text("system"), turns)
 
 
 def _from_messages(fields: Fields) -> Content:
-    return Content(_turns(fields.need("messages"), fields.name("messages")), fields.reference())
+    return _conversation(fields, "messages")
 
 
 def _from_sharegpt(fields: Fields) -> Content:
-    turns = _turns(fields.need("conversations"), fields.name("conversations"))
+    return _conversation(fields, "conversations")
+
+
+def _conversation(fields: Fields, column: str) -> Content:
+    turns = read_turns(fields.need(column), fields.name(column))
     return Content(_with_system(fields.optional_text("system"), turns), fields.reference())
 
 
@@ -145,7 +92,7 @@ def _from_instruction(fields: Fields) -> Content:
 def _from_prompt_completion(fields: Fields) -> Content:
     prompt, completion = fields.need("prompt"), fields.need("completion")
     if isinstance(prompt, list) and isinstance(completion, list):
-        turns = _turns(prompt, fields.name("prompt")) + _turns(completion, fields.name("completion"))
+        turns = read_turns(prompt, fields.name("prompt")) + read_turns(completion, fields.name("completion"))
         return Content(_with_system(fields.optional_text("system"), turns), fields.reference())
     return Content(_exchange(fields, fields.text("prompt"), fields.text("completion")), fields.reference())
 
@@ -153,16 +100,36 @@ def _from_prompt_completion(fields: Fields) -> Content:
 def _from_alpaca(fields: Fields) -> Content:
     extra = fields.optional_text("input") or ""
     prompt = fields.text("instruction") + (f"\n\n{extra}" if extra.strip() else "")
-    return Content(_exchange(fields, prompt, fields.text("output")), fields.reference())
+    return Content(_exchange(fields, prompt, fields.text("output"), _history(fields)), fields.reference())
+
+
+def _history(fields: Fields) -> tuple[Message, ...]:
+    """Earlier turns of an Alpaca row: pairs of what the user and the assistant said."""
+    pairs = fields.get("history") or []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise RowError(f"{fields.name('history')} is not a list of pairs")
+    roles = ("user", "assistant")
+    return tuple(
+        Message(role, as_text(text, fields.name("history")))
+        for pair in pairs
+        for role, text in zip(roles, pair, strict=True)
+    )
+
+
+def _from_question_answer(fields: Fields) -> Content:
+    answer = fields.text("answer")
+    if HASHES in answer:
+        raise RowError(f"{fields.name('answer')} holds '{HASHES}'", "such rows are of dataset.format=gsm8k")
+    return Content(_exchange(fields, fields.text("question"), answer), None)
 
 
 def _hashed(fields: Fields, question: str, solution: str) -> Content:
-    if solution.count("####") != 1:
-        raise RowError("'####' does not stand there exactly once", f"{solution.count('####')} times")
-    thought, result = (part.strip() for part in solution.split("####"))
+    if solution.count(HASHES) != 1:
+        raise RowError(f"'{HASHES}' does not stand there exactly once", f"{solution.count(HASHES)} times")
+    thought, result = (part.strip() for part in solution.split(HASHES))
     if not result:
-        raise RowError("nothing after '####'")
-    turns = (Message("user", question), Message("assistant", f"#### {result}", thought=thought))
+        raise RowError(f"nothing after '{HASHES}'")
+    turns = (Message("user", question), Message("assistant", f"{HASHES} {result}", thought=thought))
     return Content(_with_system(fields.optional_text("system"), turns), result)
 
 
@@ -179,20 +146,26 @@ def _from_icot(fields: Fields) -> Content:
 
 
 class Format(NamedTuple):
-    """One shape of row: the columns it must and may have, and the function that reads it."""
+    """One shape of row: the columns it must and may have, the function that reads it, and what detection asks of a row
+    that has the columns.
+    """
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
     read: Callable[[Fields], Content]
+    fits: Callable[[Fields], bool] = lambda fields: True
 
 
 FORMATS = {
-    "messages": Format(("messages",), ("answer", "tools"), _from_messages),
+    "messages": Format(("messages",), ("system", "answer", "tools"), _from_messages),
     "instruction": Format(("instruction", "response"), ("thought", "system", "answer"), _from_instruction),
-    "prompt_completion": Format(("prompt", "completion"), ("thought", "system", "answer"), _from_prompt_completion),
+    "prompt_completion": Format(
+        ("prompt", "completion"), ("thought", "system", "answer", "tools"), _from_prompt_completion
+    ),
     "sharegpt": Format(("conversations",), ("system", "answer", "tools"), _from_sharegpt),
-    "alpaca": Format(("instruction", "output"), ("input", "thought", "system", "answer"), _from_alpaca),
-    "gsm8k": Format(("question", "answer"), ("system",), _from_gsm8k),
+    "alpaca": Format(("instruction", "output"), ("input", "history", "thought", "system", "answer"), _from_alpaca),
+    "gsm8k": Format(("question", "answer"), ("system",), _from_gsm8k, lambda fields: HASHES in fields.text("answer")),
+    "question_answer": Format(("question", "answer"), ("thought", "system"), _from_question_answer),
     "icot": Format(("text",), ("system",), _from_icot),
     "xlam": Format(("query", "tools", "answers"), (), from_xlam),
     "react": Format(("trajectory",), (), from_react),
@@ -221,16 +194,20 @@ def detect(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
             if not set(columns) <= {*format.required, *format.optional}:
                 continue
             wanted = [columns.get(key, key) for key in format.required]
-            if all(column in row and (may_be_null or row[column] is not None) for column in wanted):
+            there = all(column in row and (may_be_null or row[column] is not None) for column in wanted)
+            if there and format.fits(Fields(row, columns)):
                 return name
-    raise RowError("the columns fit no known format", f"columns: {', '.join(map(str, row)) or 'none'}")
+    names = shortened(", ".join(map(str, row))) or "none"
+    detail = f"columns: {names}; dataset.columns says which of them is which"
+    raise RowError("the columns fit no known format", detail)
 
 
 def read_row(row: Any, format: Format, columns: Mapping[str, str]) -> Content:
     """Turns and reference answer of one row; raises RowError for anything whose meaning is not certain."""
     fields = Fields(row, columns)
     content = format.read(fields)
-    tools = fields.get("tools") if "tools" in (*format.required, *format.optional) else None
-    messages = agent_messages(content.messages, tools)
+    messages = agent_messages(
+        content.messages, fields.tools() if "tools" in (*format.required, *format.optional) else None
+    )
     check_order(messages)
     return Content(messages, content.answer)

@@ -19,6 +19,7 @@ from pathlib import Path
 from cot_components.data.chat import Part, Turn, part_ids
 from cot_components.data.errors import DropReport, RowError, TraceError
 from cot_components.data.segments import Tags
+from cot_components.data.strict_json import decode_text
 from cot_components.data.text_tokenizer import TextTokenizer
 from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
@@ -153,9 +154,11 @@ def read_step_lists(
             1.
     """
     try:
-        rows = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        rows = decode_text(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # lists nested thousands deep
         raise TraceError(str(path), "not a readable JSON file", str(error).splitlines()[0]) from None
+    if isinstance(rows, RowError):
+        raise rows.at(str(path))
     if not isinstance(rows, list) or not rows:
         raise TraceError(str(path), "not a list of rows")
     report = DropReport() if report is None else report

@@ -75,6 +75,11 @@ class Fields:
         value = self.get(key)
         return None if value is None else as_text(value, self.name(key))
 
+    def tools(self) -> Any:
+        """The column `tools`, or `functions` where a row has no other."""
+        tools = self.get("tools")
+        return self.row.get("functions") if tools is None and "tools" not in self.columns else tools
+
     def reference(self) -> str | None:
         """The column `answer`: text or a number. Anything else is a fault only if the user named the column."""
         value = self.get("answer")

@@ -17,10 +17,12 @@ import numpy as np
 from cot_components.clock import draw_bits, row_keys
 from cot_components.data.encode import EncodedRow, encode_turns
 from cot_components.data.errors import TraceError
+from cot_components.data.files import unreadable
 from cot_components.data.held_out import HELD_OUT_ONE_IN, Split
 from cot_components.data.icot_text import ICoTFormat
+from cot_components.data.places import find_source
 from cot_components.data.store import Rows
-from cot_components.data.traces import Message, Trace, find_source, unreadable
+from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
 
 SPLIT_SEED = 2405_14838

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,13 @@ from tqdm import tqdm
 from cot_components.data.chat import ChatFormat, Part
 from cot_components.data.encode import ENCODER_VERSION, EncodedRow, check_exact, encode_turns, fit
 from cot_components.data.errors import DropReport, RowError, check_max_dropped
+from cot_components.data.files import kind_of, unreadable
 from cot_components.data.flat import is_supervised
-from cot_components.data.store import SOURCE_SHIFT, Rows, read_rows, write_rows
+from cot_components.data.places import find_source, source_files
+from cot_components.data.row_cache import read_rows, write_rows
+from cot_components.data.store import SOURCE_SHIFT, Rows
 from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.traces import Message, Trace, find_source, unreadable
+from cot_components.data.traces import Message, Trace
 from cot_components.errors import UserError
 
 TURN_SHIFT = 40
@@ -153,17 +157,18 @@ def hash_traces(traces: Iterable[Trace]) -> str:
     return digest.hexdigest()
 
 
-def source_key(source: str | Path, **options: object) -> str | None:
-    """sha256 over a local file and its kind, or all files of a local folder and their names, and the reader's options.
+def source_key(source: str | Path, *, split: str = "train", subset: str | None = None, **options: object) -> str | None:
+    """sha256 over the files that rows of `source` are read from, their kinds, in a folder their names, and the options.
 
-    None for anything else. Raises UserError for a file that cannot be read.
+    None for what is not on this machine. Raises UserError for a file that cannot be read, and as `source_files` does.
     """
     path = find_source(source)
     if path is None:
         return None
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
-    for file in [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file()):
-        name = path.suffix if file == path else file.relative_to(path)
+    facts = {"split": split, "subset": subset, **options}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for file in source_files(path, split, subset):
+        name = kind_of(path) if file == path else os.path.relpath(file, path)
         digest.update(f"\n{name}\n".encode())
         try:
             with file.open("rb") as stream:

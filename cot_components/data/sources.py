@@ -10,10 +10,11 @@ from cot_components.config import check
 from cot_components.data.agent_tasks import agent_dialogues, as_traces
 from cot_components.data.errors import DropReport
 from cot_components.data.multiplication import draw_operands, multiplication_traces
+from cot_components.data.places import check_source
 from cot_components.data.prepare import source_key
 from cot_components.data.task_families import STYLES
 from cot_components.data.tasks import make_traces
-from cot_components.data.traces import Trace, check_source, read_traces
+from cot_components.data.traces import Trace, read_traces
 from cot_components.errors import UserError
 
 GENERATED, MULTIPLICATION, AGENTS = "generated", "generated_multiplication", "generated_agents"

@@ -1,25 +1,43 @@
-"""Python's JSON decoder without what Python alone takes for JSON."""
+"""JSON as its standard has it: without NaN and the infinities, and with no key twice in an object."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections import Counter
+from typing import Any
 
 from cot_components.data.errors import RowError
 
 
-def strict_decoder(
-    fault: Callable[[str], RowError], *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
-) -> json.JSONDecoder:
-    """A decoder that raises `fault("NaN is not JSON")` for NaN, and so for the infinities.
+def decode_value(text: str, start: int = 0) -> tuple[Any, int]:
+    """The JSON value at `start`, blanks before it skipped, and where it ends. A value that JSON does not allow, or that
+    names a key twice, has an end as well: in its place comes the RowError that says so.
 
-    Args:
-        fault: makes the error from what is wrong.
-        pairs: what becomes of an object's keys and values; None is a dict of them, the last of equal keys.
+    Raises:
+        ValueError: no JSON (`json.JSONDecodeError`), or an integer of thousands of digits.
+        RecursionError: lists nested thousands deep.
     """
+    while text[start : start + 1] in (" ", "\t", "\r", "\n"):
+        start += 1
+    faults: list[RowError] = []
 
-    def refuse(name: str) -> NoReturn:
-        raise fault(f"{name} is not JSON")
+    def refuse(name: str) -> None:
+        faults.append(RowError(f"{name} is not JSON"))
 
-    return json.JSONDecoder(parse_constant=refuse, object_pairs_hook=pairs)
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            faults.append(RowError("a key stands twice in an object", repr(twice[:80])))
+        return found
+
+    value, end = json.JSONDecoder(parse_constant=refuse, object_pairs_hook=unique).raw_decode(text, start)
+    return (faults[0] if faults else value), end
+
+
+def decode_text(text: str) -> Any:
+    """The JSON value that is the whole text, or the RowError in its place; raises as `decode_value` does."""
+    value, end = decode_value(text)
+    if text[end:].strip(" \t\r\n"):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return value

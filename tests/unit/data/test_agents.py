@@ -155,7 +155,7 @@ CALL_JSON = json.dumps(CALL)
     [
         (WRITTEN.replace("}}", "}"), TAGGED, "a tool call is not JSON (Expecting ',' delimiter: '</tool_call>')"),
         (WRITTEN.replace("2}", "NaN}"), TAGGED, "a tool call is not JSON (NaN is not JSON)"),
-        (WRITTEN.replace("days", "city"), TAGGED, "a tool call names a key twice (city, city)"),
+        (WRITTEN.replace("days", "city"), TAGGED, "a tool call is not JSON (a key stands twice in an object: 'city')"),
         (WRITTEN.replace("2}", "9" * 5000 + "}"), TAGGED, "a tool call is not JSON (beyond what can be read)"),
         (f"<tool_call>{CALL_JSON}", TAGGED, "<tool_call> is never closed"),
         (f"a</tool_call>{WRITTEN}", TAGGED, "</tool_call> without <tool_call>"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -26,7 +27,7 @@ def read(row: dict[str, Any], columns: dict[str, str] | None = None) -> Content:
 def refusal(row: dict[str, Any], columns: dict[str, str] | None = None) -> str:
     with pytest.raises(RowError) as caught:
         read(row, columns)
-    return str(caught.value)
+    return str(caught.value).replace("; dataset.columns says which of them is which", "")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,23 @@ def refusal(row: dict[str, Any], columns: dict[str, str] | None = None) -> str:
             None,
         ),
         ("gsm8k", {"question": "q", "answer": "c\n#### 2,000"}, (USER, THINKING), "2,000"),
+        ("messages", {"messages": TURNS, "system": "s"}, (SYSTEM, USER, ASSISTANT), None),
+        ("messages", {"messages": json.dumps(TURNS)}, (USER, ASSISTANT), None),
+        ("sharegpt", {"conversations": json.dumps(GPT)}, (USER, ASSISTANT), None),
+        (
+            "alpaca",
+            {"instruction": "q", "output": "a", "history": [["q", "a"], ["q", "a"]]},
+            (USER, ASSISTANT, USER, ASSISTANT, USER, ASSISTANT),
+            None,
+        ),
+        ("alpaca", {"instruction": "q", "output": "a", "history": []}, (USER, ASSISTANT), None),
+        ("question_answer", {"question": "q", "answer": "a"}, (USER, ASSISTANT), None),
+        (
+            "question_answer",
+            {"question": "q", "answer": "a", "thought": "t", "system": "s"},
+            (SYSTEM, USER, Message("assistant", "a", thought="t")),
+            None,
+        ),
         ("icot", {"text": "q||c #### 2,000"}, (USER, THINKING), "2,000"),
         ("icot", {"text": " q || #### 9"}, (USER, Message("assistant", "#### 9", thought="")), "9"),
     ],
@@ -81,6 +99,28 @@ def test_columns_are_mapped_and_decide_the_format() -> None:
     assert refusal(row, {"instruction": "problem", "response": "nowhere"}).startswith("the columns fit no known format")
     assert refusal(row, columns | {"answer": "nowhere"}) == "'nowhere' is missing"
     assert refusal(row | {"solution": None}, columns) == "'solution' is null"
+
+
+def test_the_first_row_decides_whether_answers_are_of_gsm8k() -> None:
+    hashed, plain = {"question": "q", "answer": "c #### 1"}, {"question": "q", "answer": "a"}
+    formats = [FORMATS[detect(row, {})] for row in (hashed, plain)]
+    for row, format, reason in (
+        (plain, formats[0], "'####' does not stand there exactly once (0 times)"),
+        (hashed, formats[1], "'answer' holds '####' (such rows are of dataset.format=gsm8k)"),
+    ):
+        with pytest.raises(RowError) as caught:
+            read_row(row, format, {})
+        assert str(caught.value) == reason
+    mapped = {"question": "q", "solution": "c #### 1", "answer": "1"}
+    assert detect(mapped, {"answer": "solution"}) == "gsm8k"
+
+
+def test_a_row_that_fits_no_format_says_what_to_do() -> None:
+    with pytest.raises(RowError, match=r"columns: problem, solution; dataset\.columns"):
+        detect({"problem": "q", "solution": "a"}, {})
+    with pytest.raises(RowError) as caught:
+        detect({"x" * 10_000: 1}, {})
+    assert len(str(caught.value)) < 500
 
 
 def test_columns_full_of_nulls_do_not_hide_the_ones_in_use() -> None:
@@ -120,12 +160,13 @@ def test_turns_read_their_thought_weight_and_role() -> None:
         ({"loss": 2.31}, "'loss' of a turn is neither true nor false (2.31)"),
         ({"train": "false"}, "'train' of a turn is neither true nor false ('false')"),
         ({"weight": 1, "train": True}, "a turn names its weight twice (weight and train)"),
-        ({"reasoning": "t", "thinking": "t"}, "a turn holds two thoughts (reasoning and thinking)"),
+        ({"reasoning": "t", "thinking": "u"}, "a turn holds two thoughts (reasoning and thinking)"),
         ({"reasoning_content": 3}, "'reasoning_content' of a turn is not text (it is int)"),
         ({"reasoning_content": "\ud800"}, "'reasoning_content' of a turn holds a lone surrogate (character 0)"),
         ({"content": "ab\udfff"}, "'content' of the assistant's turn holds a lone surrogate (character 2)"),
         ({"content": None}, "'content' of the assistant's turn is null"),
-        ({"content": [{"type": "text", "text": "a"}]}, "'content' of the assistant's turn is not text (it is list)"),
+        ({"content": 3}, "'content' of the assistant's turn is not text (it is int)"),
+        ({"content": {"text": "a"}}, "'content' of the assistant's turn is not text (it is dict)"),
         ({"content": " \n"}, "the response is empty"),
         ({"content": "", "reasoning_content": "t"}, "the response is empty"),
         ({"tool_calls": {"name": "f"}}, "'tool_calls' is not a list (it is dict)"),
@@ -156,7 +197,9 @@ def test_a_turn_that_is_not_certain_is_refused(changes: dict, reason: str) -> No
         ),
         ([{"content": "q"}, TURNS[1]], "a turn has neither role and content nor from and value (keys ['content'])"),
         (["q", "a"], "a turn is not an object (it is str)"),
-        ("q", "'messages' is not a list of turns (it is str)"),
+        ("q", "'messages' is not JSON (Expecting value: 'q')"),
+        ("3", "'messages' is not a list of turns (it is int)"),
+        ('[{"role": "user", "role": "user"}]', "'messages': a key stands twice in an object ('role')"),
         ({"role": "user"}, "'messages' is not a list of turns (it is dict)"),
     ],
 )
@@ -174,7 +217,11 @@ def test_turns_that_make_no_conversation_are_refused(turns: Any, reason: str) ->
         ({"prompt": "q", "completion": None}, "'completion' is null"),
         ({"instruction": "q", "input": 3, "output": "a"}, "'input' is not text (it is int)"),
         ({"instruction": "q", "response": "a", "system": 1}, "'system' is not text (it is int)"),
-        ({"question": "q", "answer": "42"}, "'####' does not stand there exactly once (0 times)"),
+        ({"question": "q", "answer": " "}, "the response is empty"),
+        ({"question": "q", "answer": None}, "'answer' is null"),
+        ({"question": "q", "answer": 4}, "'answer' is not text (it is int)"),
+        ({"instruction": "q", "output": "a", "history": ["q", "a"]}, "'history' is not a list of pairs"),
+        ({"instruction": "q", "output": "a", "history": [["q", None]]}, "'history' is null"),
         ({"question": "q", "answer": "c #### 1 #### 2"}, "'####' does not stand there exactly once (2 times)"),
         ({"question": "q", "answer": "c ####  "}, "nothing after '####'"),
         ({"question": "", "answer": "c #### 1"}, "the prompt is empty"),

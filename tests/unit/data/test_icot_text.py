@@ -187,6 +187,7 @@ def test_step_lists_lose_one_step_at_a_time(tokenizer, tmp_path) -> None:
         ('[{"question": null, "steps": [], "answer": "a"}]', r"bad\.json:row 1: question or answer"),
         ('[{"question": "q", "steps": "s", "answer": "a"}]', r"bad\.json:row 1: steps is not a list"),
         ('[{"question": "q", "steps": ["s", 1], "answer": "a"}]', r"bad\.json:row 1: steps is not a list"),
+        ('[{"question": "q", "steps": ["s"], "answer": "a", "answer": "b"}]', r"bad\.json: a key stands twice"),
         ('[{"question": "q", "steps": ["s\\nt"], "answer": "a"}]', r"bad\.json:row 1: a step holds"),
     ],
 )

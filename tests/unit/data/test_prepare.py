@@ -251,7 +251,7 @@ def test_the_key_of_a_source_is_its_content_and_the_options(tmp_path: Path) -> N
     file.write_text("a")
     (folder / "data").mkdir(parents=True)
     (folder / "data/x.jsonl").write_text("x")
-    keys = [source_key(file), source_key(file, split="train"), source_key(folder)]
+    keys = [source_key(file), source_key(file, max_rows=1), source_key(folder)]
     file.write_text("b")
     keys.append(source_key(file))
     (folder / "data/x.jsonl").rename(folder / "data/y.jsonl")

@@ -47,14 +47,14 @@ def test_rows_of_a_list_know_their_line(
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ('[\n{"instruction": "q", "response": "a"},\n{"instr', 3, "the list is broken here"),
-        ('[\n{"instruction": "q", "response": "a"},\n]', 3, "the list is broken here"),
+        ('[\n{"instruction": "q", "response": "a"},\n{"instr', 3, "the JSON is broken here"),
+        ('[\n{"instruction": "q", "response": "a"},\n]', 3, "the JSON is broken here"),
         ('[\n{"instruction": "q", "response": "a"}\n{}]', 2, "the list is broken after this row"),
         ('[\n{"instruction": "q",\n"response": "a"}', 3, "the list is broken after this row"),
         ('[{"instruction": "q", "response": "a"}]\n[]', 1, "text after the end of the list"),
-        ('[{"instruction": "q", "response": "a"}, ' + "[" * 100_000, 1, "the list is broken here"),
-        ("[,", 1, "the list is broken here"),
-        ("[", 1, "the list is broken here"),
+        ('[{"instruction": "q", "response": "a"}, ' + "[" * 100_000, 1, "the JSON is broken here"),
+        ("[,", 1, "the JSON is broken here"),
+        ("[", 1, "the JSON is broken here"),
     ],
 )
 def test_a_broken_list_is_an_error_even_when_lenient(text: str, line: int, reason: str, tmp_path: Path) -> None:
@@ -81,10 +81,6 @@ def test_rows_of_a_list_are_refused_one_by_one(tmp_path: Path) -> None:
 def test_json_files_may_hold_one_object_per_line(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "x.json", b"", GOOD, GOOD)
     assert [trace.where for trace in read_traces(path)] == [f"{path}:2", f"{path}:3"]
-    path.write_text(json.dumps({"data": [GOOD]}))
-    assert "the columns fit no known format (columns: data)" in fault(path)
-    path.write_text(json.dumps(GOOD, indent=2))
-    assert fault(path).startswith(f"{path}:1: not JSON")
 
 
 def test_text_lines_keep_odd_separators(tmp_path: Path) -> None:
@@ -196,7 +192,7 @@ HUB_SCRIPT = """
 import sys
 from cot_components.data import traces
 folder = sys.argv[1]
-rows = traces._hub_rows(folder, "train", None)
+rows = traces.data_set_rows(f"{folder}/train", traces.hub_data_set(folder, "train", None))
 read = [(t.id, t.where, t.messages) for t in traces._traces(folder, rows, "auto", {}, True, traces.DropReport())]
 assert [r[1] for r in read] == [f"{folder}/train:{i + 1}" for i in range(5)], read
 assert [(r[0], r[2]) for r in read] == [(t.id, t.messages) for t in traces.read_traces(folder)]

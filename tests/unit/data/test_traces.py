@@ -139,7 +139,7 @@ def test_the_format_is_found_once_for_a_source(tmp_path: Path) -> None:
 
 
 def test_arguments_that_cannot_work_fail_before_reading(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("a,b\n")
+    (tmp_path / "x.xlsx").write_text("a,b\n")
     for source, settings, message in [
         (tmp_path / "none.jsonl", {}, "no such file or folder"),
         (tmp_path / "none", {}, "no such file or folder"),
@@ -150,7 +150,7 @@ def test_arguments_that_cannot_work_fail_before_reading(tmp_path: Path) -> None:
             "x.jsonl: a file has no split 'held_out'; name",
         ),
         (write_lines(tmp_path / "x.jsonl", GOOD), {"subset": "easy"}, "x.jsonl: a file has no subset 'easy'; name"),
-        (tmp_path / "x.csv", {}, "unknown kind of file '.csv'; known: .jsonl, .json, .parquet, .txt"),
+        (tmp_path / "x.xlsx", {}, r"unknown kind of file '.xlsx'; known: .jsonl, .*\.csv, .*\.parquet, .*\.gz"),
         (write_lines(tmp_path / "x.jsonl", GOOD), {"format": "chat"}, "unknown format 'chat'"),
         (write_lines(tmp_path / "x.jsonl", GOOD), {"columns": {"prompts": "x"}}, "did you mean 'prompt'"),
     ]:
