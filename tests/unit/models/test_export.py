@@ -12,7 +12,7 @@ from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt, logits
 from cot_components.models.export import save_pretrained
-from cot_components.models.gpt2 import gpt2
+from cot_components.models.families.gpt2 import gpt2
 from cot_components.models.load import start_from_scratch
 
 VOCABULARY = 384

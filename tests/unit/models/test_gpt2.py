@@ -8,7 +8,7 @@ from torchtune.generation import generate
 from torchtune.modules import local_kv_cache
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from cot_components.models.gpt2 import gpt2, gpt2_large, gpt2_medium, gpt2_small, gpt2_xl
+from cot_components.models.families.gpt2 import gpt2, gpt2_large, gpt2_medium, gpt2_small, gpt2_xl
 from cot_components.models.gpt2_convert import gpt2_hf_to_tune
 
 SIZES = {
