@@ -2,7 +2,7 @@
 and tokenizers."""
 
 from cot_components.models.folder import check_folder
-from cot_components.models.from_folder import from_folder, tokenizer_node, with_weights
+from cot_components.models.hub import from_folder, tokenizer_node, with_weights
 from cot_components.models.tokenizers import hf_tokenizer
 
 __all__ = ["check_folder", "from_folder", "hf_tokenizer", "tokenizer_node", "with_weights"]

@@ -193,15 +193,16 @@ def _of_type(value: Any, default: Any) -> bool:
     return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
 
 
-def check_folder(path: str | Path, *, max_seq_len: int | None = None) -> Hub:
-    """All that can be known of a model folder without reading its numbers.
+def check_folder(path: str | Path, *, max_seq_len: int | None = None, dropout: float | None = None) -> Hub:
+    """All that can be known of a model folder, and of what `from_folder` is asked to make of it, without reading its
+    numbers.
 
     Raises:
         UserError: see `read_hub`, `read_headers` and `Hub.check_tensors`; a tokenizer with more ids than the embedding.
     """
     hub = read_hub(path)
     with torch.device("meta"):
-        hub.check_tensors(hub.build(max_seq_len))
+        hub.check_tensors(hub.build(max_seq_len, dropout))
     largest = _largest_id(hub.path / "tokenizer.json")
     if largest >= hub.facts["vocab_size"]:
         raise UserError(
@@ -223,7 +224,9 @@ def differences(built: Mapping[str, Any], hub: Hub) -> list[str]:
     there = {**hub.facts, **hub.facts.get("rope", {})}
     here = {**built, **(built.get("rope_scaling") or {"rope_type": "default"})}
     names = [name for name in _NOT_IN_SHAPES if name in here and name in there]
-    return [f"{name} {there[name]!r} where the model has {here[name]!r}" for name in names if not _same(here, there, name)]
+    return [
+        f"{name} {there[name]!r} where the model has {here[name]!r}" for name in names if not _same(here, there, name)
+    ]
 
 
 def _same(here: Mapping[str, Any], there: Mapping[str, Any], name: str) -> bool:

@@ -1,5 +1,4 @@
-"""From a config's `model` and `checkpointer` nodes to an adapted model with weights; bad folders and shapes end in one
-sentence."""
+"""From a config's `model` node to an adapted model with weights; bad folders and shapes end in one sentence."""
 
 from __future__ import annotations
 
@@ -14,8 +13,9 @@ import torch
 from cot_components.config import COMPONENT, build
 from cot_components.models.adapter import adapt
 from cot_components.models.folder import check_folder
-from cot_components.models.from_folder import fill
+from cot_components.models.hub import fill
 from cot_components.models.lora import read_lora
+
 
 def start_folder(model: Mapping[str, Any] | None, checkpointer: Mapping[str, Any] | None) -> Path | None:
     """The folder that these nodes take their weights from, None for random ones."""
@@ -35,7 +35,8 @@ def check_start(model: Mapping[str, Any] | None, checkpointer: Mapping[str, Any]
     """
     node = model or {}
     if (folder := start_folder(model, checkpointer)) is not None:
-        check_folder(folder, max_seq_len=node.get("max_seq_len") if "path" in node else None)
+        asked = {key: node.get(key) for key in ("max_seq_len", "dropout")} if "path" in node else {}
+        check_folder(folder, **asked)
     read_lora(node.get("lora"))
 
 
@@ -83,12 +84,14 @@ def load_model(
     return adapt(built)
 
 
-def weights_key(model: Mapping[str, Any], checkpointer: Mapping[str, Any] | None) -> str:
-    """Which model these nodes load: sha256 over the model's node and the bytes of its files; folders may move."""
+def weights_key(model: Mapping[str, Any], checkpointer: Mapping[str, Any] | None = None) -> str:
+    """Which model these nodes load: sha256 over the model's node, its config.json and the bytes of its weights; folders
+    may move.
+    """
     folder = start_folder(model, checkpointer)
     facts = {key: value for key, value in model.items() if key not in ("path", "weights", "quiet")}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for path in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder is not None else ():
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -105,8 +108,9 @@ def exported_checkpointer(folder: Path) -> dict[str, Any]:
     }
 
 
-def start_from_scratch(model: Any) -> None:
-    """Embeddings with standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a tied model
-    about ten times too large.
+def start_from_scratch(model: Any) -> Any:
+    """The model, with embeddings of standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a
+    tied model about ten times too large.
     """
     torch.nn.init.normal_(model.tok_embeddings.weight, std=0.02)
+    return model

@@ -268,3 +268,11 @@ def test_rows_that_a_layer_does_not_see_whole_are_refused(tmp_path):
 def test_adapters_that_cannot_be_are_one_sentence(written, lora, sentence):
     with pytest.raises(UserError, match=sentence):
         from_folder(path=str(written[LLAMA][0]), lora=lora, quiet=True)
+
+
+def test_one_dropout_for_three(copy):
+    folder = copy(GPT2)
+    edit(folder, attn_pdrop=0.5)
+    check_folder(folder, dropout=0.25)
+    model = from_folder(path=str(folder), dropout=0.25, quiet=True)
+    assert model.layers[0].attn.attn_dropout == model.emb_dropout.p == model.layers[1].mlp_scale.p == 0.25

@@ -88,14 +88,14 @@ def load_weights(model: Any, hub: Hub, *, differing: Sequence[str] = ()) -> None
     """
     hub.check_tensors(model, differing)
     wanted = wanted_parts(hub.family, model)
-    made = {"device": torch.get_default_device(), "dtype": torch.get_default_dtype()}
+    device, dtype = torch.get_default_device(), torch.get_default_dtype()
     is_meta = model.tok_embeddings.weight.is_meta
     state: dict[str, torch.Tensor] = {}
     names = {tensor: name for name, tensor in hub.stored.items() if name in wanted}
     for tensor, numbers in read_tensors(names):
         rows = {ours: shape[0] for ours, shape in wanted[names[tensor]].items()}
         for ours, part in hub.family.from_hub(names[tensor], numbers, rows, model).items():
-            state[ours] = part.to(**made, memory_format=torch.contiguous_format, copy=True) if is_meta else part
+            state[ours] = part.to(device, dtype, copy=True).contiguous() if is_meta else part
     model.load_state_dict(state, strict=False, assign=is_meta)  # names and shapes were checked; adapters stay
     if hasattr(model.output, "tied_module"):
         _check_tie(hub)
@@ -125,7 +125,8 @@ def summary(model: Any) -> str:
         f"{count:,} parameters" + (f" of which {trained:,} are trained" if trained < count else ""),
         f"up to {model.max_seq_len:,} tokens",
         "tied head" if hasattr(model.output, "tied_module") else "head of its own",
-        f"rope {rope['rope_theta']:,.15g}" + ("" if rope["rope_type"] == "default" else f" scaled by {rope['rope_type']}")
+        f"rope {rope['rope_theta']:,.15g}"
+        + ("" if rope["rope_type"] == "default" else f" scaled by {rope['rope_type']}")
         if rope
         else "learned positions",
         f"{stored} on disk, {str(weight.dtype).removeprefix('torch.')} here",
