@@ -73,7 +73,7 @@ def _config(model: Any, stop_ids: tuple[int, ...]) -> dict[str, Any]:
         return {**hub.config, "vocab_size": model.tok_embeddings.num_embeddings}
     config = family_of(model).describe(model)
     ends = [name for name in ("bos_token_id", "eos_token_id") if name in config and stop_ids]
-    return {**config, **{name: stop_ids[0] for name in ends}}
+    return {**config, **dict.fromkeys(ends, stop_ids[0])}
 
 
 def _merged(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

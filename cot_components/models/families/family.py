@@ -102,7 +102,7 @@ class Family:
         spelled = {}
         for hub, names in self.spelling(weights).items():
             parts = [
-                _as_halves(weights[name], head_dim) if head_dim and _is_rotary(name) else weights[name]
+                as_halves(weights[name], head_dim) if head_dim and _is_rotary(name) else weights[name]
                 for name in names
             ]
             whole = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -150,5 +150,6 @@ def _as_neighbours(rows: Tensor, head_dim: int) -> Tensor:
     return rows.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
 
-def _as_halves(rows: Tensor, head_dim: int) -> Tensor:
+def as_halves(rows: Tensor, head_dim: int) -> Tensor:
+    """Rows of heads whose neighbouring features turn together, in the order of the hub; `[heads * head_dim, ...]`."""
     return rows.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
