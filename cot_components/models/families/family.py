@@ -102,8 +102,7 @@ class Family:
         spelled = {}
         for hub, names in self.spelling(weights).items():
             parts = [
-                as_halves(weights[name], head_dim) if head_dim and _is_rotary(name) else weights[name]
-                for name in names
+                as_halves(weights[name], head_dim) if head_dim and _is_rotary(name) else weights[name] for name in names
             ]
             whole = torch.cat(parts) if len(parts) > 1 else parts[0]
             spelled[hub] = whole.T if self.is_transposed(hub) else whole
