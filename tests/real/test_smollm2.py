@@ -83,7 +83,7 @@ def test_greedy_answers(folder, ours, theirs):
 @pytest.mark.parametrize("adapters", [None, {"rank": 8, "alpha": 16}])
 def test_ten_steps_lower_the_loss(folder, ours, adapters):
     """On rows it has not seen, full and LoRA; the rows of the steps are others."""
-    data = reasoning_dataset(hf_tokenizer(str(folder)), source="generated", max_rows=34)
+    data = reasoning_dataset(hf_tokenizer(str(folder)), source="generated", max_rows=12)
     if adapters is None:
         model, lr = copy.deepcopy(ours), 2e-4
     else:
@@ -96,15 +96,15 @@ def test_ten_steps_lower_the_loss(folder, ours, adapters):
         return out.objective / len(out.nll)
 
     with torch.no_grad():
-        before = float(loss_of([30, 31, 32, 33]))
+        before = float(loss_of([10, 11]))
     model.train()
     for step in range(10):
         optimizer.zero_grad()
-        loss_of([3 * step, 3 * step + 1, 3 * step + 2]).backward()
+        loss_of([step]).backward()
         optimizer.step()
     with torch.no_grad():
-        after = float(loss_of([30, 31, 32, 33]))
-    assert after < before - 0.5, (before, after)
+        after = float(loss_of([10, 11]))
+    assert after < before - 0.3, (before, after)
 
 
 def test_its_config_says_all_that_transformers_would_assume(folder):
