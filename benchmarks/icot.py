@@ -24,8 +24,7 @@ from cot_components.data.icot_text import ICoTFormat
 from cot_components.data.multiplication import draw_operands, multiplication_rows
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt
-from cot_components.models.gpt2 import gpt2
-from cot_components.models.gpt2_convert import gpt2_hf_config, gpt2_tune_to_hf
+from cot_components.models.families.gpt2 import FAMILY, gpt2
 from cot_components.models.gpt2_tokenizer import compact_tokenizer
 from cot_components.roles import IGNORE
 from cot_components.transforms.remove import Remove
@@ -80,8 +79,8 @@ def transformers_model(model: Any) -> Any:
     """The same weights in `transformers`."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    peer = GPT2LMHeadModel(GPT2Config(**gpt2_hf_config(model)))
-    peer.load_state_dict(gpt2_tune_to_hf(model.state_dict()), strict=False)
+    peer = GPT2LMHeadModel(GPT2Config(**FAMILY.describe(model)))
+    peer.load_state_dict(FAMILY.to_hub(model.state_dict(), model), strict=False)
     return peer.train()
 
 

@@ -14,7 +14,7 @@ import torch
 from benchmarks.paced import Paced, median_seconds, take_turns
 from benchmarks.report import Row
 from benchmarks.step_peers import Work, llama, ours
-from cot_components.models.gpt2 import gpt2
+from cot_components.models.families.gpt2 import gpt2
 from cot_components.training.throughput import PEAK_FLOPS
 
 STEPS, WARM_UP = 8, 3

@@ -29,6 +29,7 @@ COMMANDS = {
     "speed": "speed",
     "memory": "memory",
     "tiny": "tiny",
+    "get": "get",
     "doctor": "doctor",
     "completion": "completion",
 }

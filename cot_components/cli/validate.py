@@ -1,7 +1,7 @@
 """Check a config as its recipe does; nothing is built.
 
-Every key, type and component, whether methods go together, the folder of the starting weights, the files of the data
-and those of the tokenizer. The first fault is one sentence, exit code 2.
+Every key, type and component, whether methods go together, the folder of the starting weights (its config.json and the
+headers of its tensors), the files of the data and those of the tokenizer. The first fault is one sentence, exit code 2.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from cot_components.config import COMPONENT
     from cot_components.data.sources import read_sources
-    from cot_components.models.load import check_checkpointer
+    from cot_components.models.load import check_start
     from cot_components.training.combination import combine
 
     recipe, values = read(options)
     if recipe.ours:
         if {"loss", "dataset", "model"} <= values.keys():
             combine(with_defaults(recipe, values))
-        check_checkpointer(values.get("checkpointer"))
+        for node in (values, values.get("reference") or {}):
+            check_start(node.get("model"), node.get("checkpointer"))
         for key in ("dataset", "dataset_val", "evaluation"):
             node = values.get(key)
             place = node.get("source") if isinstance(node, dict) else node if isinstance(node, str) else None

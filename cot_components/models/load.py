@@ -1,5 +1,4 @@
-"""From a config's `model` and `checkpointer` nodes to an adapted model with weights; bad folders and shapes end in one
-sentence."""
+"""From a config's `model` node to an adapted model with weights; bad folders and shapes end in one sentence."""
 
 from __future__ import annotations
 
@@ -12,61 +11,43 @@ from typing import Any
 import torch
 
 from cot_components.config import COMPONENT, build
-from cot_components.data.templates import read_json
-from cot_components.errors import GET_IT, UserError
 from cot_components.models.adapter import adapt
-from cot_components.models.export import architecture
-from cot_components.models.think_tokens import grow_vocabulary
+from cot_components.models.folder import check_folder
+from cot_components.models.hub import fill
+from cot_components.models.lora import read_lora
 
-EMBEDDING = "tok_embeddings.weight"
 
-LLAMA_LAYOUT = ("LLAMA2", "LLAMA3", "LLAMA3_2", "MISTRAL")
-"""torchtune's types that read one layout: queries and keys are stored in an order that only these undo."""
+def start_folder(model: Mapping[str, Any] | None, checkpointer: Mapping[str, Any] | None) -> Path | None:
+    """The folder that these nodes take their weights from, None for random ones."""
+    by_component = {"from_folder": "path", "with_weights": "weights"}
+    node = model or {}
+    key = by_component.get(str(node.get(COMPONENT)).rpartition(".")[2])
+    if key is not None and str(node[COMPONENT]).startswith("cot_components.models."):
+        return Path(node[key]).expanduser()
+    return Path(checkpointer["checkpoint_dir"]).expanduser() if checkpointer else None
 
-GPT2_READER = "GPT2Checkpointer"
 
-READ_AS = {"llama": LLAMA_LAYOUT, "mistral": LLAMA_LAYOUT, "qwen2": ("QWEN2",), "gpt2": (GPT2_READER,)}
-"""`model_type` of a config.json -> the `checkpointer.model_type` (or the checkpointer) that reads its weights right."""
+def check_start(model: Mapping[str, Any] | None, checkpointer: Mapping[str, Any] | None = None) -> None:
+    """Make sure that the starting weights are there, whole and of a known family, before anything is built.
+
+    Raises:
+        UserError: see `check_folder`; adapters that cannot be.
+    """
+    node = model or {}
+    if (folder := start_folder(model, checkpointer)) is not None:
+        asked = {key: node.get(key) for key in ("max_seq_len", "dropout")} if "path" in node else {}
+        check_folder(folder, **asked)
+    read_lora(node.get("lora"))
 
 
 def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
-    """Make sure the starting weights are there, before anything is built.
-
-    Raises:
-        UserError: the folder, its config.json or a weight file is missing; a checkpointer of another kind of model.
-    """
-    if checkpointer is None:
-        return
-    folder = Path(checkpointer["checkpoint_dir"]).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"checkpointer.checkpoint_dir: no folder {folder} ({GET_IT})")
-    files = checkpointer.get("checkpoint_files") or []
-    named = files if isinstance(files, list) else []
-    for name in ["config.json", *named]:
-        if not (folder / name).is_file():
-            present = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "no .safetensors file"
-            raise UserError(f"checkpointer: {folder} has no {name} (it has {present})")
-    _check_kind(checkpointer, folder)
-
-
-def _check_kind(checkpointer: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a type that would read the weights in another layout: names and shapes may fit all the same."""
-    component = str(checkpointer.get(COMPONENT)).rpartition(".")[2]
-    if component not in ("FullModelHFCheckpointer", GPT2_READER):
-        return
-    kind = read_json(folder / "config.json").get("model_type")
-    given = GPT2_READER if component == GPT2_READER else str(checkpointer.get("model_type"))
-    readers = READ_AS.get(str(kind), (given,))
-    if given not in readers:
-        raise UserError(
-            f"checkpointer: {given} does not read {folder}, whose config.json says model_type {kind!r}; "
-            f"{' or '.join(readers)} does"
-        )
+    """`check_start` of a `checkpointer` node."""
+    check_start(None, checkpointer)
 
 
 def load_model(
     model: Mapping[str, Any],
-    checkpointer: Mapping[str, Any] | None,
+    checkpointer: Mapping[str, Any] | None = None,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -75,9 +56,9 @@ def load_model(
     """Build the model and load its starting weights, if any.
 
     Args:
-        model: node of a torchtune model builder.
-        checkpointer: node of `torchtune.training.FullModelHFCheckpointer`, which only reads; None starts from random
-            weights.
+        model: node of `from_folder`, of `with_weights`, or of a builder.
+        checkpointer: names the folder of a builder's weights by `checkpoint_dir`; None starts a builder from random
+            ones.
         device: where the weights go.
         dtype: of the weights.
         seed: of the random weights.
@@ -86,124 +67,50 @@ def load_model(
         The model, adapted (see `cot_components.models.adapter.adapt`).
 
     Raises:
-        UserError: see `check_checkpointer`; settings or a folder that torchtune refuses; weights that do not fit the
-            model, the first that differs by name.
+        UserError: see `from_folder` and `with_weights`; settings that a builder refuses.
     """
-    from torchtune.modules.peft import get_adapter_params, set_trainable_params
-    from torchtune.training import MODEL_KEY, set_default_dtype
+    from torchtune.training import set_default_dtype
 
-    check_checkpointer(checkpointer)
     torch.manual_seed(seed)
     with set_default_dtype(dtype), device:
         built = build(model, where="model")
-    if checkpointer is None:
-        start_from_scratch(built)
-    else:
-        checkpointer = {k: str(Path(v).expanduser()) if k.endswith("_dir") else v for k, v in checkpointer.items()}
-        reader = build(checkpointer, where="checkpointer")
-        try:
-            weights = reader.load_checkpoint()[MODEL_KEY]
-        except Exception as error:  # torchtune refuses a folder with a ValueError, a tensor with a bare Exception
-            kind = "" if isinstance(error, ValueError) or type(error) is Exception else f"{type(error).__name__}: "
-            raise UserError(f"checkpointer: {kind}{error}") from error
-        grow_vocabulary(
-            built, len(weights[EMBEDDING]) if EMBEDDING in weights else 0
-        )  # a run may have added tag tokens
-        check_architecture(built, Path(checkpointer["checkpoint_dir"]))
-        adapters = get_adapter_params(built)
-        check_weights(
-            {n: t for n, t in built.state_dict().items() if n not in adapters},
-            weights,
-            f"checkpointer: {checkpointer['checkpoint_dir']}",
-        )
-        built.load_state_dict(weights, strict=False)  # names and shapes were checked; adapters start as they are
-        if adapters:
-            set_trainable_params(built, adapters)
+        if checkpointer is not None:
+            fill(built, checkpointer["checkpoint_dir"])
+        elif not hasattr(built, "hub"):
+            start_from_scratch(built)
     for module in built.modules():
         if hasattr(module, "initialize_dora_magnitude"):
             module.initialize_dora_magnitude()  # the norms of the base weights, which are there only now
     return adapt(built)
 
 
-def weights_key(model: Mapping[str, Any], checkpointer: Mapping[str, Any] | None) -> str:
-    """Which model these nodes load: sha256 over the model's node and the bytes of its files; folders may move."""
-    digest = hashlib.sha256(json.dumps(model, sort_keys=True, default=str).encode())
-    if checkpointer is not None:
-        folder, named = Path(checkpointer["checkpoint_dir"]).expanduser(), checkpointer.get("checkpoint_files")
-        files = [folder / name for name in named] if isinstance(named, list) else folder.glob("*.safetensors")
-        for path in sorted(files):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+def weights_key(model: Mapping[str, Any], checkpointer: Mapping[str, Any] | None = None) -> str:
+    """Which model these nodes load: sha256 over the model's node, its config.json and the bytes of its weights; folders
+    may move.
+    """
+    folder = start_folder(model, checkpointer)
+    facts = {key: value for key, value in model.items() if key not in ("path", "weights", "quiet")}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder is not None else ():
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
 def exported_checkpointer(folder: Path) -> dict[str, Any]:
-    """The `checkpointer` node that reads a folder written by `save_pretrained`.
-
-    Raises:
-        UserError: an architecture that cannot be read back.
-    """
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    if kind == "gpt2":
-        return {"_component_": "cot_components.models.gpt2_convert.GPT2Checkpointer", "checkpoint_dir": str(folder)}
-    if kind not in _TORCHTUNE_TYPES:
-        raise UserError(f"{folder}/config.json: model_type {kind!r} is not one of gpt2, {', '.join(_TORCHTUNE_TYPES)}")
+    """The `checkpointer` node that reads a folder written by `save_pretrained`."""
     return {
         "_component_": "torchtune.training.FullModelHFCheckpointer",
         "checkpoint_dir": str(folder),
         "checkpoint_files": ["model.safetensors"],
-        "model_type": _TORCHTUNE_TYPES[kind],
-        "output_dir": str(folder.parent),  # torchtune wants one outside; nothing is written
+        "model_type": "LLAMA3_2",  # torchtune wants one; the folder's config.json decides
+        "output_dir": str(folder.parent),  # and one outside; nothing is written
     }
 
 
-_TORCHTUNE_TYPES = {"llama": "LLAMA3_2", "qwen2": "QWEN2"}
-
-
-def start_from_scratch(model: Any) -> None:
-    """Embeddings with standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a tied model
-    about ten times too large.
+def start_from_scratch(model: Any) -> Any:
+    """The model, with embeddings of standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a
+    tied model about ten times too large.
     """
     torch.nn.init.normal_(model.tok_embeddings.weight, std=0.02)
-
-
-def check_architecture(model: Any, folder: Path) -> None:
-    """Compare what shapes of tensors do not show (rope base and scaling, heads, norm epsilon) with the checkpoint's
-    config.json.
-
-    Raises:
-        UserError: they differ: the weights would load, and every token after the first would be wrong.
-    """
-    there = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    there = {**there, **(there.get("rope_parameters") or {}), "rope_scaling": _rope_scaling(there)}
-    for name, ours in architecture(model).items():
-        if name in there and there[name] != ours:
-            raise UserError(
-                f"checkpointer: {folder}/config.json has {name} {there[name]}, model._component_ builds {ours}"
-            )
-
-
-def _rope_scaling(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How a config.json scales its rotary positions; None for not at all. transformers 5 writes it beside the base."""
-    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    kept = {name: value for name, value in rope.items() if name not in ("type", "rope_theta")}
-    return None if kind == "default" else {**kept, "rope_type": kind}
-
-
-def check_weights(wanted: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:
-    """Compare names and shapes of two state dicts.
-
-    Raises:
-        UserError: names the first tensor that is missing, unknown or of another shape.
-    """
-    wrong_model = "is model._component_ the model of this checkpoint?"
-    for name, tensor in wanted.items():
-        if name not in given:
-            raise UserError(f"{where} has no tensor '{name}', which the model needs; {wrong_model}")
-        if tuple(given[name].shape) != tuple(tensor.shape):
-            shapes = f"is {list(given[name].shape)}, the model wants {list(tensor.shape)}"
-            raise UserError(f"{where}: tensor '{name}' {shapes}")
-    for name in given:
-        if name not in wanted:
-            raise UserError(f"{where} has a tensor '{name}' that the model lacks; {wrong_model}")
+    return model

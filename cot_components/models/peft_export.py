@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cot_components.models.export import adapted_modules, family_of, rank_and_alpha
+from cot_components.errors import UserError
+from cot_components.models.export import adapted_modules, rank_and_alpha
+from cot_components.models.families import family_of
 
 
 def save_adapters(model: Any, folder: Path, *, weights: Mapping[str, Tensor], base: str | None = None) -> Path:
@@ -21,39 +24,70 @@ def save_adapters(model: Any, folder: Path, *, weights: Mapping[str, Tensor], ba
         folder: created where it is missing.
         weights: state dict, whole tensors by torchtune's names.
         base: folder or hub name of the base model, for `peft` to find it.
+
+    Raises:
+        UserError: DoRA on some of the layers that the hub stores as one.
     """
     family, modules = family_of(model), adapted_modules(model)
-    tensors: dict[str, Tensor] = {}
-    targets = set()
-
-    def spelled(name: str, value: Tensor) -> tuple[str, Tensor]:
-        """Name and row order of the hub (rotary halves), for a matrix whose rows are those of the layer."""
-        config = {**family.config(model), "hidden_size": value.shape[1]}
-        ((hub_name, hub_value),) = family.to_hf({f"{name}.weight": value}, config).items()
-        return f"base_model.model.{hub_name.removesuffix('.weight')}", hub_value
-
-    for name in modules:
-        hub_name, lora_b = spelled(name, weights[f"{name}.lora_b.weight"])
-        targets.add(hub_name.rpartition(".")[2])
-        tensors[f"{hub_name}.lora_A.weight"] = weights[f"{name}.lora_a.weight"]
-        tensors[f"{hub_name}.lora_B.weight"] = lora_b
-        if f"{name}.magnitude" in weights:
-            tensors[f"{hub_name}.lora_magnitude_vector"] = spelled(name, weights[f"{name}.magnitude"][:, None])[1][:, 0]
     rank, alpha = rank_and_alpha(next(iter(modules.values())))
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    layers = family.spelling(name for name, _ in model.named_parameters() if name.endswith(".weight"))
+    for hub, names in layers.items():
+        parts = [name.removesuffix(".weight") for name in names]
+        if any(part in modules for part in parts):
+            found = _adapter(model, parts, weights)
+            ranks[hub.removesuffix(".weight")] = len(found["lora_A.weight"])
+            tensors |= {f"base_model.model.{hub.removesuffix('weight')}{kind}": value for kind, value in found.items()}
     folder.mkdir(parents=True, exist_ok=True)
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     save_file(on_cpu, folder / "adapter_model.safetensors")
+    targets = {hub.rpartition(".")[2] for hub in ranks}
+    wider = {target: r for hub, r in ranks.items() if r != rank for target in targets if hub.endswith(f".{target}")}
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": rank,
         "lora_alpha": alpha,
+        "rank_pattern": wider,
+        "alpha_pattern": {target: alpha * r / rank for target, r in wider.items()},
         "lora_dropout": 0.0,
         "use_dora": any(name.endswith("lora_magnitude_vector") for name in tensors),
+        "fan_in_fan_out": bool(family.transposed),
         "target_modules": sorted(targets),
         "bias": "none",
         "inference_mode": True,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def _adapter(model: Any, parts: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One adapter for the layers that the hub stores as one: their A on top of each other, their B along a diagonal."""
+    family, adapted = family_of(model), [part for part in parts if f"{part}.lora_a.weight" in weights]
+    a = torch.cat([weights[f"{part}.lora_a.weight"] for part in adapted])
+    blocks = []
+    for part in parts:
+        block = a.new_zeros(len(model.get_parameter(f"{part}.weight")), len(a))
+        if part in adapted:
+            own, before = weights[f"{part}.lora_b.weight"], adapted.index(part)
+            block[:, before * own.shape[1] : (before + 1) * own.shape[1]] = own
+        blocks.append(block)
+    found = {"lora_A.weight": a, "lora_B.weight": _rows(model, parts, blocks)}
+    if f"{adapted[0]}.magnitude" in weights:
+        if len(adapted) < len(parts):
+            raise UserError(
+                f"{family.name} stores {', '.join(parts)} as one; peft has no DoRA of {', '.join(adapted)} alone"
+            )
+        magnitudes = [weights[f"{part}.magnitude"][:, None] for part in parts]
+        found["lora_magnitude_vector"] = _rows(model, parts, magnitudes)[:, 0]
+    return found
+
+
+def _rows(model: Any, parts: Sequence[str], blocks: Sequence[Tensor]) -> Tensor:
+    """Matrices whose rows are those of layers, as the rows of the hub's one layer."""
+    family = family_of(model)
+    named = {f"{part}.weight": block for part, block in zip(parts, blocks, strict=True)}
+    ((hub, rows),) = family.to_hub(named, model).items()
+    return rows.T if family.is_transposed(hub) else rows

@@ -22,7 +22,7 @@ from cot_components.losses.checks import require
 from cot_components.losses.topk_store import TopKStore, TopKWriter
 from cot_components.losses.types import Head, Reference, TopK
 from cot_components.models.adapter import head_of, hidden_states, logits
-from cot_components.models.load import check_checkpointer, load_model, weights_key
+from cot_components.models.load import check_start, load_model, weights_key
 from cot_components.roles import Role
 
 
@@ -41,12 +41,12 @@ class FrozenModel:
     """A second model that never learns: the base model of ASFT, the teacher of distillation and Target-SFT.
 
     Args:
-        model: node of a torchtune model builder with the student's tokenizer.
-        checkpointer: node of its `FullModelHFCheckpointer`; None for random weights, which only tests want.
+        model: node of `from_folder`, or of a builder, with the student's tokenizer.
+        checkpointer: names the folder of a builder's weights; None for random ones, which only tests want.
     """
 
     def __init__(self, *, model: Mapping[str, Any], checkpointer: Mapping[str, Any] | None = None) -> None:
-        check_checkpointer(checkpointer)
+        check_start(model, checkpointer)
         self._model, self._checkpointer = model, checkpointer
         self.teacher: Any = None
 
@@ -133,7 +133,7 @@ class TopKFile:
         rows_per_pass: int = 8,
     ) -> None:
         require("rows_per_pass", rows_per_pass, 1)
-        check_checkpointer(checkpointer)
+        check_start(model, checkpointer)
         self._folder, self._k, self._rows_per_pass = folder, k, rows_per_pass
         self._teacher = FrozenModel(model=model, checkpointer=checkpointer) if model else None
         self.store: TopKStore

@@ -21,11 +21,16 @@ WHOLE_VECTORS = 32
 _PAIRS_SIDE_BY_SIDE = (RotaryPositionalEmbeddings.forward, Llama3ScaledRoPE.forward)
 
 
+def turns_neighbours(rope: nn.Module) -> bool:
+    """Whether a torchtune module turns features 0 and 1, 2 and 3, as Llama's own do; the hub's turn 0 and d/2."""
+    return type(rope).forward in _PAIRS_SIDE_BY_SIDE
+
+
 def rotate_as_complex(model: nn.Module) -> None:
     """Replace the rotation of every torchtune module that turns neighbouring features, as Llama's do, in place."""
     modules: list[Any] = list(model.modules())
     for module in modules:
-        if type(module).forward in _PAIRS_SIDE_BY_SIDE and module.dim % WHOLE_VECTORS == 0:
+        if turns_neighbours(module) and module.dim % WHOLE_VECTORS == 0:
             module.forward = types.MethodType(_rotate, module)
 
 

@@ -32,18 +32,16 @@ def export_model(
         folder: created where it is missing.
         weights: state dict of whole tensors.
         data: its stop tokens and tag tokens go along.
-        nodes: `checkpointer`, whose config.json is kept where the model does not decide, and `tokenizer`, whose files
-            are taken from the starting weights' folder where torchtune's own tokenizer has none that others read.
+        nodes: `tokenizer`, whose files are taken from the starting weights' folder where torchtune's own tokenizer has
+            none that others read.
     """
-    checkpointer, tokenizer = nodes["checkpointer"], nodes["tokenizer"]
-    start = Path(checkpointer["checkpoint_dir"]).expanduser() if checkpointer else None
+    tokenizer, start = nodes["tokenizer"], _start(model)
     built, own = build(tokenizer), _folder(tokenizer.get("path"))
     save_pretrained(
         model,
         folder,
         weights=weights,
         tokenizer_dir=start if start is not None and _takes_from(start, own, built, data) else own,
-        base_config=start / "config.json" if start is not None else None,
         stop_ids=data.chat.stop_ids,
         pad_id=data.chat.tokenizer.pad_id,
     )
@@ -57,10 +55,10 @@ def export_model(
     return folder
 
 
-def export_adapters(model: Any, folder: Path, weights: Mapping[str, Tensor], nodes: Mapping[str, Any]) -> Path:
+def export_adapters(model: Any, folder: Path, weights: Mapping[str, Tensor]) -> Path:
     """A `peft` folder of the adapters alone."""
-    base = str(Path(nodes["checkpointer"]["checkpoint_dir"]).expanduser()) if nodes["checkpointer"] else None
-    return save_adapters(model, folder, weights=weights, base=base)
+    start = _start(model)
+    return save_adapters(model, folder, weights=weights, base=None if start is None else str(start))
 
 
 def export_checkpoint(
@@ -68,9 +66,15 @@ def export_checkpoint(
 ) -> None:
     """What a checkpoint holds for others: `adapter/` of a model with adapters, else `hf/`, the whole model."""
     if adapted_modules(model):
-        export_adapters(model, folder / "adapter", weights, nodes)
+        export_adapters(model, folder / "adapter", weights)
     else:
         export_model(model, folder / "hf", weights, data, nodes)
+
+
+def _start(model: Any) -> Path | None:
+    """The folder of the starting weights, if there is one."""
+    hub = getattr(model, "hub", None)
+    return None if hub is None else hub.path
 
 
 def _takes_from(start: Path, own: Path | None, tokenizer: Any, data: ReasoningDataset) -> bool:

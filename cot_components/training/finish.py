@@ -89,7 +89,7 @@ def _write(
         export_model(trainer.model, folder, weights, data, nodes)
     written = {"model": folder}
     if adapted_modules(trainer.model):
-        written["adapter"] = export_adapters(trainer.model, run.output_dir / ADAPTER_FOLDER, weights, nodes)
+        written["adapter"] = export_adapters(trainer.model, run.output_dir / ADAPTER_FOLDER, weights)
     written["token view"] = token_view(data, clocks=clocks).save(run.output_dir / TOKENS)
     if run_panels(read_log(run.output_dir)):  # none with log_every_n_steps=0 and nothing evaluated
         written["curves"] = plot_run(run.output_dir, run.output_dir / CURVES)

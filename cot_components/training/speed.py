@@ -14,7 +14,7 @@ from rich.table import Table
 from cot_components.config import build
 from cot_components.config_files import read_keys
 from cot_components.errors import UserError
-from cot_components.models.load import exported_checkpointer, load_model
+from cot_components.models.load import load_model
 from cot_components.training.answers import AnswerEvaluation
 from cot_components.training.setup import DTYPES, pick_device
 
@@ -40,10 +40,10 @@ def load_run(folder: Path) -> Finished:
     config: Any = OmegaConf.to_container(read_keys(path))
     if not config.get("evaluation"):
         raise UserError(f"{folder}: the run has no evaluation, so there is nothing to answer")
-    checkpointer = exported_checkpointer(folder / "model")
     device, dtype = pick_device(config["device"]), DTYPES[config["dtype"]]
     chat = build(config["dataset"], build(config["tokenizer"])).chat
-    model = load_model(config["model"], checkpointer, device=device, dtype=dtype)
+    exported = {"_component_": "cot_components.models.from_folder", "path": str(folder / "model"), "quiet": True}
+    model = load_model(exported, device=device, dtype=dtype)
     return Finished(folder.name, model, chat, build(config["evaluation"]))
 
 

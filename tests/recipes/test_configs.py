@@ -1,6 +1,7 @@
 """Every shipped config, and every way a config can be wrong: one sentence before anything is built."""
 
 import importlib
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -29,7 +30,7 @@ def test_all_configs_are_shipped():
 @pytest.mark.parametrize("name", OF_OUR_RECIPES)
 def test_config_is_valid_and_says_how_to_run_it(name):
     to_be_set = [f"{key}=0.5" for key in OmegaConf.missing_keys(OmegaConf.load(CONFIGS / f"{name}.yaml"))]
-    to_be_set = [key.replace("dir=0.5", "dir=DIR") for key in to_be_set]
+    to_be_set = [re.sub(r"(dir|path|source)=0\.5$", r"\1=DIR", key) for key in to_be_set]
     assert read(name, *to_be_set)["output_dir"] == f"runs/{name.replace('/', '_')}"
     header = (CONFIGS / f"{name}.yaml").read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())

@@ -15,7 +15,7 @@ from tokenizers_for_tests import gpt2_originals
 
 from cot_components.data.multiplication import draw_operands, multiplication_lines
 from cot_components.models.export import save_pretrained
-from cot_components.models.gpt2 import gpt2
+from cot_components.models.families.gpt2 import gpt2
 from cot_components.models.gpt2_tokenizer import write_gpt2_tokenizer
 from cot_components.viz.log import read_log
 
@@ -170,7 +170,7 @@ def test_published_files_and_pretrained_weights(tmp_path):
     if not is_real():
         file.write_text("\n".join(multiplication_lines(*draw_operands(4, 3))) + "\n")
     config = OmegaConf.load(CONFIGS / "icot_sft" / "gpt2_4x4.yaml")
-    config.model = {"_component_": "cot_components.models.gpt2.gpt2", **size}
+    config.model = {"_component_": "cot_components.models.families.gpt2.gpt2", **size}
     config.dataset.update(num_rows=16, exclude=[str(file)])
     config.evaluation.update(source=str(file), split="train", subset=None, max_rows=2)
     config.checkpointer.checkpoint_dir = str(tmp_path / "gpt2")

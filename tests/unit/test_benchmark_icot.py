@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import icot
 from cot_components.models.adapter import adapt
-from cot_components.models.gpt2 import gpt2
+from cot_components.models.families.gpt2 import gpt2
 
 CASE = icot.Case("tiny", 300, 16, 2, 4, 3, True)
 

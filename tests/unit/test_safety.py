@@ -12,7 +12,7 @@ from commands import ROOT, cot, must, tune, user_error
 from cot_components.data.traces import read_traces
 from cot_components.errors import UserError
 from cot_components.models.load import load_model
-from cot_components.models.tiny import SHAPE, write_tiny_checkpoint
+from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.training.checkpoint import damage, write_checkpoint
 from cot_components.training.run_folder import config_hash, enter_folder, release, without_secrets
 
@@ -51,16 +51,9 @@ def test_a_pickled_checkpoint_of_a_model_runs_nothing(tmp_path):
     folder = write_tiny_checkpoint(tmp_path / "model")
     (folder / "model.safetensors").unlink()
     torch.save({"bomb": Bomb(tmp_path / "ran")}, folder / "model.bin")
-    node = {
-        "_component_": "torchtune.training.FullModelHFCheckpointer",
-        "checkpoint_dir": str(folder),
-        "checkpoint_files": ["model.bin"],
-        "model_type": "LLAMA3_2",
-        "output_dir": str(tmp_path),
-    }
-    model = {"_component_": "torchtune.models.llama3_2.llama3_2", "vocab_size": 384, **SHAPE}
-    with pytest.raises(Exception, match=r"[Uu]nable to load|weights_only|Weights only"):
-        load_model(model, node, device=torch.device("cpu"), dtype=torch.float32)
+    node = {"_component_": "cot_components.models.from_folder", "path": str(folder)}
+    with pytest.raises(UserError, match=r"model\.bin, and only safetensors are read"):
+        load_model(node, device=torch.device("cpu"), dtype=torch.float32)
     assert not (tmp_path / "ran").exists()
 
 

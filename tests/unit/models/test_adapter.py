@@ -12,7 +12,7 @@ from cot_components.data.batches import pad
 from cot_components.errors import UserError
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt, head_of, hidden_states, logits
-from cot_components.models.gpt2 import gpt2
+from cot_components.models.families.gpt2 import gpt2
 from cot_components.training.distributed import World
 from cot_components.training.setup import prepare_model
 

@@ -10,10 +10,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.errors import UserError
+from cot_components.models import from_folder
 from cot_components.models.adapter import adapt, logits
 from cot_components.models.export import save_pretrained
-from cot_components.models.gpt2 import gpt2
+from cot_components.models.families.gpt2 import gpt2
 from cot_components.models.load import start_from_scratch
+from cot_components.models.think_tokens import grow_vocabulary
 
 VOCABULARY = 384
 SMALL_GPT2 = {"num_layers": 2, "num_heads": 4, "embed_dim": 64, "max_seq_len": 256}
@@ -103,27 +105,32 @@ def test_torchtune_reads_it_back(tmp_path, name):
 
 
 def test_fields_of_the_starting_config_are_kept(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"bos_token_id": 5, "hidden_size": 1, "note": "kept"}))
-    save_pretrained(llama(), tmp_path / "out", base_config=tmp_path / "config.json")
+    """Also the context, whatever the longest row of this run; a vocabulary that has grown is told."""
+    folder = save_pretrained(start_from_scratch(llama()), tmp_path / "start")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "bos_token_id": 5, "note": "kept"}))
+    model = from_folder(path=str(folder), max_seq_len=64, quiet=True)
+    grow_vocabulary(model, VOCABULARY + 2)
+    save_pretrained(model, tmp_path / "out", stop_ids=(7,))
     written = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert written["bos_token_id"] == 5 and written["note"] == "kept" and written["hidden_size"] == 64
+    assert written["bos_token_id"] == 5 and written["note"] == "kept" and written["max_position_embeddings"] == 256
+    assert written["vocab_size"] == VOCABULARY + 2
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").lm_head.out_features == VOCABULARY + 2
 
 
-@pytest.mark.parametrize(
-    ("base", "stop_ids", "end"), [({"eos_token_id": 7}, (9,), 7), ({}, (9,), 9), ({}, (), VOCABULARY - 1)]
-)
-def test_the_end_token_of_gpt2_is_the_base_s_else_the_tokenizer_s(tmp_path, base, stop_ids, end):
-    (tmp_path / "config.json").write_text(json.dumps(base))
+@pytest.mark.parametrize(("stop_ids", "end"), [((9,), 9), ((), VOCABULARY - 1)])
+def test_the_end_token_of_gpt2_is_the_tokenizer_s(tmp_path, stop_ids, end):
     model = gpt2(vocab_size=VOCABULARY, **SMALL_GPT2)
-    save_pretrained(model, tmp_path / "out", base_config=tmp_path / "config.json", stop_ids=stop_ids)
+    save_pretrained(model, tmp_path / "out", stop_ids=stop_ids)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == end
 
 
-@pytest.mark.parametrize("make", [llama, lambda: gpt2(vocab_size=VOCABULARY, **SMALL_GPT2)])
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
-def test_the_number_format_is_that_of_the_weights(tmp_path, make, name):
-    (tmp_path / "config.json").write_text(json.dumps({name: "bfloat16"}))
-    save_pretrained(make(), tmp_path / "out", base_config=tmp_path / "config.json")
+def test_the_number_format_is_that_of_the_weights(tmp_path, name):
+    folder = save_pretrained(start_from_scratch(llama()), tmp_path / "start")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, name: "bfloat16"}))
+    save_pretrained(from_folder(path=str(folder), quiet=True), tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.float32
 
 
@@ -143,7 +150,5 @@ def gemma2():
 def test_what_computes_otherwise_is_refused(tmp_path, make):
     """Their weights have Llama's names and shapes, so a folder would load and answer wrongly."""
     model = make()
-    with pytest.raises(
-        UserError, match=r"cannot write \w+ as a Hugging Face folder; known: Llama 3\.x, Qwen2\.5, GPT-2"
-    ):
+    with pytest.raises(UserError, match=r"cannot write \w+ as a Hugging Face folder; known: Llama .*; GPT-2$"):
         save_pretrained(model, tmp_path / "out")

@@ -8,13 +8,22 @@ from torchtune.generation import generate
 from torchtune.modules import local_kv_cache
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from cot_components.models.gpt2 import gpt2, gpt2_large, gpt2_medium, gpt2_small, gpt2_xl
-from cot_components.models.gpt2_convert import gpt2_hf_to_tune
+from cot_components.models.families.gpt2 import FAMILY, gpt2, gpt2_large, gpt2_medium, gpt2_small, gpt2_xl
+from cot_components.models.folder import wanted_parts
 
 SIZES = {
     "tiny": {"vocab_size": 97, "num_layers": 2, "num_heads": 2, "embed_dim": 16, "max_seq_len": 64},
     "small": {"vocab_size": 501, "num_layers": 4, "num_heads": 6, "embed_dim": 96, "max_seq_len": 128},
 }
+
+
+def as_ours(theirs, ours):
+    """Tensors of `transformers` under our names."""
+    found = {}
+    for hub, parts in wanted_parts(FAMILY, ours).items():
+        rows = {name: shape[0] for name, shape in parts.items()}
+        found |= FAMILY.from_hub(hub, theirs[hub], rows, ours)
+    return found
 
 
 def pair(size: str):
@@ -35,7 +44,7 @@ def pair(size: str):
             parameter.add_(
                 torch.randn_like(parameter) * (1.0 if "wpe" in name else 0.1 if parameter.dim() == 1 else 0.3)
             )
-    ours.load_state_dict(gpt2_hf_to_tune(theirs.state_dict()))
+    ours.load_state_dict(as_ours(theirs.state_dict(), ours))
     return ours, theirs
 
 
@@ -59,7 +68,7 @@ def test_gradients_equal_transformers(models) -> None:
     for model, logits in ((ours, ours(tokens)), (theirs, theirs(tokens).logits)):
         model.zero_grad()
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
-    expected = gpt2_hf_to_tune({name: p.grad for name, p in theirs.named_parameters()})
+    expected = as_ours({name: p.grad for name, p in theirs.named_parameters()}, ours)
     largest = max(g.abs().max() for g in expected.values())
     compared = 0
     for name, parameter in ours.named_parameters():

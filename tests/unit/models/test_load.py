@@ -4,67 +4,81 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from cot_components.config import build
 from cot_components.errors import UserError
+from cot_components.models.adapter import logits
 from cot_components.models.export import save_pretrained
-from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.load import check_start, load_model, weights_key
 
 SHAPE = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "embed_dim": 32, "intermediate_dim": 48}
 PLAIN = {"_component_": "torchtune.models.llama3.llama3", "vocab_size": 60, "max_seq_len": 64, **SHAPE}
 SCALED = {**PLAIN, "_component_": "torchtune.models.llama3_1.llama3_1"}
 QWEN = {**PLAIN, "_component_": "torchtune.models.qwen2.qwen2"}
-GPT2 = {"_component_": "cot_components.models.gpt2.gpt2", "vocab_size": 60, "max_seq_len": 64, "num_layers": 1}
+GPT2 = {"_component_": "cot_components.models.families.gpt2.gpt2", "vocab_size": 60, "max_seq_len": 64, "num_layers": 1}
 GPT2 |= {"num_heads": 2, "embed_dim": 32}
 
 
-def reader(folder, kind):
-    if kind == "GPT2Checkpointer":
-        return {"_component_": "cot_components.models.gpt2_convert.GPT2Checkpointer", "checkpoint_dir": str(folder)}
-    node = {"_component_": "torchtune.training.FullModelHFCheckpointer", "checkpoint_dir": str(folder)}
-    return node | {
-        "checkpoint_files": ["model.safetensors"],
-        "model_type": kind,
-        "output_dir": str(folder.parent),
-    }
+def load(model, folder=None):
+    given = model if folder is None else {"_component_": WITH, "model": model, "weights": str(folder)}
+    return load_model(given, device=torch.device("cpu"), dtype=torch.float32)
 
 
-def load(model, checkpointer):
-    return load_model(model, checkpointer, device=torch.device("cpu"), dtype=torch.float32)
+WITH = "cot_components.models.with_weights"
 
 
-@pytest.mark.parametrize(
-    ("model", "hub_kind", "right", "wrong"),
-    [
-        (PLAIN, "llama", ["LLAMA2", "LLAMA3", "LLAMA3_2", "MISTRAL"], ["QWEN2", "GEMMA2", "LAMA", "GPT2Checkpointer"]),
-        (PLAIN, "mistral", ["MISTRAL", "LLAMA3"], ["QWEN2"]),
-        (QWEN, "qwen2", ["QWEN2"], ["LLAMA3", "GPT2Checkpointer"]),
-        (GPT2, "gpt2", ["GPT2Checkpointer"], ["LLAMA3", "QWEN2"]),
-    ],
-)
-def test_the_type_must_be_that_of_the_folder(tmp_path, model, hub_kind, right, wrong):
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize("model", [PLAIN, SCALED, QWEN, GPT2])
+def test_a_builder_s_model_with_a_folder_s_weights(tmp_path, model):
     ours = build(model)
     folder = save_pretrained(ours, tmp_path / "hub")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": hub_kind}))
-    for kind in right:
-        check_checkpointer(reader(folder, kind))
-        loaded = load(model, reader(folder, kind)).state_dict()
-        assert all(torch.equal(loaded[name], tensor) for name, tensor in ours.state_dict().items())
-    for kind in wrong:
-        sentence = rf"{kind} does not read .*hub, whose config\.json says model_type '{hub_kind}'; .*{right[0]}"
-        for refused in (check_checkpointer, lambda node: load(model, node)):
-            with pytest.raises(UserError, match=sentence):
-                refused(reader(folder, kind))
+    check_start({"_component_": WITH, "model": model, "weights": str(folder)})
+    loaded = load(model, folder)
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in ours.state_dict().items())
+    assert loaded.hub.path == folder
 
 
-def test_a_tensor_that_torchtune_cannot_convert_is_one_sentence(tmp_path):
+@pytest.mark.parametrize(("here", "there"), [(PLAIN, QWEN), (QWEN, PLAIN), (GPT2, PLAIN), (PLAIN, GPT2)])
+def test_a_model_of_another_family_is_refused(tmp_path, here, there):
+    folder = save_pretrained(build(there), tmp_path / "hub")
+    with pytest.raises(UserError, match=r"is not the model that is built|is model\._component_ the model of this"):
+        load(here, folder)
+
+
+def test_all_that_differs_is_in_one_message(tmp_path):
+    folder = save_pretrained(build(SCALED), tmp_path / "hub")
+    edit(folder, rms_norm_eps=1e-6, rope_theta=123.0, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+    with pytest.raises(UserError) as caught:
+        load(PLAIN, folder)
+    said = str(caught.value)
+    for name in ("rms_norm_eps 1e-06", "rope_theta 123.0", "rope_type 'llama3'", "num_attention_heads 4"):
+        assert name in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(("eps", "fits"), [(9.999999747378752e-06, True), (1.0001e-5, False), (1e-6, False)])
+def test_a_float_that_went_through_fp32_is_the_same(tmp_path, eps, fits):
     folder = save_pretrained(build(PLAIN), tmp_path / "hub")
-    weights = {**load_file(folder / "model.safetensors"), "model.layers.0.self_attn.q_norm.weight": torch.ones(16)}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"^checkpointer: Error converting .*self_attn\.q_norm\.weight"):
-        load(PLAIN, reader(folder, "LLAMA3"))
+    edit(folder, rms_norm_eps=eps)
+    if fits:
+        load(PLAIN, folder)
+    else:
+        with pytest.raises(UserError, match="rms_norm_eps"):
+            load(PLAIN, folder)
+
+
+def test_a_key_that_is_missing_is_what_transformers_assumes(tmp_path):
+    """rope_theta 10000 and eps 1e-6: not what torchtune's builder has."""
+    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
+    config = json.loads((folder / "config.json").read_text())
+    left = {key: value for key, value in config.items() if key not in ("rope_theta", "rms_norm_eps")}
+    (folder / "config.json").write_text(json.dumps(left))
+    with pytest.raises(UserError, match=r"rms_norm_eps 1e-06.*rope_theta 10000\.0"):
+        load(PLAIN, folder)
 
 
 def as_transformers_5(config):
@@ -78,14 +92,43 @@ def test_scaled_positions_must_be_those_of_the_folder(tmp_path, there, here, spe
     folder = save_pretrained(build(there), tmp_path / "hub")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(spelled(config)))
-    load(there, reader(folder, "LLAMA3"))
-    with pytest.raises(UserError, match=r"config\.json has rope_scaling .*, model\._component_ builds"):
-        load(here, reader(folder, "LLAMA3"))
+    load(there, folder)
+    with pytest.raises(UserError, match=r"rope_type '.*' where the model has"):
+        load(here, folder)
 
 
-def test_a_gpt2_that_is_computed_otherwise_is_refused(tmp_path):
-    folder = save_pretrained(build(GPT2), tmp_path / "hub")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "scale_attn_by_inverse_layer_idx": True}))
-    with pytest.raises(UserError, match=r"hub/config\.json: scale_attn_by_inverse_layer_idx True is not supported"):
-        load(GPT2, reader(folder, "GPT2Checkpointer"))
+def test_a_factor_of_1_is_no_scaling(tmp_path):
+    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
+    load(
+        {**PLAIN, "_component_": "torchtune.models.llama3_2.llama3_2", "scale_factor": 1, "tie_word_embeddings": False},
+        folder,
+    )
+
+
+def test_a_folder_is_a_whole_model_node(tmp_path):
+    folder = save_pretrained(build(SCALED), tmp_path / "hub")
+    node = {"_component_": "cot_components.models.from_folder", "path": str(folder), "lora": {"rank": 2, "dora": True}}
+    check_start(node)
+    model = load_model(node, device=torch.device("cpu"), dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    tokens = torch.tensor([[3, 1, 4, 1, 5]])
+    plain = load(SCALED, folder)
+    assert (logits(model, tokens) - logits(plain, tokens)).abs().max() < 0.05
+    moved = folder.rename(tmp_path / "moved")
+    key = weights_key({**node, "path": str(moved)})
+    with pytest.raises(UserError, match="no model folder"):
+        check_start(node)
+    edit(moved, rope_theta=7.0)
+    assert weights_key({**node, "path": str(moved)}) != key  # other positions are another model
+    with pytest.raises(UserError, match=r"model\.lora\.rank"):
+        check_start({**node, "path": str(moved), "lora": {"rank": 0}})
+
+
+def test_adapters_keep_their_draw_and_the_base_is_frozen(tmp_path):
+    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
+    node = {"_component_": "cot_components.models.from_folder", "path": str(folder), "lora": {}}
+    cpu = {"device": torch.device("cpu"), "dtype": torch.float32}
+    first, same, other = (load_model(node, seed=seed, **cpu).state_dict() for seed in (1, 1, 2))
+    name = "layers.0.attn.q_proj.lora_a.weight"
+    assert torch.equal(first[name], same[name]) and not torch.equal(first[name], other[name])
+    assert torch.equal(first["layers.0.attn.q_proj.weight"], other["layers.0.attn.q_proj.weight"])

@@ -13,7 +13,7 @@ from cot_components.data.batches import pack, pad
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt, hidden_states
 from cot_components.models.attention import BLOCK, Documents, block_mask, document_mask
-from cot_components.models.gpt2 import gpt2
+from cot_components.models.families.gpt2 import gpt2
 
 MODELS = {
     **{name: lambda name=name: build(name) for name in FAMILIES},

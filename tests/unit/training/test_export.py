@@ -9,9 +9,12 @@ from torchtune.models.qwen2._tokenizer import PRETOKENIZE_REGEX
 from transformers import AutoTokenizer
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.templates import read_json
 from cot_components.datasets import reasoning_dataset
 from cot_components.icot_datasets import multiplication_dataset
 from cot_components.models.export import save_pretrained
+from cot_components.models.families import FAMILIES
+from cot_components.models.folder import Hub
 from cot_components.models.gpt2_tokenizer import compact_tokenizer
 from cot_components.models.tokenizers import hf_tokenizer
 from cot_components.training.export import export_model
@@ -22,8 +25,10 @@ TEMPLATE += "{% if add_generation_prompt %}<|assistant|>NEW {% endif %}"
 
 def exported(folder: Path, data, tokenizer: dict, start: Path | None = None) -> Path:
     model = llama_tied()
-    nodes = {"tokenizer": tokenizer, "checkpointer": {"checkpoint_dir": str(start)} if start else None}
-    return export_model(model, folder / "out", model.state_dict(), data, nodes)
+    if start is not None:
+        start = start.expanduser()
+        model.hub = Hub(start, FAMILIES["llama"], read_json(start / "config.json"), {})
+    return export_model(model, folder / "out", model.state_dict(), data, {"tokenizer": tokenizer})
 
 
 @pytest.mark.parametrize("where", ["dataset", "tokenizer", "nowhere"])

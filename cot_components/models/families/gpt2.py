@@ -7,6 +7,9 @@ residual dropout sits in the `sa_scale` and `mlp_scale` slots of torchtune's lay
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 from torchtune.modules import (
@@ -18,6 +21,7 @@ from torchtune.modules import (
 )
 
 from cot_components.errors import UserError
+from cot_components.models.families.family import Family
 
 INIT_STD = 0.02
 
@@ -172,3 +176,98 @@ def _initialise(model: GPT2Decoder) -> None:
             module.weight.normal_(std=residual_std if into_residual else INIT_STD)
         if isinstance(module, nn.Linear):
             module.bias.zero_()
+
+
+DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
+
+
+def build(config: Mapping[str, Any], max_seq_len: int, dropout: float | None) -> GPT2Decoder:
+    """The decoder that a config.json describes; the table of positions is whole, whatever the longest row.
+
+    Raises:
+        UserError: three different dropouts, of which there is one here.
+    """
+    if dropout is None and len({config[key] for key in DROPOUTS}) > 1:
+        raise UserError(f"{', '.join(DROPOUTS)} differ; choose one for all with model.dropout")
+    model = gpt2(
+        vocab_size=config["vocab_size"],
+        num_layers=config["n_layer"],
+        num_heads=config["n_head"],
+        embed_dim=config["n_embd"],
+        intermediate_dim=config["n_inner"],
+        max_seq_len=config["n_positions"],
+        dropout=config["attn_pdrop"] if dropout is None else dropout,
+        norm_eps=config["layer_norm_epsilon"],
+    )
+    model.max_seq_len = max_seq_len
+    return model
+
+
+def describe(model: GPT2Decoder) -> dict[str, Any]:
+    """config.json of a GPT-2; begin and end token are the last row of the vocabulary, as in the original."""
+    first: Any = model.layers[0]
+    vocab_size, embed_dim = model.tok_embeddings.weight.shape
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": vocab_size,
+        "n_positions": model.pos_embeddings.num_embeddings,
+        "n_embd": embed_dim,
+        "n_layer": len(model.layers),
+        "n_head": model.num_heads,
+        "n_inner": first.mlp.w1.weight.shape[0],
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": model.norm.eps,
+        **dict.fromkeys(DROPOUTS, first.attn.attn_dropout),
+        "initializer_range": INIT_STD,
+        "tie_word_embeddings": True,
+        "bos_token_id": vocab_size - 1,
+        "eos_token_id": vocab_size - 1,
+    }
+
+
+FAMILY = Family(
+    name="GPT-2",
+    model_type="gpt2",
+    architecture="GPT2LMHeadModel",
+    defaults={
+        "vocab_size": 50_257,
+        "n_positions": 1024,
+        "n_embd": 768,
+        "n_layer": 12,
+        "n_head": 12,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        **dict.fromkeys(DROPOUTS, 0.1),
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+    },
+    fixed={
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+    },
+    build=build,
+    describe=describe,
+    context="n_positions",
+    prefix="transformer.",
+    layers="h",
+    modules={
+        "tok_embeddings": "wte",
+        "pos_embeddings": "wpe",
+        "norm": "ln_f",
+        "sa_norm": "ln_1",
+        "mlp_norm": "ln_2",
+        **{f"attn.{letter}_proj": "attn.c_attn" for letter in "qkv"},
+        "attn.output_proj": "attn.c_proj",
+        "mlp.w1": "mlp.c_fc",
+        "mlp.w2": "mlp.c_proj",
+    },
+    transposed=frozenset({"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}),
+    ignored=(".attn.bias", ".attn.masked_bias"),
+)

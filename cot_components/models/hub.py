@@ -1,0 +1,144 @@
+"""A Hugging Face folder is enough: the model it describes with its weights, and what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cot_components.errors import UserError
+from cot_components.models.families.decoder import ready_positions
+from cot_components.models.folder import HEAD, Hub, check_folder, differences, read_hub, wanted_parts
+from cot_components.models.lora import add_adapters, read_lora
+from cot_components.models.safetensor_files import read_tensors
+from cot_components.models.think_tokens import grow_vocabulary
+
+
+def from_folder(
+    *,
+    path: str,
+    lora: Mapping[str, Any] | None = None,
+    max_seq_len: int | None = None,
+    dropout: float | None = None,
+    quiet: bool = False,
+) -> Any:
+    """The decoder in a folder that `transformers` loads too, on torch's default device and in its default dtype.
+
+    Args:
+        path: folder with config.json and safetensors, one file or shards with an index.
+        lora: adapters, see `cot_components.models.lora.Lora`; None trains all weights.
+        max_seq_len: the longest row; None is the folder's context, or its sliding window.
+        dropout: replaces the config's.
+        quiet: do not print the line that says what was found.
+
+    Returns:
+        A torchtune decoder whose `hub` tells its folder, family and config.json.
+
+    Raises:
+        UserError: see `cot_components.models.folder.check_folder` and `Lora`.
+    """
+    adapters = read_lora(lora)
+    hub = read_hub(path)
+    with torch.device("meta"):
+        model = hub.build(max_seq_len, dropout)
+    load_weights(model, hub)
+    ready_positions(model)
+    if adapters is not None:
+        add_adapters(model, adapters)
+    if not quiet and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+        print(summary(model), flush=True)
+    return model
+
+
+def with_weights(*, model: Any, weights: str) -> Any:
+    """A model that some other builder makes, with the weights of a folder.
+
+    Args:
+        model: the builder's node, or a decoder.
+        weights: folder as in `from_folder`; adapters, which it does not hold, stay as they are.
+
+    Raises:
+        UserError: as `from_folder`; a model that is not the folder's: all differences in one message.
+    """
+    fill(model, weights)
+    return model
+
+
+def fill(model: Any, folder: str | Path) -> None:
+    """Load a folder's weights into a decoder, in place; see `with_weights`."""
+    from torchtune.modules.peft import get_adapter_params, set_trainable_params
+
+    hub = read_hub(folder)
+    grow_vocabulary(model, hub.facts["vocab_size"])  # a run may have added tag tokens
+    wanted_parts(hub.family, model)  # a model of another family cannot be described
+    load_weights(model, hub, differing=differences(hub.family.describe(model), hub))
+    if adapters := get_adapter_params(model):
+        set_trainable_params(model, adapters)
+
+
+def load_weights(model: Any, hub: Hub, *, differing: Sequence[str] = ()) -> None:
+    """Read a folder's numbers into a model, tensor by tensor, and note the folder as `model.hub`.
+
+    Tensors on a meta device are made on torch's default device in its default dtype; others are written into.
+
+    Raises:
+        UserError: see `Hub.check_tensors`; a tied head in the file that is another matrix than the embedding.
+    """
+    hub.check_tensors(model, differing)
+    wanted = wanted_parts(hub.family, model)
+    device, dtype = torch.get_default_device(), torch.get_default_dtype()
+    is_meta = model.tok_embeddings.weight.is_meta
+    state: dict[str, torch.Tensor] = {}
+    names = {tensor: name for name, tensor in hub.stored.items() if name in wanted}
+    for tensor, numbers in read_tensors(names):
+        rows = {ours: shape[0] for ours, shape in wanted[names[tensor]].items()}
+        for ours, part in hub.family.from_hub(names[tensor], numbers, rows, model).items():
+            state[ours] = part.to(device, dtype, copy=True).contiguous() if is_meta else part
+    model.load_state_dict(state, strict=False, assign=is_meta)  # names and shapes were checked; adapters stay
+    if hasattr(model.output, "tied_module"):
+        _check_tie(hub)
+    model.hub = hub
+
+
+def _check_tie(hub: Hub) -> None:
+    if HEAD not in hub.stored:
+        return
+    embedding = hub.stored[hub.family.hub_name("tok_embeddings.weight")]
+    (_, head), (_, rows) = (next(read_tensors([tensor])) for tensor in (hub.stored[HEAD], embedding))
+    if not torch.equal(head, rows):
+        raise UserError(
+            f"{hub.path}: '{hub.stored[HEAD].name}' is not '{embedding.name}', but its head is tied "
+            "(tie_word_embeddings, or the default of its model_type)"
+        )
+
+
+def summary(model: Any) -> str:
+    """One line on a model that came from a folder: family, size, context, head, positions, number formats."""
+    hub, weight = model.hub, model.tok_embeddings.weight
+    count = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    stored = hub.stored[hub.family.hub_name("tok_embeddings.weight")].dtype
+    rope = hub.facts.get("rope")
+    facts = [
+        f"{count:,} parameters" + (f" of which {trained:,} are trained" if trained < count else ""),
+        f"up to {model.max_seq_len:,} tokens",
+        "tied head" if hasattr(model.output, "tied_module") else "head of its own",
+        f"rope {rope['rope_theta']:,.15g}"
+        + ("" if rope["rope_type"] == "default" else f" scaled by {rope['rope_type']}")
+        if rope
+        else "learned positions",
+        f"{stored} on disk, {str(weight.dtype).removeprefix('torch.')} here",
+    ]
+    return f"model: {hub.path} is {hub.family.architecture}, {', '.join(facts)}"
+
+
+def tokenizer_node(path: str | Path) -> dict[str, Any]:
+    """The `tokenizer` node of a model folder: its own tokenizer.json with its template, stop and pad ids."""
+    kind = read_hub(path).family.model_type
+    name = "gpt2_tokenizer.gpt2_tokenizer" if kind == "gpt2" else "hf_tokenizer"
+    return {"_component_": f"cot_components.models.{name}", "path": str(path)}
+
+
+__all__ = ["check_folder", "fill", "from_folder", "load_weights", "summary", "tokenizer_node", "with_weights"]

@@ -1,0 +1,278 @@
+"""Folders that are read, and folders that would load wrong: one sentence, from headers alone."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from families_for_tests import distance, random_ids, write_case
+from safetensors.torch import load_file, save_file
+
+from cot_components.data.byte_tokenizer import write_byte_tokenizer
+from cot_components.errors import UserError
+from cot_components.models import check_folder, from_folder, tokenizer_node
+from cot_components.models.adapter import adapt, logits
+
+LLAMA, GPT2 = "llama, tied, as SmolLM2", "gpt2"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+@pytest.fixture(scope="module", name="written")
+def _written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folders")
+    return {case: (folder / case, write_case(folder / case, case)) for case in (LLAMA, GPT2, "qwen3", "phi3")}
+
+
+@pytest.fixture(name="copy")
+def _copy(written, tmp_path):
+    def copied(case=LLAMA):
+        shutil.copytree(written[case][0], tmp_path / "model")
+        return tmp_path / "model"
+
+    return copied
+
+
+def edit(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def rewrite(folder, change):
+    weights = load_file(folder / WEIGHTS)
+    save_file(change(weights) or weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def shard(folder):
+    weights = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    names = sorted(weights)
+    shard_of = {name: (FIRST, SECOND)[place % 2] for place, name in enumerate(names)}
+    for file in (FIRST, SECOND):
+        save_file({n: weights[n] for n in names if shard_of[n] == file}, folder / file, metadata={"format": "pt"})
+    (folder / INDEX).write_text(json.dumps({"weight_map": shard_of}))
+
+
+def same(folder, theirs):
+    tokens = random_ids(2, 20)
+    with torch.no_grad():
+        return distance(logits(adapt(from_folder(path=str(folder), quiet=True)).eval(), tokens), theirs(tokens).logits)
+
+
+@pytest.mark.parametrize("case", [LLAMA, GPT2, "qwen3", "phi3"])
+def test_shards_are_read_as_one_file_is(copy, written, case):
+    folder = copy(case)
+    shard(folder)
+    assert same(folder, written[case][1]) < 1e-4
+
+
+@pytest.mark.parametrize(("case", "old"), [(LLAMA, "model."), (GPT2, "transformer.")])
+@pytest.mark.parametrize("new", ["", "module."])
+def test_any_prefix_old_buffers_and_a_copy_of_the_tied_head(copy, written, case, old, new):
+    folder = copy(case)
+
+    def change(weights):
+        renamed = {new + name.removeprefix(old): tensor for name, tensor in weights.items()}
+        embedding = next(name for name in renamed if name.endswith(("wte.weight", "embed_tokens.weight")))
+        more = {"lm_head.weight": renamed[embedding].clone()}
+        more[f"{new}h.0.attn.bias" if case == GPT2 else f"{new}layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+        return {**renamed, **more}
+
+    rewrite(folder, change)
+    assert same(folder, written[case][1]) < 1e-4
+
+
+def test_one_line_says_what_was_found(written, capsys):
+    model = from_folder(path=str(written[LLAMA][0]), max_seq_len=50)
+    (line,) = capsys.readouterr().out.splitlines()
+    count = sum(parameter.numel() for parameter in model.parameters())
+    for said in ("LlamaForCausalLM", f"{count:,} parameters", "50 tokens", "tied head", "rope 100,000", "F32 on disk"):
+        assert said in line
+    assert model.max_seq_len == 50
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_are_in_the_default_dtype_and_not_those_of_the_file(copy, dtype):
+    folder = copy()
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        model = from_folder(path=str(folder), quiet=True)
+    finally:
+        torch.set_default_dtype(before)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    kept = model.tok_embeddings.weight.clone()
+    (folder / WEIGHTS).write_bytes(bytes((folder / WEIGHTS).stat().st_size))  # a file that changes changes nothing here
+    assert torch.equal(model.tok_embeddings.weight, kept) and kept.float().abs().max() > 0
+
+
+def test_the_tokenizer_of_a_folder(copy):
+    from cot_components.config import build
+
+    folder = copy()
+    write_byte_tokenizer(folder)
+    assert build(tokenizer_node(folder)).stop_tokens
+    gpt2 = tokenizer_node(str(folder)) | {"path": "x"}
+    assert gpt2["_component_"].endswith("hf_tokenizer")
+
+
+CONFIGS = {
+    "another kind": (LLAMA, {"model_type": "mamba"}, r"model_type 'mamba' .*known: llama, mistral, .*gpt2"),
+    "no kind": (LLAMA, {"model_type": None}, r"model_type None .*known: "),
+    "encoder-decoder": (LLAMA, {"model_type": "t5", "is_encoder_decoder": True}, "'t5' is an encoder-decoder"),
+    "vision": (LLAMA, {"model_type": "qwen2_vl", "vision_config": {"depth": 2}}, "'qwen2_vl' has a vision tower"),
+    "experts": (LLAMA, {"model_type": "qwen3_moe", "num_experts": 8}, "'qwen3_moe' is a mixture of experts"),
+    "quantised": (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+    "rope type": (LLAMA, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope type 'dynamic'.*known: "),
+    "rope numbers": (LLAMA, {"rope_scaling": {"type": "llama3", "factor": 2.0}}, "'llama3' needs low_freq_factor"),
+    "no rope object": (LLAMA, {"rope_scaling": "yarn"}, "rope_scaling must be an object"),
+    "partly turned": (LLAMA, {"partial_rotary_factor": 0.5}, r"partial_rotary_factor 0\.5"),
+    "longrope": ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "rope type 'longrope'"),
+    "yarn of Phi": (
+        "phi3",
+        {"rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8}},
+        "rope type 'yarn' means longrope",
+    ),
+    "activation": (LLAMA, {"hidden_act": "gelu"}, "hidden_act 'gelu'.*'silu'"),
+    "types": (LLAMA, {"hidden_size": "32", "rms_norm_eps": "1e-5"}, "hidden_size must be int.*rms_norm_eps must be"),
+    "heads": (LLAMA, {"num_attention_heads": 0}, r"config\.json: sizes that make no model"),
+    "key heads": (LLAMA, {"num_key_value_heads": 3}, r"config\.json: num_heads"),
+    "GPT-2's activation": (GPT2, {"activation_function": "relu"}, "activation_function 'relu'"),
+    "GPT-2's scale": (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+    "GPT-2 untied": (GPT2, {"tie_word_embeddings": False}, "tie_word_embeddings"),
+    "three dropouts": (GPT2, {"attn_pdrop": 0.5}, r"attn_pdrop.* differ.*model\.dropout"),
+    "another width": (LLAMA, {"hidden_size": 64}, r"of shape \[60, 32\] where the model has \[60, 64\]; .*; \d+ more"),
+    "untied": (LLAMA, {"tie_word_embeddings": False}, r"no tensor 'lm_head\.weight'"),
+    "a layer more": (LLAMA, {"num_hidden_layers": 4}, r"no tensor 'model\.layers\.3\.self_attn\.q_proj\.weight'"),
+    "a layer less": (LLAMA, {"num_hidden_layers": 2}, r"a tensor 'model\.layers\.2\..*' that the model lacks"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_that_is_not_supported_is_one_sentence(copy, name):
+    case, change, sentence = CONFIGS[name]
+    folder = copy(case)
+    edit(folder, **change)
+    for refuse in (check_folder, lambda path: from_folder(path=str(path), quiet=True)):
+        with pytest.raises(UserError, match=sentence) as caught:
+            refuse(folder)
+        assert "model" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def lose(weights):
+    del weights[next(name for name in weights if name.endswith("mlp.up_proj.weight"))]
+
+
+def as_integers(weights):
+    name = next(name for name in weights if name.endswith("mlp.up_proj.weight"))
+    weights[name] = (weights[name] * 100).to(torch.int8)
+
+
+def as_float8(weights):
+    name = next(name for name in weights if name.endswith("mlp.up_proj.weight"))
+    weights[name] = weights[name].to(torch.float8_e4m3fn)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lose, r"no tensor 'model\.layers\.0\.mlp\.up_proj\.weight'"),
+        (lambda weights: {"something": torch.zeros(1)}, r"is no Llama .*'\.\.\.embed_tokens\.weight'"),
+        (lambda weights: {**weights, "model.extra.weight": torch.zeros(1)}, r"'model\.extra\.weight' that the model"),
+        (as_integers, r"'model\.layers\.0\.mlp\.up_proj\.weight' holds I8; quantised"),
+        (as_float8, "holds F8_E4M3; quantised"),
+    ],
+)
+def test_weights_that_are_not_the_model_s_are_named(copy, change, sentence):
+    folder = copy()
+    rewrite(folder, change)
+    with pytest.raises(UserError, match=sentence):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize("case", [LLAMA, GPT2])
+def test_a_head_that_is_not_the_embedding_is_refused_where_they_are_tied(copy, case):
+    """transformers unties them without a word; a config that says so must not be followed half."""
+    folder = copy(case)
+    rewrite(folder, lambda weights: {**weights, "lm_head.weight": torch.ones(60, 32)})
+    with pytest.raises(UserError, match=r"'lm_head\.weight' is not .*tied"):
+        from_folder(path=str(folder), quiet=True)
+
+
+def test_half_a_download(copy, tmp_path):
+    folder = copy()
+    shard(folder)
+    check_folder(folder)
+    index = json.loads((folder / INDEX).read_text())
+    whole = (folder / SECOND).read_bytes()
+
+    def refused(sentence):
+        with pytest.raises(UserError, match=sentence):
+            check_folder(folder)
+
+    (folder / SECOND).write_bytes(whole[: len(whole) // 2])
+    refused(f"{SECOND} is cut off")
+    (folder / SECOND).write_bytes(b"")
+    refused(f"{SECOND} is cut off")
+    (folder / SECOND).unlink()
+    refused(f"lacks {SECOND}, which {INDEX} names")
+    (folder / SECOND).write_bytes(whole)
+    name = next(name for name, file in index["weight_map"].items() if file == SECOND)
+    for changed, sentence in (
+        ({n: file for n, file in index["weight_map"].items() if n != name}, f"{INDEX} has no entry for '{name}'"),
+        ({**index["weight_map"], name: FIRST}, f"'{name}' is in {FIRST}, where it is not"),
+        ([1], "weight_map must map"),
+    ):
+        (folder / INDEX).write_text(json.dumps({"weight_map": changed}))
+        refused(sentence)
+    (folder / INDEX).write_text("{")
+    refused(f"{INDEX} is no index")
+    (folder / INDEX).unlink()
+    refused("neither")
+    (folder / "pytorch_model.bin").write_bytes(b"PK")
+    refused(r"pytorch_model\.bin, and only safetensors are read")
+    (folder / "config.json").unlink()
+    refused(r"has no config\.json")
+    shutil.rmtree(folder)
+    refused("no model folder")
+
+
+def test_a_tokenizer_with_more_ids_than_rows(copy):
+    folder = copy()
+    write_byte_tokenizer(folder)
+    with pytest.raises(UserError, match=r"tokenizer\.json has ids up to 383, the embedding 60 rows"):
+        check_folder(folder)
+
+
+def test_rows_that_a_layer_does_not_see_whole_are_refused(tmp_path):
+    write_case(tmp_path / "model", "mistral", sliding_window=40)
+    assert from_folder(path=str(tmp_path / "model"), quiet=True).max_seq_len == 40
+    with pytest.raises(UserError, match=r"max_seq_len 41: .* takes 1 to 40 tokens, its sliding window of 40"):
+        check_folder(tmp_path / "model", max_seq_len=41)
+    edit(tmp_path / "model", sliding_window=None)
+    assert from_folder(path=str(tmp_path / "model"), quiet=True).max_seq_len == 96
+
+
+@pytest.mark.parametrize(
+    ("lora", "sentence"),
+    [
+        ({"rnak": 4}, r"unknown key 'model\.lora\.rnak'; did you mean 'rank'"),
+        ({"rank": "4"}, r"model\.lora\.rank must be int"),
+        ({"rank": 0}, r"model\.lora\.rank must be at least 1"),
+        ({"dropout": 1.0}, r"model\.lora\.dropout must be in"),
+        ({"targets": []}, r"model\.lora\.targets names no layer"),
+        ({"targets": ["q_proj", "wq"]}, r"model\.lora\.targets: no layer 'wq'; there are down_proj, .*q_proj"),
+        ({"quantize": True}, r"model\.lora\.quantize: 'layers\.0\.attn\.q_proj' has 1024 weights"),
+    ],
+)
+def test_adapters_that_cannot_be_are_one_sentence(written, lora, sentence):
+    with pytest.raises(UserError, match=sentence):
+        from_folder(path=str(written[LLAMA][0]), lora=lora, quiet=True)
+
+
+def test_one_dropout_for_three(copy):
+    folder = copy(GPT2)
+    edit(folder, attn_pdrop=0.5)
+    check_folder(folder, dropout=0.25)
+    model = from_folder(path=str(folder), dropout=0.25, quiet=True)
+    assert model.layers[0].attn.attn_dropout == model.emb_dropout.p == model.layers[1].mlp_scale.p == 0.25
