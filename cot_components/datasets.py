@@ -152,6 +152,7 @@ def reasoning_dataset(
     columns: Mapping[str, str] | None = None,
     max_rows: int | None = None,
     template: str | None = None,
+    date: str | None = None,
     tags: Mapping[str, str] | None = None,
     tags_as: Literal["text", "token"] = "text",
     turns: Literal["last", "each"] = "last",
@@ -172,6 +173,7 @@ def reasoning_dataset(
             several by name: `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
         split, subset, format, columns, max_rows: see `read_traces`; defaults for every named source.
         template: chat template: `llama3`, `chatml`, a path, or None for the tokenizer's own.
+        date: what a template takes for today, `YYYY-MM-DD`; None is 2024-07-26, every day.
         tags: `{open: "<think>", close: "</think>"}`.
         tags_as: tags as ordinary `text`, or each as one `token` of its own.
         turns: supervise the `last` assistant turn, or make one row for `each`.
@@ -194,7 +196,7 @@ def reasoning_dataset(
         )
     built = build_transforms(transforms)
     sources = read_sources(source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
-    chat = chat_format(tokenizer, template=template, tags=tags, tags_as=tags_as)
+    chat = chat_format(tokenizer, template=template, date=date, tags=tags, tags_as=tags_as)
     settings = RowSettings(turns=turns, max_seq_len=row_limit(max_seq_len, tokenizer), too_long=too_long)
     prepared = [
         _prepare(
@@ -238,6 +240,7 @@ def chat_format(
     tokenizer: Any,
     *,
     template: str | None = None,
+    date: str | None = None,
     tags: Mapping[str, str] | None = None,
     tags_as: Literal["text", "token"] = "text",
 ) -> ChatFormat:
@@ -251,7 +254,7 @@ def chat_format(
         key = min(unknown, key=str)
         raise UserError(f"unknown key 'dataset.tags.{key}'{nearest(key, ('open', 'close'))}")
     text, spelled = as_text_tokenizer(tokenizer), Tags(**(tags or {}))
-    chosen = load_template(template, text)
+    chosen = load_template(template, text, date=date)
     return ChatFormat(with_tag_tokens(text, spelled) if tags_as == "token" else text, chosen, spelled)
 
 

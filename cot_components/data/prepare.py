@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from cot_components.data.chat import ChatFormat, Part
-from cot_components.data.encode import ENCODER_VERSION, EncodedRow, check_exact, encode_turns, fit
+from cot_components.data.chat import ChatFormat, Turn
+from cot_components.data.encode import ENCODER_VERSION, EncodedRow, encode_by_parts, encode_in_one_go, fit
 from cot_components.data.errors import DropReport, RowError, check_max_dropped
 from cot_components.data.flat import is_supervised
 from cot_components.data.store import SOURCE_SHIFT, Rows, read_rows, write_rows
@@ -43,7 +43,8 @@ class RowSettings:
     """What decides how a trace becomes rows, beside the chat format.
 
     turns:       `last`: one row, the last assistant turn is supervised. `each`: one row per assistant turn, with id
-                 `trace.id + (turn << 40)`, turns counted from 0. Either way earlier turns lose their thoughts.
+                 `trace.id + (turn << 40)`, turns counted from 0. Either way the template decides which earlier
+                 thoughts the prompt holds.
     max_seq_len: tokens per row; None for no limit
     too_long:    `drop` the row, or `cut_thought`: leave out the middle of its thought
     """
@@ -130,7 +131,7 @@ def encode_traces(
             except RowError as fault:
                 drop(where, fault)
         rows, ids = [], []
-        for job, row in zip(jobs, _encode(jobs, chat.tokenizer), strict=True):
+        for job, row in zip(jobs, _encode(jobs, chat), strict=True):
             try:
                 rows.append(_finish(row, job, chat.tokenizer, settings))
                 ids.append(job.row_id)
@@ -179,7 +180,7 @@ class _Job(NamedTuple):
     row_id: int
     where: str
     weight: float
-    parts: list[Part]
+    turn: Turn
 
 
 def _conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[int, str, tuple[Message, ...]]]:
@@ -207,22 +208,21 @@ def _render(row_id: int, where: str, messages: Sequence[Message], chat: ChatForm
         )
     if messages[-1].weight == 0:
         raise RowError("the supervised turn has weight 0")
-    turn = chat.turn(messages)
-    return _Job(row_id, where, messages[-1].weight, turn.prompt + turn.completion)
+    return _Job(row_id, where, messages[-1].weight, chat.turn(messages))
 
 
-def _encode(jobs: Sequence[_Job], tokenizer: TextTokenizer) -> list[EncodedRow | RowError]:
+def _encode(jobs: Sequence[_Job], chat: ChatFormat) -> list[EncodedRow | RowError]:
     """Rows in one batch; one by one where a text in it cannot be encoded, to find out whose it is."""
     try:
-        return list(encode_turns([job.parts for job in jobs], tokenizer))
+        encode = encode_in_one_go if chat.in_one_go else encode_by_parts
+        return encode([job.turn for job in jobs], chat.tokenizer)
     except RowError as fault:
-        return [fault] if len(jobs) == 1 else [row for job in jobs for row in _encode([job], tokenizer)]
+        return [fault] if len(jobs) == 1 else [row for job in jobs for row in _encode([job], chat)]
 
 
 def _finish(row: EncodedRow | RowError, job: _Job, tokenizer: TextTokenizer, settings: RowSettings) -> EncodedRow:
     if isinstance(row, RowError):
         raise row
-    check_exact(row, job.parts, tokenizer)
     row.weights[is_supervised(row.roles)] *= job.weight
     return fit(row, max_seq_len=settings.max_seq_len, too_long=settings.too_long, tokenizer=tokenizer)
 

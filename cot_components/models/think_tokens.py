@@ -15,6 +15,7 @@ from torchtune.modules import TiedLinear, TransformerDecoder
 
 from cot_components.data.segments import Tags
 from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.tokenizer_json import new_token
 from cot_components.errors import UserError
 
 # `<|reserved_special_token_7|>` of Llama-3, `<unused5>` of Gemma, `<SPECIAL_2>` of Mistral, `<|placeholder1|>` of Phi-3
@@ -54,17 +55,12 @@ def _enter_rules(rules: dict[str, Any], text: str, token_id: int) -> None:
     if any(token["content"] == text for token in rules["added_tokens"]):
         return
     kept = [token for token in rules["added_tokens"] if token["id"] != token_id]
-    rules["added_tokens"] = sorted([*kept, {"id": token_id, **_token(text)}], key=lambda token: token["id"])
+    rules["added_tokens"] = sorted([*kept, {"id": token_id, **new_token(text)}], key=lambda token: token["id"])
 
 
 def _enter_config(config: dict[str, Any], text: str, token_id: int) -> None:
     if "added_tokens_decoder" in config:
-        config["added_tokens_decoder"].setdefault(str(token_id), {}).update(_token(text))
-
-
-def _token(text: str) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    return {"content": text, **flags}
+        config["added_tokens_decoder"].setdefault(str(token_id), {}).update(new_token(text))
 
 
 @torch.no_grad()
