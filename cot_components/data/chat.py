@@ -13,7 +13,15 @@ from typing import ClassVar, NamedTuple
 from cot_components.data.agent_segments import with_calls
 from cot_components.data.errors import RowError
 from cot_components.data.formats import THOUGHT_KEYS, Message
-from cot_components.data.read_back import TAG_ROLES, compare, has_thought, lost_thought, message_text, read_back
+from cot_components.data.read_back import (
+    TAG_ROLES,
+    behind_opening,
+    compare,
+    has_thought,
+    lost_thought,
+    message_text,
+    read_back,
+)
 from cot_components.data.segments import Segment, Tags, assistant_text, segment_text
 from cot_components.data.templates import ChatTemplate, Shield
 from cot_components.data.text_tokenizer import TextTokenizer, any_of
@@ -167,7 +175,6 @@ class ChatFormat:
         """The turn that is learnt, as the template gets it: tags are readable where they are the thought's."""
         if message.thought is not None and self.template.reads_thoughts:
             return self._beside(message, shield.hide)
-        opening = opening if has_thought(segments) else ""
         return {"role": message.role, "content": message_text(segments, opening, shield.hide)}
 
     def _by_template(
@@ -184,7 +191,8 @@ class ChatFormat:
         if opening and not has_thought(segments):
             raise RowError("the chat template opens a thought that the answer does not have; set dataset.template")
         end = self._end_of_turn(history, shield)
-        return _Written(message_text(segments, opening, shield.hide)[len(opening) :] + end.text, end.end_id)
+        text = behind_opening(message_text(segments, opening, shield.hide), opening)
+        return _Written(text + end.text, end.end_id)
 
     def _end_of_turn(self, history: list[dict[str, str]], shield: Shield) -> _Written:
         """What the template writes behind an assistant's text."""

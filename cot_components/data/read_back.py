@@ -13,9 +13,17 @@ TAG_ROLES = (Role.THINK_OPEN, Role.THINK_CLOSE)
 
 
 def message_text(segments: Sequence[Segment], opening: str, hide: Callable[[str], str]) -> str:
-    """An assistant message whose tags are the only readable ones; it begins with what the prompt holds of it."""
+    """An assistant message whose tags are the only readable ones; a thought that the data leaves unopened is opened."""
     text = "".join(s.text if s.role in TAG_ROLES else hide(s.text) for s in segments)
-    return opening + text.strip().removeprefix(opening.strip()).lstrip() if opening else text
+    opened = not has_thought(segments) or any(s.role is Role.THINK_OPEN for s in segments)
+    return text if opened else opening + text
+
+
+def behind_opening(text: str, opening: str) -> str:
+    """What is left to write of a message of which the prompt holds `opening`, a tag and white space around it."""
+    if not opening or text.startswith(opening):
+        return text.removeprefix(opening)
+    return text.lstrip().removeprefix(opening.strip()).lstrip()
 
 
 def read_back(text: str, tags: Tags, restore: Callable[[str], str], *, opened: bool) -> list[Segment]:

@@ -52,8 +52,10 @@ class TextTokenizer:
     content_hash:  sha256 of vocabulary, merges and rules
     chat_template: jinja source that came with the tokenizer
     places:        (control tokens, inside) -> encoder that tells places. `inside` False: of a whole conversation, in
-                   which it finds control tokens as the library does; True: as `encode_plain`. None: `whole_by_bytes`
-    token_bytes:   id -> bytes of its text, for `whole_by_bytes`
+                   which it finds control tokens as the library does; True: as `encode_plain`. None: by the bytes of
+                   tokens
+    token_bytes:   id -> bytes of its text, where `places` is None
+    id_of:         text -> id of the token of the base vocabulary that is spelled so, if there is one
     """
 
     encode_plain: Callable[[Sequence[str]], list[list[int]]]
@@ -69,6 +71,7 @@ class TextTokenizer:
     chat_template: str | None = None
     places: Callable[[Mapping[str, int], bool], EncodeTexts] | None = None
     token_bytes: Callable[[int], bytes] | None = None
+    id_of: Callable[[str], int | None] = lambda text: None
 
     @cached_property
     def control_pattern(self) -> re.Pattern[str]:

@@ -59,6 +59,7 @@ def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> Te
         content_hash=hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest(),
         chat_template=read_template(file.parent),
         places=partial(_places, rules),
+        id_of=library.token_to_id,
     )
 
 

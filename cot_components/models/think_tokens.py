@@ -25,15 +25,13 @@ RESERVED = re.compile(r"<\|?(?:reserved(?:_special)?(?:_token)?_|unused_?|SPECIA
 def with_tag_tokens(tokenizer: TextTokenizer, tags: Tags) -> TextTokenizer:
     """The tokenizer with each tag as one control token.
 
-    A tag's id is, in this order: that of an added token of this very text; the reserved token of the lowest number that
-    is left; the first id behind the vocabulary. `vocab_size` of the result is what the model must have.
+    A tag's id is, in this order: that of a token of this very text; the reserved token of the lowest number that is
+    left; the first id behind the vocabulary. `vocab_size` of the result is what the model must have.
     """
     reserved = sorted((int(m[1]), i) for text, i in tokenizer.added_tokens.items() if (m := RESERVED.fullmatch(text)))
     spare = itertools.chain((i for _, i in reserved), itertools.count(tokenizer.vocab_size))
-    given = tokenizer.added_tokens
-    return tokenizer.with_control(
-        {text: given[text] if text in given else next(spare) for text in (tags.open, tags.close)}
-    )
+    given = {text: tokenizer.added_tokens.get(text, tokenizer.id_of(text)) for text in (tags.open, tags.close)}
+    return tokenizer.with_control({text: next(spare) if i is None else i for text, i in given.items()})
 
 
 def write_tag_tokens(folder: Path, ids: Mapping[str, int]) -> None:

@@ -136,7 +136,6 @@ def render(source: str, *contents: str) -> str:
         "{{ raise_exception('no system prompt') }}",
         "{{ messages[0].content.__class__.__mro__ }}",
         "{{ messages.append(1) }}",
-        "{{ strftime_now('%d') }}",
         "{{ messages[7].content }}",
         "{{ messages[0].content + 1 }}",
         "{% include 'x' %}",
@@ -157,7 +156,7 @@ def test_what_templates_of_real_models_rely_on() -> None:
     assert render("{{ [1] | tojson(indent=1) }}") == "[\n 1\n]"
     assert render("{% generation %}{{ messages[0].content }}{% endgeneration %}.", "a") == "a."
     assert render("{% for m in messages %}{{ m.content }}{% break %}{% endfor %}", "a", "b") == "a"
-    assert render("{% if strftime_now is defined %}today{% else %}26 Jul 2024{% endif %}") == "26 Jul 2024"
+    assert render("{{ strftime_now('%d %b %Y') }}") == "26 Jul 2024"
     assert render("{% if tools is not none or documents %}tools{% endif %}{{ bos_token }}.") == "."
 
 
