@@ -16,6 +16,7 @@ from cot_components.config import COMPONENT, build, nearest, walk
 from cot_components.data.batches import Batches, Transform
 from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport
+from cot_components.data.first_rows import check_first_rows
 from cot_components.data.flat import Flat, index_in_row
 from cot_components.data.prepare import TURN_BITS, RowSettings, prepare_rows, row_limit
 from cot_components.data.segments import Tags
@@ -270,4 +271,5 @@ def _prepare(
         cache_dir=cache_dir,
         data_key=source.key(),
     )
+    check_first_rows(source.read(strict=False, report=DropReport()), prepared.rows, chat, turns=settings.turns)
     return prepared.rows, prepared.report

@@ -1,4 +1,4 @@
-"""Chat templates of the kinds that published models have, as one family: every trait with every other that goes along."""
+"""Chat templates of the kinds that published models have, as one family: every trait with every other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _CONTENT = {
     "keeps after the last user": (
         "{%- set p = m.content.split('</think>') %}{%- set text = p[-1].lstrip('\\n') %}"
         "{%- if p | length > 1 and loop.index0 > u.last %}"
-        "{%- set text = '<think>\\n' ~ p[0].split('<think>')[-1].strip('\\n') ~ '\\n</think>\\n\\n' ~ text %}{% endif %}"
+        "{%- set t = p[0].split('<think>')[-1].strip('\\n') %}"
+        "{%- set text = '<think>\\n' ~ t ~ '\\n</think>\\n\\n' ~ text %}{% endif %}"
     ),
     "rewrites the last": (
         "{%- set p = m.content.split('</think>') %}{%- set text = p[-1].lstrip('\\n') %}"

@@ -1,4 +1,4 @@
-"""Tokenizers of the kinds that published models have, learned from a few lines, each a folder that `transformers` loads.
+"""Tokenizers of the kinds that published models have, learned from a few lines, as folders that `transformers` loads.
 
 The lines make merges that cross the borders of tags, thoughts and turns.
 """
@@ -14,16 +14,14 @@ LINES = [
     "<think>\n12 + 7 = 19.</think>\n\nAnswer: 19\n",
     "<think>\n\nno thought\n</think>\n\n### 3.\n",
     "[INST] How many hens? [/INST] Three hens: 3 </s>",
-    "assistant\n\n  two  blanks.\n\n\nuser\nQ: 'a'?\n<tool_call>\n{\"name\": \"count\"}\n</tool_call>",
+    'assistant\n\n  two  blanks.\n\n\nuser\nQ: \'a\'?\n<tool_call>\n{"name": "count"}\n</tool_call>',
     "Today is 26 July 2024. Answer: <think>ok</think>the answer\n",
 ] * 8
 SPECIAL = [
     *("<s>", "</s>", "<unk>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     *("<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"),
 ]
-GPT4 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+GPT4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 BLANK = "\u2581"
 
 
@@ -36,7 +34,9 @@ def _byte_level(*, nfc: bool) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(LINES, trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        LINES, trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False)
+    )
     return tokenizer
 
 
@@ -67,7 +67,9 @@ def _with_special(tokenizer: Tokenizer, *, ordinary: tuple[str, ...] = (), rstri
 
 
 def _normalized(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.add_tokens([AddedToken("Answer:", normalized=True), AddedToken("hens", normalized=True, single_word=True)])
+    tokenizer.add_tokens(
+        [AddedToken("Answer:", normalized=True), AddedToken("hens", normalized=True, single_word=True)]
+    )
     return _with_special(tokenizer)
 
 

@@ -27,6 +27,7 @@ from cot_components.data.templates import ChatTemplate, Shield
 from cot_components.data.text_tokenizer import TextTokenizer, any_of
 from cot_components.roles import Role
 
+
 class Part(NamedTuple):
     """A stretch of a row with one role: plain text, or the id of a control token."""
 
@@ -86,6 +87,20 @@ class ChatFormat:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `prompt`, encoded in one go."""
         (encoded,) = self.tokenizer.encode_contents([[part.content for part in self.prompt(messages)]])
+        return encoded.ids
+
+    def inference_ids(self, messages: Sequence[Message]) -> list[int] | None:
+        """What inference gives a model to answer `messages`: the template rendered and encoded in one go.
+
+        None where a person's text spells what only the template may write, which inference would take for the
+        template's. Raises RowError.
+        """
+        spelled = [(self._end_pattern if m.role == "assistant" else self._hidden).search(m.content) for m in messages]
+        if any(spelled) or any(self._end_pattern.search(m.thought or "") for m in messages):
+            return None
+        history = self._history(messages, Shield([], any_of([])))
+        rendered = self.template.render(history, add_generation_prompt=True)
+        (encoded,) = self.tokenizer.encode_rendered([rendered])
         return encoded.ids
 
     @property
@@ -177,9 +192,7 @@ class ChatFormat:
             return self._beside(message, shield.hide)
         return {"role": message.role, "content": message_text(segments, opening, shield.hide)}
 
-    def _by_template(
-        self, history: list[dict[str, str]], prompt: str, answer: dict[str, str]
-    ) -> _Written | None:
+    def _by_template(self, history: list[dict[str, str]], prompt: str, answer: dict[str, str]) -> _Written | None:
         """What the template writes behind the prompt; None where it writes the prompt differently once that follows."""
         full = self.template.render([*history, answer])
         return self._until_end(full[len(prompt) :]) if full.startswith(prompt) else None

@@ -125,7 +125,7 @@ def encode_traces(
 
     for chunk in _chunks(tqdm(traces, desc="encoding", unit=" traces", disable=None)):
         jobs = []
-        for row_id, where, messages in (row for t in chunk for row in _conversations(t, settings.turns, report)):
+        for row_id, where, messages in (row for t in chunk for row in conversations(t, settings.turns, report)):
             try:
                 jobs.append(_render(row_id, where, messages, chat))
             except RowError as fault:
@@ -174,16 +174,7 @@ def source_key(source: str | Path, **options: object) -> str | None:
     return digest.hexdigest()
 
 
-class _Job(NamedTuple):
-    """One row on its way: rendered, not yet encoded."""
-
-    row_id: int
-    where: str
-    weight: float
-    turn: Turn
-
-
-def _conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[int, str, tuple[Message, ...]]]:
+def conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[int, str, tuple[Message, ...]]]:
     """Row id, place and messages up to the supervised turn, for each row of the trace; the report counts extra ones.
 
     With `each`, a turn of weight 0 makes no row: its author has said so; at least one turn must count.
@@ -197,6 +188,15 @@ def _conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[i
     return [
         (trace.id + (turn << TURN_SHIFT), f"{trace.where}, turn {turn}", trace.messages[:end]) for turn, end in counted
     ]
+
+
+class _Job(NamedTuple):
+    """One row on its way: rendered, not yet encoded."""
+
+    row_id: int
+    where: str
+    weight: float
+    turn: Turn
 
 
 def _render(row_id: int, where: str, messages: Sequence[Message], chat: ChatFormat) -> _Job:

@@ -1,7 +1,7 @@
 """The jinja environment of chat templates: what `transformers` gives them, and bounds on what they may do with it.
 
-A template comes with a downloaded model, so it may be wrong or hostile. It runs in jinja's sandbox; beyond that a render
-takes at most `MAX_ROUNDS` rounds of its loops and macros and `MAX_SECONDS`, and nothing it makes is larger than
+A template comes with a downloaded model, so it may be wrong or hostile. It runs in jinja's sandbox; beyond that a
+render takes at most `MAX_ROUNDS` rounds of its loops and macros and `MAX_SECONDS`, and nothing it makes is larger than
 `MAX_SIZE`.
 """
 
@@ -85,15 +85,16 @@ class _Counted(NodeTransformer):
     def __init__(self, bounds: _Bounds) -> None:
         self._bounds = bounds
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
-        return self._bounds.call_method("join", self.generic_visit(node).nodes, lineno=node.lineno)
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return self._bounds.call_method("join", node.nodes, lineno=node.lineno)
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+    def visit_For(self, node: nodes.For) -> nodes.Node:
         if node.test is not None:  # a loop that takes no item has no body to count
             node.test = nodes.And(self._bounds.call_method("tick"), node.test)
         return self._with_tick(node)
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
         return self._with_tick(node)
 
     def _with_tick(self, node: Any) -> nodes.Node:

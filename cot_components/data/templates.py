@@ -71,7 +71,7 @@ class ChatTemplate:
 
         Raises UserError for a template that loops for too long or makes too much.
         """
-        special = {name: getattr(self, name) for name in ("bos_token", "eos_token", "pad_token")}
+        named = {"bos_token": self.bos_token, "eos_token": self.eos_token, "pad_token": self.pad_token}
         try:
             return render_template(
                 self.source,
@@ -80,7 +80,7 @@ class ChatTemplate:
                 tools=None,
                 documents=None,
                 strftime_now=self._strftime,
-                **special,
+                **{name: text for name, text in named.items() if text},
             )
         except TooMuchError as error:
             raise UserError(f"chat template {self.name}: {error}; set dataset.template to another") from error
@@ -136,10 +136,10 @@ def load_template(template: str | None, tokenizer: TextTokenizer, *, date: str |
     except jinja2.TemplateError as error:
         raise UserError(f"chat template {name}: {error}") from error
     texts = {i: text for text, i in tokenizer.control.items()}
-    special = [
+    bos, eos, pad = (
         texts.get(i, "") if i is not None else "" for i in (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
-    ]
-    return ChatTemplate(name, source, *special, date=date)
+    )
+    return ChatTemplate(name, source, bos, eos, pad, date)
 
 
 def _is_date(text: object) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,9 +111,7 @@ class TextTokenizer:
         """Ids of whole conversations as inference encodes them: each in one go, control tokens found in the text."""
         return self._whole(texts)
 
-    def encode_contents(
-        self, rows: Sequence[Sequence[str | int]], *, continued: bool = False
-    ) -> list[Encoded]:
+    def encode_contents(self, rows: Sequence[Sequence[str | int]], *, continued: bool = False) -> list[Encoded]:
         """Ids of rows of texts and of control tokens by id, each row in one go; places are those in its joined text.
 
         Equals `encode_rendered` of the joined text but where a text spells a control token: that is broken behind its
@@ -243,12 +240,20 @@ def places_by_bytes(text: str, ids: list[int], pieces: Sequence[bytes]) -> Encod
     edges = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
     given, spelled = text.encode(), b"".join(pieces)
     if given != spelled:
-        same, same_end = len(os.path.commonprefix([given, spelled])), len(os.path.commonprefix([given[::-1], spelled[::-1]]))
+        same, same_end = (
+            len(os.path.commonprefix([given, spelled])),
+            len(os.path.commonprefix([given[::-1], spelled[::-1]])),
+        )
         moved = edges + len(given) - len(spelled)
         edges = np.where(edges <= same, edges, np.where(edges >= len(spelled) - same_end, moved, same))
     starts = np.searchsorted(borders, edges[:-1], side="right") - 1
     ends = np.searchsorted(borders, edges[1:], side="left")
     return Encoded(ids, starts.tolist(), ends.tolist())
+
+
+def _num_equal(one: bytes, other: bytes) -> int:
+    """How many bytes the two have in common at their start."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _without_surrogates(text: str) -> str:

@@ -189,7 +189,7 @@ def evaluate(
     count_tokens: Callable[[str], int],
     extractor: str | Sequence[str] | Extractor = "answer_line",
     num_samples: int = 1,
-    prefix: str = "",
+    prefix: str | Sequence[str] = "",
     losses: Mapping[str, float] | None = None,
 ) -> Evaluation:
     """Let a model answer held-out prompts and score what it says.
@@ -201,7 +201,8 @@ def evaluate(
         count_tokens: tokens of a text, for the length of thoughts.
         extractor: where the answer stands, see `answers.EXTRACTORS`.
         num_samples: completions per prompt; more than one makes sense only for a `generate` that samples.
-        prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's.
+        prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's;
+            one for all, or one per trace.
         losses: held-out losses to keep with the result.
 
     Raises:
@@ -217,7 +218,8 @@ def evaluate(
     if len(completions) != len(repeated):
         raise UserError(f"generate returned {len(completions)} completions for {len(repeated)} prompts")
     references = [reference_answer(trace, tags, extract) for trace in traces]
-    texts = [prefix + completion for completion in completions]
+    prefixes = [prefix] * len(traces) if isinstance(prefix, str) else prefix
+    texts = [prefixes[i // num_samples] + completion for i, completion in enumerate(completions)]
     thoughts = [split_completion(text, tags)[0] for text in texts]
     shown = [trace.messages[-1] for trace in traces]
     taught = [turn.thought or split_completion(turn.content, tags)[0] for turn in shown]

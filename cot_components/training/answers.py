@@ -141,7 +141,7 @@ class AnswerEvaluation:
             count_tokens=lambda text: len(tokenizer.encode_text(text)),
             extractor=self.extractor,
             num_samples=self.num_samples,
-            prefix=chat.opening(traces[0].messages[:-1]) if traces else "",
+            prefix=[chat.opening(trace.messages[:-1]) for trace in traces],
         )
 
 

@@ -86,7 +86,9 @@ def test_a_template_without_an_end_of_turn_gets_the_end_token(byte: TextTokenize
 
 
 STRIPS = PLAIN.replace("m.content", "(m.content.split('</think>')[-1] if m.role == 'assistant' else m.content)")
-BESIDE = PLAIN.replace("{{ m.content }}", "{% if m.thinking %}<think>{{ m.thinking }}</think>{% endif %}{{ m.content }}")
+BESIDE = PLAIN.replace(
+    "{{ m.content }}", "{% if m.thinking %}<think>{{ m.thinking }}</think>{% endif %}{{ m.content }}"
+)
 EARLIER = ask("q", "<think>secret</think>a", "r", "<think>t</think>b")
 
 

@@ -74,10 +74,26 @@ class Theirs:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-TEXTS = ["12 + 7 = 19.", "\n", "\n\n", "  two  blanks", "Answer: 3", "hens", "", " ", "é", "\u4f60\u597d", "'s", "### ", "?"]
+TEXTS = [
+    "12 + 7 = 19.",
+    "\n",
+    "\n\n",
+    "  two  blanks",
+    "Answer: 3",
+    "hens",
+    "",
+    " ",
+    "é",
+    "\u4f60\u597d",
+    "'s",
+    "### ",
+    "?",
+]
 text = st.lists(st.sampled_from(TEXTS), max_size=4).map("".join)
 said = text.map(lambda t: t if t.strip() else f"a{t}")
-inside = st.tuples(text, said, st.sampled_from(["", "\n"])).map(lambda p: f"<think>{p[2]}{p[0]}{p[2]}</think>{p[2] * 2}{p[1]}")
+inside = st.tuples(text, said, st.sampled_from(["", "\n"])).map(
+    lambda p: f"<think>{p[2]}{p[0]}{p[2]}</think>{p[2] * 2}{p[1]}"
+)
 answers = st.one_of(
     said.map(lambda t: Message("assistant", t)),
     inside.map(lambda t: Message("assistant", t)),
@@ -87,7 +103,8 @@ asked = said.map(lambda t: Message("user", t))
 exchanges = st.tuples(asked, answers).map(list)
 loops = st.tuples(asked, answers, said.map(lambda t: Message("tool", t)), answers).map(list)
 conversations = st.tuples(
-    st.sampled_from([[], [Message("system", "Be brief.")]]), st.lists(st.one_of(exchanges, loops), min_size=1, max_size=3)
+    st.sampled_from([[], [Message("system", "Be brief.")]]),
+    st.lists(st.one_of(exchanges, loops), min_size=1, max_size=3),
 ).map(lambda pair: [*pair[0], *(message for part in pair[1] for message in part)])
 
 
@@ -98,7 +115,9 @@ conversations = st.tuples(
 def test_ids_are_those_of_transformers(kind: str, tags_as: str, name: str, messages: list[Message]) -> None:
     count("inputs generated")
     ours, theirs = pair(kind, tags_as)
-    check_conversation(ChatFormat(ours, ChatTemplate(name, FAMILY[name]), Tags()), Theirs(theirs, FAMILY[name]), messages)
+    check_conversation(
+        ChatFormat(ours, ChatTemplate(name, FAMILY[name]), Tags()), Theirs(theirs, FAMILY[name]), messages
+    )
 
 
 def check_conversation(format: ChatFormat, theirs: Theirs, messages: Sequence[Message]) -> int:
@@ -126,7 +145,9 @@ def check_conversation(format: ChatFormat, theirs: Theirs, messages: Sequence[Me
     return whole
 
 
-def check_whole(row: EncodedRow, prompt: list[int], rendered: str, theirs: Theirs, messages: list[dict[str, str]]) -> bool:
+def check_whole(
+    row: EncodedRow, prompt: list[int], rendered: str, theirs: Theirs, messages: list[dict[str, str]]
+) -> bool:
     """Whether the template writes the answer behind the prompt and no token crosses the border: then the row must be
     the beginning of the whole conversation's ids."""
     full = theirs.render(messages, prompt=False)
@@ -145,7 +166,9 @@ def assistant(message: dict[str, str]) -> str:
 
 TOOL_LOOP = [
     Message("user", "How many hens?"),
-    Message("assistant", '<tool_call>\n{"name": "count", "arguments": {}}\n</tool_call>', thought="ask.", calls="tagged"),
+    Message(
+        "assistant", '<tool_call>\n{"name": "count", "arguments": {}}\n</tool_call>', thought="ask.", calls="tagged"
+    ),
     Message("tool", "3"),
     Message("assistant", "Answer: 3", thought="It lists 3."),
 ]

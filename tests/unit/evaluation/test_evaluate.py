@@ -142,6 +142,15 @@ def test_what_the_template_opened_belongs_to_the_model():
     assert run([trace(0, reply("x", 5))], [inside]).format_rate == 0.0
 
 
+def test_each_prompt_has_an_opening_of_its_own():
+    traces = [trace(0, reply("x", 5)), trace(1, reply("x", 5))]
+    said = {"<think>": "two words</think>Answer: 5", "": reply("three plain words", 5)}
+    for prefix in (["<think>", ""], ["", "<think>"]):
+        result = run(traces, [said[opening] for opening in prefix], prefix=prefix)
+        assert [e.completion for e in result.examples] == [opening + said[opening] for opening in prefix]
+        assert result.format_rate == result.answer_accuracy == 1.0
+
+
 def test_bad_calls_are_sentences():
     with pytest.raises(UserError, match="no held-out traces"):
         run([], [])
