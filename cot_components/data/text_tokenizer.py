@@ -240,10 +240,7 @@ def places_by_bytes(text: str, ids: list[int], pieces: Sequence[bytes]) -> Encod
     edges = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
     given, spelled = text.encode(), b"".join(pieces)
     if given != spelled:
-        same, same_end = (
-            len(os.path.commonprefix([given, spelled])),
-            len(os.path.commonprefix([given[::-1], spelled[::-1]])),
-        )
+        same, same_end = _num_equal(given, spelled), _num_equal(given[::-1], spelled[::-1])
         moved = edges + len(given) - len(spelled)
         edges = np.where(edges <= same, edges, np.where(edges >= len(spelled) - same_end, moved, same))
     starts = np.searchsorted(borders, edges[:-1], side="right") - 1
