@@ -16,6 +16,7 @@ from cot_components.config import COMPONENT, build, nearest, walk
 from cot_components.data.batches import Batches, Transform
 from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport
+from cot_components.data.first_rows import check_first_rows
 from cot_components.data.flat import Flat, index_in_row
 from cot_components.data.prepare import TURN_BITS, RowSettings, prepare_rows, row_limit
 from cot_components.data.row_cache import select_mapped
@@ -153,6 +154,7 @@ def reasoning_dataset(
     columns: Mapping[str, str] | None = None,
     max_rows: int | None = None,
     template: str | None = None,
+    date: str | None = None,
     tags: Mapping[str, str] | None = None,
     tags_as: Literal["text", "token"] = "text",
     turns: Literal["last", "each"] = "last",
@@ -173,6 +175,7 @@ def reasoning_dataset(
             `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
         split, subset, format, columns, max_rows: see `read_traces`; defaults for every named source.
         template: chat template: `llama3`, `chatml`, a path, or None for the tokenizer's own.
+        date: what a template takes for today, `YYYY-MM-DD`; None is 2024-07-26, every day.
         tags: `{open: "<think>", close: "</think>"}`.
         tags_as: tags as ordinary `text`, or each as one `token` of its own.
         turns: supervise the `last` assistant turn, or make one row for `each`.
@@ -195,7 +198,7 @@ def reasoning_dataset(
         )
     built = build_transforms(transforms)
     sources = read_sources(source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
-    chat = chat_format(tokenizer, template=template, tags=tags, tags_as=tags_as)
+    chat = chat_format(tokenizer, template=template, date=date, tags=tags, tags_as=tags_as)
     settings = RowSettings(turns=turns, max_seq_len=row_limit(max_seq_len, tokenizer), too_long=too_long)
     prepared = [
         _prepare(
@@ -239,6 +242,7 @@ def chat_format(
     tokenizer: Any,
     *,
     template: str | None = None,
+    date: str | None = None,
     tags: Mapping[str, str] | None = None,
     tags_as: Literal["text", "token"] = "text",
 ) -> ChatFormat:
@@ -252,7 +256,7 @@ def chat_format(
         key = min(unknown, key=str)
         raise UserError(f"unknown key 'dataset.tags.{key}'{nearest(key, ('open', 'close'))}")
     text, spelled = as_text_tokenizer(tokenizer), Tags(**(tags or {}))
-    chosen = load_template(template, text)
+    chosen = load_template(template, text, date=date)
     return ChatFormat(with_tag_tokens(text, spelled) if tags_as == "token" else text, chosen, spelled)
 
 
@@ -268,4 +272,5 @@ def _prepare(
         cache_dir=cache_dir,
         data_key=source.key(),
     )
+    check_first_rows(source.read(strict=False, report=DropReport()), prepared.rows, chat, turns=settings.turns)
     return prepared.rows, prepared.report

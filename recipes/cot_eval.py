@@ -29,6 +29,7 @@ def main(
     evaluation: dict,  # node: prompts, how they are answered and scored
     chat: dict | None = None,  # node: how prompts are written where that is no chat template, such as `ICoTFormat`
     template: str | None = None,  # chat template: `llama3`, `chatml`, a path; null is the tokenizer's own
+    date: str | None = None,  # what a template that asks for today is told; null is the default of `dataset.date`
     tags: dict[str, str] | None = None,  # `{open: "<think>", close: "</think>"}`
     tags_as: Literal["text", "token"] = "text",  # tags as ordinary text, or each as one token
     device: str = "auto",  # auto, cpu, cuda, cuda:1
@@ -44,7 +45,7 @@ def main(
     written = (
         build(chat, as_text_tokenizer(text))
         if chat
-        else chat_format(text, template=template, tags=tags, tags_as=tags_as)
+        else chat_format(text, template=template, date=date, tags=tags, tags_as=tags_as)
     )
     answers, console = build(evaluation), Console()
     net = load_model(model, checkpointer, device=run.device, dtype=run.dtype)

@@ -1,4 +1,9 @@
-"""Parts to token ids: tokens and roles are appended together, here and nowhere else."""
+"""Parts to token ids: tokens and roles are appended together, here and nowhere else.
+
+A conversation is encoded in one go, as inference encodes it, so a token may hold text of two parts. It has the role of
+the part it begins in, but one that holds any of a tag has the tag's. Only between what the prompt holds and what the
+model writes there is always a border: the prompt's ids are those of the prompt alone.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cot_components.data.chat import Part
+from cot_components.data.chat import Part, Turn
 from cot_components.data.errors import RowError
 from cot_components.data.flat import is_supervised
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.read_back import TAG_ROLES
+from cot_components.data.text_tokenizer import Encoded, TextTokenizer
 from cot_components.roles import SUPERVISED_ROLES, Role
 
-ENCODER_VERSION = 3
+ENCODER_VERSION = 4
 """Part of the key of cached rows: raise it whenever the same trace would encode differently."""
 
 
@@ -36,10 +42,13 @@ def encode_segments(parts: Sequence[Part], ids_of: Mapping[str, Sequence[int]]) 
         ids = [content] if isinstance(content, int) else ids_of[content]
         pieces.append(np.asarray(ids, dtype=np.int32))
         roles.append(np.full(len(ids), role, dtype=np.uint8))
-    row_roles = np.concatenate(roles)
-    thought = row_roles == Role.THOUGHT
+    return _row(np.concatenate(pieces), np.concatenate(roles))
+
+
+def _row(tokens: np.ndarray, roles: np.ndarray) -> EncodedRow:
+    thought = roles == Role.THOUGHT
     counters = np.where(thought, np.cumsum(thought) - 1, -1).astype(np.int32)
-    return EncodedRow(np.concatenate(pieces), row_roles, counters, np.ones(len(row_roles), dtype=np.float32))
+    return EncodedRow(tokens, roles, counters, np.ones(len(roles), dtype=np.float32))
 
 
 def encode_turns(turns: Sequence[Sequence[Part]], tokenizer: TextTokenizer) -> list[EncodedRow]:
@@ -52,14 +61,86 @@ def encode_turns(turns: Sequence[Sequence[Part]], tokenizer: TextTokenizer) -> l
     return [encode_segments(parts, ids_of) for parts in turns]
 
 
+def encode_by_parts(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[EncodedRow | RowError]:
+    """Rows whose texts are encoded each by itself, or why a row does not give its supervised text back.
+
+    Raises RowError as `encode_turns` does.
+    """
+    rows = [[*turn.prompt, *turn.completion] for turn in turns]
+    results: list[EncodedRow | RowError] = []
+    for row, parts in zip(encode_turns(rows, tokenizer), rows, strict=True):
+        try:
+            check_exact(row, parts, tokenizer)
+            results.append(row)
+        except RowError as fault:
+            results.append(fault)
+    return results
+
+
+def encode_in_one_go(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[EncodedRow | RowError]:
+    """Rows encoded as inference encodes them, or why a row does not give its supervised text back.
+
+    Raises RowError where a text has no plain encoding.
+    """
+    results: list[EncodedRow | RowError] = []
+    for turn, encoded in zip(turns, _encode(turns, tokenizer), strict=True):
+        try:
+            results.append(_placed_row(turn, encoded, tokenizer))
+        except RowError as fault:
+            results.append(fault)
+    return results
+
+
+def _encode(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[Encoded]:
+    """Whole rows, each beginning with the ids of its prompt alone."""
+    given = [[part.content for part in turn.given] for turn in turns]
+    written = [[part.content for part in turn.written] for turn in turns]
+    count = len(turns)
+    encoded = tokenizer.encode_contents([*(a + b for a, b in zip(given, written, strict=True)), *given])
+    rows, prompts = encoded[:count], encoded[count:]
+    for n, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        size, length = len(prompt.ids), len(tokenizer.joined(given[n]))
+        if row.ids[:size] != prompt.ids or any(start < length for start in row.starts[size:]):
+            (rest,) = tokenizer.encode_contents([written[n]], continued=True)
+            rows[n] = prompt.then(rest, length)
+    return rows
+
+
+def _placed_row(turn: Turn, encoded: Encoded, tokenizer: TextTokenizer) -> EncodedRow:
+    """The row of these tokens, whose places tell whose they are. Raises RowError as `_check_placed` does."""
+    parts = [*turn.prompt, *turn.completion]
+    ends = np.cumsum([len(tokenizer.joined([part.content])) for part in parts])
+    starts = np.asarray(encoded.starts, dtype=np.int64)
+    first = np.minimum(np.searchsorted(ends, starts, side="right"), len(parts) - 1)
+    last = np.searchsorted(ends, np.maximum(np.asarray(encoded.ends), starts + 1), side="left")
+    roles = np.array([part.role for part in parts], dtype=np.uint8)[first]
+    for token in np.flatnonzero(last > first):
+        held = (part.role for part in parts[first[token] : last[token] + 1])
+        roles[token] = next((role for role in held if role in TAG_ROLES), roles[token])
+    row = _row(np.asarray(encoded.ids, dtype=np.int32), roles)
+    _check_placed(row, encoded, tokenizer.joined([part.content for part in parts]), tokenizer)
+    return row
+
+
+def _check_placed(row: EncodedRow, encoded: Encoded, text: str, tokenizer: TextTokenizer) -> None:
+    """Raise RowError unless each run of supervised tokens decodes to its text, or to that behind a blank.
+
+    A library may put the blank before every run between control tokens.
+    """
+    supervised = is_supervised(row.roles)
+    if not supervised.any():
+        raise RowError("nothing in the row is supervised")
+    plain = supervised & ~tokenizer.is_control(row.tokens)
+    for start, stop in _runs(plain):
+        wanted = text[encoded.starts[start] : max(encoded.ends[start:stop])]
+        if tokenizer.decode(row.tokens[start:stop]) not in (wanted, f" {wanted}"):
+            raise RowError("the tokenizer does not give the supervised text back exactly")
+
+
 def check_exact(row: EncodedRow, parts: Sequence[Part], tokenizer: TextTokenizer) -> None:
     """Raise RowError unless the supervised tokens decode to the supervised text, character by character."""
     supervised = is_supervised(row.roles)
-    written = "".join(
-        part.content if isinstance(part.content, str) else tokenizer.control_texts[part.content]
-        for part in parts
-        if part.role in SUPERVISED_ROLES
-    )
+    written = "".join(tokenizer.joined([part.content]) for part in parts if part.role in SUPERVISED_ROLES)
     if not supervised.any():
         raise RowError("nothing in the row is supervised")
     if tokenizer.decode(row.tokens[supervised]) != written:
@@ -94,12 +175,13 @@ def fit(row: EncodedRow, *, max_seq_len: int | None, too_long: str, tokenizer: T
 
 def _longest_run(mask: np.ndarray) -> tuple[int, int]:
     """First and one past the last index of the longest run of True; (0, 0) without any."""
-    edges = np.flatnonzero(np.diff(np.r_[False, mask, False].astype(np.int8)))
-    if not len(edges):
-        return 0, 0
-    starts, stops = edges[0::2], edges[1::2]
-    longest = int(np.argmax(stops - starts))
-    return int(starts[longest]), int(stops[longest])
+    return max(_runs(mask), key=lambda run: run[1] - run[0], default=(0, 0))
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """First and one past the last index of each run of True."""
+    edges = np.flatnonzero(np.diff(np.r_[False, mask, False].astype(np.int8))).tolist()
+    return list(zip(edges[0::2], edges[1::2], strict=True))
 
 
 def _whole_characters(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from cot_components.data.chat import Part, Turn, part_ids
 from cot_components.data.errors import DropReport, RowError, TraceError
@@ -48,6 +49,9 @@ class ICoTFormat:
 
     tokenizer: TextTokenizer
     step_end: str | None = None
+
+    in_one_go: ClassVar[bool] = False
+    """Question, thought, answer and each step are encoded by themselves, as published."""
 
     def __post_init__(self) -> None:
         if self.tokenizer.eos_id is None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from cot_components.data.chat import ChatFormat, Part
-from cot_components.data.encode import ENCODER_VERSION, EncodedRow, check_exact, encode_turns, fit
+from cot_components.data.chat import ChatFormat, Turn
+from cot_components.data.encode import ENCODER_VERSION, EncodedRow, encode_by_parts, encode_in_one_go, fit
 from cot_components.data.errors import DropReport, RowError, check_max_dropped
 from cot_components.data.files import kind_of, unreadable
 from cot_components.data.flat import is_supervised
@@ -47,7 +47,8 @@ class RowSettings:
     """What decides how a trace becomes rows, beside the chat format.
 
     turns:       `last`: one row, the last assistant turn is supervised. `each`: one row per assistant turn, with id
-                 `trace.id + (turn << 40)`, turns counted from 0. Either way earlier turns lose their thoughts.
+                 `trace.id + (turn << 40)`, turns counted from 0. Either way the template decides which earlier
+                 thoughts the prompt holds.
     max_seq_len: tokens per row; None for no limit
     too_long:    `drop` the row, or `cut_thought`: leave out the middle of its thought
     """
@@ -128,13 +129,13 @@ def encode_traces(
 
     for chunk in _chunks(tqdm(traces, desc="encoding", unit=" traces", disable=None)):
         jobs = []
-        for row_id, where, messages in (row for t in chunk for row in _conversations(t, settings.turns, report)):
+        for row_id, where, messages in (row for t in chunk for row in conversations(t, settings.turns, report)):
             try:
                 jobs.append(_render(row_id, where, messages, chat))
             except RowError as fault:
                 drop(where, fault)
         rows, ids = [], []
-        for job, row in zip(jobs, _encode(jobs, chat.tokenizer), strict=True):
+        for job, row in zip(jobs, _encode(jobs, chat), strict=True):
             try:
                 rows.append(_finish(row, job, chat.tokenizer, settings))
                 ids.append(job.row_id)
@@ -178,16 +179,7 @@ def source_key(source: str | Path, *, split: str = "train", subset: str | None =
     return digest.hexdigest()
 
 
-class _Job(NamedTuple):
-    """One row on its way: rendered, not yet encoded."""
-
-    row_id: int
-    where: str
-    weight: float
-    parts: list[Part]
-
-
-def _conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[int, str, tuple[Message, ...]]]:
+def conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[int, str, tuple[Message, ...]]]:
     """Row id, place and messages up to the supervised turn, for each row of the trace; the report counts extra ones.
 
     With `each`, a turn of weight 0 makes no row: its author has said so; at least one turn must count.
@@ -203,6 +195,15 @@ def _conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[i
     ]
 
 
+class _Job(NamedTuple):
+    """One row on its way: rendered, not yet encoded."""
+
+    row_id: int
+    where: str
+    weight: float
+    turn: Turn
+
+
 def _render(row_id: int, where: str, messages: Sequence[Message], chat: ChatFormat) -> _Job:
     if not messages:
         raise RowError("there is no assistant turn")
@@ -212,22 +213,21 @@ def _render(row_id: int, where: str, messages: Sequence[Message], chat: ChatForm
         )
     if messages[-1].weight == 0:
         raise RowError("the supervised turn has weight 0")
-    turn = chat.turn(messages)
-    return _Job(row_id, where, messages[-1].weight, turn.prompt + turn.completion)
+    return _Job(row_id, where, messages[-1].weight, chat.turn(messages))
 
 
-def _encode(jobs: Sequence[_Job], tokenizer: TextTokenizer) -> list[EncodedRow | RowError]:
+def _encode(jobs: Sequence[_Job], chat: ChatFormat) -> list[EncodedRow | RowError]:
     """Rows in one batch; one by one where a text in it cannot be encoded, to find out whose it is."""
     try:
-        return list(encode_turns([job.parts for job in jobs], tokenizer))
+        encode = encode_in_one_go if chat.in_one_go else encode_by_parts
+        return encode([job.turn for job in jobs], chat.tokenizer)
     except RowError as fault:
-        return [fault] if len(jobs) == 1 else [row for job in jobs for row in _encode([job], tokenizer)]
+        return [fault] if len(jobs) == 1 else [row for job in jobs for row in _encode([job], chat)]
 
 
 def _finish(row: EncodedRow | RowError, job: _Job, tokenizer: TextTokenizer, settings: RowSettings) -> EncodedRow:
     if isinstance(row, RowError):
         raise row
-    check_exact(row, job.parts, tokenizer)
     row.weights[is_supervised(row.roles)] *= job.weight
     return fit(row, max_seq_len=settings.max_seq_len, too_long=settings.too_long, tokenizer=tokenizer)
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from cot_components.data.errors import RowError
+from cot_components.data.errors import RowError, one_line
+from cot_components.data.sandbox import TooMuchError, compile_template, names_in, render_template
 from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.turns import THOUGHT_KEYS
 from cot_components.errors import UserError
 
 BUILT_IN = {
@@ -48,38 +48,73 @@ _BY_PYTHON = (ValueError, LookupError, TypeError, AttributeError, ArithmeticErro
 """How what a template calls refuses its arguments: `.index`, `//`, `.format`."""
 
 
+DEFAULT_DATE = "2024-07-26"
+"""What `strftime_now` tells where no date is set: the date that Llama 3's own templates write without a clock."""
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
-    """Jinja source with its name for messages, and the special tokens it may name."""
+    """Jinja source with its name for messages, the special tokens it may name, and the date that it takes for today.
+
+    date: `YYYY-MM-DD`; the same for every row and every day, or a row would not be the same tomorrow
+    """
 
     name: str
     source: str
     bos_token: str = ""
     eos_token: str = ""
     pad_token: str = ""
+    date: str = DEFAULT_DATE
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
-        """The conversation as text. Raises RowError for messages that the template refuses, or cannot write."""
+        """The conversation as text. Raises RowError for messages that the template refuses, or cannot write.
+
+        Raises UserError for a template that loops for too long or makes too much.
+        """
+        named = {"bos_token": self.bos_token, "eos_token": self.eos_token, "pad_token": self.pad_token}
         try:
-            return _compile(self.source).render(
+            return render_template(
+                self.source,
                 messages=messages,
                 add_generation_prompt=add_generation_prompt,
-                bos_token=self.bos_token,
-                eos_token=self.eos_token,
-                pad_token=self.pad_token,
                 tools=None,
                 documents=None,
+                strftime_now=self._strftime,
+                **{name: text for name, text in named.items() if text},
             )
+        except TooMuchError as error:
+            raise UserError(f"chat template {self.name}: {error}; set dataset.template to another") from error
         except (jinja2.TemplateError, *_BY_PYTHON) as error:
-            raise RowError("the chat template refuses the messages", str(error)) from error
+            raise RowError("the chat template refuses the messages", one_line(error)) from error
+
+    @cached_property
+    def reads_thoughts(self) -> bool:
+        """Whether the template looks for a message's thought beside its content."""
+        return not self._names.isdisjoint(THOUGHT_KEYS)
+
+    def fingerprint(self) -> str:
+        """What decides how messages are written."""
+        facts = [self.source, self.date if "strftime_now" in self._names else None]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    @cached_property
+    def _names(self) -> set[str]:
+        return names_in(self.source)
+
+    def _strftime(self, format: str) -> str:
+        return datetime.fromisoformat(self.date).strftime(format)
 
 
-def load_template(template: str | None, tokenizer: TextTokenizer) -> ChatTemplate:
+def load_template(template: str | None, tokenizer: TextTokenizer, *, date: str | None = None) -> ChatTemplate:
     """The template of that name (`llama3`, `chatml`) or path, or the tokenizer's own for None.
 
-    A path names a jinja file, a `tokenizer_config.json`, or a folder that holds either.
+    A path names a jinja file, a `tokenizer_config.json`, or a folder that holds either. `date`: what the template takes
+    for today, `YYYY-MM-DD`; None is `DEFAULT_DATE`.
     Raises UserError for anything else.
     """
+    date = DEFAULT_DATE if date is None else date
+    if not _is_date(date):
+        raise UserError(f"dataset.date must be a date such as {DEFAULT_DATE}, in quotes, got {date!r}")
     if template is None:
         if tokenizer.chat_template is None:
             raise UserError(
@@ -95,14 +130,23 @@ def load_template(template: str | None, tokenizer: TextTokenizer) -> ChatTemplat
             f"template {template!r} is neither a file with a chat template nor one of {', '.join(BUILT_IN)}"
         )
     try:
-        _compile(source)
+        compile_template(source)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"chat template {name}, line {error.lineno}: {error.message}") from error
+    except jinja2.TemplateError as error:
+        raise UserError(f"chat template {name}: {error}") from error
     texts = {i: text for text, i in tokenizer.control.items()}
-    special = [
+    bos, eos, pad = (
         texts.get(i, "") if i is not None else "" for i in (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
-    ]
-    return ChatTemplate(name, source, *special)
+    )
+    return ChatTemplate(name, source, bos, eos, pad, date)
+
+
+def _is_date(text: object) -> bool:
+    try:
+        return isinstance(text, str) and datetime.strptime(text, "%Y-%m-%d").strftime("%Y-%m-%d") == text
+    except ValueError:
+        return False
 
 
 def read_template(path: Path) -> str | None:
@@ -135,8 +179,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is no file. Raises UserError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except RecursionError:
+        raise UserError(f"{path} is nested too deep to be read") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no object")
     return content
@@ -155,42 +203,20 @@ class Shield:
         self._hidden = hidden
         self._found: list[str] = []
 
-    def hide(self, text: str) -> str:
-        return self._hidden.sub(self._placeholder, text)
+    def hide(self, text: str, only: re.Pattern[str] | None = None) -> str:
+        """The text with a placeholder for everything hidden, or for what `only` matches."""
+        return (only or self._hidden).sub(self._placeholder, text)
+
+    def cover(self, text: str) -> str:
+        """A placeholder for the whole text."""
+        return self._place(text)
 
     def restore(self, text: str) -> str:
         return re.sub(f"{self._mark}([0-9]+){self._mark}", lambda number: self._found[int(number[1])], text)
 
     def _placeholder(self, match: re.Match[str]) -> str:
-        self._found.append(match[0])
+        return self._place(match[0])
+
+    def _place(self, text: str) -> str:
+        self._found.append(text)
         return f"{self._mark}{len(self._found) - 1}{self._mark}"
-
-
-class _GenerationBlock(Extension):
-    """`{% generation %} ... {% endgeneration %}` marks the assistant's text in some templates; it renders as is."""
-
-    tags = {"generation"}  # noqa: RUF012 (jinja's own interface)
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    """Unlike jinja's own filter this leaves `<`, `>` and `&` alone, as chat templates expect."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-@cache
-def _compile(source: str) -> jinja2.Template:
-    """Templates come with downloaded models, hence the sandbox. No `strftime_now`: a row must be the same tomorrow."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    return environment.from_string(source)

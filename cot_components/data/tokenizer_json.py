@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from cot_components.data.templates import read_json, read_template
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.text_tokenizer import Encoded, EncodeTexts, TextTokenizer
 from cot_components.errors import GET_IT, UserError
 
 NAMED = ("bos_token", "eos_token", "pad_token")
@@ -31,6 +33,7 @@ def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> Te
     try:
         rules = json.loads(file.read_text(encoding="utf-8"))
         library = Tokenizer.from_str(json.dumps(_for_pieces(rules)))
+        Tokenizer.from_str(json.dumps(_uncut(rules)))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file} is no tokenizer.json: {error}") from error
     config, older = (_named_tokens(file.parent / f"{name}.json") for name in ("tokenizer_config", "special_tokens_map"))
@@ -39,6 +42,8 @@ def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> Te
     bos, eos, pad = (library.token_to_id(text) if text is not None else None for text in map(config.get, NAMED))
     stop_ids = {i for i in (eos, *_stop_ids(file.parent / "generation_config.json")) if i is not None}
     control = {token["content"]: token["id"] for token in rules.get("added_tokens", []) if token["special"]}
+    named = {config[name]: i for name, i in zip(NAMED, (bos, eos, pad), strict=True) if i is not None}
+    control |= {text: i for text, i in named.items() if text is not None}
     if eos is None and len(stop_ids) == 1 and stop_ids <= set(control.values()):
         (eos,) = stop_ids
     return TextTokenizer(
@@ -53,7 +58,44 @@ def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> Te
         vocab_size=1 + max(library.get_vocab(with_added_tokens=True).values()),
         content_hash=hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest(),
         chat_template=read_template(file.parent),
+        places=partial(_places, rules),
+        id_of=library.token_to_id,
     )
+
+
+def _places(rules: dict[str, Any], control: Mapping[str, int], inside: bool) -> EncodeTexts:
+    """The library with these control tokens, see `TextTokenizer.places`; ones of other ids than the file's as well."""
+    library = Tokenizer.from_str(json.dumps(_for_pieces(rules) if inside else _with_tokens(_uncut(rules), control)))
+    theirs = {} if inside else {library.token_to_id(text): i for text, i in control.items()}
+    ours = {found: i for found, i in theirs.items() if found != i}
+
+    def encode(texts: Sequence[str]) -> list[Encoded]:
+        results = []
+        for found in library.encode_batch(list(texts), add_special_tokens=False):
+            ids = [ours.get(i, i) for i in found.ids] if ours else found.ids
+            starts, ends = zip(*found.offsets, strict=True) if ids else ((), ())
+            results.append(Encoded(ids, list(starts), list(ends)))
+        return results
+
+    return encode
+
+
+def _uncut(rules: dict[str, Any]) -> dict[str, Any]:
+    return {**rules, "truncation": None, "padding": None}
+
+
+def _with_tokens(rules: dict[str, Any], control: Mapping[str, int]) -> dict[str, Any]:
+    """The rules with every control token as an added one; a reserved token of its id gets its text."""
+    added = rules.get("added_tokens", [])
+    new = {i: text for text, i in control.items() if text not in {token["content"] for token in added}}
+    renamed = [{**token, **new_token(new.pop(token["id"]))} if token["id"] in new else token for token in added]
+    return {**rules, "added_tokens": [*renamed, *({"id": i, **new_token(new[i])} for i in sorted(new))]}
+
+
+def new_token(text: str) -> dict[str, Any]:
+    """An added token without an id: not special, so that `decode(skip_special_tokens=True)` keeps it."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"content": text, **flags}
 
 
 def _for_pieces(rules: dict[str, Any]) -> dict[str, Any]:

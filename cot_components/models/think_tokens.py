@@ -15,6 +15,7 @@ from torchtune.modules import TiedLinear, TransformerDecoder
 
 from cot_components.data.segments import Tags
 from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.tokenizer_json import new_token
 from cot_components.errors import UserError
 
 # `<|reserved_special_token_7|>` of Llama-3, `<unused5>` of Gemma, `<SPECIAL_2>` of Mistral, `<|placeholder1|>` of Phi-3
@@ -24,15 +25,13 @@ RESERVED = re.compile(r"<\|?(?:reserved(?:_special)?(?:_token)?_|unused_?|SPECIA
 def with_tag_tokens(tokenizer: TextTokenizer, tags: Tags) -> TextTokenizer:
     """The tokenizer with each tag as one control token.
 
-    A tag's id is, in this order: that of an added token of this very text; the reserved token of the lowest number that
-    is left; the first id behind the vocabulary. `vocab_size` of the result is what the model must have.
+    A tag's id is, in this order: that of a token of this very text; the reserved token of the lowest number that is
+    left; the first id behind the vocabulary. `vocab_size` of the result is what the model must have.
     """
     reserved = sorted((int(m[1]), i) for text, i in tokenizer.added_tokens.items() if (m := RESERVED.fullmatch(text)))
     spare = itertools.chain((i for _, i in reserved), itertools.count(tokenizer.vocab_size))
-    given = tokenizer.added_tokens
-    return tokenizer.with_control(
-        {text: given[text] if text in given else next(spare) for text in (tags.open, tags.close)}
-    )
+    given = {text: tokenizer.added_tokens.get(text, tokenizer.id_of(text)) for text in (tags.open, tags.close)}
+    return tokenizer.with_control({text: next(spare) if i is None else i for text, i in given.items()})
 
 
 def write_tag_tokens(folder: Path, ids: Mapping[str, int]) -> None:
@@ -54,17 +53,12 @@ def _enter_rules(rules: dict[str, Any], text: str, token_id: int) -> None:
     if any(token["content"] == text for token in rules["added_tokens"]):
         return
     kept = [token for token in rules["added_tokens"] if token["id"] != token_id]
-    rules["added_tokens"] = sorted([*kept, {"id": token_id, **_token(text)}], key=lambda token: token["id"])
+    rules["added_tokens"] = sorted([*kept, {"id": token_id, **new_token(text)}], key=lambda token: token["id"])
 
 
 def _enter_config(config: dict[str, Any], text: str, token_id: int) -> None:
     if "added_tokens_decoder" in config:
-        config["added_tokens_decoder"].setdefault(str(token_id), {}).update(_token(text))
-
-
-def _token(text: str) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    return {"content": text, **flags}
+        config["added_tokens_decoder"].setdefault(str(token_id), {}).update(new_token(text))
 
 
 @torch.no_grad()

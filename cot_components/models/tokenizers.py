@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial, singledispatch
 from typing import Any
 
+import numpy as np
 from torchtune.data import Message, truncate
 from torchtune.models.llama3 import Llama3Tokenizer
 from torchtune.models.qwen2_5._tokenizer import Qwen2_5Tokenizer
@@ -37,8 +38,15 @@ class HFTokenizer(ModelTokenizer, Transform):
     files: name -> content of its files, where it was made in memory and no folder holds them
     """
 
-    def __init__(self, text: TextTokenizer, *, template: str | None = None, max_seq_len: int | None = None) -> None:
-        self._template = load_template(template, text) if template or text.chat_template else None
+    def __init__(
+        self,
+        text: TextTokenizer,
+        *,
+        template: str | None = None,
+        max_seq_len: int | None = None,
+        date: str | None = None,
+    ) -> None:
+        self._template = load_template(template, text, date=date) if template or text.chat_template else None
         self.text = replace(text, chat_template=self._template.source) if self._template else text
         self.files: dict[str, str] = {}
         self.max_seq_len = max_seq_len
@@ -75,18 +83,22 @@ class HFTokenizer(ModelTokenizer, Transform):
             )
         shield = Shield([m.text_content for m in messages], self.text.control_pattern)
         turns = [{"role": m.role, "content": shield.hide(m.text_content)} for m in messages]
-        tokens, mask, written = [], [], ""
-        for i, message in enumerate(messages):
+        contents: list[str | int] = []
+        ends, written = [], ""
+        for i in range(len(messages)):
             opens_answer = not add_end_tokens and i == len(messages) - 1
             rendered = self._template.render(turns[: i + 1], add_generation_prompt=opens_answer)
             if not rendered.startswith(written):
                 raise UserError(
                     "the chat template rewrites earlier messages; its conversations cannot be masked by message"
                 )
-            ids = self._encode_rendered(rendered[len(written) :], shield)
-            tokens += ids
-            mask += [message.masked] * len(ids)
+            contents += self._contents(rendered[len(written) :], shield)
+            ends.append(len(self.text.joined(contents)))
             written = rendered
+        (encoded,) = self.text.encode_contents([contents])
+        tokens = encoded.ids
+        owners = np.minimum(np.searchsorted(ends, encoded.starts, side="right"), len(messages) - 1)
+        mask = [messages[owner].masked for owner in owners]
         if self.max_seq_len is not None:
             eos = self.eos_id if add_end_tokens else None
             tokens, mask = truncate(tokens, self.max_seq_len, eos), truncate(mask, self.max_seq_len, None)
@@ -98,23 +110,22 @@ class HFTokenizer(ModelTokenizer, Transform):
         tokens, mask = self.tokenize_messages(sample["messages"], add_end_tokens=not inference)
         return {**rest, "tokens": tokens, "mask": mask}
 
-    def _encode_rendered(self, text: str, shield: Shield) -> list[int]:
-        plain, control = self.text.encode_texts, self.text.control
+    def _contents(self, text: str, shield: Shield) -> list[str | int]:
         pieces = self.text.control_pattern.split(text)
-        ids = plain([shield.restore(piece) for piece in pieces[0::2]])
-        return [
-            i
-            for ids_of_text, after in zip(ids, [*pieces[1::2], None], strict=True)
-            for i in (*ids_of_text, *([control[after]] if after is not None else []))
-        ]
+        control = self.text.control
+        return [control[piece] if n % 2 else shield.restore(piece) for n, piece in enumerate(pieces)]
 
 
-def hf_tokenizer(path: str, *, template: str | None = None, max_seq_len: int | None = None) -> HFTokenizer:
+def hf_tokenizer(
+    path: str, *, template: str | None = None, max_seq_len: int | None = None, date: str | None = None
+) -> HFTokenizer:
     """Tokenizer of a model folder with the chat template beside it, or with `template` (a name or a path).
+
+    `date` is what the template takes for today, see `load_template`; our own data sets have a key of their own for it.
 
     Raises UserError where the folder holds no tokenizer.json, or one that cannot be read.
     """
-    return HFTokenizer(read_hf_tokenizer(path), template=template, max_seq_len=max_seq_len)
+    return HFTokenizer(read_hf_tokenizer(path), template=template, max_seq_len=max_seq_len, date=date)
 
 
 @singledispatch
@@ -148,6 +159,7 @@ def _(tokenizer: Llama3Tokenizer) -> TextTokenizer:
         vocab_size=1 + max(*(rank for _, rank in ranks), *control.values()),
         content_hash=_sha256(encoding._pat_str, [(piece.hex(), rank) for piece, rank in ranks]),
         chat_template=BUILT_IN["llama3"],
+        token_bytes=encoding.decode_single_token_bytes,
     )
 
 
@@ -166,6 +178,7 @@ def _(tokenizer: Qwen2_5Tokenizer) -> TextTokenizer:
         vocab_size=1 + max(*tokenizer.encoder.values(), *added.values()),
         content_hash=_sha256(sorted(tokenizer.encoder.items()), [" ".join(merge) for merge in tokenizer.bpe_ranks]),
         chat_template=BUILT_IN["chatml"],
+        token_bytes=partial(_qwen_bytes, tokenizer),
     )
 
 
@@ -181,6 +194,11 @@ def _encode_qwen(tokenizer: Qwen2_5Tokenizer, texts: Sequence[str]) -> list[list
     if any(None in row for row in rows):
         raise RowError("a text holds characters that the vocabulary lacks")
     return rows
+
+
+def _qwen_bytes(tokenizer: Qwen2_5Tokenizer, token_id: int) -> bytes:
+    text = tokenizer._convert_id_to_token(token_id)
+    return text.encode() if text in tokenizer.special_tokens else bytes(tokenizer.byte_decoder[c] for c in text)
 
 
 def _sha256(*facts: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cot_components.clock import Clock
 from cot_components.data.batches import Step
-from cot_components.data.chat import ChatFormat, part_ids
+from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport, RowError
 from cot_components.data.formats import Message
 from cot_components.data.overlap import first_overlap
@@ -24,7 +24,6 @@ from cot_components.evaluation.answers import find_extractor
 from cot_components.evaluation.comparers import find_comparer
 from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, read_evaluation, reference_answer
 from cot_components.models.generate import generate, was_cut
-from cot_components.roles import Role
 from cot_components.training.loop import Trainer
 from cot_components.training.run_folder import EVALUATIONS, writing
 from cot_components.training.run_log import RunLog
@@ -164,12 +163,11 @@ class AnswerEvaluation:
 
     def compare_with_training(self, rows: Rows, chat: ChatFormat) -> None:
         """Find out whether the prompts are held out: whether none of them is the prompt of a training row."""
-        prompts = [chat.prompt(trace.messages[:-1]) for trace in self.traces]
-        without_opening = [[part for part in prompt if part.role is Role.PROMPT] for prompt in prompts]
-        asked = [
-            (trace.where, part_ids(parts, chat.tokenizer))
-            for trace, parts in zip(self.traces, without_opening, strict=True)
-        ]
+        asked = []
+        for trace in self.traces:
+            ids, opening = chat.prompt_ids(trace.messages[:-1]), chat.opening(trace.messages[:-1])
+            longest = len(chat.tokenizer.encode_text(opening)) if opening else 0  # what a row's prompt leaves out
+            asked += [(trace.where, ids[: len(ids) - left_out]) for left_out in range(longest + 1)]
         self.held_out = first_overlap(rows, asked) is None
 
 

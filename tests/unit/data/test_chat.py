@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import KINDS, make_tokenizer
 
-from cot_components.data.chat import ChatFormat, part_ids
+from cot_components.data.chat import ChatFormat
+from cot_components.data.encode import encode_in_one_go
 from cot_components.data.errors import RowError
 from cot_components.data.formats import Message
 from cot_components.data.segments import Tags
@@ -84,21 +85,35 @@ def test_a_template_without_an_end_of_turn_gets_the_end_token(byte: TextTokenize
         chat(replace(byte, eos_id=None), source).turn(ask("q", "<think>t</think>a"))
 
 
-def test_earlier_thoughts_are_taken_out(byte: TextTokenizer) -> None:
-    messages = ask("q", "<think>secret</think>\n\na", "r", "<think>t</think>b")
-    turn = chat(byte).turn(messages)
-    assert texts(turn.prompt, byte) == texts(chat(byte).prompt(ask("q", "a", "r")), byte)
-    assert "secret" not in str(texts(turn.prompt + turn.completion, byte))
+STRIPS = PLAIN.replace("m.content", "(m.content.split('</think>')[-1] if m.role == 'assistant' else m.content)")
+BESIDE = PLAIN.replace(
+    "{{ m.content }}", "{% if m.thinking %}<think>{{ m.thinking }}</think>{% endif %}{{ m.content }}"
+)
+EARLIER = ask("q", "<think>secret</think>a", "r", "<think>t</think>b")
 
 
-def test_an_earlier_thought_that_the_template_had_opened(byte: TextTokenizer) -> None:
-    messages = ask("q", "secret</think>\n\na", "r", "t\n</think>b")
-    assert chat(byte, OPENS).turn(messages) == chat(byte, OPENS).turn(ask("q", "a", "r", "t\n</think>b"))
+@pytest.mark.parametrize(("source", "kept"), [(PLAIN, True), (STRIPS, False), (BESIDE, True), (REWRITES, False)])
+def test_the_template_decides_which_earlier_thoughts_stay(byte: TextTokenizer, source: str, kept: bool) -> None:
+    turn = chat(byte, source).turn(EARLIER)
+    assert ("secret" in str(texts(turn.prompt, byte))) is kept
+    assert turn.given == chat(byte, source).prompt(EARLIER[:-1])
+    assert texts(turn.completion, byte)[-4:] == [
+        ("thought", "\nt\n" if source == REWRITES else "t"),
+        ("think_close", "</think>"),
+        ("answer", "\n\nb" if source == REWRITES else "b"),
+        ("answer", "[<|end|>]"),
+    ]
 
 
-def test_an_earlier_turn_of_uncertain_shape_drops_the_row(byte: TextTokenizer) -> None:
-    with pytest.raises(RowError):
-        chat(byte).turn(ask("q", "<think>never closed", "r", "<think>t</think>b"))
+def test_a_thought_beside_an_earlier_answer_goes_where_the_template_looks(byte: TextTokenizer) -> None:
+    messages = [Message("user", "q"), Message("assistant", "a", thought="s"), *ask("r")]
+    assert ("prompt", "<think>s</think>a") in texts(chat(byte, BESIDE).prompt(messages), byte)
+    assert ("prompt", "<think>\ns\n</think>\n\na") in texts(chat(byte).prompt(messages), byte)
+
+
+def test_tags_of_an_earlier_answer_are_tokens_where_tags_are(byte: TextTokenizer) -> None:
+    format = chat(byte, tags_as="token")
+    assert ("prompt", "[</think>]") in texts(format.prompt(EARLIER[:-1]), format.tokenizer)
 
 
 TEMPLATES = {
@@ -140,7 +155,7 @@ def test_only_the_template_writes_control_tokens(
     innocent = ask("p", "e", "p", "<think>t</think>a")
     hostile = ask(f"p{prompt}", f"e{earlier}", f"p{prompt}", f"<think>t{thought}</think>a{answer}")
     ours, theirs = format.turn(hostile), format.turn(innocent)
-    for one, other in zip(ours, theirs, strict=True):
+    for one, other in zip(ours[:2], theirs[:2], strict=True):
         control = [[part.content for part in parts if isinstance(part.content, int)] for parts in (one, other)]
         assert control[0] == control[1]
     by_role = {
@@ -149,9 +164,10 @@ def test_only_the_template_writes_control_tokens(
     }
     assert by_role[Role.THOUGHT].strip() == f"t{thought}".strip()
     assert by_role[Role.ANSWER].strip() == f"a{answer}".strip()
-    encoded = part_ids(ours.prompt + ours.completion, format.tokenizer)
+    assert ours.given == format.prompt(hostile[:-1])
+    (row,) = encode_in_one_go([ours], format.tokenizer)
     start = format.prompt_ids(hostile[:-1])
-    assert encoded[: len(start)] == start
+    assert isinstance(row, RowError) or row.tokens[: len(start)].tolist() == start
 
 
 def test_ids_that_end_a_generation(byte: TextTokenizer, tmp_path: Path) -> None:

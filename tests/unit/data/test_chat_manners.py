@@ -58,7 +58,6 @@ def test_a_template_that_opens_the_thought_of_an_answer_without_one(byte: TextTo
 
 
 LIES = {
-    "takes the thought out": PLAIN.replace("m.content", "m.content.split('</think>')[-1]"),
     "shortens the thought": PLAIN.replace("m.content", "m.content | replace('ten', '10')"),
     "changes the answer": PLAIN.replace("m.content", "m.content | replace('eleven', '11')"),
     "writes tags twice": PLAIN.replace("{{ m.content }}", "<think></think>{{ m.content }}"),
@@ -66,8 +65,6 @@ LIES = {
     "swaps tags": PLAIN.replace("m.content", "m.content | replace('<think>', '</think>')"),
     "cuts the answer": PLAIN.replace("m.content", "m.content | replace('</think>', '</think>x<|end|>')"),
     "adds a thought": REWRITES.replace("m.content.split(", "('<think>w</think>' ~ m.content).split("),
-    "another prompt": PLAIN.replace("{% for", "{{ messages | length }}{% for", 1),
-    "no header for the answer": PLAIN.replace("<|assistant|>", "<|assistant|>\n"),
     "everything in capitals": PLAIN.replace("m.content", "m.content | upper"),
     "refuses": "{{ raise_exception('no') }}",
 }
@@ -78,3 +75,39 @@ LIES = {
 def test_a_template_that_changes_more_drops_the_row(byte: TextTokenizer, name: str, tags_as: str) -> None:
     with pytest.raises(RowError, match="chat template"):
         chat(byte, LIES[name], tags_as=tags_as).turn(ask("q", "<think>ten</think>eleven"))
+
+
+AS_IT_IS = {
+    "takes the thought out": PLAIN.replace("m.content", "m.content.split('</think>')[-1]"),
+    "another prompt": PLAIN.replace("{% for", "{{ messages | length }}{% for", 1),
+    "no header for the answer": PLAIN.replace("<|assistant|>", "<|assistant|>\n"),
+    "takes the thought out and opens one": OPENS.replace("m.content", "m.content.split('</think>')[-1]"),
+}
+
+
+@pytest.mark.parametrize("name", AS_IT_IS)
+@pytest.mark.parametrize("tags_as", ["text", "token"])
+def test_a_turn_that_the_template_does_not_write_behind_the_prompt_stands_there_as_it_is(
+    byte: TextTokenizer, name: str, tags_as: str
+) -> None:
+    format = chat(byte, AS_IT_IS[name], tags_as=tags_as)
+    turn = format.turn(ask("q", "<think>ten</think>\n\neleven"))
+    assert turn.given == format.prompt(ask("q"))
+    written = "".join(content.strip("[]") for _, content in texts(turn.written, format.tokenizer))
+    assert written == ("" if "opens" in name else "<think>") + "ten</think>\n\neleven<|end|>"
+    assert format.stop_ids == (byte.control["<|end|>"],)
+
+
+def test_a_template_that_strips_and_opens_says_what_to_set_where_there_is_no_thought(byte: TextTokenizer) -> None:
+    with pytest.raises(RowError, match=r"set dataset\.template"):
+        chat(byte, AS_IT_IS["takes the thought out and opens one"]).turn(ask("q", "a"))
+
+
+def test_a_template_that_refuses_the_made_up_conversation_leaves_the_tokenizers_stop_ids(byte: TextTokenizer) -> None:
+    needs = "{% if messages | length < 9 %}{{ raise_exception('more') }}{% endif %}" + PLAIN
+    assert chat(byte, needs).stop_ids == byte.stop_ids
+    system = "{% if messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}" + PLAIN
+    assert chat(byte, system.replace("<|end|>", "<|pad|>")).stop_ids == (
+        byte.control["<|pad|>"],
+        byte.control["<|end|>"],
+    )

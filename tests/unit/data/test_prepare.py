@@ -14,7 +14,7 @@ from tokenizers_for_tests import make_tokenizer
 
 from cot_components.data import prepare as prepare_module
 from cot_components.data.chat import ChatFormat
-from cot_components.data.encode import encode_turns
+from cot_components.data.encode import encode_in_one_go
 from cot_components.data.errors import DropReport, RowError, TraceError
 from cot_components.data.formats import Message
 from cot_components.data.prepare import TURN_SHIFT, RowSettings, prepare_rows, source_key
@@ -63,7 +63,7 @@ def test_a_row_for_each_turn(byte: TextTokenizer) -> None:
     assert rows.ids.tolist() == [0, 5, 5 + (1 << TURN_SHIFT), 5 + (2 << TURN_SHIFT)]
     assert (report.read, report.kept) == (4, 4)
     third = rows.flat([3])
-    history = "<|user|>q0<|end|><|assistant|>a0<|end|><|user|>q1<|end|><|assistant|>a1<|end|>"
+    history = "<|user|>q0<|end|><|assistant|><think>t0</think>a0<|end|><|user|>q1<|end|><|assistant|>a1<|end|>"
     assert byte.decode(third.tokens[third.roles == Role.PROMPT]) == history + "<|user|>q2<|end|><|assistant|>"
     assert byte.decode(third.labels[third.labels >= 0]) == "<think>t2</think>a2<|end|>"
     last, _, _ = prepare_rows(reader([GOOD[0], talk]), chat(byte))
@@ -116,7 +116,7 @@ def test_one_text_without_an_encoding_drops_only_its_own_row(byte: TextTokenizer
             raise RowError("tabs")
         return byte.encode_plain(texts)
 
-    lacking = chat(replace(byte, encode_plain=refuse_tabs))
+    lacking = chat(replace(byte, encode_plain=refuse_tabs, places=None))
     traces = [*GOOD, trace(3, "q", "<think>\t</think>a"), trace(4, "q", "<think>t</think>a")]
     rows, report, _ = prepare_rows(reader(traces), lacking, strict=False, max_dropped=0.5)
     assert rows.ids.tolist() == [0, 1, 2, 4]
@@ -124,7 +124,7 @@ def test_one_text_without_an_encoding_drops_only_its_own_row(byte: TextTokenizer
 
 
 def test_a_row_that_does_not_come_back_exactly_is_dropped(byte: TextTokenizer) -> None:
-    lower = replace(byte, encode_plain=lambda texts: byte.encode_plain([text.lower() for text in texts]))
+    lower = replace(byte, encode_plain=lambda texts: byte.encode_plain([text.lower() for text in texts]), places=None)
     traces = [trace(0, "Q", "<think>t</think>a"), trace(1, "q", "<think>T</think>a")]
     rows, report, _ = prepare_rows(reader(traces), chat(lower), strict=False, max_dropped=0.5)
     assert rows.ids.tolist() == [0]
@@ -166,9 +166,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counting(turns, tokenizer):
         counts.append(len(turns))
-        return encode_turns(turns, tokenizer)
+        return encode_in_one_go(turns, tokenizer)
 
-    monkeypatch.setattr(prepare_module, "encode_turns", counting)
+    monkeypatch.setattr(prepare_module, "encode_in_one_go", counting)
     return counts
 
 

@@ -136,7 +136,6 @@ def render(source: str, *contents: str) -> str:
         "{{ raise_exception('no system prompt') }}",
         "{{ messages[0].content.__class__.__mro__ }}",
         "{{ messages.append(1) }}",
-        "{{ strftime_now('%d') }}",
         "{{ messages[7].content }}",
         "{{ messages[0].content + 1 }}",
         "{% include 'x' %}",
@@ -157,7 +156,7 @@ def test_what_templates_of_real_models_rely_on() -> None:
     assert render("{{ [1] | tojson(indent=1) }}") == "[\n 1\n]"
     assert render("{% generation %}{{ messages[0].content }}{% endgeneration %}.", "a") == "a."
     assert render("{% for m in messages %}{{ m.content }}{% break %}{% endfor %}", "a", "b") == "a"
-    assert render("{% if strftime_now is defined %}today{% else %}26 Jul 2024{% endif %}") == "26 Jul 2024"
+    assert render("{{ strftime_now('%d %b %Y') }}") == "26 Jul 2024"
     assert render("{% if tools is not none or documents %}tools{% endif %}{{ bos_token }}.") == "."
 
 
@@ -185,3 +184,38 @@ def test_what_is_hidden_comes_back(texts: list[str]) -> None:
     assert not any(hidden.search(cover) for cover in covers)
     assert [shield.restore(cover) for cover in covers] == texts
     assert shield.restore("|".join(covers)) == "|".join(texts)
+
+
+def test_today_is_the_date_that_was_set(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer("byte", tmp_path / "byte")
+    (tmp_path / "dated.jinja").write_text("{{ strftime_now('%d %B %Y, %A') }}", encoding="utf-8")
+    default, other = (load_template(str(tmp_path / "dated.jinja"), tokenizer, date=day) for day in (None, "2026-01-05"))
+    assert default.render([]) == "26 July 2024, Friday"
+    assert other.render([]) == "05 January 2026, Monday"
+    assert default.fingerprint() != other.fingerprint()
+    plain = [load_template("chatml", tokenizer, date=day).fingerprint() for day in (None, "2026-01-05")]
+    assert plain[0] == plain[1], "rows without a date in them stay in the cache"
+
+
+@pytest.mark.parametrize("date", ["today", "2026-13-01", "26 Jul 2024", "2026-1-5", "", 20260105])
+def test_what_is_no_date_is_named(tmp_path: Path, date: object) -> None:
+    with pytest.raises(UserError, match=r"dataset\.date must be a date such as 2024-07-26"):
+        load_template("chatml", make_tokenizer("byte", tmp_path), date=date)
+
+
+def test_what_transformers_gives_a_template(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(str(write_byte_tokenizer(tmp_path)))
+    sources = [
+        "{{ {'b': '<\u00e9>', 'a': [1]} | tojson(indent=2, sort_keys=true) }}",
+        "{{ {'a': 1} | tojson(separators=(',', ':'), ensure_ascii=true) }}",
+        "{{ dict(a=1) | tojson }}{% set n = namespace(x=1) %}{% set n.x = 2 %}{{ n.x }}",
+        "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}",
+        "{{ bos_token is defined }}{{ tools is none }}{{ documents is none }}{{ messages[0].reasoning_content }}",
+        "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ loop.index }}{% endfor %}",
+    ]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for source in sources:
+        expected = theirs.apply_chat_template(turns, chat_template=source, tokenize=False)
+        assert ChatTemplate("t", source).render(turns) == expected

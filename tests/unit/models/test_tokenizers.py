@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from templates_for_tests import FAMILY
 from tokenizers_for_tests import CHATML, llama3, qwen2_5, qwen_rules, write_folder
+from tokenizers_like_models import MAKERS, write_like
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.errors import RowError
@@ -110,6 +112,23 @@ def test_the_same_ids_as_transformers(tmp_path: Path) -> None:
     assert ours.tokenize_messages(messages(*((t["role"], t["content"], False) for t in turns)))[0] == expected
     prompt = theirs.apply_chat_template(turns[:1], tokenize=True, add_generation_prompt=True, return_dict=False)
     assert ours.tokenize_messages(messages(("user", turns[0]["content"], True)), add_end_tokens=False)[0] == prompt
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("layout", ["chatml, keeps", "llama3, keeps", "plain, keeps, dated"])
+def test_stock_recipes_get_the_ids_of_transformers_for_every_kind(kind: str, layout: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = write_like(kind, tmp_path, FAMILY[layout])
+    ours, theirs = hf_tokenizer(str(folder), date="2026-01-05"), AutoTokenizer.from_pretrained(str(folder))
+    talk = [("user", "12 + 7?", True), ("assistant", "<think>\n12 + 7 = 19.</think>\n\nAnswer: 19", False)]
+    source = FAMILY[layout].replace("strftime_now('%d %B %Y')", "'05 January 2026'")
+    turns = [{"role": role, "content": content} for role, content, _ in talk]
+    expected = theirs.apply_chat_template(turns, chat_template=source, tokenize=True, return_dict=False)
+    tokens, mask = ours.tokenize_messages(messages(*talk))
+    assert tokens == expected
+    taught = ours.text.decode([i for i, masked in zip(tokens, mask, strict=True) if not masked])
+    assert "12 + 7 = 19." in taught and "12 + 7?" not in taught and mask[0] is True
 
 
 def test_llama3_has_the_vocabulary_of_its_models(tmp_path: Path) -> None:
