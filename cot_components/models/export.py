@@ -72,8 +72,8 @@ def _config(model: Any, stop_ids: tuple[int, ...]) -> dict[str, Any]:
     if (hub := getattr(model, "hub", None)) is not None:
         return {**hub.config, "vocab_size": model.tok_embeddings.num_embeddings}
     config = family_of(model).describe(model)
-    ends = [name for name in ("bos_token_id", "eos_token_id") if name in config and stop_ids]
-    return {**config, **dict.fromkeys(ends, stop_ids[0])}
+    ends = {"bos_token_id", "eos_token_id"} & config.keys()
+    return {**config, **dict.fromkeys(ends, stop_ids[0])} if stop_ids else config
 
 
 def _merged(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -170,10 +170,9 @@ def test_published_files_and_pretrained_weights(tmp_path):
     if not is_real():
         file.write_text("\n".join(multiplication_lines(*draw_operands(4, 3))) + "\n")
     config = OmegaConf.load(CONFIGS / "icot_sft" / "gpt2_4x4.yaml")
-    config.model = {"_component_": "cot_components.models.families.gpt2.gpt2", **size}
     config.dataset.update(num_rows=16, exclude=[str(file)])
     config.evaluation.update(source=str(file), split="train", subset=None, max_rows=2)
-    config.checkpointer.checkpoint_dir = str(tmp_path / "gpt2")
+    config.model.path = str(tmp_path / "gpt2")
     config.update(epochs=1, evaluate_every_n_steps=None, num_workers=0, output_dir="out", log_every_n_steps=1)
     config.curriculum.partial = True
     OmegaConf.save(config, tmp_path / "config.yaml")
