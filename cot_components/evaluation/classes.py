@@ -154,5 +154,5 @@ def compare_reports(run_dirs: Sequence[Path]) -> Table:
         if (errors := report.against_truth) is not None:
             wrong = errors.counts[0, 1] / max(errors.counts[0].sum(), 1)
             cells += [f"{errors.error_rate:.2%}", f"{errors.recall:.1%}", f"{wrong:.2%}"]
-        table.add_row(folder.name, *cells)
+        table.add_row(Text(visible(folder.name)), *cells)
     return table

@@ -13,8 +13,10 @@ from cot_components.data.traces import read_traces
 from cot_components.errors import UserError
 from cot_components.models.load import load_model
 from cot_components.models.tiny import SHAPE, write_tiny_checkpoint
+from cot_components.secrets import without_secrets
 from cot_components.training.checkpoint import damage, write_checkpoint
-from cot_components.training.run_folder import config_hash, enter_folder, release, without_secrets
+from cot_components.training.run_folder import enter_folder, release
+from cot_components.training.same_config import config_hash
 
 SECRET = "hf_NotARealTokenButLongEnough"
 
