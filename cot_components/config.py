@@ -203,7 +203,9 @@ def build(node: Any, *args: Any, where: str = "", **supplied: Any) -> Any:
     return node
 
 
-_OVER_ARGUMENTS = (ValueError, TypeError, KeyError, IndexError, OSError, ImportError, RuntimeError)
+_UNSAID = (TypeError, LookupError, ArithmeticError, AssertionError, AttributeError)
+"""Errors whose message alone says little."""
+_OVER_ARGUMENTS = (*_UNSAID, ValueError, OSError, ImportError, RuntimeError)
 """How components of other people refuse their arguments."""
 
 
@@ -221,7 +223,7 @@ def _is_installed(component: Callable[..., Any]) -> bool:
 def _said(error: Exception, component: str) -> str:
     """Its first line; with component and type where the line alone says little."""
     line = next(iter(str(error).strip().splitlines()), "")
-    if line and not isinstance(error, (TypeError, KeyError, IndexError)):
+    if line and not isinstance(error, _UNSAID):
         return line
     return f"{component} refuses what it is given ({type(error).__name__}: {line})"
 

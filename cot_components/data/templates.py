@@ -137,6 +137,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    except RecursionError:
+        raise UserError(f"{path} is not read: its JSON nests too deep") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no object")
     return content

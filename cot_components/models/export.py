@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import SiLU
 
 from cot_components.errors import UserError
+from cot_components.files import read_object
 from cot_components.models.gpt2 import GPT2Decoder
 from cot_components.models.gpt2_convert import gpt2_hf_config, gpt2_tune_to_hf
 
@@ -65,7 +66,7 @@ def save_pretrained(
     """
     family = family_of(model)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(base_config.read_text(encoding="utf-8")) if base_config else {}
+    kept = read_object(base_config) if base_config else {}
     ours = family.config(model)
     config = {**kept, **ours, **_end_tokens(ours, kept, stop_ids)}
     config["dtype"] = config["torch_dtype"] = str(model.tok_embeddings.weight.dtype).removeprefix("torch.")  # new, old
@@ -114,7 +115,7 @@ def rank_and_alpha(module: Any) -> tuple[int, float]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def family_of(model: Any) -> Family:

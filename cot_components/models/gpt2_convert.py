@@ -7,7 +7,6 @@ q, k and v.
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torchtune.training import MODEL_KEY
 
 from cot_components.data.templates import read_json
 from cot_components.errors import UserError
+from cot_components.files import read_object
 from cot_components.models.gpt2 import GPT2Decoder, gpt2
 
 State = Mapping[str, torch.Tensor]
@@ -193,7 +193,7 @@ def load_gpt2(folder: str | Path, *, dropout: float | None = None) -> GPT2Decode
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no config.json, so this is no Hugging Face model folder")
-    model = gpt2_from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), dropout=dropout)
+    model = gpt2_from_config(read_object(folder / "config.json"), dropout=dropout)
     state = gpt2_hf_to_tune(_read_weights(folder))
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name in sorted(expected.keys() | state.keys()):
@@ -234,7 +234,10 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         return _read_file(single)
     if index.is_file():
         weights: dict[str, torch.Tensor] = {}
-        for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+        named = read_object(index).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
+            raise UserError(f"{index}: weight_map must name a file for every tensor")
+        for shard in sorted(set(named.values())):
             weights.update(_read_file(folder / shard))
         return weights
     if (folder / "pytorch_model.bin").is_file():

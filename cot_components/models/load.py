@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from cot_components.config import COMPONENT, build
 from cot_components.data.templates import read_json
 from cot_components.errors import GET_IT, UserError
+from cot_components.files import entries
 from cot_components.models.adapter import adapt
 from cot_components.models.export import architecture
 from cot_components.models.think_tokens import grow_vocabulary
@@ -25,6 +27,9 @@ LLAMA_LAYOUT = ("LLAMA2", "LLAMA3", "LLAMA3_2", "MISTRAL")
 
 GPT2_READER = "GPT2Checkpointer"
 
+PLAIN_TYPES = ("F32", "BF16", "F16", "F64")
+"""Number formats of weights, as safetensors names them."""
+
 READ_AS = {"llama": LLAMA_LAYOUT, "mistral": LLAMA_LAYOUT, "qwen2": ("QWEN2",), "gpt2": (GPT2_READER,)}
 """`model_type` of a config.json -> the `checkpointer.model_type` (or the checkpointer) that reads its weights right."""
 
@@ -33,7 +38,8 @@ def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
     """Make sure the starting weights are there, before anything is built.
 
     Raises:
-        UserError: the folder, its config.json or a weight file is missing; a checkpointer of another kind of model.
+        UserError: the folder, its config.json or a weight file is missing; a checkpointer of another kind of model;
+            quantized weights.
     """
     if checkpointer is None:
         return
@@ -47,6 +53,26 @@ def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
             present = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "no .safetensors file"
             raise UserError(f"checkpointer: {folder} has no {name} (it has {present})")
     _check_kind(checkpointer, folder)
+    for path in [folder / name for name in named] or entries(folder):
+        _refuse_quantized(path)
+
+
+def _refuse_quantized(path: Path) -> None:
+    """Raises UserError for a file of weights that are not plain numbers: read as such they would mean nothing."""
+    if path.suffix != ".safetensors":
+        return
+    try:
+        with safe_open(path, "pt") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"checkpointer: {path} cannot be read ({error})") from error
+    for name, kind in kinds.items():
+        is_weight = "weight" in name.rpartition(".")[2] or name.endswith("_blocks")  # masks and counts may be anything
+        if is_weight and kind not in PLAIN_TYPES:
+            raise UserError(
+                f"checkpointer: {path}: tensor '{name}' is {kind}, a quantized weight; "
+                f"weights must be {' or '.join(PLAIN_TYPES)}"
+            )
 
 
 def _check_kind(checkpointer: Mapping[str, Any], folder: Path) -> None:
@@ -96,6 +122,10 @@ def load_model(
     torch.manual_seed(seed)
     with set_default_dtype(dtype), device:
         built = build(model, where="model")
+    if not len(getattr(built, "layers", ())):
+        raise UserError(f"model: {model[COMPONENT]} builds no decoder with layers; is num_layers at least 1?")
+    if empty := [name for name, weight in built.named_parameters() if not weight.numel()]:
+        raise UserError(f"model: the weight '{empty[0]}' has no numbers; one of the model's sizes is 0")
     if checkpointer is None:
         start_from_scratch(built)
     else:
@@ -143,10 +173,10 @@ def exported_checkpointer(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: an architecture that cannot be read back.
     """
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    kind = read_json(folder / "config.json").get("model_type")
     if kind == "gpt2":
         return {"_component_": "cot_components.models.gpt2_convert.GPT2Checkpointer", "checkpoint_dir": str(folder)}
-    if kind not in _TORCHTUNE_TYPES:
+    if not isinstance(kind, str) or kind not in _TORCHTUNE_TYPES:
         raise UserError(f"{folder}/config.json: model_type {kind!r} is not one of gpt2, {', '.join(_TORCHTUNE_TYPES)}")
     return {
         "_component_": "torchtune.training.FullModelHFCheckpointer",
@@ -174,7 +204,10 @@ def check_architecture(model: Any, folder: Path) -> None:
     Raises:
         UserError: they differ: the weights would load, and every token after the first would be wrong.
     """
-    there = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    there = read_json(folder / "config.json")
+    for name in ("rope_scaling", "rope_parameters"):
+        if not isinstance(there.get(name) or {}, Mapping):
+            raise UserError(f"checkpointer: {folder}/config.json: {name} must be an object, it is {there[name]!r:.60}")
     there = {**there, **(there.get("rope_parameters") or {}), "rope_scaling": _rope_scaling(there)}
     for name, ours in architecture(model).items():
         if name in there and there[name] != ours:
@@ -195,12 +228,14 @@ def check_weights(wanted: Mapping[str, Any], given: Mapping[str, Any], where: st
     """Compare names and shapes of two state dicts.
 
     Raises:
-        UserError: names the first tensor that is missing, unknown or of another shape.
+        UserError: names the first tensor that is missing, unknown, quantized or of another shape.
     """
     wrong_model = "is model._component_ the model of this checkpoint?"
     for name, tensor in wanted.items():
         if name not in given:
             raise UserError(f"{where} has no tensor '{name}', which the model needs; {wrong_model}")
+        if not given[name].is_floating_point() or given[name].element_size() == 1:
+            raise UserError(f"{where}: tensor '{name}' is {given[name].dtype}, a quantized weight; it must be plain")
         if tuple(given[name].shape) != tuple(tensor.shape):
             shapes = f"is {list(given[name].shape)}, the model wants {list(tensor.shape)}"
             raise UserError(f"{where}: tensor '{name}' {shapes}")
