@@ -1,4 +1,4 @@
-"""Every file of a run's folder broken in every way, and every command that reads it: exit 0, or one sentence and exit 2.
+"""Every file of a run's folder broken in every way, and every command that reads it: exit 0, or a sentence and exit 2.
 
 `cases` lists what can be done, `Fuzz.try_one` does one of it in this process, on a copy. `make soak` tries all of it,
 `tests/recipes/test_fuzz_folder.py` a few that a seed draws.
@@ -13,7 +13,7 @@ import shutil
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -26,7 +26,9 @@ SECONDS = 60
 
 def _json(path: Path, change: Callable[[Any, random.Random], Any], chance: random.Random) -> None:
     """Change one value of a JSON file, a JSON line of a log, or a YAML file that happens to be neither."""
-    lines = path.read_text(errors="replace").split("\n") if path.suffix == ".jsonl" else [path.read_text(errors="replace")]
+    lines = (
+        path.read_text(errors="replace").split("\n") if path.suffix == ".jsonl" else [path.read_text(errors="replace")]
+    )
     index = chance.randrange(max(1, len(lines) - 1))
     try:
         content = json.loads(lines[index])
@@ -37,7 +39,9 @@ def _json(path: Path, change: Callable[[Any, random.Random], Any], chance: rando
 
 
 def _changed(content: Any, change: Callable[[Any, random.Random], Any], chance: random.Random) -> Any:
-    inner = list(content) if isinstance(content, dict) else list(range(len(content))) if isinstance(content, list) else []
+    inner = (
+        list(content) if isinstance(content, dict) else list(range(len(content))) if isinstance(content, list) else []
+    )
     if not inner or chance.random() < 0.2:
         return change(content, chance)
     key = chance.choice(inner)
@@ -140,7 +144,8 @@ class Fuzz:
         return None if fine and "Traceback" not in said.getvalue() else f"exit {code}: {said.getvalue()[-2000:]}"
 
 
-def closed(path: Path) -> Any:
+@contextmanager
+def closed(path: Path) -> Iterator[None]:
     """Inside, the file cannot be opened: as for another user, whoever runs the tests."""
     original = io.open
 
@@ -149,24 +154,21 @@ def closed(path: Path) -> Any:
             raise PermissionError(13, "Permission denied", str(file))
         return original(file, *args, **kwargs)
 
-    stack = ExitStack()
-    stack.enter_context(mock.patch("io.open", refuse))
-    stack.enter_context(mock.patch("builtins.open", refuse))
-    return stack
+    with mock.patch("io.open", refuse), mock.patch("builtins.open", refuse):
+        yield
 
 
-class alarm:  # noqa: N801
-    """Raises TimeoutError in what takes longer than so many seconds."""
+@contextmanager
+def alarm(seconds: int) -> Iterator[None]:
+    """Raise BaseException in what takes longer than so many seconds."""
 
-    def __init__(self, seconds: int) -> None:
-        self.seconds = seconds
+    def ring(*args: object) -> None:
+        raise BaseException(f"still running after {seconds} s")
 
-    def __enter__(self) -> None:
-        signal.signal(signal.SIGALRM, self.ring)
-        signal.alarm(self.seconds)
-
-    def __exit__(self, *ended: object) -> None:
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
         signal.alarm(0)
-
-    def ring(self, *args: object) -> None:
-        raise BaseException(f"still running after {self.seconds} s")
+        signal.signal(signal.SIGALRM, before)
