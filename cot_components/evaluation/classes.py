@@ -14,7 +14,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cot_components.config import check
+from cot_components.config import check, fits
 from cot_components.data.scores import Scores, scored_tokens
 from cot_components.data.store import Rows
 from cot_components.discriminator import CLASSES, REASONING, Confusion, Phrase, classify, loss_difference, phrases
@@ -71,8 +71,8 @@ def read_report(path: Path) -> ClassReport:
         }
         low, high = ([Phrase(*phrase) for phrase in saved[name]] for name in CLASSES)
         check(ClassReport, {**counts, "boilerplate": low, "reasoning": high})
-        for phrase in (*low, *high):
-            check(Phrase, phrase._asdict())
+        if not all(fits(p.text, str) and fits(p.difference, float) and fits(p.times, int) for p in (*low, *high)):
+            raise UserError("a phrase must be a text, its LD and how often it occurs")
         if counts["confusion"] is not None and np.array(counts["confusion"], dtype=np.int64).shape != (2, 2):
             raise UserError("confusion must have two rows of two counts")
         return ClassReport(**counts, boilerplate=low, reasoning=high)

@@ -9,14 +9,6 @@ from fuzz_folder import COMMANDS, Fuzz, cases
 from tally import count
 
 READ = ("config.yaml", "log.jsonl", "versions.json", "classes.json", "evaluations/", "manifest.json", "config.json")
-    "config.yaml",
-    "log.jsonl",
-    "versions.json",
-    "classes.json",
-    "evaluations/",
-    "manifest.json",
-    "model/config.json",
-)
 CLASSES = {"threshold": 0.0, "num_tokens": 10, "num_reasoning": 4, "confusion": [[3, 1], [2, 4]]}
 CLASSES |= {"boilerplate": [["a", -1.0, 3]], "reasoning": [["b", 1.0, 2]]}
 

@@ -89,3 +89,58 @@ def test_a_gpt2_that_is_computed_otherwise_is_refused(tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "scale_attn_by_inverse_layer_idx": True}))
     with pytest.raises(UserError, match=r"hub/config\.json: scale_attn_by_inverse_layer_idx True is not supported"):
         load(GPT2, reader(folder, "GPT2Checkpointer"))
+
+
+@pytest.mark.parametrize(("model", "kind"), [(PLAIN, "LLAMA3"), (GPT2, "GPT2Checkpointer")])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_quantized_weights_are_refused_by_name_and_type(tmp_path, model, kind, dtype):
+    folder = save_pretrained(build(model), tmp_path / "hub")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("weight") and "proj" in name)
+    weights[name] = torch.zeros_like(weights[name]).to(dtype)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    spelled = {torch.int8: "I8", torch.uint8: "U8", torch.float8_e4m3fn: "F8_E4M3"}[dtype]
+    for refused in (check_checkpointer, lambda node: load(model, node)):
+        with pytest.raises(UserError, match=rf"tensor '{name}' is {spelled}, a quantized weight"):
+            refused(reader(folder, kind))
+
+
+def test_a_mask_that_is_no_weight_may_be_of_any_type(tmp_path):
+    folder = save_pretrained(build(GPT2), tmp_path / "hub")
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.0.attn.bias"] = torch.ones(1, 1, 64, 64, dtype=torch.uint8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    load(GPT2, reader(folder, "GPT2Checkpointer"))
+
+
+@pytest.mark.parametrize("value", [[1], "linear", 3])
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_a_config_json_with_a_wrong_type_is_one_sentence(tmp_path, key, value):
+    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(UserError, match=rf"config\.json: {key} must be an object, it is "):
+        load(PLAIN, reader(folder, "LLAMA3"))
+
+
+@pytest.mark.parametrize("content", ["[1]", "[" * 100_000, "{"])
+def test_a_config_json_that_is_none_is_one_sentence(tmp_path, content):
+    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"hub/config\.json"):
+        check_checkpointer(reader(folder, "LLAMA3"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_layers": 0}, "model: .*llama3.llama3 builds no decoder with layers"),
+        ({"num_layers": -1}, "model: .*llama3.llama3 builds no decoder with layers"),
+        ({"num_kv_heads": 0}, "model: "),
+        ({"vocab_size": 0}, "model: the weight 'tok_embeddings.weight' has no numbers"),
+        ({"num_heads": 0}, "model: .*(num_heads|ZeroDivisionError)"),
+    ],
+)
+def test_a_model_of_no_size_is_one_sentence(change, said):
+    with pytest.raises(UserError, match=said):
+        load({**PLAIN, **change}, None)
