@@ -8,9 +8,7 @@ one.
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
 import inspect
 import sys
 import types
@@ -20,53 +18,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from cot_components.components import ConfigError, locate, nearest
 from cot_components.errors import UserError
 
 COMPONENT = "_component_"
-
-
-class ConfigError(UserError):
-    """A config that cannot be what its author meant; the message is one sentence naming the key."""
-
-
-def nearest(name: Any, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest of `valid`, or the list of what is valid."""
-    valid = sorted(valid)
-    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    bare = "; YAML reads a bare on, off, yes or no as a truth value: put it in quotes" if isinstance(name, bool) else ""
-    return bare + (f"; valid: {', '.join(valid)}" if valid else "")
-
-
-def locate(path: str, where: str) -> Callable[..., Any]:
-    """The object a dotted path names.
-
-    Raises:
-        ConfigError: the module or the name does not exist; names the part that failed and the nearest name.
-    """
-    parts = path.split(".")
-    if not all(part.isidentifier() for part in parts):
-        raise ConfigError(f"{where}: '{path}' is not a dotted path")
-    for size in range(len(parts), 0, -1):
-        module_name = ".".join(parts[:size])
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-                continue
-            raise ConfigError(f"{where}: '{path}' needs the module '{error.name}', which is not installed") from error
-        except ValueError as error:
-            raise ConfigError(f"{where}: '{path}' is not a dotted path") from error
-        for part in parts[size:]:
-            if not hasattr(found, part):
-                public = [name for name in dir(found) if not name.startswith("_")]
-                raise ConfigError(f"{where}: '{module_name}' has no '{part}'{nearest(part, public)}")
-            found = getattr(found, part)
-        if not callable(found):
-            raise ConfigError(f"{where}: '{path}' is not a component (it is a {type(found).__name__})")
-        return found
-    raise ConfigError(f"{where}: no module '{parts[0]}' for '{path}'")
 
 
 def check(
@@ -248,7 +203,9 @@ def build(node: Any, *args: Any, where: str = "", **supplied: Any) -> Any:
     return node
 
 
-_OVER_ARGUMENTS = (ValueError, TypeError, KeyError, IndexError, OSError, ImportError, RuntimeError)
+_UNSAID = (TypeError, LookupError, ArithmeticError, AssertionError, AttributeError)
+"""Errors whose message alone says little."""
+_OVER_ARGUMENTS = (*_UNSAID, ValueError, OSError, ImportError, RuntimeError)
 """How components of other people refuse their arguments."""
 
 
@@ -266,7 +223,7 @@ def _is_installed(component: Callable[..., Any]) -> bool:
 def _said(error: Exception, component: str) -> str:
     """Its first line; with component and type where the line alone says little."""
     line = next(iter(str(error).strip().splitlines()), "")
-    if line and not isinstance(error, (TypeError, KeyError, IndexError)):
+    if line and not isinstance(error, _UNSAID):
         return line
     return f"{component} refuses what it is given ({type(error).__name__}: {line})"
 

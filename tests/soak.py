@@ -6,7 +6,8 @@ Every training recipe goes through the whole list of faults, a process each: kil
 the middle of a step, stopped by signals, broken by an error, a NaN and a full disk, its newest checkpoint damaged, its
 folder in use, its config changed. `bt_sft` is also killed at random moments of a real `tune run`. After each the same
 command goes on where it was. In the end weights, optimizer, generators, export, evaluations and log must be those of a
-run that nothing disturbed, bit for bit. Prints one line per fault and the counts; exits 1 if anything differs.
+run that nothing disturbed, bit for bit. Last, every file of a run's folder is broken in every way before every `cot`
+command that reads it (see `fuzz_folder`). Prints one line per fault and the counts; exits 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from contract import (
     training_recipes,
 )
 from faulty import main as faulty
+from fuzz_folder import Fuzz, cases
 
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.training.checkpoint import damage, find_newest
@@ -230,10 +232,22 @@ def killed_at_random(kills: int, seed: int, hub: Path, work: Path, tally: Tally)
     tally.compared("bt_sft", work / "calm", out, steps=total)
 
 
+def fuzzed(share: float, seed: int, run: Path, work: Path, tally: Tally) -> None:
+    """Broken files under every command: a sentence and exit 2, or exit 0; never a traceback, never a hang."""
+    chance, fuzz, began = random.Random(seed), Fuzz(run, work, seed=seed), time.monotonic()
+    tried = [case for case in cases(run) if chance.random() < share]
+    wrong = [(case, said) for case in tried if (said := fuzz.try_one(case)) is not None]
+    for case, said in wrong:
+        tally.done(f"{case}", ok=False, said=said)
+    print(f"{len(tried)} broken files read by commands in {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
+    tally.faults += len(tried) - len(wrong)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fuzz", type=float, default=0.5, help="share of all broken files that is tried")
     parser.add_argument("--recipes", nargs="*", default=training_recipes())
     chosen = parser.parse_args()
     torch.set_num_threads(1)  # a process forked from one that has OpenMP threads waits for them for ever
@@ -252,6 +266,8 @@ def main() -> None:
             work = Path(folder) / "random"
             work.mkdir()
             killed_at_random(chosen.kills, chosen.seed, hub, work, tally)
+        for name in chosen.recipes if chosen.fuzz else ():
+            fuzzed(chosen.fuzz / len(chosen.recipes), chosen.seed, Path(folder) / name / "calm", Path(folder), tally)
     print(f"{tally.faults} faults, {tally.kills} of them SIGKILL, in {(time.monotonic() - began) / 60:.0f} minutes")
     print(f"{tally.steps} steps compared with undisturbed runs; {len(tally.wrong)} things differ {tally.wrong or ''}")
     raise SystemExit(bool(tally.wrong))

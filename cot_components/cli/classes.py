@@ -13,9 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from cot_components.evaluation.classes import compare_reports
+    from cot_components.viz.console import plain_console
 
-    Console(width=max(Console().width, 120)).print(compare_reports(options.runs))
+    plain_console(width=max(plain_console().width, 120)).print(compare_reports(options.runs))
     return 0

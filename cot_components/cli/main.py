@@ -12,9 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from cot_components.config import nearest
+from cot_components.components import nearest, only_known
 from cot_components.errors import UserError
+from cot_components.secrets import without_secrets
 from cot_components.training.quiet import quiet_imports
+from cot_components.viz.visible import one_line
 
 COMMANDS = {
     "ls": "ls",
@@ -84,14 +86,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())  # components and recipes of the user's own, as `tune run` finds them
     quiet_imports()
     try:
-        return options.run(options)
+        with only_known(getattr(options, "allow", ())):
+            return options.run(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(str(error))
     except BrokenPipeError:  # `cot ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"error: {error.filename or 'cannot write'}: {error.strerror or error}", file=sys.stderr)
+        _say(f"{error.filename or 'cannot write'}: {error.strerror or error}")
     return 2
+
+
+def _say(sentence: str) -> None:
+    print(f"error: {one_line(without_secrets(sentence))}", file=sys.stderr)
 
 
 def _take_overrides(parser: Parser, options: argparse.Namespace, rest: list[str]) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from cot_components.config import ConfigError, find_config, nearest, shipped_configs
+from cot_components.components import ConfigError, may_import, nearest, refusal
+from cot_components.config import find_config, shipped_configs
 from cot_components.config_files import read_keys, read_text
 
 RECIPE_IN_HEADER = re.compile(r"^#.*\btune run (?:--\S+[ =]\S+ )*([\w./]+) --config", re.MULTILINE)
@@ -80,12 +81,28 @@ def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
         return _must_load(folder)
     header = read_text(path).split("\n\n")[0]
     for name in RECIPE_IN_HEADER.findall(header):
-        if (found := _load(name)) is not None:
-            return found
-        if "/" in name or name.endswith(".py"):
-            raise ConfigError(f"{path}: its header runs {name}, which is no recipe here; --recipe NAME names another")
-        return Recipe(name, _takes_anything, STOCK_SUPPLIES, ours=False)
+        return _named_by_header(name, path)
     return _best_fit(path)
+
+
+def _named_by_header(name: str, config: Path) -> Recipe:
+    """The recipe of this package, of torchtune's, or a file of somebody's, which runs only where it may."""
+    module = _module_name(name)
+    if name in shipped_recipes():
+        return _must_load(name)
+    is_path = "/" in name or name.endswith(".py")
+    if not may_import(module) and (is_path or Path(f"{name}.py").is_file()):
+        raise refusal(f"{config}: its header", name, module)
+    if found := _load(name) if may_import(module) else None:
+        return found
+    if is_path:
+        raise ConfigError(f"{config}: its header runs {name}, which is no recipe here; --recipe NAME names another")
+    return Recipe(name, _takes_anything, STOCK_SUPPLIES, ours=False)
+
+
+def _module_name(name: str) -> str:
+    """What `tune run` makes of the name of a recipe: `my/recipe.py` is the module `my.recipe`."""
+    return str(Path(os.path.relpath(name)) if name else Path()).removesuffix(".py").replace("/", ".")
 
 
 def _takes_anything(**keys: Any) -> None:
@@ -105,7 +122,7 @@ def _load(name: str) -> Recipe | None:
 
 
 def _module(path: Path) -> ModuleType | None:
-    name = str(path).removesuffix(".py").replace("/", ".")
+    name = _module_name(str(path))
     if all(part.isidentifier() for part in name.split(".")):
         try:
             return importlib.import_module(name)
@@ -159,8 +176,15 @@ def with_defaults(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:
     return {**(recipe.main.__kwdefaults__ or {}), **values}
 
 
+def add_allow(parser: argparse.ArgumentParser) -> None:
+    """`--allow MODULE`, which `cli.main` passes on to `components.only_known`."""
+    said = "a module of your own, or a recipe's file, that the config may import and run; may be repeated"
+    parser.add_argument("--allow", metavar="MODULE", action="append", default=[], type=_module_name, help=said)
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """`CONFIG [key=value ...] [--recipe NAME]`, for `read`."""
     parser.add_argument("config", metavar="CONFIG", help="a shipped name (cot ls) or a path")
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="as behind tune run; also ~key")
     parser.add_argument("--recipe", metavar="NAME", help="default: told from the config's place, header and keys")
+    add_allow(parser)

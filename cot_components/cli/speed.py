@@ -9,24 +9,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cot_components.cli.shipped import add_allow
+
 EXAMPLES = ("cot speed runs/icot_sft_no_cot runs/icot_sft_quickstart", "cot speed runs/bt_sft_quickstart --rows 16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a finished run")
     parser.add_argument("--rows", type=int, default=64, help="prompts answered (default 64)")
+    add_allow(parser)
     parser.add_argument("--batch-size", type=int, default=64, help="prompts answered together (default 64)")
 
 
 def run(options: argparse.Namespace) -> int:
     import torch
-    from rich.console import Console
 
     from cot_components.training.speed import load_run, measure_speeds
+    from cot_components.viz.console import plain_console
     from cot_components.viz.curves import run_names
 
     torch.set_num_threads(1)
     names = run_names(options.runs)
     runs = [load_run(folder)._replace(name=name) for folder, name in zip(options.runs, names, strict=True)]
-    Console().print(measure_speeds(runs, rows=options.rows, batch_size=options.batch_size))
+    plain_console().print(measure_speeds(runs, rows=options.rows, batch_size=options.batch_size))
     return 0

@@ -34,19 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from cot_components.training.finish import token_view
     from cot_components.training.preview import preview
+    from cot_components.viz.console import plain_console
+    from cot_components.viz.visible import one_line
 
     if options.n < 1:
         raise UserError(f"--n must be at least 1, got {options.n}")
     found = preview(with_defaults(*read(options)), epochs=options.epochs)
     view = token_view(found.data, rows=options.n, clocks=found.clocks)
-    console = Console()
+    console = plain_console()
     if options.out is None:
         console.print(view)
-    console.print(found.summary(), soft_wrap=True, highlight=False)
+    console.print(found.summary(), soft_wrap=True)
     if options.out is not None:
-        console.print(f"page  {view.save(options.out)}", soft_wrap=True, highlight=False)
+        console.print(one_line(f"page  {view.save(options.out)}"), soft_wrap=True)
     return 0

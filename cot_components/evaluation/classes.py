@@ -14,10 +14,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from cot_components.config import check, fits
 from cot_components.data.scores import Scores, scored_tokens
 from cot_components.data.store import Rows
 from cot_components.discriminator import CLASSES, REASONING, Confusion, Phrase, classify, loss_difference, phrases
 from cot_components.errors import UserError
+from cot_components.files import read_object
 from cot_components.viz.classes import classes_text
 from cot_components.viz.visible import visible
 
@@ -62,14 +64,19 @@ def read_report(path: Path) -> ClassReport:
     Raises:
         UserError: no such file, or not a report.
     """
+    saved = read_object(path)
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        low, high = ([Phrase(*phrase) for phrase in saved[name]] for name in CLASSES)
         counts: dict[str, Any] = {
             name: saved[name] for name in ("threshold", "num_tokens", "num_reasoning", "confusion")
         }
+        low, high = ([Phrase(*phrase) for phrase in saved[name]] for name in CLASSES)
+        check(ClassReport, {**counts, "boilerplate": low, "reasoning": high})
+        if not all(fits(p.text, str) and fits(p.difference, float) and fits(p.times, int) for p in (*low, *high)):
+            raise UserError("a phrase must be a text, its LD and how often it occurs")
+        if counts["confusion"] is not None and np.array(counts["confusion"], dtype=np.int64).shape != (2, 2):
+            raise UserError("confusion must have two rows of two counts")
         return ClassReport(**counts, boilerplate=low, reasoning=high)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: no report of classes ({error})") from error
 
 
@@ -154,5 +161,5 @@ def compare_reports(run_dirs: Sequence[Path]) -> Table:
         if (errors := report.against_truth) is not None:
             wrong = errors.counts[0, 1] / max(errors.counts[0].sum(), 1)
             cells += [f"{errors.error_rate:.2%}", f"{errors.recall:.1%}", f"{wrong:.2%}"]
-        table.add_row(folder.name, *cells)
+        table.add_row(Text(visible(folder.name)), *cells)
     return table

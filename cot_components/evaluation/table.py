@@ -43,7 +43,7 @@ def summary_table(**evaluations: Evaluation) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("")
     for name in evaluations:
-        table.add_column(name, no_wrap=True)
+        table.add_column(Text(name), no_wrap=True)
     for name, cells in summary_rows(results):
         table.add_row(name, *(_aligned(cell) for cell in cells))
     return Group(table, Text(footnote(results), style="dim"))

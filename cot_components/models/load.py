@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cot_components.config import COMPONENT, build
+from cot_components.errors import UserError
 from cot_components.models.adapter import adapt
 from cot_components.models.folder import check_folder
 from cot_components.models.hub import fill
@@ -74,6 +75,10 @@ def load_model(
     torch.manual_seed(seed)
     with set_default_dtype(dtype), device:
         built = build(model, where="model")
+        if not len(getattr(built, "layers", ())):
+            raise UserError(f"model: {model[COMPONENT]} builds no decoder with layers; is num_layers at least 1?")
+        if empty := [name for name, weight in built.named_parameters() if not weight.numel()]:
+            raise UserError(f"model: the weight '{empty[0]}' has no numbers; one of the model's sizes is 0")
         if checkpointer is not None:
             fill(built, checkpointer["checkpoint_dir"])
         elif not hasattr(built, "hub"):

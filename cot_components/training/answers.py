@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cot_components.clock import Clock
@@ -23,9 +24,10 @@ from cot_components.errors import UserError
 from cot_components.evaluation.answers import find_extractor
 from cot_components.evaluation.comparers import find_comparer
 from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, read_evaluation, reference_answer
+from cot_components.files import sha256, sync, writing
 from cot_components.models.generate import generate, was_cut
 from cot_components.training.loop import Trainer
-from cot_components.training.run_folder import EVALUATIONS, writing
+from cot_components.training.run_folder import EVALUATIONS
 from cot_components.training.run_log import RunLog
 from cot_components.training.signals import Interrupted, raise_if_stopping
 from cot_components.training.validation import validation_loss
@@ -204,6 +206,7 @@ class Evaluations:
         self._every: int | None = None
         self._path = log.folder / EVALUATIONS
         self.done: list[tuple[int, Evaluation]] = []
+        self.hashes: dict[str, str] = {}  # step -> sha256 of its file, on the first process
         self.interrupted = False  # on every process or on none
         self.rescue: Callable[[Step], None] = lambda step: None  # what keeps a step whose evaluation failed
 
@@ -233,8 +236,7 @@ class Evaluations:
             return
         if result.losses or result.examples:
             if self._trainer.world.is_first:
-                with writing(self._path / f"step_{step}.json"):
-                    result.save(self._path / f"step_{step}.json")
+                self._save(step, result)
             self._log.record({"step": step, **self._progress(clock), **result.metrics()})
             self.done.append((step, result))
 
@@ -256,6 +258,40 @@ class Evaluations:
             self.rescue(step)
             raise
 
-    def take_up(self, steps: list[int]) -> None:
-        """Read back the evaluations that a resumed run had done."""
-        self.done = [(int(step), read_evaluation(self._path / f"step_{int(step)}.json")) for step in steps]
+    def _save(self, step: int, result: Evaluation) -> None:
+        path = self._file(step)
+        with writing(path):
+            sync(result.save(path))
+            sync(path.parent)
+        self.hashes[str(step)] = sha256(path)
+
+    def _file(self, step: int) -> Path:
+        return self._path / f"step_{step}.json"
+
+    def take_up(self, steps: list[int], hashes: Mapping[str, str]) -> None:
+        """Read back the evaluations that a resumed run had done.
+
+        One whose file is lost, or is not what was written, is set aside and said. Where the run stands at its step it
+        is measured again; it is left out of the results otherwise.
+
+        Args:
+            steps: of the evaluations.
+            hashes: step -> sha256 of its file.
+        """
+        lost: list[int] = self._trainer.world.first_decides(lambda: [s for s in steps if self._is_lost(s, hashes)])
+        self.done = [(step, read_evaluation(self._file(step))) for step in steps if step not in lost]
+        self.hashes = {str(step): hashes[str(step)] for step, _ in self.done if str(step) in hashes}
+
+    def _is_lost(self, step: int, hashes: Mapping[str, str]) -> bool:
+        path = self._file(step)
+        try:
+            read_evaluation(path)
+            reason = None if hashes.get(str(step)) in (None, sha256(path)) else "it has changed (sha256)"
+        except UserError as error:
+            reason = str(error)
+        if reason is not None:
+            self._log.say(f"the evaluation of step {step} is left out, or made again where the run is at it: {reason}")
+            with writing(path):
+                if path.exists():
+                    path.replace(path.with_name(f"{path.name}.set_aside"))
+        return reason is not None

@@ -6,7 +6,6 @@ Nothing in it can run code. It appears under its name only when every byte is on
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -21,11 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cot_components.errors import UserError
+from cot_components.files import entries, files_below, read_object, sha256, sync, sync_below
 
 FORMAT = 1
 MANIFEST, STATE = "manifest.json", "state.json"
 _NAME, _TEMPORARY = re.compile(r"step_(\d{8,})"), ".saving-"
 _SPARE = 1.2  # free space wanted, times the size of the tensors
+_said: set[Path] = set()  # folders whose file system syncs no folders, which is said once
 
 
 class Found(NamedTuple):
@@ -47,6 +48,7 @@ def write_checkpoint(
     state: Mapping[str, Any],
     add_files: Callable[[Path], None] | None = None,
     keep: int = 2,
+    say: Callable[[str], None] = print,
 ) -> Path:
     """Write `folder/step_<step>` and remove all but the newest `keep` checkpoints up to it.
 
@@ -57,6 +59,7 @@ def write_checkpoint(
         state: what JSON can hold.
         add_files: called with the folder, to put more files into it.
         keep: checkpoints to keep, this one included; later ones, which can only be damaged, are not counted.
+        say: told of what does not stop a save: a file system that syncs no folders, an old checkpoint that stays.
 
     Raises:
         UserError: no room, or the disk refuses; what was there before is untouched.
@@ -79,24 +82,33 @@ def write_checkpoint(
             add_files(temporary)
         reached("before manifest")
         _write_json(temporary / MANIFEST, {"format": FORMAT, "files": _measure(temporary)})
-        for path in [*_files(temporary), temporary]:
-            _sync(path)
+        sync_below(temporary)
         _read_back(temporary, tensors)
         reached("before rename")
         if target.exists():  # damaged, see above
             shutil.rmtree(target)
         temporary.rename(target)
-        _sync(folder)
+        refused = sync(folder)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
             f"cannot save a checkpoint of {_megabytes(size)} to {target}: {reason}; earlier ones are whole"
         ) from error
+    if refused is not None and folder not in _said:
+        _said.add(folder)
+        say(refused)
     reached("before prune")
-    for old in sorted(path for path in _checkpoints(folder) if path.name <= target.name)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    _prune(sorted(path for path in _checkpoints(folder) if path.name <= target.name)[:-keep], say)
     return target
+
+
+def _prune(old: list[Path], say: Callable[[str], None]) -> None:
+    for path in old:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            say(f"the old checkpoint {path} cannot be removed and takes room: {error.strerror or error}")
 
 
 def damage(path: Path) -> str | None:
@@ -106,19 +118,19 @@ def damage(path: Path) -> str | None:
         UserError: a format that a newer version of this package wrote.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_object(path / MANIFEST)
         version, expected = manifest["format"], manifest["files"]
         named = {name: (entry["size"], entry["sha256"]) for name, entry in expected.items()}
-    except OSError as error:
-        return f"{MANIFEST}: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UserError as error:
+        return f"{MANIFEST}{str(error).removeprefix(str(path / MANIFEST))}"
+    except (KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is not readable"
     if version != FORMAT:
         raise UserError(f"{path} has checkpoint format {version}; this version reads {FORMAT}")
     unsafe = [name for name in named if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
     if unsafe:
         return f"{MANIFEST} names a file outside: {unsafe[0]}"
-    present = {file.relative_to(path).as_posix() for file in _files(path)} - {MANIFEST}
+    present = {file.relative_to(path).as_posix() for file in files_below(path)} - {MANIFEST}
     for name in sorted(named.keys() | present):
         if name not in present:
             return f"{name} is missing"
@@ -129,7 +141,7 @@ def damage(path: Path) -> str | None:
         size, digest = named[name]
         if (path / name).stat().st_size != size:
             return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
-        if _sha256(path / name) != digest:
+        if sha256(path / name) != digest:
             return f"{name} has changed (sha256)"
     return None if STATE in named else f"{STATE} is missing"
 
@@ -147,27 +159,24 @@ def find_newest(folder: Path) -> Found:
 
 def read_state(path: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint."""
-    return json.loads((path / STATE).read_text(encoding="utf-8"))
+    return read_object(path / STATE)
 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed saves left behind; only for the process that holds the run's lock."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in entries(folder):
+        if path.name.startswith(_TEMPORARY):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("step_*") if path.is_dir() and _NAME.fullmatch(path.name)]
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return [path for path in entries(folder) if path.is_dir() and _NAME.fullmatch(path.name)]
 
 
 def _measure(folder: Path) -> dict[str, Any]:
     return {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
-        for path in _files(folder)
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in files_below(folder)
     }
 
 
@@ -188,19 +197,6 @@ def _bytes(value: Tensor) -> Tensor:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _megabytes(size: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from rich.console import Console
 
 from cot_components.data.scores import Scores
 from cot_components.datasets import ReasoningDataset
@@ -11,6 +10,8 @@ from cot_components.errors import UserError
 from cot_components.evaluation.classes import FILE, report_classes, show, show_samples
 from cot_components.roles import Role
 from cot_components.training.setup import Run
+from cot_components.viz.console import plain_console
+from cot_components.viz.visible import one_line
 
 
 def check_calls(data: ReasoningDataset, *, needed: bool) -> None:
@@ -37,7 +38,7 @@ def print_classes(
 ) -> None:
     """Count the classes of scored rows into `classes.json`; print them, the phrases at both ends and some samples."""
     report = report_classes(data.rows, scores, data.chat.tokenizer.decode, threshold=threshold, truth=truth)
-    written, console = report.save(run.output_dir / FILE), Console()
+    written, console = report.save(run.output_dir / FILE), plain_console()
     indices = np.linspace(0, len(data.rows) - 1, min(shown_rows, len(data.rows)), dtype=np.int64).tolist()
     samples = show_samples(
         data.rows,
@@ -50,4 +51,5 @@ def print_classes(
     )
     for part in (*samples, *show(report)):
         console.print(part)
-    console.print(f"scores  {scores.folder}\nclasses {written}", soft_wrap=True, highlight=False)
+    for line in (f"scores  {scores.folder}", f"classes {written}"):
+        console.print(one_line(line), soft_wrap=True)

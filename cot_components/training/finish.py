@@ -3,7 +3,8 @@ screen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,29 +14,27 @@ from torch import Tensor
 from cot_components.clock import Clock
 from cot_components.data.flat import Flat
 from cot_components.datasets import ReasoningDataset
+from cot_components.errors import UserError
 from cot_components.evaluation.table import summary_table
+from cot_components.files import writing
 from cot_components.models.export import adapted_modules
+from cot_components.secrets import without_secrets
 from cot_components.training.answers import Evaluations
 from cot_components.training.distributed import full_weights
 from cot_components.training.export import RULES, export_adapters, export_model
+from cot_components.training.finished import ADAPTER_FOLDER, MODEL_FOLDER, mark_finished
 from cot_components.training.loop import Trainer
-from cot_components.training.run_folder import (
-    ADAPTER_FOLDER,
-    CURVES,
-    MODEL_FOLDER,
-    REPORT,
-    TOKENS,
-    mark_finished,
-    writing,
-)
+from cot_components.training.run_folder import CURVES, REPORT, TOKENS
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
 from cot_components.training.state import require_finite
+from cot_components.viz.console import plain_console
 from cot_components.viz.curves import plot_run
 from cot_components.viz.log import read_log
 from cot_components.viz.panels import run_panels
 from cot_components.viz.report import report_html
 from cot_components.viz.token_view import TokenView
+from cot_components.viz.visible import one_line
 
 SHOWN_ROWS = 4
 
@@ -62,7 +61,7 @@ def finish(
 
     Raises:
         NonFiniteError: a weight is not finite; nothing is exported.
-        UserError: the disk refuses a file.
+        UserError: the disk refuses a result. (A picture that cannot be made is only said.)
     """
     weights = full_weights(trainer.model)
     run.world.first_decides(lambda: require_finite(trainer.model, weights, num_steps=log.total_steps))
@@ -84,31 +83,48 @@ def _write(
     nodes: Mapping[str, Any],
     clocks: Mapping[str, Clock],
 ) -> None:
-    folder = run.output_dir / MODEL_FOLDER
+    out = run.output_dir
+    folder = out / MODEL_FOLDER
     with writing(folder):
         export_model(trainer.model, folder, weights, data, nodes)
     written = {"model": folder}
     if adapted_modules(trainer.model):
-        written["adapter"] = export_adapters(trainer.model, run.output_dir / ADAPTER_FOLDER, weights)
-    written["token view"] = token_view(data, clocks=clocks).save(run.output_dir / TOKENS)
-    if run_panels(read_log(run.output_dir)):  # none with log_every_n_steps=0 and nothing evaluated
-        written["curves"] = plot_run(run.output_dir, run.output_dir / CURVES)
-    report = run.output_dir / REPORT
-    report.write_text(report_html(run.output_dir), encoding="utf-8")
-    written["report"] = report
-    mark_finished(run.output_dir, evaluations=[step for step, _ in evaluations.done])
+        written["adapter"] = export_adapters(trainer.model, out / ADAPTER_FOLDER, weights)
+    refused = mark_finished(out, evaluations=[step for step, _ in evaluations.done])
+    pictures: dict[str, Callable[[], Path | None]] = {
+        "token view": lambda: token_view(data, clocks=clocks).save(out / TOKENS),
+        "curves": lambda: plot_run(out, out / CURVES) if run_panels(read_log(out)) else None,  # none was measured
+        "report": lambda: _report(out),
+    }
+    console, told = plain_console(), [refused] if refused else []
+    for name, draw in pictures.items():
+        try:
+            with writing(out):
+                path = draw()
+        except Exception as error:  # whatever it is: the results are there, and `cot` makes pictures again
+            said = next(iter(str(error).splitlines()), "")
+            told.append(f"no {name}: {said if isinstance(error, UserError) else f'{type(error).__name__}: {said}'}")
+        else:
+            written |= {name: path} if path else {}
+    if not (folder / RULES).is_file():
+        told.append(f"model has no {RULES}, which other software reads; put that of the base model there")
+    _show(console, evaluations, written, told)
 
-    console = Console()
+
+def _report(out: Path) -> Path:
+    path = out / REPORT
+    path.write_text(report_html(out), encoding="utf-8")
+    return path
+
+
+def _show(console: Console, evaluations: Evaluations, written: Mapping[str, Path], told: Sequence[str]) -> None:
     scored = {f"step {step}" if step else "before": result for step, result in evaluations.done if result.examples}
     if scored:
         first, last = next(iter(scored)), list(scored)[-1]
         shown = {first: scored[first]} if len(scored) > 1 else {}
         console.print(summary_table(**shown, after=scored[last]))
-    for name, path in written.items():
-        console.print(f"{name:<12}{path}", soft_wrap=True, highlight=False)
-    if not (folder / RULES).is_file():
-        note = f"model has no {RULES}, which other software reads; put that of the base model there"
-        console.print(note, soft_wrap=True, highlight=False)
+    for line in (*(f"{name:<12}{path}" for name, path in written.items()), *told):
+        console.print(one_line(without_secrets(line)), soft_wrap=True)
 
 
 def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, clocks: Mapping[str, Clock]) -> TokenView:

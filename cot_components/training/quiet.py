@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import warnings
 
 
@@ -12,3 +14,6 @@ def quiet_imports() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.*")
     warnings.filterwarnings("ignore", category=UserWarning, module="torch.*")
     logging.getLogger("torchao").setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to end a run

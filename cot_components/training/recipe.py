@@ -18,8 +18,9 @@ from yaml import YAMLError
 from cot_components.config import COMPONENT, ConfigError, check, check_nodes, find_config, walk
 from cot_components.config_files import read_keys
 from cot_components.errors import UserError
+from cot_components.secrets import remember_origin, without_secrets
 from cot_components.training.quiet import quiet_imports
-from cot_components.training.run_folder import AlreadyFinished, release, without_secrets
+from cot_components.training.run_folder import AlreadyFinished, release
 from cot_components.training.signals import catch_stops
 
 
@@ -50,16 +51,17 @@ def recipe(
     def run() -> None:
         quiet_imports()
         try:
-            with catch_stops():
-                main(**read_config(main, sys.argv[1:], supplies or {}, requires))
+            try:
+                with catch_stops():
+                    main(**read_config(main, sys.argv[1:], supplies or {}, requires))
+            finally:
+                release()  # ends the line of the progress bar too: what is said next has its own
         except AlreadyFinished as done:
             if os.environ.get("RANK", "0") == "0":
                 print(done, flush=True)
         except (UserError, OSError, SafetensorError) as error:
             _say(without_secrets(_sentence(error)))
             raise SystemExit(2) from None
-        finally:
-            release()
         _leave()
 
     # With `__wrapped__`: what checks a config without running it.
@@ -135,9 +137,11 @@ def read_config(
         unset = sorted(key for key in OmegaConf.missing_keys(config) if not key.startswith(off))
         if str(written.get("output_dir")).startswith("~"):  # now: other keys may repeat it as ${output_dir}
             config.output_dir = os.path.expanduser(config.output_dir)
-        resolved = OmegaConf.to_container(config, resolve=True)
+        resolved = remember_origin(written, OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(f"config: {str(error).splitlines()[0]}") from error
+    except RecursionError:
+        raise ConfigError("config: its interpolations (${...}) lead back to themselves") from None
     if unset:
         raise ConfigError(f"{unset[0]} has no default and must be set: {unset[0]}=VALUE (the config's header says why)")
     assert isinstance(resolved, dict)
@@ -231,6 +235,8 @@ def _parse(argv: list[str]) -> DictConfig:
         if kept := _NOT_REMOVED.fullmatch(sentence):  # torchtune's only word for both cases
             sentence = f"~{kept[1]}: no such key in the config, or a component, which {kept[1]}=null switches off"
         raise ConfigError(sentence) from error
+    except RecursionError:
+        raise ConfigError("an override nests too deep") from None
     except YAMLError as error:
         raise ConfigError(f"cannot read the config or an override as YAML: {' '.join(str(error).split())}") from error
     finally:

@@ -8,15 +8,17 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from cot_components.data.batches import Step
-from cot_components.training.run_folder import hold, writing
+from cot_components.files import write_whole, writing
+from cot_components.training.run_folder import hold
 from cot_components.training.setup import Run
 from cot_components.training.throughput import SpeedMeter, sentence
-from cot_components.viz.log import LOG_NAME
+from cot_components.viz.log import LOG_NAME, parse
 
 
 class RunLog:
@@ -32,26 +34,22 @@ class RunLog:
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
         first = run.world.is_first
         self.folder, self._path = run.output_dir, run.output_dir / LOG_NAME
+        told = take_up(self._path, run.earlier.state["log_bytes"]) if first and run.earlier is not None else []
         self._file = hold(open(self._path, "a", encoding="utf-8")) if first else None  # noqa: SIM115
-        if self._file is not None and run.earlier is not None:
-            self._file.truncate(min(run.earlier.state["log_bytes"], self._path.stat().st_size))
         self._bar: tqdm | None = None
         self.total_steps = total_steps
         self._metric_logger = metric_logger if first else None
         self._every = every
         self._world, self._device, self._speed, self._last_step = run.world, run.device, SpeedMeter(), 0
+        for line in told:
+            self.say(line)
 
     def training(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:
         """Log one optimizer step; its record only every `every` steps, at the end, and with measured blurred tokens."""
         if self._bar is None:  # made with the first step, so that its clock does not count what came before
-            self._bar = tqdm(
-                total=self.total_steps,
-                initial=step,
-                unit="step",
-                disable=self._file is None,
-                dynamic_ncols=True,
-                mininterval=0.1 if sys.stderr.isatty() else 10.0,  # in a file, a line is enough every now and then
-            )
+            every = 0.1 if sys.stderr.isatty() else 10.0  # in a file, a line is enough every now and then
+            how: Any = {"unit": "step", "disable": self._file is None, "dynamic_ncols": True, "mininterval": every}
+            self._bar = hold(tqdm(total=self.total_steps, initial=step, **how))
         self._bar.update(1)
         self._speed.add(measured)
         self._last_step = step
@@ -112,3 +110,33 @@ class RunLog:
                 self._file.close()
         if self._metric_logger is not None:
             self._metric_logger.close()
+
+
+def take_up(path: Path, num_bytes: int) -> list[str]:
+    """Cut the log of a resumed run back to what it was at the checkpoint, `num_bytes` bytes.
+
+    What is lost from it is lost; a line that is no record leaves it, and the log as it was is kept beside it.
+
+    Returns:
+        sentences about both.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    with writing(path):
+        found = path.read_bytes() if path.exists() else b""
+        kept, told = found[:num_bytes], []
+        if len(kept) < num_bytes:
+            told.append(f"{path} has {len(kept):,} bytes of {num_bytes:,}: what it said of earlier steps is lost")
+        lines = kept.split(b"\n")
+        broken = [number for number, line in enumerate(lines, start=1) if line.strip() and parse(line) is None]
+        if broken:
+            aside = path.with_name(f"{path.name}.set_aside")
+            aside.write_bytes(found)
+            told.append(f"{path}:{broken[0]}: not a log record; left out ({len(broken)} in all), see {aside}")
+        records = b"".join(line + b"\n" for number, line in enumerate(lines, start=1) if line and number not in broken)
+        if found.startswith(records) and found:
+            os.truncate(path, len(records))
+        elif found:
+            write_whole(path, records)
+    return told

@@ -13,13 +13,15 @@ from cot_components.data.plans import Plans
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.models.export import family_of
+from cot_components.secrets import without_secrets
 from cot_components.training.answers import Evaluations
 from cot_components.training.batching import frozen_facts, plan_facts, refuse_other_plan
 from cot_components.training.checkpoint import write_checkpoint
 from cot_components.training.export import export_checkpoint
 from cot_components.training.loop import Trainer
-from cot_components.training.run_folder import CHECKPOINTS, config_hash, without_secrets
+from cot_components.training.run_folder import CHECKPOINTS
 from cot_components.training.run_log import RunLog
+from cot_components.training.same_config import config_hash
 from cot_components.training.setup import Run
 from cot_components.training.signals import defer_stops, exit_code, stop_received
 from cot_components.training.state import MODEL, capture, require_finite, restore
@@ -67,7 +69,8 @@ class Saver:
         if self._run.earlier is not None:
             refuse_other_plan(self._run.earlier, self._facts)
             restore(trainer, self._run.earlier.path, self._run.earlier.state)
-            evaluations.take_up(self._run.earlier.state["evaluations"])
+            state = self._run.earlier.state
+            evaluations.take_up(state["evaluations"], state.get("evaluation_hashes", {}))
         self._saved_at = time.monotonic()
         defer_stops()
 
@@ -115,6 +118,7 @@ class Saver:
             "step": self._done,
             "plan": self._facts,
             "evaluations": [step for step, _ in self._evaluations.done],
+            "evaluation_hashes": self._evaluations.hashes,
             "best": best_evaluation([(step, result.metrics()) for step, result in self._evaluations.done]),
             "log_bytes": self._log.size(),
             "config": without_secrets(self._config),
@@ -128,7 +132,8 @@ class Saver:
 
         def write() -> None:
             require_finite(self._trainer.model, tensors[MODEL], num_steps=self._done)
-            write_checkpoint(folder, self._done, tensors=tensors, state=state, add_files=export, keep=keep)
+            options: dict[str, Any] = {"add_files": export, "keep": keep, "say": self._log.say}
+            write_checkpoint(folder, self._done, tensors=tensors, state=state, **options)
 
         self._run.world.first_decides(write)
         self._saved_at = time.monotonic()

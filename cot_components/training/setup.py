@@ -17,12 +17,13 @@ import torch
 from cot_components.config import build
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
+from cot_components.files import writing
 from cot_components.losses.checks import require
 from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.float8 import convert_to_float8
-from cot_components.training.run_folder import VERSIONS, Earlier, enter_folder, writing
+from cot_components.training.run_folder import VERSIONS, Earlier, enter_folder
 
 if TYPE_CHECKING:
     from cot_components.training.answers import AnswerEvaluation
@@ -81,7 +82,7 @@ def start_run(
         for message in (*earlier.messages, *_changes(folder / VERSIONS)) if earlier else ():
             print(message, flush=True)
         with writing(folder / VERSIONS):
-            (folder / VERSIONS).write_text(json.dumps(versions(), indent=2) + "\n")
+            (folder / VERSIONS).write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
     return Run(folder, world.device, DTYPES[dtype], world, earlier)
 
 
@@ -120,7 +121,7 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
 
 def _changes(written: Path) -> list[str]:
     """A line for the user where a run's numbers depend on something that is not what it was when the run began."""
-    with suppress(OSError, ValueError, AttributeError):
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
         before, now = json.loads(written.read_text(encoding="utf-8")), versions()
         changed = [
             f"{name} was {before[name]}, is {now[name]}" for name in now if before.get(name) not in (None, now[name])

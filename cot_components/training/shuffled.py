@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from cot_components.errors import UserError
+from cot_components.files import sync
 from cot_components.training.setup import Run
 from cot_components.viz.log import LOG_NAME
 
@@ -65,7 +66,9 @@ def tuned_model(model: Any, folder: Path, made_of: Mapping[str, Any], tune: Call
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name in trainable}
     unfinished = path.with_suffix(".tmp")
     save_file(weights, unfinished, metadata={"made_of": json.dumps(made_of)})
+    sync(unfinished)
     os.replace(unfinished, path)
+    sync(folder)
 
 
 def tuning_folder(run: Run) -> Run:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
+from rich.text import Text
 
-from cot_components.config import build
+from cot_components.config import COMPONENT, build, walk
 from cot_components.config_files import read_keys
 from cot_components.errors import UserError
 from cot_components.models.load import load_model
@@ -37,14 +39,30 @@ def load_run(folder: Path) -> Finished:
     path = folder / "config.yaml"
     if not path.is_file() or not (folder / "model" / "config.json").is_file():
         raise UserError(f"{folder} holds no finished run (config.yaml and model/ are missing)")
-    config: Any = OmegaConf.to_container(read_keys(path))
-    if not config.get("evaluation"):
-        raise UserError(f"{folder}: the run has no evaluation, so there is nothing to answer")
+    config = _run_config(path)
     device, dtype = pick_device(config["device"]), DTYPES[config["dtype"]]
-    chat = build(config["dataset"], build(config["tokenizer"])).chat
+    data = build(config["dataset"], build(config["tokenizer"], where="tokenizer"), where="dataset")
     exported = {"_component_": "cot_components.models.from_folder", "path": str(folder / "model"), "quiet": True}
     model = load_model(exported, device=device, dtype=dtype)
-    return Finished(folder.name, model, chat, build(config["evaluation"]))
+    return Finished(folder.name, model, data.chat, build(config["evaluation"], where="evaluation"))
+
+
+def _run_config(path: Path) -> dict[str, Any]:
+    """The config of a run with its variables; every node that is needed is there and names a component."""
+    try:
+        config: Any = OmegaConf.to_container(read_keys(path), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+    if not config.get("evaluation"):
+        raise UserError(f"{path}: the run has no evaluation, so there is nothing to answer")
+    for key in ("dataset", "tokenizer", "model", "evaluation"):
+        if not isinstance(config.get(key), dict) or not isinstance(config[key].get(COMPONENT), str):
+            raise UserError(f"{path}: {key} names no component")
+    if config.get("dtype") not in DTYPES or not isinstance(config.get("device"), str):
+        raise UserError(f"{path}: dtype must be one of {', '.join(DTYPES)}, and device a text")
+    given = {"dataset": ["tokenizer"]}
+    walk({key: config[key] for key in ("dataset", "tokenizer", "model", "evaluation")}, given)
+    return config
 
 
 def examples_per_second(runs: list[Finished], *, rows: int, batch_size: int, rounds: int = 3) -> list[float]:
@@ -87,5 +105,5 @@ def speed_table(
         metrics, share = answered.metrics(), answered.answer_accuracy
         correct = "no reference" if share is None else f"{100 * share:.1f} % of {len(answered.examples)}"
         speeds = [f"{speed[index]:.1f} ({speed[index] / speed[0]:.2f}x)" for speed in (alone, together)]
-        table.add_row(run.name, f"{metrics.get('thought_tokens', 0.0):.1f}", correct, *speeds)
+        table.add_row(Text(run.name), f"{metrics.get('thought_tokens', 0.0):.1f}", correct, *speeds)
     return table

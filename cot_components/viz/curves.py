@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,7 @@ from cot_components.errors import UserError
 from cot_components.viz.log import read_log
 from cot_components.viz.panels import Panel, compare_panels, run_panels
 from cot_components.viz.theme import INK, LINE, MUTED, PAPER, RUN_COLOURS
+from cot_components.viz.visible import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,8 +77,19 @@ def plot_run(run_dirs: str | Path | Sequence[str | Path], path: str | Path) -> P
     path = picture_path(path)
     colours = [INK.light] if len(dirs) == 1 else cycle(RUN_COLOURS)
     figure = draw_panels(panels, list(zip(run_names(dirs), colours, strict=False)))
-    figure.savefig(path, dpi=160)
+    with drawing():
+        figure.savefig(path, dpi=160)
     return path
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The look of all figures; a letter that no font has is a box and no warning."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
 
 
 def picture_path(path: str | Path) -> Path:
@@ -93,28 +108,32 @@ def picture_path(path: str | Path) -> Path:
 
 
 def run_names(dirs: Sequence[Path]) -> list[str]:
-    """Shortest ends of the paths that tell the runs apart.
+    """Shortest ends of the paths that tell the runs apart, each on one line, with nothing in it that acts.
 
     Raises:
         UserError: one run twice.
     """
     for depth in range(1, max((len(d.resolve().parts) for d in dirs), default=1) + 1):
-        names = ["/".join(d.resolve().parts[-depth:]) for d in dirs]
+        names = [one_line("/".join(d.resolve().parts[-depth:])) for d in dirs]
         if len(set(names)) == len(names):
             return names
     raise UserError(f"{dirs[0]}: the same run twice")
 
 
+def literal(name: str) -> str:
+    """A name as matplotlib shows it letter by letter: a dollar begins no formula, an underscore hides no label."""
+    return re.sub(r"^_", "\u200a_", name.replace("$", r"\$"))
+
+
 def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]]) -> Figure:
     """A figure of at most three panels a row, under the names of the runs in their colours; needs no display."""
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(3, len(panels)) if len(panels) != 4 else 2
     rows = -(-len(panels) // columns)
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(
             figsize=(4.6 * columns, 3.0 * rows + (0.4 if names else 0)), layout=ConstrainedLayoutEngine(**MARGINS)
         )
@@ -134,7 +153,7 @@ def _draw_names(figure: Figure, names: Sequence[tuple[str, str]]) -> None:
 
     figure.legend(
         [Line2D([], [], color=colour) for _, colour in names],
-        [name for name, _ in names],
+        [literal(name) for name, _ in names],
         loc="outside upper left",
         ncols=len(names),
         labelcolor="linecolor",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cot_components.errors import UserError
-from cot_components.viz.curves import STYLE, picture_path, run_names, scale_values
-from cot_components.viz.log import Record, read_log, series
+from cot_components.viz.curves import drawing, literal, picture_path, run_names, scale_values
+from cot_components.viz.log import Record, as_number, read_log, series
 from cot_components.viz.theme import RUN_COLOURS
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def accuracy_by_removal(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of every evaluation of a run, in order: units removed by then, answer accuracy, and the step, `[E]` each."""
-    found = [(r["removed"], r["answer_accuracy"], r["step"]) for r in records if {"removed", "answer_accuracy"} <= {*r}]
+    found = [[as_number(r.get(name)) for name in ("removed", "answer_accuracy", "step")] for r in records]
     columns = np.array(found, dtype=np.float64).reshape(-1, 3)
+    columns = columns[np.isfinite(columns).all(axis=1)]
     return columns[:, 0], columns[:, 1], columns[:, 2]
 
 
@@ -39,12 +40,11 @@ def plot_internalisation(run_dirs: Sequence[str | Path], path: str | Path) -> Pa
     Raises:
         UserError: one run twice, no log, no evaluation with `removed` in one, or no type of picture.
     """
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(10.4, 4.0), layout="constrained")
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
@@ -54,7 +54,7 @@ def plot_internalisation(run_dirs: Sequence[str | Path], path: str | Path) -> Pa
             removed, accuracy, _ = accuracy_by_removal(records)
             if not len(removed):
                 raise UserError(f"{run_dir}: the log holds no evaluation that says how much was removed")
-            _draw_accuracy(left, removed, accuracy, colour, name)
+            _draw_accuracy(left, removed, accuracy, colour, literal(name))
             steps, loss = series(records, "loss_answer")
             right.plot(steps, loss, color=colour, linewidth=0.9)
             losses.append(loss)

@@ -30,27 +30,35 @@ def read_log(path: str | Path) -> list[Record]:
     path = path / LOG_NAME if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such log")
-    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    lines = path.read_bytes().split(b"\n")
     records = []
     for number, line in enumerate(lines, start=1):
-        record = _parse(line)
+        record = parse(line)
         if record is not None:
             records.append(record)
         elif line.strip() and number < len(lines):
-            raise UserError(f"{path}:{number}: not a log record: {line.strip()[:80]!r}")
+            shown = line.strip()[:80].decode(errors="replace")
+            raise UserError(f"{path}:{number}: not a log record: {shown!r}")
     return records
 
 
-def _parse(line: str) -> Record | None:
+def parse(line: bytes) -> Record | None:
+    """The record in a line of a log; None where it holds none."""
+    text = line.decode("utf-8", errors="replace")
     # Records are flat, so the last brace opens the last record of the line.
-    for start in {0, max(0, line.rfind("{"))}:
+    for start in {0, max(0, text.rfind("{"))}:
         try:
-            record = json.loads(line[start:])
-        except ValueError:
+            record = json.loads(text[start:])
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        if isinstance(record, dict) and is_count(record.get("step")) and is_count(record.get("epoch", 0)):
             return record
     return None
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of a record can be a step or an epoch: a whole number from 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -59,15 +67,16 @@ def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, 
     A step that was done again after a resume keeps its last value. Values that are not finite (the log holds them as
     text) become NaN, so that a curve shows a gap.
     """
-    by_step = {int(r["step"]): _number(r[key]) for r in records if r.get(key) is not None}
+    by_step = {int(r["step"]): as_number(r[key]) for r in records if r.get(key) is not None}
     steps = sorted(by_step)
     return np.array(steps, dtype=np.int64), np.array([by_step[step] for step in steps], dtype=np.float64)
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
+    """A value of a record; NaN for one that is no finite number."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
     return number if math.isfinite(number) else math.nan
 

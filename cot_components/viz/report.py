@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import re
 import statistics
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from cot_components.config_files import read_text
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, Example, read_evaluation, saved_evaluations
 from cot_components.evaluation.table import footnote, summary_rows
+from cot_components.files import entries, files_below, read_object
 from cot_components.viz.curves import draw_panels
 from cot_components.viz.log import Record, read_log, series
 from cot_components.viz.page import COLOURS, page
@@ -167,7 +167,11 @@ def _text(text: str) -> str:
 def _checkpoints(run_dir: Path) -> str:
     """The run's checkpoints, oldest first: steps done, size, and what is missing from one. Hashes are not checked."""
     rows = ""
-    for path in sorted((run_dir / "checkpoints").glob("step_*")):
+    try:
+        found = [path for path in entries(run_dir / "checkpoints") if path.name.startswith("step_")]
+    except OSError as error:
+        return f'<p class="wrong">cannot be read: {_text(str(error.strerror))}</p>'
+    for path in found:
         step = re.sub(r"\D*0*(\d+)$", r"\1", path.name)
         cells = (f"{_text(path.name)}/", _text(step), _size(path), _lacks(path))
         rows += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
@@ -181,7 +185,7 @@ def _checkpoints(run_dir: Path) -> str:
 def _lacks(checkpoint: Path) -> str:
     """What a checkpoint's own manifest names and its folder does not hold; "" for one that looks whole."""
     try:
-        named = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))["files"]
+        named = read_object(checkpoint / "manifest.json")["files"]
         wrong = [
             name
             for name, entry in named.items()
@@ -202,8 +206,10 @@ def _files(run_dir: Path) -> str:
 
 
 def _size(path: Path) -> str:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    size = float(sum(file.stat().st_size for file in files))
+    try:
+        size = float(sum(file.lstat().st_size for file in (files_below(path) if path.is_dir() else [path])))
+    except OSError as error:
+        return _text(f"cannot be read: {error.strerror}")
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             break
@@ -218,9 +224,6 @@ def _preformatted(path: Path) -> str:
 def _versions(path: Path) -> str:
     if not path.is_file():
         return ""
-    try:
-        versions = json.loads(path.read_text(encoding="utf-8"))
-        rows = "".join(f"<tr><th>{_text(str(k))}</th><td>{_text(str(v))}</td></tr>" for k, v in versions.items())
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not a JSON object of names and versions ({error})") from error
+    versions = read_object(path).items()
+    rows = "".join(f"<tr><th>{_text(str(name))}</th><td>{_text(str(version))}</td></tr>" for name, version in versions)
     return f'<table class="numbers"><tbody>{rows}</tbody></table>'

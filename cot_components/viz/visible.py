@@ -18,6 +18,11 @@ def visible(text: str) -> str:
     return "".join(_visible_character(c) for c in text)
 
 
+def one_line(text: object) -> str:
+    """The text on one line, with nothing in it that acts on a terminal."""
+    return visible(str(text)).replace("\u21b5\n", "\u21b5").replace("\t", " ")
+
+
 def _visible_character(character: str) -> str:
     code, category = ord(character), unicodedata.category(character)
     if character == "\n":

@@ -174,7 +174,7 @@ FULL = "/dev/full"
 
 
 @pytest.mark.parametrize(
-    "name", ["versions.json", "evaluations/step_0.json", "model/config.json", "tokens.html", "log.jsonl"]
+    "name", ["versions.json", "evaluations/step_0.json", "model/config.json", "finished.json.new", "log.jsonl"]
 )
 def test_a_disk_full_during_a_run_is_one_sentence(bt_sft, tmp_path, capsys, name):
     count("faults injected")
@@ -188,7 +188,7 @@ def test_a_disk_full_during_a_run_is_one_sentence(bt_sft, tmp_path, capsys, name
     with patched(fault):
         seen = bt_sft.again(out)
     place = out / ("model" if name.startswith("model") else name)
-    place = out if name == "tokens.html" else place
+    place = out / "finished.json" if name.startswith("finished") else place
     said = capsys.readouterr().err.replace("\r", "\n").splitlines()
     assert seen.code == 2 and f"error: cannot write to {place}: No space left on device" in said[-1]
 

@@ -13,8 +13,10 @@ from cot_components.data.traces import read_traces
 from cot_components.errors import UserError
 from cot_components.models.load import load_model
 from cot_components.models.tiny import write_tiny_checkpoint
+from cot_components.secrets import without_secrets
 from cot_components.training.checkpoint import damage, write_checkpoint
-from cot_components.training.run_folder import config_hash, enter_folder, release, without_secrets
+from cot_components.training.run_folder import enter_folder, release
+from cot_components.training.same_config import config_hash
 
 SECRET = "hf_NotARealTokenButLongEnough"
 
@@ -129,3 +131,24 @@ def test_a_run_that_is_given_a_secret_writes_it_nowhere(tmp_path):
     for ended in (refused, other):
         assert SECRET not in ended.stdout + ended.stderr
     assert "${oc.env:HF_TOKEN}" in user_error(refused) + user_error(other)
+
+
+@pytest.mark.parametrize("utf8", ["0", "1"])
+def test_a_locale_without_utf8_changes_nothing(tmp_path, utf8):
+    """Files are UTF-8 whatever the terminal is, and what it cannot show is spelled."""
+    write_tiny_checkpoint(tmp_path / "model")
+    rows = [{"question": f"Größe {n}?", "thought": "漢字 denken", "answer": f"#### {n}"} for n in range(16)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(lines, encoding="utf-8")
+    environment = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0"}
+    data = ["dataset.source=rows.jsonl", "evaluation.source=rows.jsonl", "dataset.max_rows=16", "dataset_val=null"]
+    data += ["evaluation.max_rows=2", "evaluation.max_new_tokens=4", "batch_size=8", "epochs=1"]
+    data += ["evaluation.split=train", "evaluation.subset=null", f"tokenizer.path={tmp_path / 'model'}"]
+    words = ["bt_sft", "--config", "bt_sft/quickstart", "output_dir=out", *data]
+    must(tune(*words, cwd=tmp_path, env=environment))
+    must(cot("report", "out", "--out", "report.html", cwd=tmp_path, env=environment))
+    must(cot("view", *words[2:], "--n", "1", cwd=tmp_path, env=environment))
+    assert "Größe 1?" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "it is finished" in must(tune(*words, cwd=tmp_path, env=environment))
+    assert "nö: no such run" in user_error(cot("report", "nö", cwd=tmp_path)), "said as it is where it can be"
+    assert "no such run" in user_error(cot("report", "nö", cwd=tmp_path, env=environment))

@@ -55,7 +55,18 @@ def test_kept_read_back_and_compared(scored, tmp_path: Path, capsys) -> None:
     assert main(["classes", str(tmp_path / "with"), str(tmp_path / "without")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"{report.against_truth.error_rate:.2%}" in lines[1] and lines[2].split()[0] == "without"
-    assert main(["classes", str(tmp_path)]) == 2 and "no report of classes" in capsys.readouterr().err
+    assert main(["classes", str(tmp_path)]) == 2 and "classes.json: No such file" in capsys.readouterr().err
+    saved = json.loads((tmp_path / "with" / FILE).read_text())
+    for key, value in (
+        ("num_tokens", "many"),
+        ("confusion", [[1]]),
+        ("boilerplate", [["a", "b", "c"]]),
+        ("reasoning", 1),
+    ):
+        (tmp_path / "with" / FILE).write_text(json.dumps({**saved, key: value}))
+        assert main(["classes", str(tmp_path / "with")]) == 2
+        said = capsys.readouterr().err
+        assert "classes.json: no report of classes (" in said and said.count("\n") == 1
 
 
 def test_unfinished_scores_are_refused(scored) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -245,12 +246,52 @@ def test_save_and_read_back(tmp_path):
     (tmp_path / "half.json").write_text(path.read_text()[:50])
     (tmp_path / "other.json").write_text('{"a": 1}')
     for name, message in (
-        ("half.json", "not a saved evaluation"),
-        ("other.json", "not a saved evaluation"),
-        ("no.json", "No such file"),
+        ("half.json", " is not JSON"),
+        ("other.json", ": not a saved evaluation"),
+        ("no.json", ": No such file"),
     ):
-        with pytest.raises(UserError, match=rf"{name}: {message}"):
+        with pytest.raises(UserError, match=rf"{name}{message}"):
             read_evaluation(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"examples": 3}, "examples must be"),
+        ({"examples": [3]}, "an example is 3"),
+        ({"num_samples": "1"}, "num_samples must be int"),
+        ({"num_samples": 0}, "num_samples is 0"),
+        ({"losses": [1]}, "losses must be a mapping"),
+        ({"losses": {"val_loss": "low"}}, "losses must be numbers"),
+        ({"losses": {"val_loss": True}}, "losses must be numbers"),
+    ],
+)
+def test_wrong_types_in_a_saved_evaluation_are_named(tmp_path, change, said):
+    path = run(TRACES, [reply("6", "6")] * 12).save(tmp_path / "step_0.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=rf"step_0\.json: not a saved evaluation \(.*{said}"):
+        read_evaluation(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("completion", 3, "examples.completion must be str"),
+        ("correct", "yes", "examples.correct must be bool or None"),
+        ("thought_tokens", "3", "examples.thought_tokens must be int or None"),
+        ("prompt", [{"role": "user"}], "examples.prompt must be turns"),
+        ("prompt", ["hello"], "examples.prompt"),
+        ("prompt", None, "examples.prompt must be"),
+        ("more", 1, "unknown key 'examples.more'"),
+    ],
+)
+def test_wrong_types_in_an_example_are_named(tmp_path, key, value, said):
+    path = run(TRACES, [reply("6", "6")] * 12).save(tmp_path / "step_0.json")
+    saved = json.loads(path.read_text())
+    saved["examples"][1][key] = value
+    path.write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_evaluation(path)
 
 
 def shown(**evaluations):

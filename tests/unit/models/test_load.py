@@ -132,3 +132,35 @@ def test_adapters_keep_their_draw_and_the_base_is_frozen(tmp_path):
     name = "layers.0.attn.q_proj.lora_a.weight"
     assert torch.equal(first[name], same[name]) and not torch.equal(first[name], other[name])
     assert torch.equal(first["layers.0.attn.q_proj.weight"], other["layers.0.attn.q_proj.weight"])
+
+
+@pytest.mark.parametrize("value", [[1], "linear", 3])
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_a_config_json_with_a_wrong_type_is_one_sentence(tmp_path, key, value):
+    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(UserError, match=rf"config\.json: {key} must be an object, it is "):
+        load(PLAIN, folder)
+
+
+@pytest.mark.parametrize("content", ["[1]", "[" * 100_000, "{"])
+def test_a_config_json_that_is_none_is_one_sentence(tmp_path, content):
+    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"hub/config\.json"):
+        load(PLAIN, folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_layers": 0}, "model: .*llama3.llama3 builds no decoder with layers"),
+        ({"num_layers": -1}, "model: .*llama3.llama3 builds no decoder with layers"),
+        ({"vocab_size": 0}, "model: the weight 'tok_embeddings.weight' has no numbers"),
+        ({"num_heads": 0}, "model: .*(num_heads|ZeroDivisionError)"),
+    ],
+)
+def test_a_model_of_no_size_is_one_sentence(change, said):
+    with pytest.raises(UserError, match=said):
+        load({**PLAIN, **change}, None)

@@ -23,7 +23,8 @@ from cot_components.training.answers import AnswerEvaluation
 from cot_components.training.batching import plan_facts, refuse_other_plan
 from cot_components.training.distributed import World
 from cot_components.training.recipe import _sentence, recipe
-from cot_components.training.run_folder import Earlier, refuse_other_config, release
+from cot_components.training.run_folder import Earlier, release
+from cot_components.training.same_config import refuse_other_config
 from cot_components.training.setup import fit_rows, prepare_model, start_run
 from cot_components.training.state import _plain
 from cot_components.transforms.cap import Cap

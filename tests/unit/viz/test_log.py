@@ -48,7 +48,13 @@ def test_a_half_character_at_the_end(tmp_path):
     assert read_log(tmp_path) == RECORDS
 
 
-@pytest.mark.parametrize("line", ["{broken", '["step"]', '{"loss": 1.0}', '{"step": "3"}', "null"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{broken", '["step"]', '{"loss": 1.0}', '{"step": "3"}', "null", '{"step": true}', '{"step": -1}'),
+        *("[" * 100_000, f'{{"step": {10**30}}}', '{"step": 3, "epoch": "1"}'),
+    ],
+)
 def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
     write(tmp_path / "log.jsonl", lines(RECORDS[:2]) + line + "\n" + lines(RECORDS[2:]))
     with pytest.raises(UserError, match=r"log\.jsonl:3: not a log record"):
@@ -70,6 +76,7 @@ def test_a_step_done_twice_keeps_its_last_value_and_order_is_by_step():
 def test_values_that_are_not_finite_or_not_there():
     records = [{"step": 0, "loss": "nan"}, {"step": 1, "loss": "inf"}, {"step": 2}]
     records += [{"step": 3, "loss": None}, {"step": 4, "loss": 1}]
+    assert math.isnan(series([{"step": 0, "loss": 10**400}], "loss")[1][0])
     steps, values = series(records, "loss")
     assert steps.tolist() == [0, 1, 4]
     assert math.isnan(values[0]) and math.isnan(values[1]) and values[2] == 1

@@ -125,7 +125,7 @@ def test_faults_are_sentences(tmp_path):
         report_html(tmp_path)
     (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
     (tmp_path / "versions.json").write_text("[1]")
-    with pytest.raises(UserError, match=r"versions\.json: not a JSON object"):
+    with pytest.raises(UserError, match=r"versions\.json holds no JSON object"):
         report_html(tmp_path)
     (tmp_path / "config.yaml").write_bytes("seed: 1\n# Größe\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"config\.yaml:2: not UTF-8 text"):
