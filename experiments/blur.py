@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cot_components.config import find_config
+from cot_components.config_files import read_keys
 from cot_components.evaluation.compare import last_evaluation
-from cot_components.models.load import exported_checkpointer
 from experiments.measures import sampled_wordings
 from experiments.runner import recipe
 from experiments.starts import student
@@ -88,14 +89,17 @@ def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ())
     kept = ("answer_accuracy", "format_rate", "thought_tokens")
     figures = {name: float(metrics[name]) for name in kept if metrics.get(name) is not None} | result.losses
     if traces.worded:
-        figures["wordings"] = sampled_wordings(out, longest, *size)
+        figures["wordings"] = sampled_wordings(out, longest)
     shutil.rmtree(out)
     return figures
 
 
 def adapted(start: Path) -> list[str]:
-    """What makes a run start from an exported model."""
-    return [f"checkpointer.{key}={value}" for key, value in exported_checkpointer(start).items()]
+    """What makes a run of the quickstart start from an exported model, which has its own sizes."""
+    sizes = [
+        key for key in read_keys(find_config("bt_sft/quickstart")).model if key not in ("_component_", "max_seq_len")
+    ]
+    return ["model=cot_components.models.from_folder", f"model.path={start}", *(f"~model.{key}" for key in sizes)]
 
 
 STUDY = Study(

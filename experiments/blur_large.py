@@ -45,7 +45,8 @@ def base(cell: Cell) -> Path:
 def cell(cell: Cell) -> Mapping[str, float]:
     """One adaptation of the base by `bt_sft`."""
     traces, length = SETTINGS[cell.setting]
-    return train(cell, traces, *adapted(base(cell)), *length, *ARMS[cell.arm], ADAPTATION, size=SIZE)
+    rest = [override for override in SIZE if not override.startswith("model.")]  # the base has its size
+    return train(cell, traces, *adapted(base(cell)), *length, *ARMS[cell.arm], ADAPTATION, size=rest)
 
 
 STUDY = replace(

@@ -29,7 +29,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
             f"dataset.subset=tagged diversity:{cell.setting}",
             "dataset.max_rows=800",
             "shown_rows=0",
-            f"checkpointer.checkpoint_dir={agent_base(cell)}",
+            f"model.path={agent_base(cell)}",
         )
         report = json.loads((out / "classes.json").read_text())
         figures |= {f"{figure}{name and '_'}{name}": report[figure] for figure in ("error_rate", "recall")}

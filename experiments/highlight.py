@@ -43,18 +43,18 @@ ARMS = {
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One run of `rft`, after one of `shad` that all arms of a setting and seed share."""
+    """One run of `cot_sft`, after one of `shad` that all arms of a setting and seed share."""
     subset, arm = f"tagged diversity:{cell.setting}", ARMS[cell.arm]
     scores = scored(cell, subset)
     found = [] if NO_SCORES[0] in arm else [f"{HIGHLIGHT}.scores={scores}"]
     out = cell.fresh_folder()
     recipe(
-        "rft",
+        "cot_sft",
         "rft/quickstart",
         f"output_dir={out}",
         f"seed={cell.seed}",
         f"dataset.subset={subset}",
-        f"checkpointer.checkpoint_dir={agent_base(cell)}",
+        f"model.path={agent_base(cell)}",
         "evaluate_before_training=false",
         *UPDATES,
         *found,
@@ -70,21 +70,17 @@ def scored(cell: Cell, subset: str) -> Path:
     """Scores of a setting and seed, Rho-1's reference among them: the model tuned for longer on the same rows."""
     out = cell.scratch / f"shad_{cell.setting}_{cell.seed}"
     settings = [f"seed={cell.seed}", f"dataset.subset={subset}", f"dataset.max_rows={ROWS}"]
-    start = f"checkpointer.checkpoint_dir={agent_base(cell)}"
+    start = f"model.path={agent_base(cell)}"
     reference = cell.scratch / f"reference_{cell.setting}_{cell.seed}"
     if not (reference / "model" / "config.json").exists():
         shutil.rmtree(reference, ignore_errors=True)
         still = ["evaluate_before_training=false", "evaluation=null", "dataset_val=null", "dataset.transforms=null"]
-        recipe("rft", "rft/quickstart", f"output_dir={reference}", *settings, start, *still, NO_RULE, "epochs=4")
+        recipe("cot_sft", "rft/quickstart", f"output_dir={reference}", *settings, start, *still, NO_RULE, "epochs=4")
     if not (out / "classes.json").exists():
         second = [
             "reference._component_=cot_components.models.reference.FrozenModel",
-            "reference.model=${model}",
-            "reference.checkpointer._component_=torchtune.training.FullModelHFCheckpointer",
-            f"reference.checkpointer.checkpoint_dir={reference / 'model'}",
-            "reference.checkpointer.checkpoint_files=[model.safetensors]",
-            "reference.checkpointer.model_type=LLAMA3_2",
-            f"reference.checkpointer.output_dir={out}",
+            "reference.model._component_=cot_components.models.from_folder",
+            f"reference.model.path={reference / 'model'}",
         ]
         truth = [f"truth.max_rows={ROWS}", f"truth.subset={subset}", "shown_rows=0"]
         recipe("shad", "shad/quickstart", f"output_dir={out}", *settings, *truth, start, *second)

@@ -17,7 +17,7 @@ def sampled_wordings(run: Path, *overrides: str) -> float:
     out = run.with_name(f"{run.name}_sampled")
     shutil.rmtree(out, ignore_errors=True)
     drawn = ["evaluation.temperature=1.0", f"output_dir={out}", *overrides]
-    recipe("cot_eval", "cot_eval/quickstart", f"checkpointer.checkpoint_dir={run / 'model'}", *drawn)
+    recipe("cot_eval", "cot_eval/quickstart", f"model.path={run / 'model'}", *drawn)
     share = wordings(read_evaluation(out / "evaluation.json"))
     shutil.rmtree(out)
     return share

@@ -54,9 +54,9 @@ def train(cell: Cell, subset: str, *overrides: str, reference: Start = teacher) 
 
     Another cell, also of another study, that trains the same way gets the same figures and trains nothing.
     """
-    settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"checkpointer.checkpoint_dir={student(cell)}"]
+    settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"model.path={student(cell)}"]
     if ALONE[-1] not in overrides:
-        settings.append(f"reference.checkpointer.checkpoint_dir={reference(cell)}")
+        settings.append(f"reference.model.path={reference(cell)}")
     settings.extend(overrides)
 
     def measure() -> dict[str, float]:

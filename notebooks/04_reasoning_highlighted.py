@@ -106,8 +106,7 @@ assert sorted(stayed) == sorted(moved) and not any(a == b for a, b in zip(stayed
 
 # %%
 small = ["dataset.max_rows=48", "at_least=48", "epochs=2", "shown_rows=0", "lr_scheduler.num_warmup_steps=1"]
-small += [f"model.{size}" for size in ("embed_dim=64", "intermediate_dim=128", "num_kv_heads=2", "rope_base=500000")]
-place = [f"tokenizer.path={folder}", f"checkpointer.checkpoint_dir={folder}", f"output_dir={runs}/shad"]
+place = [f"tokenizer.path={folder}", f"model.path={folder}", f"output_dir={runs}/shad"]
 said = tune("shad", "--config", "shad/quickstart", *place, *small)
 print(read_report(runs / "shad/classes.json").against_truth.table())
 

@@ -231,9 +231,8 @@ study("targets")
 
 # %%
 folder = write_tiny_checkpoint(runs / "tiny_llama", seed=1)
-paths = [f"{node}.checkpoint_dir={folder}" for node in ("checkpointer", "reference.checkpointer")]
-small = ["dataset.max_rows=64", "epochs=1", "model.embed_dim=64", "model.intermediate_dim=128", "model.num_kv_heads=2"]
-small += ["model.rope_base=500000"]
+paths = [f"{node}.path={folder}" for node in ("model", "reference.model")]
+small = ["dataset.max_rows=64", "epochs=1"]
 quiet = ["evaluation=null", "dataset_val=null", "evaluate_every_n_steps=null", "log_every_n_steps=1"]
 place = [f"tokenizer.path={folder}", f"output_dir={runs}/with_teacher"]
 said = tune("target_sft", "--config", "target_sft/quickstart", *paths, *small, *quiet, *place)
@@ -254,7 +253,7 @@ torch.testing.assert_close(induced_target(mine, z, label), p - p[0, observed] **
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True. DFT needs no teacher; for
-# Target-SFT set loss.eta and reference.checkpointer.checkpoint_dir instead.
+# Target-SFT set loss.eta and reference.model.path instead.
 RUN_ON_GPU = False
 dft_alone = ["loss=cot_components.losses.dft", "~loss.eta", "reference=null"]
 tune_if(RUN_ON_GPU, "target_sft", "--config", "target_sft/qwen2_5_1_5B_numina", *dft_alone)

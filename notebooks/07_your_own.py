@@ -98,13 +98,13 @@ print(reasoning_dataset(tokenizer, source=str(broken), strict=False, **format_of
 # %% [markdown]
 # ## Your model
 #
-# A model is three nodes of a config: `tokenizer`, `model`, `checkpointer`. Llama 3 (and Mistral, which computes like
-# it), Qwen2.5 and GPT-2 will do; another architecture is refused before training, because it could not be written for
-# `transformers`. For downloaded weights the nodes read like this:
+# A model is a folder that `transformers` would load, too: its architecture, weights, tokenizer and chat template are
+# read from there. Llama, Mistral, Qwen2.5, Qwen3, SmolLM3, OLMo-2, Phi and GPT-2 will do; another architecture is
+# refused before training. The nodes read like this:
 
 # %%
 real = OmegaConf.load(find_config("bt_sft/qwen2_5_0_5B"))
-print(OmegaConf.to_yaml({name: real[name] for name in ("tokenizer", "model", "checkpointer")}))
+print(OmegaConf.to_yaml({name: real[name] for name in ("tokenizer", "model")}))
 
 # %% [markdown]
 # Here we go from Llama to Qwen2's architecture, at a tiny size from random weights, by naming another component.
@@ -187,7 +187,7 @@ print(OmegaConf.to_yaml({name: stock[name] for name in ("dataset", "loss")}))
 
 # %%
 OmegaConf.save(stock, runs / "stock.yaml")
-place = [f"tokenizer.path={folder}", f"checkpointer.checkpoint_dir={folder}", f"output_dir={runs}/stock"]
+place = [f"tokenizer.path={folder}", f"model.path={folder}", f"output_dir={runs}/stock"]
 rows = ["dataset.max_rows=64"] if FAST else []
 said = tune("full_finetune_single_device", "--config", f"{runs}/stock.yaml", *place, *rows)
 (written,) = (runs / "stock" / "logs").glob("*.txt")

@@ -1,7 +1,7 @@
 """Evaluate a model that thinks before it answers: generate, extract, compare.
 
 tune run cot_eval --config cot_eval/quickstart
-tune run cot_eval --config cot_eval/llama3_2_1B checkpointer.checkpoint_dir=DIR evaluation.source=DIR_OR_HUB_NAME
+tune run cot_eval --config cot_eval/llama3_2_1B model.path=DIR evaluation.source=DIR_OR_HUB_NAME
 """
 
 from typing import Literal
@@ -11,7 +11,7 @@ from rich.console import Console
 from cot_components.config import build
 from cot_components.datasets import chat_format
 from cot_components.evaluation.table import summary_table
-from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.load import check_start, load_model
 from cot_components.models.tokenizers import as_text_tokenizer
 from cot_components.training.recipe import recipe
 from cot_components.training.setup import one_process, start_run
@@ -24,8 +24,7 @@ def main(
     *,
     output_dir: str,  # the run's folder: `evaluation.json` with every completion
     tokenizer: dict,  # node: text to token ids, with the chat template
-    model: dict,  # node: a torchtune model builder
-    checkpointer: dict,  # node: the weights; any Hugging Face folder that a recipe here wrote can be read
+    model: dict,  # node: `cot_components.models.from_folder`, which reads what a recipe here wrote, too
     evaluation: dict,  # node: prompts, how they are answered and scored
     chat: dict | None = None,  # node: how prompts are written where that is no chat template, such as `ICoTFormat`
     template: str | None = None,  # chat template: `llama3`, `chatml`, a path; null is the tokenizer's own
@@ -38,7 +37,7 @@ def main(
 ) -> None:
     """Answer the prompts of `evaluation` and write `evaluation.json` with every completion."""
     config = dict(locals())
-    check_checkpointer(checkpointer)
+    check_start(model)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
     one_process(run, "cot_eval")
     text = build(tokenizer, where="tokenizer")
@@ -48,7 +47,7 @@ def main(
         else chat_format(text, template=template, date=date, tags=tags, tags_as=tags_as)
     )
     answers, console = build(evaluation), Console()
-    net = load_model(model, checkpointer, device=run.device, dtype=run.dtype)
+    net = load_model(model, device=run.device, dtype=run.dtype)
     answers.prompts(written, max_seq_len=net.max_seq_len)  # before the first is answered
     if answers.report.num_dropped:
         console.print(answers.report.summary(), soft_wrap=True, highlight=False)

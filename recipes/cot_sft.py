@@ -12,7 +12,7 @@ from typing import Literal
 from cot_components.config import build
 from cot_components.data.batches import Step
 from cot_components.losses import sft
-from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.load import check_start, load_model
 from cot_components.models.reference import prepared
 from cot_components.training.answers import Evaluations
 from cot_components.training.batching import load_batches, plan_steps
@@ -40,10 +40,9 @@ def main(
     output_dir: str,  # the run's folder: log, config, checkpoints, and `model` in Hugging Face layout
     tokenizer: dict,  # node: text to token ids, with the chat template
     dataset: dict,  # node: the rows to train on; `dataset.transforms.NAME` blurs, weighs or classifies their tokens
-    model: dict,  # node: a torchtune model builder
+    model: dict,  # node: `cot_components.models.from_folder`, or a torchtune builder, which starts from random weights
     optimizer: dict,  # node: a torch optimizer
     loss: dict,  # node: a loss of `cot_components.losses`; its `weight_rule` follows the current loss
-    checkpointer: dict | None = None,  # node: weights to start from; null starts from random weights
     curriculum: dict | None = None,  # node: which thought tokens leave the sequence, and when; null removes none
     reference: dict | None = None,  # node: second distribution of a loss: `FrozenModel`, `AdaptersOff`, `TopKFile`
     lr_scheduler: dict | None = None,  # node: drawn over all steps of the run; null is a constant rate
@@ -78,7 +77,7 @@ def main(
     config = dict(locals())
     method = combine(config)  # first of all: what does not go together is refused before anything is read
     check_float8(float8, device=pick_device(device), dtype=dtype, compile=compile)
-    check_checkpointer(checkpointer)
+    check_start(model)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
     saver = Saver(run, config)
 
@@ -102,7 +101,7 @@ def main(
     check_scored(data, held_out)
     check_learns(data, plans)
 
-    net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
+    net = load_model(model, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data, held_out, answers=answers)
     teacher = prepared(method.reference, net, data, device=run.device, dtype=run.dtype)
     prepare_model(
@@ -140,7 +139,7 @@ def main(
     evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)
     batches = load_batches(data, plans, run, num_workers=num_workers)
     train(trainer, batches, on_step=evaluations.after_step, before_step=before_step, saver=saver)
-    finish(run, trainer, data, evaluations, log, checkpointer=checkpointer, tokenizer=tokenizer, clocks=stages.clocks())
+    finish(run, trainer, data, evaluations, log, tokenizer=tokenizer, clocks=stages.clocks())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The shuffle-aware discriminator (SHAD): which tokens of an output are boilerplate, and which must be thought out.
 
     tune run shad --config shad/quickstart
-    tune run shad --config shad/llama3_2_3B_xlam dataset.source=FILE checkpointer.checkpoint_dir=DIR
+    tune run shad --config shad/llama3_2_3B_xlam dataset.source=FILE model.path=DIR
 
 A small share of the rows swaps outputs, so that none fits its prompt any more; the model is tuned on them and can learn
 what repeats, and nothing else. Then every output token is scored by the model before and after. The scores go to
@@ -15,7 +15,7 @@ from cot_components.config import build
 from cot_components.data.scores import data_key
 from cot_components.discriminator import sample_rows, shuffle_outputs
 from cot_components.losses import sft
-from cot_components.models.load import check_checkpointer, load_model
+from cot_components.models.load import check_start, load_model
 from cot_components.models.score import adapters_off, as_it_is, has_adapters, score_data
 from cot_components.training.batching import load_batches, plan_steps
 from cot_components.training.classes import check_calls, print_classes
@@ -39,9 +39,8 @@ def main(
     output_dir: str,  # the run's folder: `scores`, the tuned model, `classes.json`
     tokenizer: dict,  # node: text to token ids, with the chat template
     dataset: dict,  # node: the rows to score; its transforms are left out
-    model: dict,  # node: a torchtune model builder
+    model: dict,  # node: `cot_components.models.from_folder`, or a torchtune builder, which starts from random weights
     optimizer: dict,  # node: a torch optimizer, of the tuning on shuffled rows
-    checkpointer: dict | None = None,  # node: weights to start from; null starts from random weights
     lr_scheduler: dict | None = None,  # node: drawn over the steps of the tuning; null is a constant rate
     share: float = 0.01,  # of the rows whose outputs are shuffled
     at_least: int = 256,  # rows whose outputs are shuffled, where the share has fewer
@@ -63,7 +62,7 @@ def main(
 ) -> None:
     """Shuffle, tune, score, report."""
     config = dict(locals())
-    check_checkpointer(checkpointer)
+    check_start(model)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
     one_process(run, "shad")
 
@@ -75,7 +74,7 @@ def main(
     plans = plan_steps(swapped, run, seed=seed, **steps)
     second = build(reference)
 
-    net = load_model(model, checkpointer, device=run.device, dtype=run.dtype, seed=seed)
+    net = load_model(model, device=run.device, dtype=run.dtype, seed=seed)
     fit_rows(net, data)
     prepare_model(net, run.world, compile=False, enable_activation_checkpointing=enable_activation_checkpointing)
     base = weights_hash(net, adapters=False)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from contract import run
-from models_for_tests import TINY_OVERRIDES
 from omegaconf import OmegaConf
 
 from cot_components.cli.main import main as cot
@@ -99,7 +98,7 @@ def config_of(cell: Cell, hub: Path, output_dir: Path) -> dict[str, Any]:
     config |= {"epochs": 1, "batch_size": 4, "max_steps_per_epoch": STEPS, "save_every_minutes": None}
     config |= {"evaluate_every_n_steps": None, "device": "cpu", "dtype": "fp32"}
     config["tokenizer"]["path"] = str(hub / "model")
-    config["checkpointer"] = _checkpointer(hub / "model")
+    config["model"] = _node("models.from_folder", path=str(hub / "model"), quiet=True)
     config["dataset"] |= {"max_rows": ROWS, "transforms": {}}
     if cell.transform != "none":
         options = {k: v.format(hub=hub) if isinstance(v, str) else v for k, v in TRANSFORMS[cell.transform].items()}
@@ -111,42 +110,31 @@ def config_of(cell: Cell, hub: Path, output_dir: Path) -> dict[str, Any]:
         config["curriculum"] = _node("internalisation.Stepwise", per_epoch=9, partial=True)
     config["dataset_val"] = 0.25 if cell.dataset_val else None
     config["packed_tokens"] = 300 if cell.packed else None
-    teacher = {"model": dict(config["model"]), "checkpointer": _checkpointer(hub / "teacher")}
+    teacher = {"model": {**config["model"], "path": str(hub / "teacher")}}
     if cell.reference == "FrozenModel":
         config["reference"] = _node("models.reference.FrozenModel", **teacher)
     if cell.reference == "TopKFile":
         config["reference"] = _node("models.reference.TopKFile", folder=f"{output_dir}_top_k", k=8, **teacher)
     if cell.reference == "AdaptersOff":
         config["reference"] = _node("models.reference.AdaptersOff")
-        lora = {"lora_attn_modules": ["q_proj", "v_proj"], "lora_rank": 4, "lora_alpha": 8}
-        config["model"] |= {"_component_": "torchtune.models.llama3_2.lora_llama3_2", **lora}
+        config["model"]["lora"] = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
     return config
 
 
 @functools.cache
 def _quickstart() -> dict[str, Any]:
     quickstart = OmegaConf.load(find_config("bt_sft/quickstart"))
-    return OmegaConf.to_container(OmegaConf.merge(quickstart, OmegaConf.from_dotlist(TINY_OVERRIDES)))
+    return OmegaConf.to_container(quickstart)
 
 
 def _node(path: str, **options: Any) -> dict[str, Any]:
     return {"_component_": f"cot_components.{path}", **options}
 
 
-def _checkpointer(folder: Path) -> dict[str, Any]:
-    return {
-        "_component_": "torchtune.training.FullModelHFCheckpointer",
-        "checkpoint_dir": str(folder),
-        "checkpoint_files": ["model.safetensors"],
-        "model_type": "LLAMA3_2",
-        "output_dir": f"{folder} unused",
-    }
-
-
 def score_rows(hub: Path) -> None:
     """The columns that `Highlight` and `TopGap` read, of the rows that the cells train on."""
     plain = config_of(Cell("none", "none", "none", "sft", "FrozenModel", False, False), hub, hub / "matrix_scores")
-    kept = ("output_dir", "tokenizer", "dataset", "model", "optimizer", "checkpointer", "reference", "device", "dtype")
+    kept = ("output_dir", "tokenizer", "dataset", "model", "optimizer", "reference", "device", "dtype")
     config = {key: plain[key] for key in kept} | {"needs_calls": False, "at_least": 8, "shown_rows": 0}
     (hub / "matrix_scores.yaml").write_text(json.dumps(config))
     assert run("shad", [], config=hub / "matrix_scores.yaml").code == 0

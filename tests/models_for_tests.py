@@ -17,7 +17,11 @@ TINY_OVERRIDES = [
     "model.rope_base=500000",
     *(f"model.{name}={value}" for name, value in SHAPE.items()),
 ]
-"""What makes any config's model the one of `cot_components.models.tiny`."""
+"""What makes any config's model the one of `cot_components.models.tiny`, from random weights."""
+
+SIZES = ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "embed_dim", "intermediate_dim", "rope_base")
+FROM_FOLDER = ["model=cot_components.models.from_folder", *(f"~model.{size}" for size in SIZES)]
+"""What makes the model of `bt_sft/quickstart` one from `model.path`."""
 
 
 def llama_tied() -> Any:

@@ -14,41 +14,34 @@ from cot_components.config import COMPONENT, build
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt
 from cot_components.models.folder import check_folder
-from cot_components.models.hub import fill
 from cot_components.models.lora import read_lora
 
 
-def start_folder(model: Mapping[str, Any] | None, checkpointer: Mapping[str, Any] | None) -> Path | None:
-    """The folder that these nodes take their weights from, None for random ones."""
+def start_folder(model: Mapping[str, Any] | None) -> Path | None:
+    """The folder that this node takes its weights from, None for random ones."""
     by_component = {"from_folder": "path", "with_weights": "weights"}
     node = model or {}
     key = by_component.get(str(node.get(COMPONENT)).rpartition(".")[2])
     if key is not None and str(node[COMPONENT]).startswith("cot_components.models."):
         return Path(node[key]).expanduser()
-    return Path(checkpointer["checkpoint_dir"]).expanduser() if checkpointer else None
+    return None
 
 
-def check_start(model: Mapping[str, Any] | None, checkpointer: Mapping[str, Any] | None = None) -> None:
+def check_start(model: Mapping[str, Any] | None) -> None:
     """Make sure that the starting weights are there, whole and of a known family, before anything is built.
 
     Raises:
         UserError: see `check_folder`; adapters that cannot be.
     """
     node = model or {}
-    if (folder := start_folder(model, checkpointer)) is not None:
+    if (folder := start_folder(model)) is not None:
         asked = {key: node.get(key) for key in ("max_seq_len", "dropout")} if "path" in node else {}
         check_folder(folder, **asked)
     read_lora(node.get("lora"))
 
 
-def check_checkpointer(checkpointer: Mapping[str, Any] | None) -> None:
-    """`check_start` of a `checkpointer` node."""
-    check_start(None, checkpointer)
-
-
 def load_model(
     model: Mapping[str, Any],
-    checkpointer: Mapping[str, Any] | None = None,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -57,9 +50,7 @@ def load_model(
     """Build the model and load its starting weights, if any.
 
     Args:
-        model: node of `from_folder`, of `with_weights`, or of a builder.
-        checkpointer: names the folder of a builder's weights by `checkpoint_dir`; None starts a builder from random
-            ones.
+        model: node of `from_folder`, of `with_weights`, or of a builder, which starts from random weights.
         device: where the weights go.
         dtype: of the weights.
         seed: of the random weights.
@@ -79,9 +70,7 @@ def load_model(
             raise UserError(f"model: {model[COMPONENT]} builds no decoder with layers; is num_layers at least 1?")
         if empty := [name for name, weight in built.named_parameters() if not weight.numel()]:
             raise UserError(f"model: the weight '{empty[0]}' has no numbers; one of the model's sizes is 0")
-        if checkpointer is not None:
-            fill(built, checkpointer["checkpoint_dir"])
-        elif not hasattr(built, "hub"):
+        if not hasattr(built, "hub"):
             start_from_scratch(built)
     for module in built.modules():
         if hasattr(module, "initialize_dora_magnitude"):
@@ -89,28 +78,17 @@ def load_model(
     return adapt(built)
 
 
-def weights_key(model: Mapping[str, Any], checkpointer: Mapping[str, Any] | None = None) -> str:
-    """Which model these nodes load: sha256 over the model's node, its config.json and the bytes of its weights; folders
+def weights_key(model: Mapping[str, Any]) -> str:
+    """Which model this node loads: sha256 over the model's node, its config.json and the bytes of its weights; folders
     may move.
     """
-    folder = start_folder(model, checkpointer)
+    folder = start_folder(model)
     facts = {key: value for key, value in model.items() if key not in ("path", "weights", "quiet")}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder is not None else ():
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def exported_checkpointer(folder: Path) -> dict[str, Any]:
-    """The `checkpointer` node that reads a folder written by `save_pretrained`."""
-    return {
-        "_component_": "torchtune.training.FullModelHFCheckpointer",
-        "checkpoint_dir": str(folder),
-        "checkpoint_files": ["model.safetensors"],
-        "model_type": "LLAMA3_2",  # torchtune wants one; the folder's config.json decides
-        "output_dir": str(folder.parent),  # and one outside; nothing is written
-    }
 
 
 def start_from_scratch(model: Any) -> Any:

@@ -42,12 +42,11 @@ class FrozenModel:
 
     Args:
         model: node of `from_folder`, or of a builder, with the student's tokenizer.
-        checkpointer: names the folder of a builder's weights; None for random ones, which only tests want.
     """
 
-    def __init__(self, *, model: Mapping[str, Any], checkpointer: Mapping[str, Any] | None = None) -> None:
-        check_start(model, checkpointer)
-        self._model, self._checkpointer = model, checkpointer
+    def __init__(self, *, model: Mapping[str, Any]) -> None:
+        check_start(model)
+        self._model = model
         self.teacher: Any = None
 
     def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
@@ -57,7 +56,7 @@ class FrozenModel:
             UserError: the vocabularies differ in size, names both; a row is longer than the context of this model.
         """
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the run's own stream goes on after it
-            teacher = load_model(self._model, self._checkpointer, device=device, dtype=dtype)
+            teacher = load_model(self._model, device=device, dtype=dtype)
         self.teacher = teacher.eval().requires_grad_(False)
         ours, theirs = (m.tok_embeddings.num_embeddings for m in (student, self.teacher))
         if ours != theirs:
@@ -73,7 +72,7 @@ class FrozenModel:
 
     def key(self) -> str:
         """Which model this is, see `weights_key`."""
-        return weights_key(self._model, self._checkpointer)
+        return weights_key(self._model)
 
     @torch.no_grad()
     def __call__(self, student: Any, batch: Batch) -> tuple[Tensor, Head]:
@@ -114,7 +113,7 @@ class TopKFile:
     Args:
         folder: where the store is, or will be; tied to tokenizer, rows and teacher by hashes. A run that died goes on.
         k: tokens kept per position; the rest of the mass follows the student.
-        model, checkpointer: the teacher, as in `FrozenModel`; None where the store is complete.
+        model: the teacher, as in `FrozenModel`; None where the store is complete.
         rows_per_pass: rows the teacher scores at a time.
 
     Raises:
@@ -129,13 +128,12 @@ class TopKFile:
         folder: str,
         k: int = 64,
         model: Mapping[str, Any] | None = None,
-        checkpointer: Mapping[str, Any] | None = None,
         rows_per_pass: int = 8,
     ) -> None:
         require("rows_per_pass", rows_per_pass, 1)
-        check_start(model, checkpointer)
+        check_start(model)
         self._folder, self._k, self._rows_per_pass = folder, k, rows_per_pass
-        self._teacher = FrozenModel(model=model, checkpointer=checkpointer) if model else None
+        self._teacher = FrozenModel(model=model) if model else None
         self.store: TopKStore
 
     def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:

@@ -43,8 +43,8 @@ _FACTS = {
     "total_steps": "the number of steps",
     "data": "the content of the data (its hash)",
     "scores": "the scores that a transform reads (their hash)",
-    "base": "the content of the frozen weights (the hash of checkpointer's files)",
-    "reference": "the content of the reference's weights (the hash of its checkpointer's files)",
+    "base": "the content of the frozen weights (the hash of model.path's files)",
+    "reference": "the content of the reference's weights (the hash of its files)",
     "micro_batches": "the split of a step (batch_size x gradient_accumulation_steps), which a transform counts,",
 }
 
@@ -66,7 +66,7 @@ def frozen_facts(model: torch.nn.Module, reference: Any, config: Mapping[str, An
     """
     facts = {}
     if any(not parameter.requires_grad for parameter in model.parameters()):
-        facts["base"] = weights_key(config.get("model", {}), config.get("checkpointer"))
+        facts["base"] = weights_key(config.get("model", {}))
     if (key := getattr(reference, "key", None)) is not None:
         facts["reference"] = key()
     return facts

@@ -46,7 +46,6 @@ def finish(
     evaluations: Evaluations,
     log: RunLog,
     *,
-    checkpointer: Mapping[str, Any] | None,
     tokenizer: Mapping[str, Any],
     clocks: Mapping[str, Clock],
 ) -> None:
@@ -55,7 +54,6 @@ def finish(
     Args:
         run: folder and process.
         trainer, data, evaluations, log: of the run.
-        checkpointer: node of the starting weights, whose config.json is kept where the model does not decide.
         tokenizer: node of the tokenizer, whose files go with the weights.
         clocks: times that the token view shows, by name: `plans.epoch_clocks()`, or the stages of a curriculum.
 
@@ -68,7 +66,7 @@ def finish(
     log.speed(trainer.model)
     log.close()
     if run.world.is_first:
-        nodes = {"checkpointer": checkpointer, "tokenizer": tokenizer}
+        nodes = {"tokenizer": tokenizer}
         with writing(run.output_dir):
             _write(run, trainer, data, evaluations, weights, nodes, clocks)
     run.world.close()

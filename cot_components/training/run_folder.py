@@ -206,7 +206,7 @@ def _refuse_overwriting(folder: Path, config: Mapping[str, Any]) -> None:
     """Raises UserError for weights or a tokenizer to start from that lie where the run will write its own."""
     results = [(folder / name).resolve() for name in (MODEL_FOLDER, ADAPTER_FOLDER)]
     for key, value in flat(config).items():
-        if key.rpartition(".")[2] in ("checkpoint_dir", "path") and isinstance(value, str):
+        if key.rpartition(".")[2] in ("weights", "path") and isinstance(value, str):
             start = Path(value).expanduser().resolve()
             if start in results or start.parent in results:
                 raise UserError(f"{key}: {value} is where this run would write its own model; name another output_dir")

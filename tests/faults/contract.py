@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 import torch
 from commands import ROOT
-from models_for_tests import TINY_OVERRIDES
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tally import count
@@ -96,8 +95,8 @@ def overrides_for(name: str, hub: Path) -> list[str]:
         chosen |= {"model.max_seq_len": 512, "model.rope_base": 500000}
     for key, folder in (
         ("tokenizer.path", "model"),
-        ("checkpointer.checkpoint_dir", "model"),
-        ("reference.checkpointer.checkpoint_dir", "teacher"),
+        ("model.path", "model"),
+        ("reference.model.path", "teacher"),
         ("dataset.transforms.highlight.scores", "scored/scores"),
     ):
         chosen |= {key: hub / folder} if has_key(written, key) else {}
@@ -108,9 +107,9 @@ def overrides_for(name: str, hub: Path) -> list[str]:
 
 def score(hub: Path) -> None:
     """What `rft` reads: the rows of the tiny runs scored by `shad`."""
-    paths = [f"tokenizer.path={hub / 'model'}", f"checkpointer.checkpoint_dir={hub / 'model'}"]
+    paths = [f"tokenizer.path={hub / 'model'}", f"model.path={hub / 'model'}"]
     short = ["dataset.max_rows=44", "at_least=8", "epochs=1", "shown_rows=0", "lr_scheduler=null"]
-    assert run("shad", [*paths, *TINY_OVERRIDES, *short, f"output_dir={hub / 'scored'}"]).code == 0
+    assert run("shad", [*paths, *short, f"output_dir={hub / 'scored'}"]).code == 0
 
 
 def _located(path: str) -> Callable[..., Any]:

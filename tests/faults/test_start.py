@@ -29,9 +29,9 @@ def test_what_lies_where_results_go_is_refused_at_the_start(bt_sft, tmp_path, ca
 @pytest.mark.parametrize(
     ("key", "folder"),
     [
-        ("checkpointer.checkpoint_dir", "model"),
-        ("reference.checkpointer.checkpoint_dir", "model"),
-        ("reference.checkpointer.checkpoint_dir", "adapter"),
+        ("model.path", "model"),
+        ("reference.model.path", "model"),
+        ("reference.model.path", "adapter"),
         ("tokenizer.path", "model"),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_run_that_has_overwritten_its_start_is_still_finished(undisturbed, hub
     for place in (hub / "model", out / "model"):
         start.unlink()
         start.symlink_to(place)
-        assert undisturbed("target_sft").again(out, f"checkpointer.checkpoint_dir={start}").code == 0
+        assert undisturbed("target_sft").again(out, f"model.path={start}").code == 0
     assert f"{out} holds this run and it is finished" in capsys.readouterr().out
 
 

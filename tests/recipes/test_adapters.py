@@ -7,7 +7,6 @@ import pytest
 import torch
 from adapters_for_tests import KINDS, STEPS, arguments
 from contract import checkpoint, copied, differences, records, run
-from models_for_tests import TINY_OVERRIDES
 from safetensors.torch import load_file
 
 from cot_components.models.adapter import logits
@@ -51,13 +50,13 @@ def test_another_base_is_refused(hub, tmp_path, capsys):
     """A checkpoint holds the adapters alone: on other weights they would be another model."""
     out, again, base = tmp_path / "out", tmp_path / "again", tmp_path / "base"
     shutil.copytree(hub / "model", base)
-    words = [*arguments(hub, out, "lora"), f"checkpointer.checkpoint_dir={base}", "epochs=1"]
+    words = [*arguments(hub, out, "lora"), f"model.path={base}", "epochs=1"]
     assert run("bt_sft", words).code == 0
     copied(out, again, until=3)
     shutil.copyfile(hub / "teacher" / "model.safetensors", base / "model.safetensors")
     assert run("bt_sft", [*words, f"output_dir={again}"]).code == 2
     said = capsys.readouterr().err
-    assert f"resume: the content of the frozen weights (the hash of checkpointer's files) of {again}" in said
+    assert f"resume: the content of the frozen weights (the hash of model.path's files) of {again}" in said
     shutil.copyfile(hub / "model" / "model.safetensors", base / "model.safetensors")
     assert run("bt_sft", [*words, f"output_dir={again}"]).code == 0 and differences(out, again, step=STEPS) == []
 
@@ -90,24 +89,10 @@ def test_a_merged_folder_is_the_model_that_was_trained(hub, tmp_path):
     """Read back as a plain model: what adapters said during training is what the merged weights say."""
     out = tmp_path / "out"
     run("bt_sft", arguments(hub, out, "lora"))
-    node = {
-        "_component_": "torchtune.training.FullModelHFCheckpointer",
-        "checkpoint_dir": str(out / "model"),
-        "checkpoint_files": ["model.safetensors"],
-        "model_type": "LLAMA3_2",
-        "output_dir": str(out),
-    }
-    shape = dict(pair.removeprefix("model.").split("=") for pair in TINY_OVERRIDES)
-    plain = {name: int(value) for name, value in shape.items() if name != "_component_"}
+    node = {"_component_": "cot_components.models.from_folder"}
     cpu = {"device": torch.device("cpu"), "dtype": torch.float32}
-    merged = load_model({"_component_": "torchtune.models.llama3_2.llama3_2", **plain}, node, **cpu).eval()
-    lora = {"lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"], "apply_lora_to_mlp": True}
-    base = {**node, "checkpoint_dir": str(hub / "model")}
-    adapted = load_model(
-        {"_component_": "torchtune.models.llama3_2.lora_llama3_2", **plain, **lora, "lora_rank": 4, "lora_alpha": 8},
-        base,
-        **cpu,
-    ).eval()
+    merged = load_model({**node, "path": str(out / "model")}, **cpu).eval()
+    adapted = load_model({**node, "path": str(hub / "model"), "lora": {"rank": 4, "alpha": 8}}, **cpu).eval()
     adapted.load_state_dict(load_file(checkpoint(out, STEPS) / "model.safetensors"), strict=False)
     tokens = torch.randint(0, 384, (2, 40), generator=torch.Generator().manual_seed(0))
     assert (logits(adapted, tokens) - logits(merged, tokens)).abs().max() < 1e-4

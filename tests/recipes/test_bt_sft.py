@@ -5,21 +5,16 @@ import json
 import pytest
 import torch
 from commands import CONFIGS, must, tune, user_error
-from models_for_tests import TINY_OVERRIDES
-from omegaconf import OmegaConf
 
-from cot_components.config import find_config
-from cot_components.errors import UserError
 from cot_components.models.adapter import logits
-from cot_components.models.load import exported_checkpointer, load_model
-from cot_components.models.tiny import SHAPE
+from cot_components.models.load import load_model
 from cot_components.viz.log import read_log
 
 ON_CPU = ["device=cpu", "dtype=fp32", "compile=false", "num_workers=0", "batch_size=4", "gradient_accumulation_steps=2"]
 
 
 def overrides(hub, out):
-    return [f"checkpointer.checkpoint_dir={hub / 'model'}", f"dataset.source={hub / 'data'}", f"output_dir={out}"]
+    return [f"model.path={hub / 'model'}", f"dataset.source={hub / 'data'}", f"output_dir={out}"]
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +98,8 @@ def test_it_leaves_a_folder_that_transformers_loads(finished):
 
     _, out = finished
     theirs = AutoModelForCausalLM.from_pretrained(out / "model").eval()
-    node = {
-        "_component_": "torchtune.training.FullModelHFCheckpointer",
-        "checkpoint_dir": str(out / "model"),
-        "model_type": "LLAMA3_2",
-    }
-    node |= {"checkpoint_files": ["model.safetensors"], "output_dir": str(out)}
-    model = OmegaConf.to_container(OmegaConf.load(find_config("bt_sft/quickstart")))["model"]
-    ours = load_model(model, node, device=torch.device("cpu"), dtype=torch.float32)
+    node = {"_component_": "cot_components.models.from_folder", "path": str(out / "model")}
+    ours = load_model(node, device=torch.device("cpu"), dtype=torch.float32)
     tokens = torch.randint(0, 384, (2, 40))
     with torch.no_grad():
         assert (logits(ours, tokens) - theirs(tokens).logits).abs().max() < 1e-4
@@ -138,9 +127,7 @@ def test_real_configs_run_on_a_random_folder_in_hub_layout(hub, tmp_path, config
         "--config",
         config,
         *overrides(hub, out),
-        *TINY_OVERRIDES,
         *ON_CPU,
-        "checkpointer.model_type=LLAMA3_2",
         "tokenizer.max_seq_len=256",
         "dataset_val=0.2",
         "evaluation.max_rows=2",
@@ -184,48 +171,46 @@ def test_a_missing_checkpoint_is_one_sentence(hub, tmp_path):
         "--config",
         "bt_sft/llama3_2_1B",
         f"dataset.source={hub / 'data'}",
-        "checkpointer.checkpoint_dir=/no/such/folder",
+        "model.path=/no/such/folder",
         cwd=tmp_path,
     )
-    assert user_error(result).startswith("checkpointer.checkpoint_dir: no folder /no/such/folder")
+    assert "no model folder /no/such/folder" in user_error(result)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_exported_folder_is_read_and_what_torchtune_refuses_is_one_sentence(hub):
-    model = {"_component_": "torchtune.models.llama3_2.llama3_2", "vocab_size": 384, **SHAPE}
-    place = {"device": torch.device("cpu"), "dtype": torch.float32}
-    node = exported_checkpointer(hub / "model")
-    assert load_model(model, node, **place).tok_embeddings.weight.std() > 0
-    with pytest.raises(UserError, match=r"^checkpointer: The output directory cannot be"):
-        load_model(model, {**node, "output_dir": str(hub / "model" / "inside")}, **place)
+WITH_WEIGHTS = """
+model:
+  _component_: cot_components.models.with_weights
+  weights: {hub}/model
+  model:
+    _component_: torchtune.models.llama3_2.llama3_2
+    vocab_size: 384
+    num_layers: 2
+    num_heads: 4
+    num_kv_heads: 2
+    embed_dim: {width}
+    intermediate_dim: 128
+    max_seq_len: 512
+    rope_base: {base}
+"""
 
 
-def test_weights_that_do_not_fit_are_named(hub, tmp_path):
-    result = tune(
-        "bt_sft",
-        "--config",
-        "bt_sft/llama3_2_1B",
-        *overrides(hub, tmp_path / "out"),
-        *TINY_OVERRIDES,
-        *ON_CPU,
-        "model.embed_dim=32",
-        cwd=tmp_path,
-    )
-    assert "tok_embeddings.weight' is [384, 64], the model wants [384, 32]" in user_error(result)
-
-
-def test_an_architecture_that_weights_do_not_show_is_compared(hub, tmp_path):
-    result = tune(
-        "bt_sft",
-        "--config",
-        "bt_sft/llama3_2_1B",
-        *overrides(hub, tmp_path / "out"),
-        *TINY_OVERRIDES,
-        *ON_CPU,
-        "model.rope_base=10000",
-        cwd=tmp_path,
-    )
-    assert "config.json has rope_theta 500000, model._component_ builds 10000" in user_error(result)
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"width": 32}, ["[384, 64]", "[384, 32]"]), ({"base": 10000}, ["rope_theta", "500000", "10000"])],
+)
+def test_a_builder_of_the_users_own_must_be_that_of_the_weights(hub, tmp_path, change, named):
+    """All differences in one message; what the shapes of weights do not show is compared, too."""
+    text = (CONFIGS / "bt_sft" / "quickstart.yaml").read_text()
+    begin, end = text.index("model: #"), text.index("loss:")
+    shape = {"hub": hub, "width": 64, "base": 500000}
+    for name, given in (("right", shape), ("wrong", shape | change)):
+        (tmp_path / f"{name}.yaml").write_text(text[:begin] + WITH_WEIGHTS.format(**given) + text[end:])
+    words = ["dataset.max_rows=16", "batch_size=8", "epochs=1", "evaluation=null", "dataset_val=null"]
+    words += [f"tokenizer.path={hub / 'model'}", "output_dir=out"]
+    said = user_error(tune("bt_sft", "--config", "wrong.yaml", *words, cwd=tmp_path))
+    assert all(part in said for part in named), said
+    must(tune("bt_sft", "--config", "right.yaml", *words, cwd=tmp_path))
 
 
 def test_tags_as_tokens_survive_export_and_reload(hub, tmp_path):
@@ -255,7 +240,7 @@ def test_tags_as_tokens_survive_export_and_reload(hub, tmp_path):
             "cot_eval",
             "--config",
             "cot_eval/quickstart",
-            "checkpointer.checkpoint_dir=out/model",
+            "model.path=out/model",
             "tags_as=token",
             "evaluation.max_rows=2",
             "evaluation.max_new_tokens=4",

@@ -167,7 +167,7 @@ def test_a_mapping_that_is_no_node():
 
 def test_a_value_without_a_default_must_be_set():
     with pytest.raises(ConfigError, match=r"^loss\.eta has no default and must be set: loss\.eta=VALUE"):
-        read("target_sft/qwen2_5_0_5B_math", "reference.checkpointer.checkpoint_dir=DIR")
+        read("target_sft/qwen2_5_0_5B_math", "reference.model.path=DIR")
 
 
 def test_names_of_configs():

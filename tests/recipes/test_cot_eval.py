@@ -3,7 +3,6 @@
 import json
 
 from commands import must, tune, user_error
-from models_for_tests import TINY_OVERRIDES
 
 
 def test_it_scores_a_checkpoint(hub, tmp_path):
@@ -12,8 +11,7 @@ def test_it_scores_a_checkpoint(hub, tmp_path):
             "cot_eval",
             "--config",
             "cot_eval/quickstart",
-            f"checkpointer.checkpoint_dir={hub / 'model'}",
-            *TINY_OVERRIDES,
+            f"model.path={hub / 'model'}",
             "evaluation.max_rows=3",
             "evaluation.max_new_tokens=6",
             "evaluation.temperature=1.0",
@@ -43,8 +41,7 @@ def test_any_order_of_rows_gives_one_result(hub, tmp_path):
                 "cot_eval",
                 "--config",
                 "cot_eval/quickstart",
-                f"checkpointer.checkpoint_dir={hub / 'model'}",
-                *TINY_OVERRIDES,
+                f"model.path={hub / 'model'}",
                 f"template={tmp_path / 'sometimes.jinja'}",
                 f"output_dir={tmp_path / data.stem}",
                 f"evaluation.source={data}",
@@ -68,7 +65,7 @@ def test_greedy_samples_are_refused(hub, tmp_path):
         "cot_eval",
         "--config",
         "cot_eval/quickstart",
-        f"checkpointer.checkpoint_dir={hub / 'model'}",
+        f"model.path={hub / 'model'}",
         "evaluation.num_samples=2",
         cwd=tmp_path,
     )
@@ -76,6 +73,6 @@ def test_greedy_samples_are_refused(hub, tmp_path):
 
 
 def test_two_processes_would_write_one_file(hub, tmp_path):
-    start = f"checkpointer.checkpoint_dir={hub / 'model'}"
+    start = f"model.path={hub / 'model'}"
     result = tune("--nproc_per_node", "2", "cot_eval", "--config", "cot_eval/quickstart", start, cwd=tmp_path)
     assert result.returncode and "cot_eval runs as one process, this is 2" in result.stderr

@@ -2,7 +2,6 @@
 
 import pytest
 from commands import CONFIGS, must, tune, user_error
-from models_for_tests import TINY_OVERRIDES
 
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.viz.log import read_log
@@ -15,16 +14,16 @@ STILL = ["evaluate_before_training=false", "dataset_val=null"]
 def scored(hub, tmp_path_factory):
     """A folder in which `shad` has scored the data set of these tests."""
     folder = tmp_path_factory.mktemp("scored")
-    settings = [f"tokenizer.path={hub / 'model'}", f"checkpointer.checkpoint_dir={hub / 'model'}", *TINY_OVERRIDES]
+    settings = [f"tokenizer.path={hub / 'model'}", f"model.path={hub / 'model'}"]
     settings += ["dataset.max_rows=24", "at_least=12", "epochs=6", "batch_size=4", "lr_scheduler=null", "shown_rows=0"]
     must(tune("shad", "--config", "shad/quickstart", *settings, cwd=folder))
     return folder / "runs" / "shad_quickstart" / "scores"
 
 
 def rft(hub, cwd, scored, *overrides, config="rft/quickstart"):
-    paths = [f"tokenizer.path={hub / 'model'}", f"checkpointer.checkpoint_dir={hub / 'model'}"]
+    paths = [f"tokenizer.path={hub / 'model'}", f"model.path={hub / 'model'}"]
     paths += [f"dataset.transforms.highlight.scores={scored}"]
-    return tune("rft", "--config", config, *paths, *TINY_OVERRIDES, *SHORT, *overrides, cwd=cwd)
+    return tune("rft", "--config", config, *paths, *SHORT, *overrides, cwd=cwd)
 
 
 def test_classes_reach_the_loss_and_the_log(hub, tmp_path, scored):
@@ -56,15 +55,10 @@ def test_it_composes_with_a_target_and_with_blur_in_one_file(hub, tmp_path, scor
     """Target-SFT's distribution, RFT's weights and blurred thoughts; blur hides nothing where no token is thought."""
     write_tiny_checkpoint(tmp_path / "teacher", seed=1)
     text = (CONFIGS / "rft" / "quickstart.yaml").read_text()
-    teacher = text[text.index("checkpointer:") : text.index("loss:")].replace(
-        "checkpoint_dir: runs/cot_sft_agent_base", "checkpoint_dir: teacher"
-    )
-    teacher = teacher.replace("teacher/model", "teacher").replace("\n", "\n  ").rstrip()
     text = text.replace("  transforms:\n", "  transforms:" + COMPOSED, 1)
     text = text.replace("cot_components.losses.sft", "cot_components.losses.target_sft\n  eta: 0.5")
-    text += (
-        f"\nreference:\n  _component_: cot_components.models.reference.FrozenModel\n  model: ${{model}}\n  {teacher}\n"
-    )
+    teacher = "{_component_: cot_components.models.from_folder, path: teacher}"
+    text += f"\nreference:\n  _component_: cot_components.models.reference.FrozenModel\n  model: {teacher}\n"
     (tmp_path / "composed.yaml").write_text(text)
     must(rft(hub, tmp_path, scored, "output_dir=out", *STILL, config="composed.yaml"))
     records = [record for record in read_log(tmp_path / "out") if "objective" in record]

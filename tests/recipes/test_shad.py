@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from commands import CONFIGS, TUNE, cot, must, tune, user_error
 from lookalikes import shared_data
-from models_for_tests import TINY_OVERRIDES
 
 from cot_components.data.scores import open_scores
 from cot_components.models.tiny import write_tiny_checkpoint
@@ -25,8 +24,8 @@ LORA = [
 
 
 def arguments(hub, *overrides):
-    paths = [f"tokenizer.path={hub / 'model'}", f"checkpointer.checkpoint_dir={hub / 'model'}"]
-    return ["shad", "--config", "shad/quickstart", *paths, *TINY_OVERRIDES, *SHORT, *overrides]
+    paths = [f"tokenizer.path={hub / 'model'}", f"model.path={hub / 'model'}"]
+    return ["shad", "--config", "shad/quickstart", *paths, *SHORT, *overrides]
 
 
 def shad(hub, cwd, *overrides):
@@ -96,13 +95,9 @@ def test_a_second_model_scores_for_rho_1(hub, tmp_path):
     reference = """
 reference:
   _component_: cot_components.models.reference.FrozenModel
-  model: ${model}
-  checkpointer:
-    _component_: torchtune.training.FullModelHFCheckpointer
-    checkpoint_dir: other
-    checkpoint_files: [model.safetensors]
-    model_type: LLAMA3_2
-    output_dir: ${output_dir}
+  model:
+    _component_: cot_components.models.from_folder
+    path: other
 """
     (tmp_path / "rho.yaml").write_text(text + reference)
     given = arguments(hub, "output_dir=out")

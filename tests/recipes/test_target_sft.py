@@ -3,10 +3,10 @@
 import pytest
 import torch
 from commands import CONFIGS, must, tune, user_error
-from models_for_tests import TINY_OVERRIDES
 from safetensors.torch import load_file
 
-from cot_components.models.tiny import write_tiny_checkpoint
+from cot_components.models.export import save_pretrained
+from cot_components.models.tiny import tiny_llama, write_tiny_checkpoint
 from cot_components.viz.log import read_log
 
 SHORT = [
@@ -21,10 +21,10 @@ NO_TEACHER = ["~loss.eta", "reference=null"]
 
 
 def run(hub, cwd, *overrides):
-    paths = [f"tokenizer.path={hub / 'model'}", f"checkpointer.checkpoint_dir={hub / 'model'}"]
-    teacher = f"reference.checkpointer.checkpoint_dir={hub / 'teacher'}"
+    paths = [f"tokenizer.path={hub / 'model'}", f"model.path={hub / 'model'}"]
+    teacher = f"reference.model.path={hub / 'teacher'}"
     paths += [] if "reference=null" in overrides else [teacher]
-    return tune("target_sft", "--config", "target_sft/quickstart", *paths, *TINY_OVERRIDES, *SHORT, *overrides, cwd=cwd)
+    return tune("target_sft", "--config", "target_sft/quickstart", *paths, *SHORT, *overrides, cwd=cwd)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,8 +61,8 @@ def test_what_does_not_fit_is_one_sentence(hub, tmp_path, overrides, sentence):
 
 
 def test_a_teacher_with_another_vocabulary_names_both_sizes(hub, tmp_path):
-    other = "reference.model.vocab_size=400"
-    result = run(hub, tmp_path, "output_dir=out", other, "reference.checkpointer=null", "checkpointer=null")
+    save_pretrained(tiny_llama(400), tmp_path / "other")
+    result = run(hub, tmp_path, "output_dir=out", f"reference.model.path={tmp_path / 'other'}")
     assert "its vocabulary has 400 tokens, the model's has 384" in user_error(result)
 
 
@@ -78,12 +78,10 @@ def test_the_model_itself_with_its_adapters_off_is_a_reference(hub, tmp_path):
             "--config",
             "lora.yaml",
             f"tokenizer.path={hub / 'model'}",
-            f"checkpointer.checkpoint_dir={hub / 'model'}",
-            *TINY_OVERRIDES,
-            "model._component_=torchtune.models.llama3_2.lora_llama3_2",
-            "model.lora_attn_modules=[q_proj,v_proj]",
-            "model.lora_rank=4",
-            "model.lora_alpha=8",
+            f"model.path={hub / 'model'}",
+            "model.lora.rank=4",
+            "model.lora.alpha=8",
+            "model.lora.targets=[q_proj,v_proj]",
             "loss=cot_components.losses.asft",
             "~loss.eta",
             *SHORT,

@@ -16,8 +16,7 @@ from cot_components.curriculum import MicroBatchTick, Schedule
 from cot_components.data.plans import Plans
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt
-from cot_components.models.load import exported_checkpointer, load_model
-from cot_components.models.tiny import SHAPE as TINY
+from cot_components.models.load import load_model
 from cot_components.training import setup
 from cot_components.training.answers import AnswerEvaluation
 from cot_components.training.batching import plan_facts, refuse_other_plan
@@ -171,22 +170,21 @@ def test_a_folder_below_home(tmp_path, monkeypatch, hub):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     kept = read("target_sft/quickstart", "output_dir=~/runs/x")
-    assert kept["output_dir"] == kept["checkpointer"]["output_dir"] == str(tmp_path / "home" / "runs" / "x")
+    assert kept["output_dir"] == str(tmp_path / "home" / "runs" / "x")
     config = {"device": "cpu", "dtype": "fp32", "seed": 0}
     assert start_run(output_dir="~/out", config=config, **config).output_dir == tmp_path / "home" / "out"
     release()
-    node = exported_checkpointer(hub / "model") | {"checkpoint_dir": "~/start", "output_dir": "~/runs"}
-    shape = {"_component_": "torchtune.models.llama3_2.llama3_2", "vocab_size": 384, "rope_base": 500000, **TINY}
-    load_model(shape, node, device=torch.device("cpu"), dtype=torch.float32)
+    node = {"_component_": "cot_components.models.from_folder", "path": "~/start"}
+    load_model(node, device=torch.device("cpu"), dtype=torch.float32)
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_a_recipe_that_writes_no_model_may_lie_around_one(tmp_path):
     config = {"device": "cpu", "dtype": "fp32", "seed": 0}
-    start = {"checkpointer": {"checkpoint_dir": str(tmp_path / "model")}}
+    start = {"model": {"path": str(tmp_path / "model")}}
     start_run(output_dir=str(tmp_path), config={**config, **start}, **config)
     release()
-    with pytest.raises(UserError, match=r"^checkpointer\.checkpoint_dir: .*/model is where this run would write"):
+    with pytest.raises(UserError, match=r"^model\.path: .*/model is where this run would write"):
         start_run(output_dir=str(tmp_path), config={**config, **start, "keep_checkpoints": 2}, **config)
     release()
 
