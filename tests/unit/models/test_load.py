@@ -116,7 +116,7 @@ def test_a_folder_is_a_whole_model_node(tmp_path):
     assert (logits(model, tokens) - logits(plain, tokens)).abs().max() < 0.05
     moved = folder.rename(tmp_path / "moved")
     key = weights_key({**node, "path": str(moved)})
-    with pytest.raises(UserError, match="no model folder"):
+    with pytest.raises(UserError, match="no folder"):
         check_start(node)
     edit(moved, rope_theta=7.0)
     assert weights_key({**node, "path": str(moved)}) != key  # other positions are another model
@@ -132,3 +132,15 @@ def test_adapters_keep_their_draw_and_the_base_is_frozen(tmp_path):
     name = "layers.0.attn.q_proj.lora_a.weight"
     assert torch.equal(first[name], same[name]) and not torch.equal(first[name], other[name])
     assert torch.equal(first["layers.0.attn.q_proj.weight"], other["layers.0.attn.q_proj.weight"])
+
+
+def test_the_key_that_names_the_folder_is_said(tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    for node, checkpointer, key in (
+        ({"_component_": "cot_components.models.from_folder", "path": nowhere}, None, "model.path"),
+        ({"_component_": WITH, "weights": nowhere, "model": PLAIN}, None, "model.weights"),
+        (PLAIN, {"checkpoint_dir": nowhere}, "checkpointer.checkpoint_dir"),
+    ):
+        with pytest.raises(UserError, match=rf"^{key}: no folder .*nowhere"):
+            check_start(node, checkpointer)
+    check_start(PLAIN)  # random weights
