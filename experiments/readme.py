@@ -54,7 +54,8 @@ NOT_RUN = {
     "5 x 5 digits": "icot_sft --config icot_sft/gpt2_5x5",
     "7 x 7 digits": "icot_sft --config icot_sft/gpt2_7x7",
     "9 x 9 digits": "icot_sft --config icot_sft/gpt2_9x9",
-    "9 x 9 digits from random weights": "icot_sft --config icot_sft/gpt2_9x9 model=cot_components.models.families.gpt2.gpt2_small ~model.path "
+    "9 x 9 digits from random weights": "icot_sft --config icot_sft/gpt2_9x9 "
+    "model=cot_components.models.families.gpt2.gpt2_small ~model.path "
     "output_dir=runs/9x9_from_random",
     "GSM8K with GPT-2": "icot_sft --config icot_sft/gpt2_gsm8k",
     "blurring on Magpie traces": "bt_sft --config bt_sft/llama3_2_1B",

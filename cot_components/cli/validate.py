@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
     if recipe.ours:
         if {"loss", "dataset", "model"} <= values.keys():
             combine(with_defaults(recipe, values))
-        for node in (values, values.get("reference") or {}):
-            check_start(node.get("model"))
+        check_start(values.get("model"))
+        check_start((values.get("reference") or {}).get("model"), "reference.model")
         for key in ("dataset", "dataset_val", "evaluation"):
             node = values.get(key)
             place = node.get("source") if isinstance(node, dict) else node if isinstance(node, str) else None

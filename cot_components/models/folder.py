@@ -141,7 +141,7 @@ def read_hub(path: str | Path) -> Hub:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"no model folder {folder} ({GET_IT})")
+        raise UserError(f"no folder {folder} ({GET_IT})")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json, so it is no Hugging Face model folder")
     where, config = f"{folder}/config.json", read_json(folder / "config.json")

@@ -17,26 +17,32 @@ from cot_components.models.folder import check_folder
 from cot_components.models.lora import read_lora
 
 
-def start_folder(model: Mapping[str, Any] | None) -> Path | None:
-    """The folder that this node takes its weights from, None for random ones."""
-    by_component = {"from_folder": "path", "with_weights": "weights"}
+def start_folder(model: Mapping[str, Any] | None) -> tuple[str, Path] | None:
+    """The key and the folder that this node takes its weights from, None for random ones."""
     node = model or {}
-    key = by_component.get(str(node.get(COMPONENT)).rpartition(".")[2])
-    if key is not None and str(node[COMPONENT]).startswith("cot_components.models."):
-        return Path(node[key]).expanduser()
+    package, _, component = str(node.get(COMPONENT)).rpartition(".")
+    if package.startswith("cot_components.models") and (key := _FOLDER_KEYS.get(component)):
+        return key, Path(node[key]).expanduser()
     return None
 
 
-def check_start(model: Mapping[str, Any] | None) -> None:
+_FOLDER_KEYS = {"from_folder": "path", "with_weights": "weights"}
+
+
+def check_start(model: Mapping[str, Any] | None, where: str = "model") -> None:
     """Make sure that the starting weights are there, whole and of a known family, before anything is built.
 
     Raises:
-        UserError: see `check_folder`; adapters that cannot be.
+        UserError: see `check_folder`; names the key. Adapters that cannot be.
     """
     node = model or {}
-    if (folder := start_folder(model)) is not None:
-        asked = {key: node.get(key) for key in ("max_seq_len", "dropout")} if "path" in node else {}
-        check_folder(folder, **asked)
+    if (start := start_folder(model)) is not None:
+        key, folder = start
+        asked = {name: node.get(name) for name in ("max_seq_len", "dropout")} if key == "path" else {}
+        try:
+            check_folder(folder, **asked)
+        except UserError as error:
+            raise UserError(f"{where}.{key}: {error}") from error
     read_lora(node.get("lora"))
 
 
@@ -82,10 +88,10 @@ def weights_key(model: Mapping[str, Any]) -> str:
     """Which model this node loads: sha256 over the model's node, its config.json and the bytes of its weights; folders
     may move.
     """
-    folder = start_folder(model)
+    start = start_folder(model)
     facts = {key: value for key, value in model.items() if key not in ("path", "weights", "quiet")}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder is not None else ():
+    for path in sorted([*start[1].glob("*.safetensors"), *start[1].glob("config.json")]) if start else ():
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -45,7 +45,7 @@ class FrozenModel:
     """
 
     def __init__(self, *, model: Mapping[str, Any]) -> None:
-        check_start(model)
+        check_start(model, "reference.model")
         self._model = model
         self.teacher: Any = None
 
@@ -131,7 +131,7 @@ class TopKFile:
         rows_per_pass: int = 8,
     ) -> None:
         require("rows_per_pass", rows_per_pass, 1)
-        check_start(model)
+        check_start(model, "reference.model")
         self._folder, self._k, self._rows_per_pass = folder, k, rows_per_pass
         self._teacher = FrozenModel(model=model) if model else None
         self.store: TopKStore

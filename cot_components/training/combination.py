@@ -80,7 +80,9 @@ def combine(values: Mapping[str, Any]) -> Combination:
 
 
 def _has_adapters(model: Mapping[str, Any]) -> bool | None:
-    if any(str(key).startswith("lora") and value for key, value in model.items()):
+    if isinstance(inner := model.get("model"), Mapping):  # a builder inside `with_weights`
+        return _has_adapters(inner)
+    if any(str(key).startswith("lora") and value is not None for key, value in model.items()):
         return True
     return False if str(model[COMPONENT]).startswith(("torchtune.", "cot_components.")) else None
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from commands import ROOT
 from families_for_tests import CASES, VOCABULARY, distance, random_ids, write_case
 from rows import random_rows
 from safetensors.torch import load_file
@@ -225,3 +226,31 @@ def test_what_a_config_leaves_out_is_what_transformers_assumes(tmp_path, kind):
     tokens = random_ids(2, 60)
     ours = adapt(from_folder(path=str(tmp_path / "hub"), quiet=True)).eval()
     assert distance(logits(ours, tokens), theirs(tokens).logits) < 1e-4
+
+
+def test_the_docs_list_what_is_tested_here():
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    table = ["| models | `model_type` |", "|---|---|"]
+    table += [f"| {family.name} | `{kind}` |" for kind, family in FAMILIES.items()]
+    assert "\n".join(table) in page
+
+
+@torch.no_grad()
+def test_a_base_of_four_bits(tmp_path):
+    """The base is NF4, a state dict and an export are plain numbers, and what is exported is what was trained."""
+    write_case(tmp_path / "hub", "qwen3", hidden_size=128, intermediate_size=256, head_dim=64)
+    lora = {"rank": 2, "alpha": 4, "quantize": True, "targets": ["q_proj", "o_proj", "down_proj"]}
+    ours = adapt(from_folder(path=str(tmp_path / "hub"), lora=lora, quiet=True)).eval()
+    kinds = {name: type(parameter.data).__name__ for name, parameter in ours.named_parameters()}
+    assert kinds["layers.0.attn.q_proj.linear.weight"] == kinds["layers.2.mlp.w2.weight"] == "NF4Tensor"
+    assert kinds["layers.0.attn.v_proj.weight"] == "Tensor"
+    for name, parameter in ours.named_parameters():
+        if "lora_b" in name:
+            parameter.normal_(std=0.1)
+    state = ours.state_dict()
+    assert {type(tensor).__name__ for tensor in state.values()} == {"Tensor"}
+    out = save_pretrained(ours, tmp_path / "out", weights=state)
+    tokens = random_ids(2, 30)
+    expected = logits(ours, tokens)
+    assert distance(AutoModelForCausalLM.from_pretrained(out).eval()(tokens).logits, expected) < 1e-4
+    assert distance(AutoModelForCausalLM.from_pretrained(tmp_path / "hub").eval()(tokens).logits, expected) > 1e-2

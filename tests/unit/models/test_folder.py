@@ -234,7 +234,7 @@ def test_half_a_download(copy, tmp_path):
     (folder / "config.json").unlink()
     refused(r"has no config\.json")
     shutil.rmtree(folder)
-    refused("no model folder")
+    refused("no folder")
 
 
 def test_a_tokenizer_with_more_ids_than_rows(copy):

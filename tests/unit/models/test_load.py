@@ -116,7 +116,7 @@ def test_a_folder_is_a_whole_model_node(tmp_path):
     assert (logits(model, tokens) - logits(plain, tokens)).abs().max() < 0.05
     moved = folder.rename(tmp_path / "moved")
     key = weights_key({**node, "path": str(moved)})
-    with pytest.raises(UserError, match="no model folder"):
+    with pytest.raises(UserError, match="no folder"):
         check_start(node)
     edit(moved, rope_theta=7.0)
     assert weights_key({**node, "path": str(moved)}) != key  # other positions are another model
@@ -164,3 +164,16 @@ def test_a_config_json_that_is_none_is_one_sentence(tmp_path, content):
 def test_a_model_of_no_size_is_one_sentence(change, said):
     with pytest.raises(UserError, match=said):
         load({**PLAIN, **change}, None)
+
+
+def test_the_key_that_names_the_folder_is_said(tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    for node, key in (
+        ({"_component_": "cot_components.models.from_folder", "path": nowhere}, "path"),
+        ({"_component_": WITH, "weights": nowhere, "model": PLAIN}, "weights"),
+    ):
+        with pytest.raises(UserError, match=rf"^model\.{key}: no folder .*nowhere"):
+            check_start(node)
+        with pytest.raises(UserError, match=rf"^reference\.model\.{key}: "):
+            check_start(node, "reference.model")
+    check_start(PLAIN)  # random weights
