@@ -174,7 +174,7 @@ def test_a_missing_checkpoint_is_one_sentence(hub, tmp_path):
         "model.path=/no/such/folder",
         cwd=tmp_path,
     )
-    assert "no model folder /no/such/folder" in user_error(result)
+    assert "model.path: no folder /no/such/folder" in user_error(result)
     assert list(tmp_path.iterdir()) == []
 
 
