@@ -127,8 +127,8 @@ def _quickstart() -> dict[str, Any]:
     return OmegaConf.to_container(quickstart)
 
 
-def _node(path: str, **options: Any) -> dict[str, Any]:
-    return {"_component_": f"cot_components.{path}", **options}
+def _node(component: str, /, **options: Any) -> dict[str, Any]:
+    return {"_component_": f"cot_components.{component}", **options}
 
 
 def score_rows(hub: Path) -> None:
