@@ -101,6 +101,7 @@ def test_numbers_are_in_the_default_dtype_and_not_those_of_the_file(copy, dtype)
     finally:
         torch.set_default_dtype(before)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert model.layers[0].attn.pos_embeddings.cache.dtype == torch.float32
     kept = model.tok_embeddings.weight.clone()
     (folder / WEIGHTS).write_bytes(bytes((folder / WEIGHTS).stat().st_size))  # a file that changes changes nothing here
     assert torch.equal(model.tok_embeddings.weight, kept) and kept.float().abs().max() > 0
