@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cot_components.data.segments import Tags
 from cot_components.evaluation.answers import split_completion
-from cot_components.evaluation.evaluate import Evaluation, read_evaluation
+from cot_components.evaluation.evaluate import Evaluation
+from cot_components.evaluation.saved import read_evaluation
 from experiments.runner import recipe
 
 

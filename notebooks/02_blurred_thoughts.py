@@ -29,7 +29,7 @@ from cot_components.config import find_config
 from cot_components.data.tasks import write_hub_dataset
 from cot_components.datasets import reasoning_dataset
 from cot_components.evaluation.compare import last_evaluation
-from cot_components.evaluation.evaluate import read_evaluation
+from cot_components.evaluation.saved import read_evaluation
 from cot_components.evaluation.table import summary_table
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.models.tokenizers import hf_tokenizer

@@ -187,7 +187,7 @@ print(OmegaConf.to_yaml({name: stock[name] for name in ("dataset", "loss")}))
 
 # %%
 OmegaConf.save(stock, runs / "stock.yaml")
-place = [f"tokenizer.path={folder}", f"model.path={folder}", f"output_dir={runs}/stock"]
+place = [f"tokenizer.path={folder}", f"checkpointer.checkpoint_dir={folder}", f"output_dir={runs}/stock"]
 rows = ["dataset.max_rows=64"] if FAST else []
 said = tune("full_finetune_single_device", "--config", f"{runs}/stock.yaml", *place, *rows)
 (written,) = (runs / "stock" / "logs").glob("*.txt")

@@ -75,8 +75,8 @@ def main(
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
     config = dict(locals())
-    method = combine(config)  # first of all: what does not go together is refused before anything is read
     check_float8(float8, device=pick_device(device), dtype=dtype, compile=compile)
+    method = combine(config)  # what does not go together is refused before anything is read
     check_start(model)
     run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
     saver = Saver(run, config)

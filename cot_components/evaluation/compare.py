@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, read_evaluation, saved_evaluations
+from cot_components.evaluation.evaluate import Evaluation
+from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 
 
 def last_evaluation(run_dir: Path) -> Evaluation:

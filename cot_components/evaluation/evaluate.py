@@ -6,14 +6,12 @@ Nothing here knows a model: `generate` turns prompts into completions.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cot_components.config import check, fits
 from cot_components.data.errors import RowError
 from cot_components.errors import UserError
 from cot_components.evaluation.answers import (
@@ -27,7 +25,6 @@ from cot_components.evaluation.answers import (
 )
 from cot_components.evaluation.comparers import Comparer, find_comparer
 from cot_components.evaluation.statistics import majority, pass_at_k, wilson_interval
-from cot_components.files import entries, read_object
 
 if TYPE_CHECKING:
     from cot_components.data.formats import Message
@@ -44,8 +41,6 @@ class Completion(NamedTuple):
 
 Generate = Callable[[list[tuple["Message", ...]]], Sequence["str | Completion"]]
 """Prompts (the turns before the last assistant turn) to completions, in the same order; batches as it likes."""
-
-_STEP = re.compile(r"step_(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -162,44 +157,6 @@ class Evaluation:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"metrics": self.metrics(), **asdict(self)}, indent=1) + "\n", encoding="utf-8")
         return path
-
-
-def read_evaluation(path: str | Path) -> Evaluation:
-    """An evaluation written by `Evaluation.save`.
-
-    Raises:
-        UserError: no such file, or not an evaluation; names what in it has the wrong type.
-    """
-    saved = read_object(Path(path))
-    try:
-        given = {name: saved[name] for name in ("examples", "num_samples", "losses")}
-        given["held_out"] = saved.get("held_out")
-        check(Evaluation, given)
-        if not all(fits(loss, float) for loss in given["losses"].values()):
-            raise UserError("losses must be numbers")
-        if not 1 <= given["num_samples"] <= max(len(given["examples"]), 1):
-            raise UserError(f"num_samples is {given['num_samples']}")
-        return Evaluation(tuple(map(_read_example, given.pop("examples"))), **given)
-    except KeyError as error:
-        raise UserError(f"{path}: not a saved evaluation (it has no {error})") from error
-    except UserError as error:
-        raise UserError(f"{path}: not a saved evaluation ({error})") from error
-
-
-def _read_example(saved: object) -> Example:
-    if not isinstance(saved, dict):
-        raise UserError(f"an example is {saved!r:.40}")
-    check(Example, saved, "examples")
-    turns = saved["prompt"]
-    if not all(isinstance(t, dict) and all(isinstance(t.get(k), str) for k in ("role", "content")) for t in turns):
-        raise UserError("examples.prompt must be turns with a role and a content")
-    return Example(**{**saved, "prompt": tuple(turns)})
-
-
-def saved_evaluations(run_dir: Path) -> dict[int, Path]:
-    """The files of all evaluations that a run saved, by step, in order."""
-    found = ((_STEP.fullmatch(path.name), path) for path in entries(run_dir / "evaluations"))
-    return dict(sorted((int(step[1]), path) for step, path in found if step))
 
 
 def _mean(values: Sequence[float]) -> float | None:

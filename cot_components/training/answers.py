@@ -23,7 +23,8 @@ from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.evaluation.answers import find_extractor
 from cot_components.evaluation.comparers import find_comparer
-from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, read_evaluation, reference_answer
+from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, reference_answer
+from cot_components.evaluation.saved import read_evaluation
 from cot_components.files import sha256, sync, writing
 from cot_components.models.generate import generate, was_cut
 from cot_components.training.loop import Trainer

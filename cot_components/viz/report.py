@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cot_components.config_files import read_text
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, Example, read_evaluation, saved_evaluations
+from cot_components.evaluation.evaluate import Evaluation, Example
+from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 from cot_components.evaluation.table import footnote, summary_rows
 from cot_components.files import entries, files_below, read_object
 from cot_components.viz.curves import draw_panels

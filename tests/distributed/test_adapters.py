@@ -19,7 +19,7 @@ EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, whi
 # A share of a weight that is too small for 8 bits stays in 32, so one process rounds what two do not.
 @pytest.mark.parametrize(("kind", "largest", "mean"), [("qlora", 1e-4, 1e-6), ("8bit", 1e-2, 1e-3)])
 def test_two_processes_are_one(hub, wide, tmp_path, kind, largest, mean):
-    hub, no_dropout = wide if kind == "qlora" else hub, ["model.lora_dropout=0"] if kind == "qlora" else []
+    hub, no_dropout = wide if kind == "qlora" else hub, ["model.lora.dropout=0.0"] if kind == "qlora" else []
     one, two, again, alone = (tmp_path / name for name in ("one", "two", "again", "alone"))
 
     def with_one(out):

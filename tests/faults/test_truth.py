@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import contract
@@ -62,13 +64,17 @@ def test_a_part_that_is_closed_to_this_user_is_an_error_and_nothing_is_touched(
     assert content_of(out) == before
 
 
-def test_another_user_does_not_start_again(tmp_path):
+def test_another_user_does_not_start_again():
     """For real: a folder of checkpoints of umask 077, in a folder that everybody may write."""
-    out = tmp_path / "out"
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's, which is closed to others
+        another_user_starts(Path(folder) / "out")
+
+
+def another_user_starts(out):
     (out / "checkpoints").mkdir(parents=True)
     (out / "checkpoints" / "step_00000001").mkdir()
     (out / "log.jsonl").write_text('{"step": 0}\n')
-    for path in (*out.parents[:3], out):
+    for path in (out.parent, out):
         path.chmod(0o777)
     (out / "checkpoints").chmod(0o700)
     me = os.geteuid()

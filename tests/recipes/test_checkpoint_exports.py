@@ -20,7 +20,7 @@ def test_a_checkpoint_loads_in_transformers(hub, tmp_path, name):
     tokens = torch.randint(0, 20, (2, 12), generator=torch.Generator().manual_seed(0))
     folder = checkpoint(out, 2) / "hf"
     ours = load_model(
-        read_state(checkpoint(out, 2))["config"]["model"], None, device=torch.device("cpu"), dtype=torch.float32
+        read_state(checkpoint(out, 2))["config"]["model"], device=torch.device("cpu"), dtype=torch.float32
     )
     ours.load_state_dict(load_file(checkpoint(out, 2) / "model.safetensors"), strict=False)
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()

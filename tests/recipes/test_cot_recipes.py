@@ -63,4 +63,6 @@ def test_recipes_that_are_none(name, sentence, own_recipes, capsys):
 def test_a_header_that_names_a_recipe_which_is_not_there(own_recipes, capsys):
     (own_recipes / "my.yaml").write_text("# Run: tune run ./gone.py --config my.yaml\n\noutput_dir: x\n")
     assert main(["validate", "my.yaml"]) == 2
+    assert "--allow gone" in capsys.readouterr().err
+    assert main(["validate", "my.yaml", "--allow", "gone"]) == 2
     assert "my.yaml: its header runs ./gone.py, which is no recipe here; --recipe NAME" in capsys.readouterr().err

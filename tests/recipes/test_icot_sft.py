@@ -145,7 +145,7 @@ def test_bad_input_is_one_sentence(tmp_path, lines, overrides, sentence):
 
 def test_an_exported_model_is_evaluated_and_timed(finished, tmp_path):
     """`cot_eval` on the run's folder finds what the run found; the speed table names every run."""
-    same = [f"model.path={finished / 'model'}", "evaluation.max_rows=8", *TINY[:3]]
+    same = [f"model.path={finished / 'model'}", "evaluation.max_rows=8"]
     must(tune("cot_eval", "--config", "cot_eval/icot", *same, "output_dir=eval", cwd=tmp_path))
     ours = json.loads((finished / "evaluations" / "step_88.json").read_text())
     again = json.loads((tmp_path / "eval" / "evaluation.json").read_text())

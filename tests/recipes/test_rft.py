@@ -20,16 +20,17 @@ def scored(hub, tmp_path_factory):
     return folder / "runs" / "shad_quickstart" / "scores"
 
 
-def rft(hub, cwd, scored, *overrides, config="rft/quickstart"):
+def rft(hub, cwd, scored, *overrides, config="rft/quickstart", recipe="rft"):
     paths = [f"tokenizer.path={hub / 'model'}", f"model.path={hub / 'model'}"]
     paths += [f"dataset.transforms.highlight.scores={scored}"]
-    return tune("rft", "--config", config, *paths, *SHORT, *overrides, cwd=cwd)
+    return tune(recipe, "--config", config, *paths, *SHORT, *overrides, cwd=cwd)
 
 
 def test_classes_reach_the_loss_and_the_log(hub, tmp_path, scored):
     printed = must(rft(hub, tmp_path, scored, "output_dir=out", "lr_scheduler=null"))
     assert "supervised tokens are reasoning" in printed
-    must(rft(hub, tmp_path, scored, "output_dir=plain", "lr_scheduler=null", "loss.weight_rule=null"))
+    plain = ["output_dir=plain", "lr_scheduler=null", "loss.weight_rule=null"]
+    must(rft(hub, tmp_path, scored, *plain, recipe="cot_sft"))
     highlighted, plain = (
         [record for record in read_log(tmp_path / name) if "objective" in record] for name in ("out", "plain")
     )

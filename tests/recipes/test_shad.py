@@ -16,10 +16,9 @@ from cot_components.models.tiny import write_tiny_checkpoint
 
 SHORT = ["dataset.max_rows=24", "at_least=8", "epochs=1", "batch_size=8", "shown_rows=1", "lr_scheduler=null"]
 LORA = [
-    "model._component_=torchtune.models.llama3_2.lora_llama3_2",
-    "model.lora_attn_modules=[q_proj,v_proj]",
-    "model.lora_rank=4",
-    "model.lora_alpha=8",
+    "model.lora.targets=[q_proj,v_proj]",
+    "model.lora.rank=4",
+    "model.lora.alpha=8",
 ]
 
 
@@ -132,7 +131,7 @@ def test_a_folder_of_other_data_or_another_tuning_is_refused(hub, tmp_path):
     settings = {
         "optimizer": "optimizer.lr=1e-5",
         "clip_grad_norm": "clip_grad_norm=0.5",
-        "model": "model.attn_dropout=0.5",
+        "model": "model.dropout=0.5",
     }
     for name, override in settings.items():
         tuned = user_error(shad(hub, tmp_path, "output_dir=out", override))
@@ -149,6 +148,9 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_real_agent_data_run_through(hub, tmp_path, name):
     """The command on data of three publishers (look-alikes where they are not at hand), phrases at both ends listed."""
+    roomy = write_tiny_checkpoint(tmp_path / "roomy")
+    config = json.loads((roomy / "config.json").read_text())
+    (roomy / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8192}))
     settings = [
         f"dataset.source={shared_data(tmp_path / 'data') / name}",
         "dataset.subset=null",
@@ -159,6 +161,7 @@ def test_real_agent_data_run_through(hub, tmp_path, name):
         "dataset.strict=false",
         "dataset.max_dropped=0.9",
         "tokenizer.max_seq_len=5200",
+        f"model.path={roomy}",
         "model.max_seq_len=5200",
         "truth=null",
         "needs_calls=true",

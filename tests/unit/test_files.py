@@ -7,7 +7,7 @@ import pytest
 
 from cot_components import files
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import saved_evaluations
+from cot_components.evaluation.saved import saved_evaluations
 
 
 def refuse(error, *paths):

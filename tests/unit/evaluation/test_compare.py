@@ -8,7 +8,8 @@ import pytest
 from cot_components.cli.main import main
 from cot_components.errors import UserError
 from cot_components.evaluation.compare import last_evaluation
-from cot_components.evaluation.evaluate import Evaluation, Example, read_evaluation
+from cot_components.evaluation.evaluate import Evaluation, Example
+from cot_components.evaluation.saved import read_evaluation
 
 
 def write_run(folder, *steps):

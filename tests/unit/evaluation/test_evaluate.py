@@ -14,7 +14,8 @@ from cot_components.data.segments import Tags
 from cot_components.data.tasks import make_traces
 from cot_components.data.traces import Trace
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, read_evaluation
+from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate
+from cot_components.evaluation.saved import read_evaluation
 from cot_components.evaluation.table import summary_table
 
 TAGS = Tags()

@@ -103,22 +103,20 @@ def test_a_file_of_other_rows_is_refused(tmp_path):
 
 
 def test_a_file_knows_its_teacher(tmp_path):
-    """Another model's node, and other weights in the same folder, are another teacher."""
+    """Another model's node, and other weights in the same folder, are another teacher; a folder may move."""
     student = adapt(build("llama_tied"))
     weights = tmp_path / "teacher"
     weights.mkdir()
     (weights / "model.safetensors").write_bytes(b"one")
-    node = {"checkpoint_dir": str(weights), "checkpoint_files": ["model.safetensors"]}
-    keys = [
-        weights_key(TEACHER, node),
-        weights_key(TEACHER, {"checkpoint_dir": str(weights)}),
-        weights_key(TEACHER, None),
-    ]
+
+    def key(folder):
+        node = {"_component_": "cot_components.models.with_weights", "weights": str(folder), "model": TEACHER}
+        return weights_key(node)
+
     shutil.copytree(weights, tmp_path / "moved")
-    keys.append(weights_key(TEACHER, {"checkpoint_dir": str(tmp_path / "moved")}))
+    before, moved = key(weights), key(tmp_path / "moved")
     (weights / "model.safetensors").write_bytes(b"two")
-    keys.append(weights_key(TEACHER, node))
-    assert keys[0] == keys[1] == keys[3] and len(set(keys)) == 3
+    assert before == moved and len({before, key(weights), weights_key(TEACHER)}) == 3
 
     store = str(tmp_path / "store")
     prepared(TopKFile(folder=store, k=4, model=TEACHER), student, DATA, **CPU)

@@ -5,8 +5,6 @@ import json
 
 import pytest
 from chats_for_tests import OPENS, PLAIN
-from chats_for_tests import chat as chat_of
-from tokenizers_for_tests import make_tokenizer
 
 from cot_components.data.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.icot_text import ICoTFormat
@@ -62,30 +60,6 @@ def test_what_was_answered_is_counted_and_reading_is_not_timed(chat, tmp_path, m
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(seconds))
     assert speed.examples_per_second([run], rows=rows, batch_size=4) == [answered]
     assert calls == [answered] * 4
-
-
-ON_REQUEST = PLAIN.replace(
-    "<|assistant|>", "<|assistant|>{% if 'reason' in messages[0].content %}{{ '<think>' }}{% endif %}"
-)
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_the_opening_of_an_answer_is_that_of_its_own_prompt(tmp_path, monkeypatch, order):
-    format = chat_of(make_tokenizer("byte", tmp_path / "byte"), ON_REQUEST)
-    rows = [
-        {"prompt": "plain 2 + 3?", "completion": "Answer: 5"},
-        {"prompt": "reason 4 + 1?", "completion": "<think>4 and 1</think>Answer: 5"},
-    ][::order]
-    said = {"plain": "Answer: 5", "reason": "so</think>Answer: 5"}
-
-    def answer(model, prompts, **_):
-        texts = [format.tokenizer.decode(prompt) for prompt in prompts]
-        return [format.tokenizer.encode_text(next(said[w] for w in said if w in text)) for text in texts]
-
-    monkeypatch.setattr(answers, "generate", answer)
-    result = evaluation_of(tmp_path, *rows)(None, format)
-    assert [e.completion for e in result.examples] == ["Answer: 5", "<think>so</think>Answer: 5"][::order]
-    assert result.answer_accuracy == 1.0
 
 
 def test_a_run_whose_config_is_broken_is_one_sentence(tmp_path):
