@@ -38,6 +38,7 @@ quickstart-real: $(INSTALLED)
 	@$(BIN)/cot get smollm2 models/SmolLM2-135M-Instruct
 	@rm -rf $(RUNS)/bt_sft_quickstart_real
 	@$(BIN)/tune run bt_sft --config bt_sft/quickstart_real output_dir=$(RUNS)/bt_sft_quickstart_real
+	@$(BIN)/cot samples $(RUNS)/bt_sft_quickstart_real
 
 # Needs the model of `make quickstart` as teacher and trains it first where there is none.
 $(RUNS)/bt_sft_quickstart/model/config.json:

@@ -60,24 +60,16 @@ def machine(device: str) -> dict[str, Any]:
     """Where and with what: enough to read the figures, and to know when they cannot be compared."""
     import torch
 
+    from cot_components.training.throughput import cpu_name
+
     versions = {}
     for name in VERSIONS_OF:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "absent"
-    chip = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else _cpu_name()
+    chip = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else cpu_name()
     return {"device": device, "chip": chip, "python": platform.python_version(), "versions": versions}
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def write(name: str, rows: Iterable[Row], device: str, command: str) -> Path:

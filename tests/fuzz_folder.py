@@ -85,6 +85,7 @@ COMMANDS: dict[str, list[str]] = {
     "report": ["report", "{run}", "--out", "{out}/report.html"],
     "plot": ["plot", "{run}", "--out", "{out}/curves.png"],
     "compare": ["compare", "{run}"],
+    "samples": ["samples", "{run}"],
     "classes": ["classes", "{run}"],
     "internalisation": ["internalisation", "{run}", "--out", "{out}/picture.png"],
     "validate": ["validate", "{run}/config.yaml"],

@@ -26,6 +26,7 @@ COMMANDS = {
     "plot": "plot",
     "report": "report",
     "compare": "compare",
+    "samples": "samples",
     "classes": "classes",
     "internalisation": "internalisation",
     "speed": "speed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rich.console import Group, RenderableType
@@ -97,3 +97,26 @@ def _aligned(cell: Cell) -> Text:
         return Text("  -", style="dim")
     whole_part, point, rest = cell.value.partition(".")
     return Text.assemble((f"{whole_part:>3}{point}{rest}", "bold"), (f"  {cell.detail}" if cell.detail else "", "dim"))
+
+
+def samples_table(evaluations: Mapping[str, Evaluation], *, rows: int) -> RenderableType:
+    """The first prompts with their completions, one column per evaluation, each marked right or wrong.
+
+    Raises:
+        UserError: an evaluation without examples.
+    """
+    for name, evaluation in evaluations.items():
+        if not evaluation.examples:
+            raise UserError(f"the evaluation {name} answered no prompt")
+    table = Table(show_lines=True)
+    for title in ("prompt", *evaluations):
+        table.add_column(title, ratio=1)
+    by_place = [{e.where: e for e in evaluation.examples if e.sample == 0} for evaluation in evaluations.values()]
+    for where, first in list(by_place[0].items())[:rows]:
+        said = [found[where] for found in by_place if where in found]
+        cells = [f"{_MARKS[one.correct]}\n{one.completion}" for one in said]
+        table.add_row(*(Text(cell) for cell in (first.prompt[-1]["content"], *cells)))
+    return table
+
+
+_MARKS = {True: "right:", False: "wrong:", None: "no reference:"}

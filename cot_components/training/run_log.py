@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cot_components.data.batches import Step
 from cot_components.files import write_whole, writing
 from cot_components.training.run_folder import hold
 from cot_components.training.setup import Run
-from cot_components.training.throughput import SpeedMeter, sentence
+from cot_components.training.throughput import SpeedMeter, chip_name, sentence
 from cot_components.viz.log import LOG_NAME, parse
 
 
@@ -39,7 +40,7 @@ class RunLog:
         self._bar: tqdm | None = None
         self.total_steps = total_steps
         self._metric_logger = metric_logger if first else None
-        self._every = every
+        self._every, self._began = every, time.monotonic()
         self._world, self._device, self._speed, self._last_step = run.world, run.device, SpeedMeter(), 0
         for line in told:
             self.say(line)
@@ -86,7 +87,8 @@ class RunLog:
         """Log and print how fast the run was (see `training.throughput`)."""
         if found := self._speed.result(model, self._device, world_size=self._world.size):
             self.record({"step": self._last_step, **found})
-            self.say(sentence(found))
+            minutes = (time.monotonic() - self._began) / 60
+            self.say(f"{sentence(found)}; {minutes:.1f} minutes on {chip_name(self._device)}, evaluations included")
 
     def size(self) -> int:
         """Bytes of `log.jsonl`, all of them on disk; 0 where this process writes none."""

@@ -13,9 +13,11 @@ wide, `L` layers, `V` words:
 
 from __future__ import annotations
 
+import platform
 import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,6 +128,22 @@ def sentence(result: Mapping[str, float]) -> str:
         f"peak memory {result['run_peak_memory_gib']:.2f} GiB; "
         f"{result['run_loader_wait_fraction']:.1%} of the time waiting for data"
     )
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def chip_name(device: torch.device) -> str:
+    """Of the GPU, or the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from commands import CONFIGS, must, tune, user_error
+from commands import CONFIGS, cot, must, tune, user_error
 
 from cot_components.models.adapter import logits
 from cot_components.models.load import load_model
@@ -117,6 +117,14 @@ def test_it_leaves_pictures_and_evaluations(finished):
     saved = json.loads((out / "evaluations" / "step_12.json").read_text())
     assert len(saved["examples"]) == 4 and saved["losses"]["val_loss_thought"] > 0
     assert (out / "config.yaml").is_file()
+
+
+def test_its_samples_stand_side_by_side(finished, tmp_path):
+    _, out = finished
+    shown = must(cot("samples", out, "--n", "2", cwd=tmp_path))
+    assert "before" in shown and "step 12" in shown and shown.count("wrong:") + shown.count("right:") == 4
+    assert "holds no evaluations" in user_error(cot("samples", tmp_path, cwd=tmp_path))
+    assert "--n must be at least 1" in user_error(cot("samples", out, "--n", "0", cwd=tmp_path))
 
 
 @pytest.mark.parametrize("config", ["bt_sft/llama3_2_1B", CONFIGS / "bt_sft" / "qwen2_5_0_5B.yaml"])
