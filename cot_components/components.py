@@ -62,7 +62,7 @@ def only_known(allow: Iterable[str] = ()) -> Iterator[None]:
 
 
 def may_import(module: str) -> bool:
-    """Whether a module of somebody else's may be imported here: everywhere but in a command that only looks, and
+    """Whether a foreign module may be imported here: everywhere but in a command that only looks, and
     there with its name in `--allow`.
     """
     allowed = _allowed.get()

@@ -86,7 +86,7 @@ def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
 
 
 def _named_by_header(name: str, config: Path) -> Recipe:
-    """The recipe of this package, of torchtune's, or a file of somebody's, which runs only where it may."""
+    """The recipe of this package, of torchtune's, or a file of the user's own, which runs only if allowed."""
     module = _module_name(name)
     if name in shipped_recipes():
         return _must_load(name)

@@ -20,7 +20,7 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def find_source(source: str | Path) -> Path | None:
-    """The path of what is there under that name; None where nothing is.
+    """The path under that name; None where nothing exists.
 
     Raises:
         UserError: a name that cannot be looked up: too long, or in a folder without permission.

@@ -76,7 +76,7 @@ def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any])
 
 @contextlib.contextmanager
 def _unfinished_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside the one meant, locked for as long as somebody writes there: what is not, is abandoned."""
+    """A new folder beside the one meant, locked while it is being written; one without a lock is abandoned."""
     with _locked(folder.parent) as is_locked:  # so that nobody takes it for abandoned before it is locked
         if is_locked:
             _remove_abandoned(folder.parent)

@@ -242,7 +242,7 @@ def _weight(turn: Mapping[str, Any]) -> float:
     if len(given) > 1:
         raise RowError("a turn names its weight twice", f"{given[0]} and {given[1]}")
     key, value = given[0], turn[given[0]]
-    # A number under `loss` may well be a loss somebody logged.
+    # A number under `loss` may well be a logged loss.
     if key in SWITCH_KEYS and not (isinstance(value, bool) or value in (0, 1)):
         raise RowError(f"'{key}' of a turn is neither true nor false", repr(value))
     if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:

@@ -68,7 +68,7 @@ def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
 
 def footnote(results: Sequence[Evaluation]) -> str:
     """How many examples stand behind the rates, and how many could not be scored. They are called held-out where they
-    were compared with the training data and no prompt stands in both.
+    were compared with the training data and no prompt is in both.
     """
     lines = []
     counts = {(len(r.by_trace), r.num_samples, len(r.unscored), r.held_out is True) for r in results}
