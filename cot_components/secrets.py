@@ -21,13 +21,13 @@ _OF_CONFIGS = re.compile(
     r"|(access|auth|api|hf|hub|bearer|session)_token)"
 )
 """Keys of a config whose value is a secret; `pad_token` and `packed_tokens` are none."""
-_SHORTEST = 6  # a shorter value stands in other texts by chance
+_SHORTEST = 6  # a shorter value occurs in other texts by chance
 
 _taken: set[str] = set()  # variables that this process's config takes
 
 
 class FromEnvironment(str):
-    """A value that a config takes from the environment, with the text that stands in the config."""
+    """A value that a config takes from the environment, with the text that the config has for it."""
 
     written: str
 

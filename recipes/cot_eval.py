@@ -6,8 +6,6 @@ tune run cot_eval --config cot_eval/llama3_2_1B model.path=DIR evaluation.source
 
 from typing import Literal
 
-from rich.console import Console
-
 from cot_components.config import build
 from cot_components.datasets import chat_format
 from cot_components.evaluation.table import summary_table
@@ -15,6 +13,8 @@ from cot_components.models.load import check_start, load_model
 from cot_components.models.tokenizers import as_text_tokenizer
 from cot_components.training.recipe import recipe
 from cot_components.training.setup import one_process, start_run
+from cot_components.viz.console import plain_console
+from cot_components.viz.visible import one_line
 
 SUPPLIES = {"chat": ["tokenizer"]}
 
@@ -46,15 +46,15 @@ def main(
         if chat
         else chat_format(text, template=template, date=date, tags=tags, tags_as=tags_as)
     )
-    answers, console = build(evaluation), Console()
+    answers, console = build(evaluation), plain_console()
     net = load_model(model, device=run.device, dtype=run.dtype)
     answers.prompts(written, max_seq_len=net.max_seq_len)  # before the first is answered
     if answers.report.num_dropped:
-        console.print(answers.report.summary(), soft_wrap=True, highlight=False)
+        console.print(answers.report.summary(), soft_wrap=True)
     result = answers(net, written)
     path = result.save(run.output_dir / "evaluation.json")
     console.print(summary_table(result=result))
-    console.print(f"every completion: {path}", soft_wrap=True, highlight=False)
+    console.print(one_line(f"every completion: {path}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def read_back(text: str, tags: Tags, restore: Callable[[str], str], *, opened: b
     for piece in filter(None, any_of([tags.open, tags.close]).split(text)):
         if piece in (tags.open, tags.close):
             if inside == (piece == tags.open):
-                raise RowError("the chat template changes the think tags", f"{piece} stands in the wrong place")
+                raise RowError("the chat template changes the think tags", f"{piece} is in the wrong place")
             inside = piece == tags.open
             segments.append(Segment(Role.THINK_OPEN if inside else Role.THINK_CLOSE, piece))
         else:

@@ -220,7 +220,7 @@ def _largest_id(path: Path) -> int:
 
 
 def differences(built: Mapping[str, Any], hub: Hub) -> list[str]:
-    """What a model that is built elsewhere computes otherwise than its folder says, beyond names and shapes."""
+    """Where a model that is built elsewhere differs from what its folder says, beyond names and shapes."""
     there = {**hub.facts, **hub.facts.get("rope", {})}
     here = {**built, **(built.get("rope_scaling") or {"rope_type": "default"})}
     names = [name for name in _NOT_IN_SHAPES if name in here and name in there]

@@ -36,7 +36,7 @@ from cot_components.training.validation import validation_loss
 
 @dataclass(kw_only=True)
 class AnswerEvaluation:
-    """Prompts, how to decode them, and where the answer stands in what comes back.
+    """Prompts, how to decode them, and where the answer is in what comes back.
 
     Args:
         source, split, subset, format, columns, max_rows: where the prompts come from, see `Source`.

@@ -16,11 +16,12 @@ def test_it_scores_a_checkpoint(hub, tmp_path):
             "evaluation.max_new_tokens=6",
             "evaluation.temperature=1.0",
             "evaluation.num_samples=2",
+            'output_dir="scores [/b] $5"',  # any name will do
             cwd=tmp_path,
         )
     )
-    assert "answers correct" in printed
-    saved = json.loads((tmp_path / "runs" / "cot_eval_quickstart" / "evaluation.json").read_text())
+    assert "answers correct" in printed and "scores [/b] $5/evaluation.json" in printed
+    saved = json.loads((tmp_path / "scores [/b] $5" / "evaluation.json").read_text())
     assert len(saved["examples"]) == 6 and "answer_accuracy" in saved["metrics"]
 
 

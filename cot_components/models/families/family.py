@@ -27,7 +27,7 @@ class Family:
     """One `model_type` of the hub, as torchtune's modules compute it.
 
     Args:
-        name: for people.
+        name: what messages call the family.
         model_type: in config.json.
         architecture: the class in `transformers`.
         defaults: keys that decide what is computed, with what transformers assumes where config.json lacks them.

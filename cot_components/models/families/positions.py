@@ -39,7 +39,7 @@ class ScaledPositions(RotaryPositionalEmbeddings):
         super().__init__(dim, max_seq_len, base)  # type: ignore[arg-type]
 
     def rope_init(self) -> None:
-        """Compute the table of cosines and sines anew, on the present default device."""
+        """Compute the table of cosines and sines again, on the current default device."""
         speeds = 1.0 / (self.base ** (torch.arange(0, self.dim, 2).float() / self.dim))
         self.length = 1.0
         kind = self.scaling.get("rope_type", NONE)
