@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cot_components.config import check
-from cot_components.data.agent_tasks import agent_dialogues, as_traces
-from cot_components.data.errors import DropReport
-from cot_components.data.multiplication import draw_operands, multiplication_traces
-from cot_components.data.places import check_source
-from cot_components.data.prepare import source_key
-from cot_components.data.task_families import STYLES
-from cot_components.data.tasks import make_traces
-from cot_components.data.traces import Trace, read_traces
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.generated.dialogues import agent_dialogues, as_traces
+from cot_components.data.generated.multiplication import draw_operands, multiplication_traces
+from cot_components.data.generated.task_families import STYLES
+from cot_components.data.generated.tasks import make_traces
+from cot_components.data.read.places import check_source
+from cot_components.data.read.traces import Trace, read_traces
+from cot_components.data.rows.prepare import source_key
 from cot_components.errors import UserError
 
 GENERATED, MULTIPLICATION, AGENTS = "generated", "generated_multiplication", "generated_agents"

@@ -7,9 +7,9 @@ import torch
 from omegaconf import OmegaConf
 
 from cot_components.cli.main import main
-from cot_components.components import ConfigError, locate, only_known
 from cot_components.config import build, shipped_configs, walk
-from cot_components.config_files import read_keys
+from cot_components.config.components import ConfigError, locate, only_known
+from cot_components.config.files import read_keys
 from cot_components.losses import sft
 
 FOREIGN = [
@@ -29,9 +29,9 @@ FOREIGN = [
     "cot_components.cli.shipped.recipe_for",
     "cot_components.files.write_whole",
     "cot_components.models.tiny.write_tiny_checkpoint",
-    "cot_components.training.run_folder.shutil.rmtree",
-    "cot_components.data.store.shutil.rmtree",
-    "cot_components.data.store.Rows.__init__",
+    "cot_components.runs.folder.shutil.rmtree",
+    "cot_components.data.rows.store.shutil.rmtree",
+    "cot_components.data.rows.store.Rows.__init__",
     "cot_components.config.build.__globals__",
     "cot_components.losses.presets.partial",
 ]
@@ -59,7 +59,7 @@ def test_known_components_are_found_and_training_finds_everything():
         assert locate("torch.optim.AdamW", "x") is torch.optim.AdamW
         assert locate("cot_components.losses.sft", "x") is sft
         assert build({"_component_": "cot_components.losses.sft"}) is not None
-        assert locate("cot_components.training.answers.AnswerEvaluation", "x").__name__ == "AnswerEvaluation"
+        assert locate("cot_components.evaluation.AnswerEvaluation", "x").__name__ == "AnswerEvaluation"
         assert locate("torchtune.models.qwen2_5.qwen2_5_0_5b", "x").__name__ == "qwen2_5_0_5b"
     assert locate("os.getcwd", "x")()
 

@@ -11,7 +11,7 @@ from models_for_tests import build, random_tokens
 
 from cot_components.cli import memory
 from cot_components.errors import UserError
-from cot_components.training.memory import memory_per_gpu, sizes, table
+from cot_components.tools.memory import memory_per_gpu, sizes, table
 
 
 def of(model, **settings):
