@@ -21,8 +21,8 @@ FOREIGN = [
     "torch.optim.lr_scheduler.LambdaLR",
     "torchtune.config.instantiate",
     "torchtune.models.convert_weights.re.compile",
-    "cot_components.config.importlib.import_module",
-    "cot_components.config.inspect.importlib.import_module",
+    "cot_components.config.components.importlib.import_module",
+    "cot_components.config.schema.inspect.importlib.import_module",
     "cot_components.notebook.subprocess.run",
     "cot_components.notebook.tune",
     "cot_components.cli.main.main",
@@ -32,7 +32,7 @@ FOREIGN = [
     "cot_components.runs.folder.shutil.rmtree",
     "cot_components.data.rows.store.shutil.rmtree",
     "cot_components.data.rows.store.Rows.__init__",
-    "cot_components.config.build.__globals__",
+    "cot_components.config.schema.build.__globals__",
     "cot_components.losses.presets.partial",
 ]
 
@@ -46,7 +46,7 @@ def test_what_is_no_component_is_refused_by_key_and_flag(path):
 
 
 def test_the_flag_that_the_sentence_names_permits_it():
-    for path in ("subprocess.getoutput", "cot_components.config.inspect.importlib.import_module"):
+    for path in ("subprocess.getoutput", "cot_components.config.schema.inspect.importlib.import_module"):
         with only_known(), pytest.raises(ConfigError) as error:
             locate(path, "x")
         module = str(error.value).split("--allow ")[1].split()[0]

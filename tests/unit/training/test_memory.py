@@ -21,7 +21,7 @@ def of(model, **settings):
 def test_states_are_what_two_processes_hold():
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    printed = must(run(*command, ROOT / "tests" / "memory_fsdp_worker.py", cwd=ROOT, env=environment))
+    printed = must(run(*command, ROOT / "tests" / "helpers" / "memory_fsdp_worker.py", cwd=ROOT, env=environment))
     assert int(printed.split()[-1]) == of(build("llama_untied"), world_size=2).states
 
 
