@@ -2,13 +2,15 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tally
 import torch
-from adapters_for_tests import WIDE
 from hypothesis import HealthCheck, settings
+from tiny_models import WIDE
 
 from cot_components.data.generated.tasks import write_hub_dataset
 from cot_components.models.export import save_pretrained
@@ -40,6 +42,20 @@ def wide(hub, tmp_path_factory) -> Path:
     shutil.copytree(hub / "model", folder / "model")
     save_pretrained(tiny_llama(384, **WIDE), folder / "model")
     return folder
+
+
+@pytest.fixture
+def refused(capsys) -> Callable[[Any], str]:
+    """Takes what a run or a command has come to, and gives the one sentence that it must have ended with."""
+
+    def sentence(ended: Any) -> str:
+        said = capsys.readouterr().err
+        assert (ended if isinstance(ended, int) else ended.code) == 2, said
+        lines = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and "Traceback" not in said, said
+        return lines[0].removeprefix("error: ")
+
+    return sentence
 
 
 def pytest_addoption(parser):

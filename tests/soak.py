@@ -30,7 +30,9 @@ from typing import NamedTuple
 
 import torch
 from commands import TUNE, environment, must, tune
-from contract import (
+from faulty import main as faulty
+from fuzz_folder import Fuzz, cases
+from tiny_runs import (
     FILES,
     PER_EPOCH,
     checkpoint,
@@ -42,8 +44,6 @@ from contract import (
     score,
     training_recipes,
 )
-from faulty import main as faulty
-from fuzz_folder import Fuzz, cases
 
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.runs.checkpoint import damage, find_newest

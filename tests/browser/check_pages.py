@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))  # the 
 from browser.chromium import Page, find_chromium, open_browser
 from commands import cot, must
 from lookalikes import shared_data
-from traces_as_flat import byte_flat, decode_bytes, trace, without
+from rows import byte_flat, decode_bytes, trace, without
 
 from cot_components.clock import Clock
 from cot_components.data.generated.tasks import make_traces

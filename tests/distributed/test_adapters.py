@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapters_for_tests import STEPS, arguments
 from commands import must, tune
-from contract import copied, differences, records, run
 from safetensors.torch import load_file
+from tiny_models import STEPS, arguments
+from tiny_runs import copied, differences, records, run
 
 from cot_components.errors import UserError
 from cot_components.training.distributed import World, shard

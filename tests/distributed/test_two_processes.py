@@ -2,8 +2,8 @@
 
 import pytest
 from commands import must, tune
-from contract import overrides_for, records, run, score, training_recipes
 from safetensors.torch import load_file
+from tiny_runs import overrides_for, records, run, score, training_recipes
 
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.runs.log import read_log

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from contract import Seen, overrides_for, run, score, training_recipes
+from tiny_runs import Seen, overrides_for, run, score, training_recipes
 
 
 class Undisturbed:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import FILES, TOTAL, Killed, checkpoint, copied, differences, flip, patched, same_steps, saved_steps
 from tally import count
+from tiny_runs import FILES, TOTAL, Killed, checkpoint, copied, differences, flip, patched, same_steps, saved_steps
 
 from cot_components.data.rows.store import Rows
 from cot_components.errors import UserError

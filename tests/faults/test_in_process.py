@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import torch
-from contract import TOTAL, Killed, Seen, checkpoint, copied, differences, patched, same_steps, saved_steps
 from tally import count
+from tiny_runs import TOTAL, Killed, Seen, checkpoint, copied, differences, patched, same_steps, saved_steps
 
 import cot_components.runs.checkpoint as checkpoint_module
 import cot_components.training.loop as loop

@@ -1,7 +1,7 @@
 """Resumed equals never stopped, bit for bit, for every training recipe; and fails when something is withheld."""
 
 import pytest
-from contract import PER_EPOCH, TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
+from tiny_runs import PER_EPOCH, TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
 
 import cot_components.training.resume.state as state_module
 from cot_components.training.resume.saver import Saver

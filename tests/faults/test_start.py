@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-from contract import checkpoint, copied, patched
 from tally import count
+from tiny_runs import checkpoint, copied, patched
 
 from cot_components.models.reference import FrozenModel
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from commands import TUNE, must, run, tune, user_error
-from contract import checkpoint, differences, saved_steps
 from tally import count
+from tiny_runs import checkpoint, differences, saved_steps
 
 from cot_components.runs.checkpoint import damage, find_newest
 from cot_components.runs.log import read_log

@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import contract
 import pytest
-from contract import TOTAL, checkpoint, copied, differences, patched, records, same_steps, saved_steps
 from tally import count
+from tiny_runs import TOTAL, checkpoint, copied, differences, patched, records, same_steps, saved_steps
 
 import cot_components.runs.checkpoint as checkpoint_module
 import cot_components.runs.folder as run_folder

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from contract import run
 from omegaconf import OmegaConf
+from tiny_runs import run
 
 from cot_components.cli.main import main as cot
 from cot_components.config import find_config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,14 +31,14 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(more or {})}
 
 
-def tune(*arguments: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    """`tune run ...`"""
-    return run(TUNE, "run", *arguments, cwd=cwd, **options)
+def tune(typed: str, *more: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    """`tune run TYPED`, split as a shell does, and more arguments as they are."""
+    return run(TUNE, "run", *shlex.split(typed), *more, cwd=cwd, **options)
 
 
-def cot(*arguments: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    """`cot ...`"""
-    return run(COT, *arguments, cwd=cwd, **options)
+def cot(typed: str = "", *more: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    """`cot TYPED`"""
+    return run(COT, *shlex.split(typed), *more, cwd=cwd, **options)
 
 
 def must(result: subprocess.CompletedProcess[str]) -> str:

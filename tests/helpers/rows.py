@@ -1,14 +1,18 @@
-"""Small encoded rows that several tests share."""
+"""Small encoded rows: by their roles, at random, from texts, and in the store beside a slow reference of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cot_components.data.rows.encode import EncodedRow
 from cot_components.data.rows.flat import Flat, initial_labels
+from cot_components.data.rows.store import COLUMNS, Rows
 from cot_components.roles import Role
+
+Parts = Sequence[tuple[Role, str]]
 
 
 def make_flat(rows: Sequence[Sequence[Role]], *, ids: Sequence[int] | None = None, first_token: int = 10) -> Flat:
@@ -68,15 +72,56 @@ def random_rows(count: int, *, seed: int = 0, vocabulary: int = 50) -> ListRows:
         prompt, thought, answer = random.integers(1, 6), random.integers(0, 30), random.integers(1, 5)
         flat = make_flat([trace_roles(int(prompt), int(thought), int(answer))], ids=[index * 7 + 3])
         tokens = random.integers(0, vocabulary, len(flat.tokens))
-        rows.append(
-            Flat(
-                tokens,
-                flat.roles,
-                flat.counters,
-                initial_labels(tokens, flat.roles),
-                flat.weights,
-                flat.row_start,
-                flat.ids,
-            )
-        )
+        rows.append(replace(flat, tokens=tokens, labels=initial_labels(tokens, flat.roles)))
     return ListRows(rows)
+
+
+def make(count: int, *, seed: int = 0) -> tuple[Rows, ListRows]:
+    """The same rows in the store and in the slow reference."""
+    random = np.random.default_rng(seed)
+    plain = random_rows(count, seed=seed).rows
+    slow = ListRows([row.with_weights(random.random(len(row.tokens), dtype=np.float32)) for row in plain])
+    encoded = [EncodedRow(row.tokens, row.roles, row.counters, row.weights) for row in slow.rows]
+    return Rows.of(encoded, [int(row.ids[0]) for row in slow.rows]), slow
+
+
+def assert_same_flat(one: Flat, other: Flat) -> None:
+    for name in vars(one):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+def assert_same_rows(one: Rows, other: Rows) -> None:
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+        assert getattr(one, name).dtype == getattr(other, name).dtype
+
+
+def byte_flat(rows: Sequence[Parts], *, ids: Sequence[int] | None = None) -> Flat:
+    """Rows of (role, text) with one token per byte."""
+    encoded = [[(role, byte) for role, text in row for byte in text.encode()] for row in rows]
+    flat = make_flat([[role for role, _ in row] for row in encoded], ids=ids)
+    tokens = np.array([byte for row in encoded for _, byte in row], dtype=np.int64)
+    return replace(flat, tokens=tokens, labels=initial_labels(tokens, flat.roles))
+
+
+def decode_bytes(ids: Iterable[int]) -> str:
+    return bytes(list(ids)).decode("utf-8", errors="replace")
+
+
+def trace(prompt: str, thought: str, answer: str) -> list[tuple[Role, str]]:
+    return [
+        (Role.PROMPT, prompt),
+        (Role.THINK_OPEN, "<think>"),
+        (Role.THOUGHT, thought),
+        (Role.THINK_CLOSE, "</think>"),
+        (Role.ANSWER, answer),
+    ]
+
+
+def without(flat: Flat, gone: np.ndarray) -> Flat:
+    """The tokens that are not `gone`, bool `[N]`."""
+    kept = ~gone
+    lengths = [int(kept[a:b].sum()) for a, b in zip(flat.row_start, flat.row_start[1:], strict=False)]
+    names = ("tokens", "roles", "counters", "labels", "weights")
+    columns = {name: getattr(flat, name)[kept] for name in names}
+    return Flat(**columns, row_start=np.cumsum([0, *lengths]).astype(np.int64), ids=flat.ids)

@@ -4,8 +4,8 @@ of losses and weights."""
 import numpy as np
 import pytest
 import torch
-from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from tiny_models import VOCABULARY, build
 from torch.utils.data import DataLoader
 
 from cot_components.data.rows.batches import Batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from losses_for_tests import CASES, Case
+from loss_formulas import CASES, Case
 
 from cot_components import losses
 from cot_components.losses import induced_target

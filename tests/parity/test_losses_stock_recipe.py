@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from losses_stock_parts import SIZES, VOCAB, Rows
 from safetensors.torch import load_file, save_file
+from stock_parts import SIZES, VOCAB, Rows
 from torchtune.models.convert_weights import hf_to_tune, tune_to_hf
 from torchtune.models.llama3_2 import llama3_2
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from adapters_for_tests import KINDS, STEPS, arguments
-from contract import checkpoint, copied, differences, records, run
 from safetensors.torch import load_file
+from tiny_models import KINDS, STEPS, arguments
+from tiny_runs import checkpoint, copied, differences, records, run
 
 from cot_components.models.adapter import logits
 from cot_components.models.load import load_model

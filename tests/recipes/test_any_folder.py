@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from commands import CONFIGS
-from contract import checkpoint, copied, differences, records, run
-from families_for_tests import distance, write_case
+from families import distance, write_case
 from safetensors.torch import load_file
+from tiny_runs import checkpoint, copied, differences, records, run
 
 from cot_components.cli.main import main
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from contract import checkpoint, overrides_for, run
 from safetensors.torch import load_file
+from tiny_runs import checkpoint, overrides_for, run
 
 from cot_components.models.adapter import logits
 from cot_components.models.load import load_model

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from commands import CONFIGS, ROOT, must, run, tune, user_error
 from omegaconf import OmegaConf
-from recipes_for_tests import read
+from tiny_runs import read
 
 from cot_components.cli.shipped import recipe_for
 from cot_components.clock import Clock

@@ -10,8 +10,8 @@ from commands import CONFIGS, cot, must, tune, user_error
 from lookalikes import is_real, shared_data
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from tiny_tokenizers import gpt2_originals
 from tokenizers import Tokenizer
-from tokenizers_for_tests import gpt2_originals
 
 from cot_components.data.generated.multiplication import draw_operands, multiplication_lines
 from cot_components.models.export import save_pretrained

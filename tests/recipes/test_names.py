@@ -6,7 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 from commands import ROOT, cot, must, tune, user_error
-from models_for_tests import TINY_OVERRIDES
+from tiny_models import TINY_OVERRIDES
 
 from cot_components.cli.shipped import whole_recipe
 from cot_components.runs.log import read_log

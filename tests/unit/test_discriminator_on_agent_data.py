@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lookalikes import shared_data
-from tokenizers_for_tests import make_tokenizer
+from tiny_tokenizers import make_tokenizer
 
 from cot_components.clock import Clock
 from cot_components.data.read.traces import read_traces

@@ -8,12 +8,12 @@ import itertools
 
 import numpy as np
 import torch
-from chats_for_tests import chat
+from chats import chat
 from degenerate import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recipes_for_tests import read
 from tally import count
+from tiny_runs import read
 
 from cot_components.clock import Clock
 from cot_components.config import ConfigError

@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import make_tokenizer
+from tiny_tokenizers import make_tokenizer
 
 from cot_components.data.generated.dialogue_formats import FORMATS, Piece
 from cot_components.data.generated.dialogues import (

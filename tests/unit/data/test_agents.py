@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chats_for_tests import chat, texts
+from chats import chat, texts
 from hypothesis import given
 from hypothesis import strategies as st
 from lookalikes import is_real, shared_data
-from tokenizers_for_tests import make_tokenizer
+from tiny_tokenizers import make_tokenizer
 
 from cot_components.data.bad_rows import DropReport, RowError, TraceError
 from cot_components.data.read.calls import REACT, TAGGED, Call, as_call, as_calls, read_tagged, write_calls

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS, TAGS, ask, chat, texts
+from chats import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS, TAGS, ask, chat, texts
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import KINDS, make_tokenizer
+from tiny_tokenizers import KINDS, make_tokenizer
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.read.formats import Message

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS, ask, chat, texts
-from tokenizers_for_tests import make_tokenizer
+from chats import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS, ask, chat, texts
+from tiny_tokenizers import make_tokenizer
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.text.chat import part_ids

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import KINDS, make_tokenizer
+from tiny_tokenizers import KINDS, make_tokenizer
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.rows.encode import EncodedRow, check_exact, encode_segments, encode_turns, fit

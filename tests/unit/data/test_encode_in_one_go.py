@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chats_for_tests import PLAIN, ask, chat
+from chats import PLAIN, ask, chat
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import KINDS, make_tokenizer
-from tokenizers_like_models import write_like
+from tiny_tokenizers import KINDS, make_tokenizer, write_like
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.rows.encode import EncodedRow, encode_in_one_go

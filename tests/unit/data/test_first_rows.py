@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chats_for_tests import PLAIN, ask, chat
-from tokenizers_like_models import MAKERS, write_like
+from chats import PLAIN, ask, chat
+from tiny_tokenizers import MAKERS, write_like
 
 from cot_components.data.bad_rows import DropReport
 from cot_components.data.read.traces import Trace

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chats import FAMILY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tally import count
-from templates_for_tests import FAMILY
-from tokenizers_like_models import MAKERS, write_like
+from tiny_tokenizers import MAKERS, write_like
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.read.formats import Message

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import datasets
 import pytest
-from chats_for_tests import chat
+from chats import chat
 from degenerate import GOOD, write_lines
-from tokenizers_for_tests import make_tokenizer
+from tiny_tokenizers import make_tokenizer
 
 from cot_components.data.read.places import source_files
 from cot_components.data.read.traces import read_traces

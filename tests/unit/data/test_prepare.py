@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chats_for_tests import OPENS, REWRITES, chat
+from chats import OPENS, REWRITES, chat
 from degenerate import refuse_to_open
-from tokenizers_for_tests import make_tokenizer
+from tiny_tokenizers import make_tokenizer
 
 from cot_components.data.bad_rows import DropReport, RowError, TraceError
 from cot_components.data.read.formats import Message

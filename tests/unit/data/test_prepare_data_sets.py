@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lookalikes import DATA_SETS, shared_data
-from tokenizers_for_tests import make_tokenizer
+from tiny_tokenizers import make_tokenizer
 
 from cot_components.data.bad_rows import DropReport
 from cot_components.data.read.traces import Trace, read_traces

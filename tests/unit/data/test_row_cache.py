@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored_rows_for_tests import assert_same_flat, assert_same_rows, make
+from rows import assert_same_flat, assert_same_rows, make
 
 from cot_components.data.rows import row_cache
 from cot_components.data.rows.row_cache import UNFINISHED, read_rows, write_rows

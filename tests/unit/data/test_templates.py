@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS
+from chats import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import llama3, make_tokenizer, qwen2_5
+from tiny_tokenizers import llama3, make_tokenizer, qwen2_5
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import KINDS, make_tokenizer, qwen_rules, sentencepiece_rules, write_folder
+from tiny_tokenizers import KINDS, make_tokenizer, qwen_rules, sentencepiece_rules, write_folder
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer

@@ -6,7 +6,7 @@ import itertools
 import json
 
 import pytest
-from evaluations_for_tests import TAGS, TRACES, count_words, reply, run, trace
+from evaluations import TAGS, TRACES, count_words, reply, run, trace
 from rich.console import Console
 
 from cot_components.data.read.formats import Message

@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from chats_for_tests import OPENS, PLAIN
+from chats import OPENS, PLAIN
 
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.text.icot_text import ICoTFormat

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from evaluations_for_tests import TRACES, reply, run
+from evaluations import TRACES, reply, run
 
 from cot_components.errors import UserError
 from cot_components.evaluation.saved import read_evaluation

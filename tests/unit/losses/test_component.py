@@ -13,7 +13,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 import torch.nn.functional as F
-from losses_for_tests import CASES, Case
+from loss_formulas import CASES, Case
 
 from cot_components import losses
 from cot_components.losses import Loss, Target, induced_target, preset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from losses_for_tests import CASES, Case
+from loss_formulas import CASES, Case
 from torch import Tensor
 
 from cot_components import losses

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from models_for_tests import FAMILIES, VOCABULARY, build, random_tokens
 from rows import random_rows
+from tiny_models import FAMILIES, VOCABULARY, build, random_tokens
 from torch.nn.functional import cross_entropy
 
 from cot_components.data.rows.batches import pad

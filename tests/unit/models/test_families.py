@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from commands import ROOT
-from families_for_tests import CASES, VOCABULARY, distance, random_ids, write_case
+from families import CASES, VOCABULARY, distance, random_ids, write_case
 from rows import random_rows
 from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM

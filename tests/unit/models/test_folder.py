@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from families_for_tests import distance, random_ids, write_case
+from families import distance, random_ids, write_case
 from safetensors.torch import load_file, save_file
 
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models_for_tests import FAMILIES, build, random_tokens
+from tiny_models import FAMILIES, build, random_tokens
 
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt, logits

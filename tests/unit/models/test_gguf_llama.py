@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from families_for_tests import distance, random_ids
+from families import distance, random_ids
 from gguf import GGMLQuantizationType, GGUFWriter, quantize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import gpt2_originals
+from tiny_tokenizers import gpt2_originals
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from cot_components.models.gpt2_bpe import (

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models_for_tests import FAMILIES, VOCABULARY, build
 from rows import random_rows
+from tiny_models import FAMILIES, VOCABULARY, build
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from cot_components.data.rows.batches import pack, pad

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from tiny_models import VOCABULARY, build
 
 from cot_components.data.rows.batches import pad
 from cot_components.data.rows.store import Rows
@@ -23,7 +23,7 @@ FLAT = ROWS.flat(range(3))
 STORED = Rows(FLAT.tokens, FLAT.roles, FLAT.counters, FLAT.weights, FLAT.row_start, FLAT.ids)
 TOKENIZER = SimpleNamespace(fingerprint=lambda: "tokenizer", pad_id=0)
 DATA = SimpleNamespace(rows=STORED, chat=SimpleNamespace(tokenizer=TOKENIZER), transforms={})
-TEACHER = {"_component_": "models_for_tests.llama_untied"}
+TEACHER = {"_component_": "tiny_models.llama_untied"}
 
 
 def fused_and_dense(loss, student, source, reference_logits):

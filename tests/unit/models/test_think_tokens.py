@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers_for_tests import CHATML, KINDS, added_token, make_tokenizer, qwen_rules, write_folder
+from tiny_tokenizers import CHATML, KINDS, added_token, make_tokenizer, qwen_rules, write_folder
 from torch import nn
 
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer

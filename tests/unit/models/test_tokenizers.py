@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chats import FAMILY
 from hypothesis import given
 from hypothesis import strategies as st
-from templates_for_tests import FAMILY
-from tokenizers_for_tests import CHATML, llama3, qwen2_5, qwen_rules, write_folder
-from tokenizers_like_models import MAKERS, write_like
+from tiny_tokenizers import CHATML, MAKERS, llama3, qwen2_5, qwen_rules, write_folder, write_like
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from tiny_models import VOCABULARY, build
 from torch._dynamo.utils import counters
 
 from cot_components.data.rows.batches import Batches

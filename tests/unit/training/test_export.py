@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from models_for_tests import llama_tied
-from tokenizers_for_tests import added_token, qwen2_5, qwen_rules, write_folder
+from tiny_models import llama_tied
+from tiny_tokenizers import added_token, qwen2_5, qwen_rules, write_folder
 from torchtune.models.qwen2._tokenizer import PRETOKENIZE_REGEX
 from transformers import AutoTokenizer
 

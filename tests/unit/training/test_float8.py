@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 from commands import tune, user_error
-from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from tiny_models import VOCABULARY, build
 from torchao.float8.float8_linear import Float8Linear
 from torchtune.models.llama3_2 import llama3_2
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from tiny_models import VOCABULARY, build
 
 from cot_components.clock import Clock
 from cot_components.data.rows.batches import Batches

@@ -3,11 +3,12 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from commands import ROOT, must, run
-from models_for_tests import build, random_tokens
+from tiny_models import build, random_tokens
 
 from cot_components.cli import memory
 from cot_components.errors import UserError
@@ -20,8 +21,8 @@ def of(model, **settings):
 
 def test_states_are_what_two_processes_hold():
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    printed = must(run(*command, ROOT / "tests" / "helpers" / "memory_fsdp_worker.py", cwd=ROOT, env=environment))
+    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])}
+    printed = must(run(*command, Path(__file__).with_name("memory_worker.py"), cwd=ROOT, env=environment))
     assert int(printed.split()[-1]) == of(build("llama_untied"), world_size=2).states
 
 

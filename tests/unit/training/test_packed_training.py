@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from tiny_models import VOCABULARY, build
 
 from cot_components.data.rows.batches import Batches
 from cot_components.data.rows.plans import Plans

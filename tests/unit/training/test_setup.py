@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from models_for_tests import build
-from recipes_for_tests import read
 from safetensors import SafetensorError
+from tiny_models import build
+from tiny_runs import read
 from torch.optim import lr_scheduler
 from torchtune.models.llama3_2 import lora_llama3_2
 from torchtune.modules.peft import get_adapter_params, set_trainable_params

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from models_for_tests import build
 from safetensors.torch import load_file
+from tiny_models import build
 
 from cot_components.errors import UserError
 from cot_components.training.shuffled import WEIGHTS, tuned_model, weights_hash

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from tiny_models import VOCABULARY, build
 from torch.utils.flop_counter import FlopCounterMode
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 

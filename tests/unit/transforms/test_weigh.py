@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rows import random_rows
-from traces_as_flat import byte_flat, decode_bytes
+from rows import byte_flat, decode_bytes, random_rows
 
 from cot_components.clock import Clock
 from cot_components.data.rows.batches import pad

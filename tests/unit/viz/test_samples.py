@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from traces_as_flat import byte_flat, decode_bytes, trace, without
+from rows import byte_flat, decode_bytes, trace, without
 
 from cot_components.clock import Clock
 from cot_components.errors import UserError

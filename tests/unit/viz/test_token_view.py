@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from rich.console import Console
-from traces_as_flat import byte_flat, decode_bytes, trace, without
+from rows import byte_flat, decode_bytes, trace, without
 
 from cot_components.clock import Clock
 from cot_components.roles import IGNORE, Role

@@ -6,8 +6,8 @@ import os
 
 import torch
 import torch.distributed as dist
-from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from tiny_models import VOCABULARY, build
 
 from cot_components.data.rows.batches import pack
 from cot_components.losses import sft

@@ -1,8 +1,9 @@
-"""Tiny decoders of every family, and random tokens for them."""
+"""Tiny decoders of every family, random tokens for them, and the overrides that choose models and adapters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,27 @@ TINY_OVERRIDES = [
 SIZES = ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "embed_dim", "intermediate_dim", "rope_base")
 FROM_FOLDER = ["model=cot_components.models.from_folder", *(f"~model.{size}" for size in SIZES)]
 """What makes the model of `bt_sft/quickstart` one from `model.path`."""
+
+LORA = ["model.lora.rank=4", "model.lora.alpha=8", "model.lora.dropout=0.1"]
+ADAPTERS = {
+    "lora": LORA,
+    "dora": [*LORA, "model.lora.dora=true"],
+    "qlora": [*LORA, "model.lora.quantize=true"],
+    "8bit": ["optimizer._component_=torchao.optim.AdamW8bit", "~optimizer.fused"],
+}
+WIDE = {"embed_dim": 256, "num_kv_heads": 4, "intermediate_dim": 512}
+"""NF4 takes weights in blocks of 64 x 256, and every process whole ones."""
+STEPS = 6
+SIX_STEPS = """
+dataset.max_rows=48 dataset_val=null evaluation=null epochs=1 batch_size=8 lr_scheduler=null optimizer.lr=1e-2
+log_every_n_steps=1 save_every_n_steps=1 keep_checkpoints=100
+"""
+
+
+def adapter_run(hub: Path, out: Path, kind: str) -> list[str]:
+    """Six steps of `bt_sft` with one of `ADAPTERS` on the checkpoint in `hub / 'model'`."""
+    paths = [f"tokenizer.path={hub / 'model'}", f"model.path={hub / 'model'}", f"output_dir={out}"]
+    return [*FROM_FOLDER, *paths, *ADAPTERS[kind], *SIX_STEPS.split()]
 
 
 def llama_tied() -> Any:

@@ -1,4 +1,4 @@
-"""What every training recipe must survive, for any recipe: run it tiny, break it at a point, go on, compare.
+"""Recipes run tiny in this process, broken at a point, gone on with, compared.
 
 A recipe joins by existing: whatever in `recipes/` can be resumed is found here, from its own quickstart config. Only
 what its config reads from disk is made for it.
@@ -29,42 +29,20 @@ import cot_components.training.loop as loop
 from cot_components.config import find_config
 from cot_components.models.tiny import SHAPE
 from cot_components.runs.log import read_log
+from cot_components.training.recipe import read_config
 
-SMALL = {
-    "dataset.max_rows": 44,
-    "dataset.num_rows": 44,
-    "dataset_val.max_rows": 6,
-    "evaluation.max_rows": 3,
-    "evaluation.max_new_tokens": 4,
-    "evaluation.batch_size": 2,
-    "epochs": 2,
-    "batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "evaluate_every_n_steps": 4,
-    "evaluate_before_training": "true",
-    "log_every_n_steps": 1,
-    "log_blurred_every": 3,
-    "device": "cpu",
-    "dtype": "fp32",
-    "num_workers": 0,
-    "lr_scheduler.num_warmup_steps": 2,
-    "model.embed_dim": 32,
-    "model.num_layers": 2,
-    "model.num_heads": 2,
-    "model.num_kv_heads": 2,
-    "model.intermediate_dim": 48,
-    "curriculum.per_epoch": 4,
-    "curriculum.pretrain_epochs": 0,
-}
+SMALL = """
+dataset.max_rows=44 dataset.num_rows=44 dataset_val.max_rows=6 epochs=2 batch_size=4 gradient_accumulation_steps=2
+evaluation.max_rows=3 evaluation.max_new_tokens=4 evaluation.batch_size=2 evaluate_every_n_steps=4
+evaluate_before_training=true log_every_n_steps=1 log_blurred_every=3 device=cpu dtype=fp32 num_workers=0
+lr_scheduler.num_warmup_steps=2 curriculum.per_epoch=4 curriculum.pretrain_epochs=0
+model.embed_dim=32 model.num_layers=2 model.num_heads=2 model.num_kv_heads=2 model.intermediate_dim=48
+"""
 """Overrides of the keys a config has: 44 rows make 6 steps of 8 rows per epoch, the last one ragged; 12 in all."""
-
-ADDED = {"curriculum": {"curriculum.partial": "true"}}
-"""Overrides that a config needs if it has a key, though they are not written there."""
 
 TOTAL, PER_EPOCH = 12, 6
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json")
 """What a checkpoint consists of."""
-DROPOUT = {"attn_dropout": 0.1, "dropout": 0.1}
 NOT_EXACT = ("tokens_per_second", "supervised_tokens_per_second", "loader_wait_fraction", "step_seconds")
 
 
@@ -72,6 +50,12 @@ def training_recipes() -> list[str]:
     """Every recipe that can be resumed."""
     names = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
     return [name for name in names if "resume" in inspect.signature(importlib.import_module(name).main).parameters]
+
+
+def read(name: str, *overrides: str) -> dict[str, Any]:
+    """The checked config of a shipped name with overrides, as its recipe reads it."""
+    main = importlib.import_module(name.split("/")[0]).main
+    return read_config(main.__wrapped__, ["--config", name, *overrides], main.supplies, main.requires)
 
 
 def has_key(config: Mapping[str, Any], dotted: str) -> bool:
@@ -87,9 +71,10 @@ def overrides_for(name: str, hub: Path) -> list[str]:
     written = OmegaConf.to_container(OmegaConf.load(find_config(f"{name}/quickstart")))
     assert isinstance(written, dict)
     keys = inspect.signature(importlib.import_module(name).main).parameters
-    chosen = {key: value for key, value in SMALL.items() if key in keys or has_key(written, key)}
-    for key, more in ADDED.items():
-        chosen |= more if key in written else {}
+    small: dict[str, Any] = dict(word.split("=") for word in SMALL.split())
+    chosen = {key: value for key, value in small.items() if key in keys or has_key(written, key)}
+    if "curriculum" in written:
+        chosen["curriculum.partial"] = "true"
     if written["model"]["_component_"].endswith("llama3_2.llama3_2"):
         chosen |= {f"model.{key}": value for key, value in SHAPE.items() if key != "max_seq_len"}
         chosen |= {"model.max_seq_len": 512, "model.rope_base": 500000}
@@ -101,7 +86,9 @@ def overrides_for(name: str, hub: Path) -> list[str]:
     ):
         chosen |= {key: hub / folder} if has_key(written, key) else {}
     builder = inspect.signature(_located(written["model"]["_component_"])).parameters
-    chosen |= {f"model.{key}": value for key, value in DROPOUT.items() if key in builder}
+    chosen |= {f"model.{key}": 0.1 for key in ("attn_dropout", "dropout") if key in builder}
+    if has_key(written, "dataset.transforms.highlight.scores") and not (hub / "scored").exists():
+        score(hub)
     return [f"{key}={value}" for key, value in chosen.items()]
 
 
@@ -140,9 +127,9 @@ def patched(*changes: tuple[Any, str, Any]) -> Iterator[None]:
         yield
 
 
-def run(name: str, arguments: list[str], seen: Seen | None = None, *, config: Path | str | None = None) -> Seen:
+def run(name: str, arguments: list[str], *, config: Path | str | None = None) -> Seen:
     """`tune run NAME --config NAME/quickstart ...` in this process, or with another config."""
-    seen, train_step = seen or Seen(), loop.train_step
+    seen, train_step = Seen(), loop.train_step
 
     def watched(trainer, step, **options):
         measured = train_step(trainer, step, **options)
