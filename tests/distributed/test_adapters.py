@@ -6,7 +6,7 @@ import pytest
 import torch
 from commands import must, tune
 from safetensors.torch import load_file
-from tiny_models import STEPS, arguments
+from tiny_models import STEPS, adapter_run
 from tiny_runs import copied, differences, records, run
 
 from cot_components.errors import UserError

@@ -40,10 +40,9 @@ log_every_n_steps=1 save_every_n_steps=1 keep_checkpoints=100
 """
 
 
-def adapter_run(hub: Path, out: Path, kind: str) -> list[str]:
-    """Six steps of `bt_sft` with one of `ADAPTERS` on the checkpoint in `hub / 'model'`."""
-    paths = [f"tokenizer.path={hub / 'model'}", f"model.path={hub / 'model'}", f"output_dir={out}"]
-    return [*FROM_FOLDER, *paths, *ADAPTERS[kind], *SIX_STEPS.split()]
+def adapter_run(base: Path, kind: str) -> list[str]:
+    """Six steps of `bt_sft` with one of `ADAPTERS` on the checkpoint in `base`."""
+    return [*FROM_FOLDER, f"tokenizer.path={base}", f"model.path={base}", *ADAPTERS[kind], *SIX_STEPS.split()]
 
 
 def llama_tied() -> Any:

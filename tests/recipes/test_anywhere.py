@@ -1,28 +1,28 @@
 """From any folder, by any way to start it, under any locale."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT, must, run, tune, user_error
+from commands import CONFIGS, ROOT, must, run, tune, user_error
 from degenerate import HOSTILE
 
 from cot_components.runs.log import read_log
 
-MISSPELT = ["--config", "bt_sft/quickstart", "batch_sise=4"]
 SAID = "unknown key 'batch_sise'; did you mean 'batch_size'?"
+STOCK = "full_finetune_single_device --config"
 
 
-@pytest.mark.parametrize("folder", [Path("/"), ROOT, ROOT / "recipes"], ids=str)
-def test_tune_run_from_any_folder(folder):
-    assert SAID in user_error(tune("bt_sft", *MISSPELT, cwd=folder))
-
-
-def test_a_recipe_is_a_script_too(tmp_path):
-    assert SAID in user_error(
-        run(sys.executable, "-W", "ignore", ROOT / "recipes" / "bt_sft.py", *MISSPELT, cwd=tmp_path)
-    )
+@pytest.mark.parametrize("folder", [Path("/"), ROOT / "recipes", None], ids=str)
+def test_tune_run_from_any_folder(folder, tmp_path):
+    """And as a script; a wrong key is said before anything is written."""
+    typed = "bt_sft --config bt_sft/quickstart batch_sise=4"
+    if folder is None:
+        script = run(sys.executable, "-W", "ignore", ROOT / "recipes" / "bt_sft.py", *typed.split()[1:], cwd=tmp_path)
+        assert user_error(script) == SAID
+    assert user_error(tune(typed, cwd=folder or tmp_path)) == SAID and list(tmp_path.iterdir()) == []
 
 
 def test_torchtunes_own_recipes_stay_what_they_are(tmp_path):
@@ -39,10 +39,24 @@ def test_an_ascii_locale(hub, tmp_path):
             file.write(json.dumps({"instruction": f"ü {number}?", "response": response}, ensure_ascii=False) + "\n")
     config = (ROOT / "configs" / "bt_sft" / "quickstart.yaml").read_text(encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(f"# Größe\n{config}", encoding="utf-8")
-    words = ["bt_sft", "--config", "mine.yaml", f"tokenizer.path={hub / 'model'}", "dataset.source=rows.jsonl"]
-    words += ["dataset_val=null", "evaluation=null", "epochs=1", "batch_size=8", "log_every_n_steps=1"]
-    words += ["output_dir=out"]
+    words = "--config mine.yaml dataset.source=rows.jsonl dataset_val=null evaluation=null epochs=1 batch_size=8"
+    words = f"bt_sft {words} log_every_n_steps=1 output_dir=out"
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    must(tune(*words, cwd=tmp_path, env=ascii_only))
+    must(tune(words, f"tokenizer.path={hub / 'model'}", cwd=tmp_path, env=ascii_only))
     assert len([record for record in read_log(tmp_path / "out") if "objective" in record]) == 2
     assert "ü 0?" in (tmp_path / "out" / "tokens.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("redraw", ["once", "epoch"])
+def test_a_stock_torchtune_recipe_trains_bt_sft_from_yaml_alone(hub, tmp_path, redraw):
+    """With one mask; a mask for every epoch is refused."""
+    paths = [f"tokenizer.path={hub / 'model'}", f"checkpointer.checkpoint_dir={hub / 'model'}", "output_dir=out"]
+    more = ["dataset.max_rows=256", f"dataset.transforms.blur.redraw={redraw}"]
+    result = tune(STOCK, CONFIGS / "stock_torchtune" / "bt_sft_tiny.yaml", *paths, *more, cwd=tmp_path)
+    if redraw == "epoch":
+        assert result.returncode != 0 and "dataset.transforms.blur changes from epoch to epoch" in result.stderr
+        return
+    must(result)
+    (log,) = (tmp_path / "out" / "logs").glob("*.txt")
+    losses = [float(value) for value in re.findall(r"loss:([\d.]+)", log.read_text())]
+    assert len(losses) == 16 and losses[-1] < losses[0]

@@ -1,12 +1,15 @@
 """README and docs: every command, name, link and figure in them exists, and what can be run is run as written."""
 
 import argparse
+import importlib
+import inspect
 import json
 import pydoc
 import re
 import shlex
 import shutil
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 from commands import CONFIGS, ROOT, cot, must, run, tune
@@ -14,6 +17,7 @@ from omegaconf import OmegaConf
 
 from benchmarks import BENCHMARKS
 from cot_components.cli.main import make_parser
+from cot_components.cli.shipped import whole_recipe
 from cot_components.config import shipped_configs
 from experiments import STUDIES
 
@@ -249,6 +253,17 @@ def test_calls_are_scored_as_the_page_of_data_says(tmp_path):
     assert must(run(sys.executable, "-c", block, cwd=tmp_path)).strip() == "None"
     wrong = must(run(sys.executable, "-c", block.replace('"height": 5', '"height": 6'), cwd=tmp_path))
     assert "height" in wrong
+
+
+def test_tables_made_from_the_code_are_current():
+    """`python docs/tables.py` writes them; a key without an explanation on its line is an error."""
+    spec = spec_from_file_location("docs_tables", DOCS / "tables.py")
+    tables = module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = (DOCS / "commands.md").read_text(encoding="utf-8")
+    assert tables.with_tables(page) == page
+    parameters = inspect.signature(importlib.import_module("cot_sft").main).parameters
+    assert [name for name, _, said in tables.keys(whole_recipe("cot_sft")) if said] == list(parameters)
 
 
 def test_sources_of_the_methods_are_named():

@@ -8,14 +8,8 @@ import torch
 from torch.utils.data import Dataset
 
 VOCAB = 64
-SIZES = {
-    "num_layers": 2,
-    "num_heads": 2,
-    "num_kv_heads": 1,
-    "embed_dim": 16,
-    "max_seq_len": 32,
-    "intermediate_dim": 32,
-}
+SIZES = {"num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "embed_dim": 16, "max_seq_len": 32}
+SIZES |= {"intermediate_dim": 32}
 
 
 class Tokenizer:
