@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from commands import must, tune
-from safetensors.torch import load_file
+from same_run import compare_weights
 from tiny_models import STEPS, adapter_run
 from tiny_runs import copied, differences, records, run
 
@@ -19,18 +19,18 @@ EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, whi
 # A share of a weight that is too small for 8 bits stays in 32, so one process rounds what two do not.
 @pytest.mark.parametrize(("kind", "largest", "mean"), [("qlora", 1e-4, 1e-6), ("8bit", 1e-2, 1e-3)])
 def test_two_processes_are_one(hub, wide, tmp_path, kind, largest, mean):
-    hub, no_dropout = wide if kind == "qlora" else hub, ["model.lora.dropout=0.0"] if kind == "qlora" else []
+    base = (wide if kind == "qlora" else hub) / "model"
+    words = [*adapter_run(base, kind), *(["model.lora.dropout=0.0"] if kind == "qlora" else [])]
     one, two, again, alone = (tmp_path / name for name in ("one", "two", "again", "alone"))
 
     def with_one(out):
         with torch.compiler.set_stance("force_eager"):
-            assert run("bt_sft", [*arguments(hub, out, kind), *no_dropout]).code == 0
+            assert run("bt_sft", [*words, f"output_dir={out}"]).code == 0
 
     def with_two(out):
-        words = [*arguments(hub, out, kind), *no_dropout, "batch_size=4"]
-        return must(
-            tune("--nproc_per_node", "2", "bt_sft", "--config", "bt_sft/quickstart", *words, cwd=tmp_path, env=EAGER)
-        )
+        typed = "--nproc_per_node 2 bt_sft --config bt_sft/quickstart batch_size=4"
+        kept = [word for word in words if word != "batch_size=8"]
+        return must(tune(typed, *kept, f"output_dir={out}", cwd=tmp_path, env=EAGER))
 
     with_one(one)
     with_two(two)
@@ -39,13 +39,9 @@ def test_two_processes_are_one(hub, wide, tmp_path, kind, largest, mean):
     assert differences(two, again, step=STEPS) == []  # the same number of processes: bit for bit
     losses = [record["loss"] for record in records(one)]
     assert len(losses) == STEPS and losses[-1] < losses[0] - 0.05
-    weights = load_file(one / "model" / "model.safetensors")
     for other in (two, alone):
         assert [record["loss"] for record in records(other)] == pytest.approx(losses, rel=2e-4)
-        theirs = load_file(other / "model" / "model.safetensors")
-        assert weights.keys() == theirs.keys()
-        gaps = [(weights[name] - theirs[name]).abs() for name in weights]
-        assert max(float(gap.max()) for gap in gaps) < largest and max(float(gap.mean()) for gap in gaps) < mean
+        compare_weights(one, other, largest=largest, mean=mean)
 
 
 def test_4_bit_weights_that_do_not_divide_are_a_sentence():

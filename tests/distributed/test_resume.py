@@ -8,29 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import TUNE, must, tune
-from safetensors.torch import load_file
+from commands import TUNE, environment, must, tune
+from same_run import compare_records, compare_weights
 from tally import count
+from tiny_runs import records
 
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.runs.checkpoint import damage, find_newest, read_state
-from cot_components.runs.log import read_log
 
-SETTINGS = [
-    "bt_sft",
-    "--config",
-    "bt_sft/quickstart",
-    "dataset.max_rows=33",  # the last step of an epoch has one row: one of two processes has nothing to learn from
-    "dataset_val=null",
-    "evaluation=null",
-    "epochs=3",
-    "log_every_n_steps=1",
-    "log_blurred_every=2",
-    "optimizer.lr=1e-3",
-    "model.num_layers=2",
-]
+SETTINGS = "bt_sft --config bt_sft/quickstart dataset_val=null evaluation=null epochs=3 log_every_n_steps=1"
+SETTINGS += " log_blurred_every=2 optimizer.lr=1e-3 model.num_layers=2"
+SETTINGS += " dataset.max_rows=33"  # the last step of an epoch has one row: one of two processes learns from nothing
 TOTAL = 15
-SAME = ("loss", "objective", "loss_thought", "loss_answer", "loss_blurred", "grad_norm", "supervised_tokens")
 
 
 @pytest.fixture(scope="module")
@@ -38,33 +27,23 @@ def one(tmp_path_factory):
     """The run of one process, stopped by nothing, saved at step 7."""
     folder = tmp_path_factory.mktemp("one")
     write_tiny_checkpoint(folder / "tiny")
-    common = [*SETTINGS, f"tokenizer.path={folder / 'tiny'}"]
+    common = [*SETTINGS.split(), f"tokenizer.path={folder / 'tiny'}"]
     saving = ["save_every_n_steps=7", "keep_checkpoints=10"]
     must(tune(*common, f"output_dir={folder / 'out'}", "batch_size=8", *saving, cwd=folder))
     return folder, common
 
 
 def compare(ours: Path, theirs: Path) -> None:
-    """Records of every step, and the final weights by their largest and mean difference."""
-    pairs = list(
-        zip(
-            [r for r in read_log(ours) if "objective" in r],
-            [r for r in read_log(theirs) if "objective" in r],
-            strict=True,
-        )
-    )
-    assert [record["step"] for record, _ in pairs] == list(range(TOTAL))
-    compared = 0
-    for record, other in pairs:
-        for name in SAME:
-            if name in record:
-                assert record[name] == pytest.approx(other[name], rel=2e-4), (name, record["step"])
-                compared += 1
-    assert compared > 6 * TOTAL
-    left, right = (load_file(out / "model" / "model.safetensors") for out in (ours, theirs))
-    differences = [(left[name] - right[name]).abs() for name in left]
-    assert left.keys() == right.keys() and max(float(d.max()) for d in differences) < 1e-4
-    assert max(float(d.mean()) for d in differences) < 1e-6
+    """Records of every step, and the final weights."""
+    found, expected = ([record for record in records(out) if "objective" in record] for out in (ours, theirs))
+    assert [record["step"] for record in found] == list(range(TOTAL))
+    compare_records(expected, found)
+    compare_weights(ours, theirs)
+
+
+def started(arguments: list[str | Path], cwd: Path) -> subprocess.Popen[str]:
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([TUNE, "run", *arguments], cwd=cwd, env=environment(), text=True, **output)
 
 
 def ranks_below(pid: int) -> list[int]:
@@ -86,14 +65,7 @@ def test_two_are_stopped_by_a_signal_to_one_and_go_on_as_one(one, tmp_path):
     folder, common = one
     out = tmp_path / "out"
     command = [*common, f"output_dir={out}"]
-    process = subprocess.Popen(
-        [TUNE, "run", "--nproc_per_node", "2", *command, "batch_size=4", "epochs=3"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = started(["--nproc_per_node", "2", *command, "batch_size=4"], folder)
     deadline = time.monotonic() + 250
     while not (out / "log.jsonl").exists() or (out / "log.jsonl").read_text().count("\n") < 3:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-3000:]
@@ -122,17 +94,7 @@ def test_one_goes_on_as_two_agents(one, tmp_path):
     command = [*common, f"output_dir={out}", "batch_size=4", f"resume={folder / 'out/checkpoints/step_00000007'}"]
     rendezvous = ["--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d"]
     rendezvous += ["--rdzv_endpoint", f"127.0.0.1:{port}", "--rdzv_id", "two-agents"]
-    agents = [
-        subprocess.Popen(
-            [TUNE, "run", *rendezvous, *command],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    agents = [started([*rendezvous, *command], folder) for _ in range(2)]
     said = [agent.communicate(timeout=280)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], "\n".join(text[-3000:] for text in said)
     assert any("7 steps done" in text for text in said)

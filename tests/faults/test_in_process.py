@@ -7,14 +7,14 @@ import signal
 import pytest
 import torch
 from tally import count
-from tiny_runs import TOTAL, Killed, Seen, checkpoint, copied, differences, patched, same_steps, saved_steps
+from tiny_runs import TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
 
 import cot_components.runs.checkpoint as checkpoint_module
 import cot_components.training.loop as loop
 import cot_components.training.run_log as run_log
 from cot_components.data.rows.batches import Batches
 from cot_components.runs.checkpoint import damage, find_newest
-from cot_components.runs.folder import hold
+from cot_components.runs.folder import hold, lock, release
 from cot_components.training.evaluations import Evaluations
 from cot_components.training.resume.saver import Saver
 from cot_components.training.run_log import RunLog
@@ -123,19 +123,15 @@ def test_a_signal_saves_and_ends(reference, tmp_path, place):
 def test_what_is_not_finite_stops_before_the_update(reference, tmp_path, capsys, poison):
     """The poisoned step is not saved, its rows are named, and the same command ends there again."""
 
-    def poisoned(original):
-        def fused(*args, **kwargs):
-            out = original(*args, **kwargs)
-            return out._replace(objective=out.objective * poison)
-
-        return fused
-
-    train_step, out, seen = loop.train_step, tmp_path / "out", Seen()
+    train_step, out = loop.train_step, tmp_path / "out"
 
     def bad_fifth(trainer, step, **options):
         if step.clock.step == 4:
             count("faults injected")
-            trainer.loss = poisoned(trainer.loss)
+            fused = trainer.loss
+            trainer.loss = lambda *args, **kwargs: (found := fused(*args, **kwargs))._replace(
+                objective=found.objective * poison
+            )
         return train_step(trainer, step, **options)
 
     with patched((loop, "train_step", bad_fifth)):
@@ -193,23 +189,21 @@ def test_a_disk_full_during_a_run_is_one_sentence(bt_sft, tmp_path, capsys, name
     assert seen.code == 2 and f"error: cannot write to {place}: No space left on device" in said[-1]
 
 
-def test_a_learning_rate_that_explodes_is_stopped(reference, tmp_path, capsys):
+def test_a_learning_rate_that_explodes_is_stopped(bt_sft, tmp_path, refused):
     count("faults injected")
     out = tmp_path / "out"
-    seen = reference.again(out, "optimizer.lr=1e20", "lr_scheduler=null", "optimizer.fused=false")
-    assert seen.code == 2 and "stopped before the update. Row ids: " in capsys.readouterr().err
+    said = refused(bt_sft.again(out, "optimizer.lr=1e20", "lr_scheduler=null", "optimizer.fused=false"))
+    assert "stopped before the update. Row ids: " in said
     assert max(saved_steps(out)) < TOTAL and not (out / "model").exists()
 
 
-def test_a_second_process_is_refused(reference, tmp_path, capsys):
+def test_a_second_process_is_refused(bt_sft, tmp_path, refused):
     count("faults injected")
-    from cot_components.runs.folder import lock, release
-
-    out = copied(reference.out, tmp_path / "out", until=3)
+    out = copied(bt_sft.out, tmp_path / "out", until=3)
     lock(out)
     try:
         with patched((Saver, "begin", lambda *args: pytest.fail("it went on"))):
-            seen = reference.again(out)
+            said = refused(bt_sft.again(out))
     finally:
         release()
-    assert seen.code == 2 and f"is in use by another process (pid {os.getpid()})" in capsys.readouterr().err
+    assert f"is in use by another process (pid {os.getpid()})" in said

@@ -1,7 +1,18 @@
-"""Resumed equals never stopped, bit for bit, for every training recipe; and fails when something is withheld."""
+"""Resumed equals never stopped, bit for bit, for every method; and fails when something is withheld."""
 
 import pytest
-from tiny_runs import PER_EPOCH, TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
+from tiny_runs import (
+    PER_EPOCH,
+    TOTAL,
+    Killed,
+    checkpoint,
+    copied,
+    differences,
+    patched,
+    same_steps,
+    saved_steps,
+    training_recipes,
+)
 
 import cot_components.training.resume.state as state_module
 from cot_components.training.resume.saver import Saver
@@ -10,20 +21,25 @@ from cot_components.training.setup import Run
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died
 
 
-def test_the_reference_run_is_what_the_battery_thinks(reference):
-    assert reference.seen.code == 0 and saved_steps(reference.out) == list(range(1, TOTAL + 1))
-    assert [step for step, _, _ in reference.seen.steps] == list(range(TOTAL))
-    sizes = [len(ids) for _, ids, _ in reference.seen.steps]
+@pytest.fixture(params=training_recipes())
+def method(request, undisturbed):
+    return undisturbed(request.param)
+
+
+def test_the_undisturbed_run_is_what_the_battery_thinks(method):
+    assert method.seen.code == 0 and saved_steps(method.out) == list(range(1, TOTAL + 1))
+    assert [step for step, _, _ in method.seen.steps] == list(range(TOTAL))
+    sizes = [len(ids) for _, ids, _ in method.seen.steps]
     assert sizes == [8, 8, 8, 8, 8, 4] * 2  # accumulation, and a ragged last step
 
 
 @pytest.mark.parametrize("step", [1, 4, PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 2, TOTAL - 1, TOTAL])
-def test_resumed_equals_uninterrupted(reference, tmp_path, step):
+def test_resumed_equals_uninterrupted(method, tmp_path, step):
     """At the first step, in an epoch, before its last step, at its boundary (where a curriculum resets), at the end."""
-    out = copied(reference.out, tmp_path / "out", until=step)
-    seen = reference.again(out)
-    assert seen.code == 0 and same_steps(seen, reference.seen, after=step)
-    assert differences(reference.out, out) == []
+    out = copied(method.out, tmp_path / "out", until=step)
+    seen = method.again(out)
+    assert seen.code == 0 and same_steps(seen, method.seen, after=step)
+    assert differences(method.out, out) == []
 
 
 def test_a_run_that_dies_between_two_checkpoints(reference, tmp_path):
@@ -65,25 +81,17 @@ def test_a_finished_run_says_so(reference, capsys):
     assert sorted(path.name for path in reference.out.rglob("*")) == before
 
 
-def without_random_state(reference, out):
-    with patched((state_module, "set_random_state", lambda state, device: None)):
-        return reference.again(out)
+WITHHELD = {
+    "random state": (state_module, "set_random_state", lambda state, device: None),
+    "optimizer": (state_module, "_restore_optimizer", lambda trainer, file, saved: None),
+    "position": (Run, "start_step", property(lambda run: run.earlier.state["step"] + 1 if run.earlier else 0)),
+}
 
 
-def without_optimizer(reference, out):
-    with patched((state_module, "_restore_optimizer", lambda trainer, file, saved: None)):
-        return reference.again(out)
-
-
-def with_another_position(reference, out):
-    one_later = property(lambda run: run.earlier.state["step"] + 1 if run.earlier else 0)
-    with patched((Run, "start_step", one_later)):
-        return reference.again(out)
-
-
-@pytest.mark.parametrize("withhold", [without_random_state, without_optimizer, with_another_position])
-def test_negative_control(reference, tmp_path, withhold):
+@pytest.mark.parametrize("part", WITHHELD)
+def test_negative_control(reference, tmp_path, part):
     """The comparison notices when one part of the state is not restored."""
     out = copied(reference.out, tmp_path / "out", until=4)
-    seen = withhold(reference, out)
+    with patched(WITHHELD[part]):
+        seen = reference.again(out)
     assert seen.steps != reference.seen.steps[4:] and differences(reference.out, out) != []

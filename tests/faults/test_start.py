@@ -11,39 +11,32 @@ from cot_components.models.reference import FrozenModel
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "evaluations", "model", "adapter", "log.jsonl", "report.html"])
-def test_what_lies_where_results_go_is_refused_at_the_start(bt_sft, tmp_path, capsys, name):
+def test_what_lies_where_results_go_is_refused_at_the_start(bt_sft, tmp_path, refused, name):
     count("faults injected")
     out = tmp_path / "out"
+    out.mkdir()
     if "." in name:
-        (out / name).mkdir(parents=True)
-        what = "is a folder, and the run writes a file there; move it"
+        (out / name).mkdir()
     else:
-        out.mkdir()
         (out / name).write_text("notes")
-        what = "is a file, and the run makes a folder of that name; move it"
-    seen = bt_sft.again(out)
-    assert seen.code == 2 and seen.steps == [] and not (out / "config.yaml").exists()
-    assert f"error: output_dir: {out / name} {what}" in capsys.readouterr().err
+    what = "folder, and the run writes a file" if "." in name else "file, and the run makes a folder"
+    assert refused(bt_sft.again(out)).startswith(f"output_dir: {out / name} is a {what}")
+    assert not (out / "config.yaml").exists()
 
 
 @pytest.mark.parametrize(
     ("key", "folder"),
-    [
-        ("model.path", "model"),
-        ("reference.model.path", "model"),
-        ("reference.model.path", "adapter"),
-        ("tokenizer.path", "model"),
-    ],
+    [(f"{node}.path", "model") for node in ("model", "reference.model", "tokenizer")]
+    + [("reference.model.path", "adapter")],
 )
-def test_starting_weights_are_not_overwritten(undisturbed, hub, tmp_path, capsys, key, folder):
+def test_starting_weights_are_not_overwritten(undisturbed, hub, tmp_path, refused, key, folder):
     """Not by another way to the same folder either."""
     count("faults injected")
     out, link = tmp_path / "out", tmp_path / "link"
     shutil.copytree(hub / "model", out / folder)
     link.symlink_to(out)
-    assert undisturbed("target_sft").again(out, f"{key}={link / folder}").code == 2
-    said = f"{key}: {link / folder} is where this run would write its own model; name another output_dir"
-    assert said in capsys.readouterr().err
+    said = refused(undisturbed("target_sft").again(out, f"{key}={link / folder}"))
+    assert said.startswith(f"{key}: {link / folder} is where this run would write its own model")
     names = [path.name for path in (hub / "model").iterdir()]
     assert names and all((hub / "model" / n).read_bytes() == (out / folder / n).read_bytes() for n in names)
 
@@ -58,13 +51,12 @@ def test_a_run_that_has_overwritten_its_start_is_still_finished(undisturbed, hub
     assert f"{out} holds this run and it is finished" in capsys.readouterr().out
 
 
-def test_another_teacher_is_refused(undisturbed, tmp_path, capsys):
+def test_another_teacher_is_refused(undisturbed, tmp_path, refused):
     count("faults injected")
     run = undisturbed("target_sft")
     out = copied(run.out, tmp_path / "out", until=2)
     with patched((FrozenModel, "key", lambda self: "0" * 64)):
-        assert run.again(out).code == 2
-    assert "resume: the content of the reference's weights" in capsys.readouterr().err
+        assert refused(run.again(out)).startswith("resume: the content of the reference's weights")
 
 
 def test_frozen_weights_are_noted_only_where_there_are_some(undisturbed):

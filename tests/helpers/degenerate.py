@@ -25,47 +25,43 @@ class TagShape(NamedTuple):
     name: str
     text: str
     ordinary: tuple[tuple[str, str], ...] | str
-    opened: tuple[tuple[str, str], ...] | str
+    opened: tuple[tuple[str, str], ...] | str = "<think> again"
 
 
 OPEN, CLOSE = "<think>", "</think>"
 TWICE_O, TWICE_C = f"{OPEN} more than once", f"{CLOSE} more than once"
 ALMOST_O, ALMOST_C = f"almost {OPEN}", f"almost {CLOSE}"
-AGAIN, UNCLOSED, UNOPENED = f"{OPEN} again", f"{OPEN} is never closed", f"{CLOSE} without {OPEN}"
+UNCLOSED, UNOPENED = f"{OPEN} is never closed", f"{CLOSE} without {OPEN}"
 EARLY, REVERSED, NO_ANSWER = f"text before {OPEN}", f"{CLOSE} before {OPEN}", f"no answer after {CLOSE}"
 EMPTY = "the response is empty"
+
+
+def labelled(thought: str, answer: str) -> tuple[tuple[str, str], ...]:
+    return ("think_open", OPEN), ("thought", thought), ("think_close", CLOSE), ("answer", answer)
+
+
 TAG_SHAPES = (
-    TagShape(
-        "ordinary",
-        f"{OPEN}\nt\n{CLOSE}\n\na",
-        (("think_open", OPEN), ("thought", "\nt\n"), ("think_close", CLOSE), ("answer", "\n\na")),
-        AGAIN,
-    ),
+    TagShape("ordinary", f"{OPEN}\nt\n{CLOSE}\n\na", labelled("\nt\n", "\n\na")),
     TagShape("no tag", "just a", (("answer", "just a"),), UNCLOSED),
     TagShape("empty", "", EMPTY, UNCLOSED),
     TagShape("blank", " \n", EMPTY, UNCLOSED),
-    TagShape("only open", f"{OPEN}t", UNCLOSED, AGAIN),
+    TagShape("only open", f"{OPEN}t", UNCLOSED),
     TagShape("only close", f"t{CLOSE}a", UNOPENED, (("thought", "t"), ("think_close", CLOSE), ("answer", "a"))),
-    TagShape("close cut off", f"{OPEN}t</thin", UNCLOSED, AGAIN),
-    TagShape("nested", f"{OPEN}t{OPEN}u{CLOSE}v{CLOSE}a", TWICE_O, AGAIN),
-    TagShape("repeated pair", f"{OPEN}t{CLOSE}a{OPEN}u{CLOSE}b", TWICE_O, AGAIN),
-    TagShape("open twice", f"{OPEN}{OPEN}t{CLOSE}a", TWICE_O, AGAIN),
-    TagShape("close twice", f"{OPEN}t{CLOSE}{CLOSE}a", TWICE_C, AGAIN),
-    TagShape("reversed", f"{CLOSE}t{OPEN}a", REVERSED, AGAIN),
-    TagShape("open quoted in thought", f"{OPEN}I write {OPEN} first{CLOSE}a", TWICE_O, AGAIN),
-    TagShape("close quoted in thought", f"{OPEN}then `{CLOSE}` ends it{CLOSE}a", TWICE_C, AGAIN),
-    TagShape("pair quoted in answer", f"Write `{OPEN}x{CLOSE}` around it", EARLY, AGAIN),
-    TagShape("open quoted in answer", f"{OPEN}t{CLOSE}Use {OPEN}.", TWICE_O, AGAIN),
-    TagShape("close quoted in answer", f"{OPEN}t{CLOSE}Use {CLOSE}.", TWICE_C, AGAIN),
+    TagShape("close cut off", f"{OPEN}t</thin", UNCLOSED),
+    TagShape("nested", f"{OPEN}t{OPEN}u{CLOSE}v{CLOSE}a", TWICE_O),
+    TagShape("repeated pair", f"{OPEN}t{CLOSE}a{OPEN}u{CLOSE}b", TWICE_O),
+    TagShape("open twice", f"{OPEN}{OPEN}t{CLOSE}a", TWICE_O),
+    TagShape("close twice", f"{OPEN}t{CLOSE}{CLOSE}a", TWICE_C),
+    TagShape("reversed", f"{CLOSE}t{OPEN}a", REVERSED),
+    TagShape("open quoted in thought", f"{OPEN}I write {OPEN} first{CLOSE}a", TWICE_O),
+    TagShape("close quoted in thought", f"{OPEN}then `{CLOSE}` ends it{CLOSE}a", TWICE_C),
+    TagShape("pair quoted in answer", f"Write `{OPEN}x{CLOSE}` around it", EARLY),
+    TagShape("open quoted in answer", f"{OPEN}t{CLOSE}Use {OPEN}.", TWICE_O),
+    TagShape("close quoted in answer", f"{OPEN}t{CLOSE}Use {CLOSE}.", TWICE_C),
     TagShape("close quoted when opened", f"t{CLOSE}Use {CLOSE}.", UNOPENED, TWICE_C),
-    TagShape("code fence", f"{OPEN}t{CLOSE}a\n```\n{OPEN}u{CLOSE}\n```\n", TWICE_O, AGAIN),
-    TagShape("text before", f"Sure! {OPEN}t{CLOSE}a", EARLY, AGAIN),
-    TagShape(
-        "blank before",
-        f"\n {OPEN}t{CLOSE}a",
-        (("answer", "\n "), ("think_open", OPEN), ("thought", "t"), ("think_close", CLOSE), ("answer", "a")),
-        AGAIN,
-    ),
+    TagShape("code fence", f"{OPEN}t{CLOSE}a\n```\n{OPEN}u{CLOSE}\n```\n", TWICE_O),
+    TagShape("text before", f"Sure! {OPEN}t{CLOSE}a", EARLY),
+    TagShape("blank before", f"\n {OPEN}t{CLOSE}a", (("answer", "\n "), *labelled("t", "a"))),
     TagShape("upper case", "<THINK>t</THINK>a", ALMOST_O, ALMOST_O),
     TagShape("upper case inside", f"{OPEN}t <Think> u{CLOSE}a", ALMOST_O, ALMOST_O),
     TagShape("upper case close", f"{OPEN}t</Think>u{CLOSE}a", ALMOST_C, ALMOST_C),
@@ -81,24 +77,16 @@ TAG_SHAPES = (
     TagShape("struck out", f"{OPEN}t</think\u226fa", ALMOST_C, ALMOST_C),
     TagShape("another family", "<Thought>t</Thought>a", "starts with <thought>", UNCLOSED),
     TagShape("other tags", "Call <tool_call>{}</tool_call>", (("answer", "Call <tool_call>{}</tool_call>"),), UNCLOSED),
-    TagShape(
-        "empty thought", f"{OPEN}{CLOSE}a", (("think_open", OPEN), ("think_close", CLOSE), ("answer", "a")), AGAIN
-    ),
+    TagShape("empty thought", f"{OPEN}{CLOSE}a", (("think_open", OPEN), ("think_close", CLOSE), ("answer", "a"))),
     TagShape("empty thought, opened", f"{CLOSE}a", UNOPENED, (("think_close", CLOSE), ("answer", "a"))),
-    TagShape(
-        "blank thought",
-        f"{OPEN}\n\n{CLOSE}\n\na",
-        (("think_open", OPEN), ("thought", "\n\n"), ("think_close", CLOSE), ("answer", "\n\na")),
-        AGAIN,
-    ),
-    TagShape("empty answer", f"{OPEN}t{CLOSE}", NO_ANSWER, AGAIN),
-    TagShape("blank answer", f"{OPEN}t{CLOSE}\n \n", NO_ANSWER, AGAIN),
+    TagShape("blank thought", f"{OPEN}\n\n{CLOSE}\n\na", labelled("\n\n", "\n\na")),
+    TagShape("empty answer", f"{OPEN}t{CLOSE}", NO_ANSWER),
+    TagShape("blank answer", f"{OPEN}t{CLOSE}\n \n", NO_ANSWER),
     TagShape("empty answer, opened", f"t{CLOSE}", UNOPENED, NO_ANSWER),
     TagShape(
         "hostile text",
         f"{OPEN}{HOSTILE}{CLOSE}{HOSTILE}",
-        (("think_open", OPEN), ("thought", HOSTILE), ("think_close", CLOSE), ("answer", HOSTILE)),
-        AGAIN,
+        labelled(HOSTILE, HOSTILE),
     ),
 )
 

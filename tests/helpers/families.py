@@ -10,38 +10,20 @@ import torch
 
 VOCABULARY = 60
 
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 96,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
+ENDS = {"bos_token_id": 1, "eos_token_id": 2}
+SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, **ENDS}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96, "pad_token_id": 0}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 32}
+GPT2 = {"n_positions": 96, **ENDS}
+LINEAR, BIASED = {"type": "linear", "factor": 2.5}, {"attention_bias": True, "mlp_bias": True}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
 
 CASES: dict[str, dict[str, Any]] = {
     "llama, tied, as SmolLM2": {"model_type": "llama", "tie_word_embeddings": True, "rope_theta": 100_000.0},
     "llama, as TinyLlama": {"model_type": "llama", "rms_norm_eps": 1e-5, "num_key_value_heads": 1},
     "llama, as Llama 3.2": {"model_type": "llama", "tie_word_embeddings": True, "rope_scaling": LLAMA3},
-    "llama, linear, biased": {
-        "model_type": "llama",
-        "rope_scaling": {"type": "linear", "factor": 2.5},
-        "attention_bias": True,
-        "mlp_bias": True,
-        "head_dim": 16,
-    },
+    "llama, linear, biased": {"model_type": "llama", "rope_scaling": LINEAR, **BIASED, "head_dim": 16},
     "mistral": {"model_type": "mistral", "head_dim": 16, "sliding_window": None, "rope_theta": 1_000_000.0},
     "qwen2, tied": {"model_type": "qwen2", "tie_word_embeddings": True, "rope_theta": 1_000_000.0},
     "qwen2, yarn, as R1-Distill": {"model_type": "qwen2", "rope_scaling": YARN},
@@ -50,16 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "smollm3": {"model_type": "smollm3", "no_rope_layers": [1, 0, 1]},
     "olmo2": {"model_type": "olmo2", "rope_theta": 500_000.0},
     "phi3": {"model_type": "phi3"},
-    "gpt2": {
-        "model_type": "gpt2",
-        "vocab_size": VOCABULARY,
-        "n_embd": 32,
-        "n_layer": 2,
-        "n_head": 4,
-        "n_positions": 96,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    },
+    "gpt2": {"model_type": "gpt2", "vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, **GPT2},
 }
 """Name -> what config.json says beyond `SIZES`."""
 

@@ -69,24 +69,18 @@ def sentences(count: int, start: int = 0) -> str:
     return " ".join(f"First I take {i} and add {i + 1}, which gives {2 * i + 1}." for i in range(start, start + count))
 
 
+def talk(question: str, reply: str, **more: Any) -> dict:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}], **more}
+
+
 def qwen3_small() -> list[dict]:
+    pairs = [(sentences(2), "5"), (sentences(3) + "\n\nWait, let me check.\n", "7"), (HOSTILE, ""), ("Hm.", "")]
+    pairs += [(sentences(1) + " \u00d7 \u2212 \u2192", "-1"), ("It says `a < b` and `c > d`.", "0.5")]
     rows = []
-    for i, (thought, answer) in enumerate(
-        [
-            (sentences(2), "5"),
-            (sentences(3) + "\n\nWait, let me check.\n", "7"),
-            (HOSTILE, ""),
-            ("Hm.", ""),
-            (sentences(1) + " \u00d7 \u2212 \u2192", "-1"),
-            ("It says `a < b` and `c > d`.", "0.5"),
-        ]
-    ):
+    for i, (thought, answer) in enumerate(pairs):
         content = f"<think>\n{thought}\n</think>\n\nThe result is **{answer or 'yes'}**.\n\nAnswer: {answer or 'yes'}"
-        messages = [{"role": "user", "content": f"Question {i}? {HOSTILE if i == 2 else ''}"}]
-        messages.append({"role": "assistant", "content": content})
-        rows.append(
-            {"id": f"m-{i}", "messages": messages, "answer": answer, "type": "arith", "meta": {"eval_count": i}}
-        )
+        meta = {"id": f"m-{i}", "answer": answer, "type": "arith", "meta": {"eval_count": i}}
+        rows.append(talk(f"Question {i}? {HOSTILE if i == 2 else ''}", content, **meta))
     return rows
 
 
@@ -114,14 +108,16 @@ def toolrl() -> list[dict]:
 
 
 def skythought() -> list[dict]:
-    rows = []
-    for i, thought in enumerate(
-        [sentences(20), sentences(4, start=7), "Let \\(x < 2\\) & $y > 3$.", "x " * (LONG_THOUGHT // 2)]
-    ):
-        content = f"<think>\n{thought}\n</think>\n\nSo we get \\boxed{{{i}}}."
-        messages = [{"role": "user", "content": f"Find $x_{i}$."}, {"role": "assistant", "content": content}]
-        rows.append({"id": f"s-{i}", "messages": messages, "answer": str(i), "correct": i % 2 == 0, "complete": True})
-    return rows
+    thoughts = [sentences(20), sentences(4, start=7), "Let \\(x < 2\\) & $y > 3$.", "x " * (LONG_THOUGHT // 2)]
+    meta = {"complete": True}
+    return [
+        talk(
+            f"Find $x_{i}$.",
+            f"<think>\n{thought}\n</think>\n\nSo we get \\boxed{{{i}}}.",
+            **{"id": f"s-{i}", "answer": str(i), "correct": i % 2 == 0, **meta},
+        )
+        for i, thought in enumerate(thoughts)
+    ]
 
 
 def marco_o1() -> list[dict]:
@@ -151,16 +147,9 @@ def gsm8k() -> list[dict]:
 
 
 def numina() -> list[dict]:
-    return [
-        {
-            "id": f"n-{i}",
-            "conversations": [
-                {"from": "human", "value": f"Solve case {i}."},
-                {"from": "gpt", "value": f"\\boxed{{{i}}}."},
-            ],
-        }
-        for i in range(4)
-    ]
+    asked = [("human", "Solve case {}."), ("gpt", "\\boxed{{{}}}.")]
+    turns = [[{"from": who, "value": said.format(i)} for who, said in asked] for i in range(4)]
+    return [{"id": f"n-{i}", "conversations": conversation} for i, conversation in enumerate(turns)]
 
 
 def icot_mult() -> list[str]:
@@ -195,16 +184,8 @@ def glaive() -> list[dict]:
 
 
 def math() -> list[dict]:
-    return [
-        {
-            "problem": f"What is $x_{i}$?",
-            "level": "Level 3",
-            "type": "Algebra",
-            "solution": f"$\\boxed{{{i}}}$",
-            "idx": i,
-        }
-        for i in range(3)
-    ]
+    level = {"level": "Level 3", "type": "Algebra"}
+    return [{"problem": f"What is $x_{i}$?", **level, "solution": f"$\\boxed{{{i}}}$", "idx": i} for i in range(3)]
 
 
 def tau_bench() -> list[dict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -42,6 +42,14 @@ def otr(z: Tensor, sg: Tensor, y: int, temperature: float, penalty: float) -> Te
     return -(policy * reward * lp(z)).sum()
 
 
+def profit(z: Tensor, sg: Tensor, y: int, threshold: float) -> Tensor:
+    return -(pr(sg)[y] > threshold).double() * lp(z)[y]
+
+
+def hybrid(z: Tensor, y: int, ref: Tensor, share: float) -> Tensor:
+    return -(1 - share) * lp(z)[y] + share * kl(pr(ref), z)
+
+
 def psft(z: Tensor, y: int, old_logp: float, epsilon: float) -> Tensor:
     ratio = pr(z)[y] / math.exp(old_logp)
     return -torch.minimum(ratio, ratio.clamp(1 - epsilon, 1 + epsilon))
@@ -58,60 +66,42 @@ def target_sft(z: Tensor, sg: Tensor, y: int, ref: Tensor, eta: float) -> Tensor
 class Case:
     name: str
     make: Callable[..., Loss]
-    settings: dict[str, float]
     formula: Formula
+    settings: dict[str, float] = field(default_factory=dict)
 
     def loss(self, **more: object) -> Loss:
         return self.make(**self.settings, **more)
 
 
 CASES = [
-    Case("sft", losses.sft, {}, lambda z, sg, y, ref, old: -lp(z)[y]),
-    Case(
-        "label_smoothing",
-        losses.label_smoothing,
-        {"smoothing": 0.1},
-        lambda z, sg, y, ref, old: -(0.9 * lp(z)[y] + 0.1 * lp(z).mean()),
+    Case("sft", losses.sft, lambda z, s, y, r, o: -lp(z)[y]),
+    Case("label_smoothing", losses.label_smoothing, lambda z, s, y, r, o: -0.9 * lp(z)[y] - 0.1 * lp(z).mean()),
+    Case("dft", losses.dft, lambda z, s, y, r, o: -pr(s)[y] * lp(z)[y]),
+    Case("beyond_log_1", losses.beyond_log, lambda z, s, y, r, o: 1 - pr(z)[y]),
+    *(
+        Case(f"beyond_log_{n}", losses.beyond_log, lambda z, s, y, r, o, n=n: (1 - pr(z)[y] ** n) / n, {"exponent": n})
+        for n in (0.5, 2.0)
     ),
-    Case("dft", losses.dft, {}, lambda z, sg, y, ref, old: -pr(sg)[y] * lp(z)[y]),
-    Case("beyond_log_1", losses.beyond_log, {}, lambda z, sg, y, ref, old: 1 - pr(z)[y]),
-    Case("beyond_log_.5", losses.beyond_log, {"exponent": 0.5}, lambda z, sg, y, ref, old: (1 - pr(z)[y] ** 0.5) / 0.5),
-    Case("beyond_log_2", losses.beyond_log, {"exponent": 2.0}, lambda z, sg, y, ref, old: (1 - pr(z)[y] ** 2) / 2),
-    Case(
-        "profit_.1",
-        losses.profit,
-        {"threshold": 0.1},
-        lambda z, sg, y, ref, old: -(pr(sg)[y] > 0.1).double() * lp(z)[y],
+    *(
+        Case(f"profit_{n}", losses.profit, lambda z, s, y, r, o, n=n: profit(z, s, y, n), {"threshold": n})
+        for n in (0.1, 0.3)
     ),
-    Case(
-        "profit_.3",
-        losses.profit,
-        {"threshold": 0.3},
-        lambda z, sg, y, ref, old: -(pr(sg)[y] > 0.3).double() * lp(z)[y],
+    Case("eaft_2", losses.eaft, lambda z, s, y, r, o: eaft(z, s, y, 2), {"k": 2}),
+    Case("eaft_20", losses.eaft, lambda z, s, y, r, o: eaft(z, s, y, 20)),
+    Case("chord_phi", losses.chord_phi, lambda z, s, y, r, o: -pr(s)[y] * (1 - pr(s)[y]) * lp(z)[y]),
+    Case("otr", losses.otr, lambda z, s, y, r, o: otr(z, s, y, 1.3, -0.1)),
+    Case("otr_1", losses.otr, lambda z, s, y, r, o: otr(z, s, y, 1.0, -0.1), {"temperature": 1.0}),
+    Case("sft_kl", losses.sft_kl, lambda z, s, y, r, o: -lp(z)[y] + 0.5 * kl(pr(r), z), {"kl_weight": 0.5}),
+    *(
+        Case(f"asft_{n}", losses.asft, lambda z, s, y, r, o, n=n: -pr(s)[y] * lp(z)[y] + n * kl(pr(r), z), weight)
+        for n, weight in ((0.05, {}), (0.5, {"kl_weight": 0.5}))
     ),
-    Case("eaft_2", losses.eaft, {"k": 2}, lambda z, sg, y, ref, old: eaft(z, sg, y, 2)),
-    Case("eaft_20", losses.eaft, {}, lambda z, sg, y, ref, old: eaft(z, sg, y, 20)),
-    Case("chord_phi", losses.chord_phi, {}, lambda z, sg, y, ref, old: -pr(sg)[y] * (1 - pr(sg)[y]) * lp(z)[y]),
-    Case("otr", losses.otr, {}, lambda z, sg, y, ref, old: otr(z, sg, y, 1.3, -0.1)),
-    Case("otr_1", losses.otr, {"temperature": 1.0}, lambda z, sg, y, ref, old: otr(z, sg, y, 1.0, -0.1)),
-    Case("sft_kl", losses.sft_kl, {"kl_weight": 0.5}, lambda z, sg, y, ref, old: -lp(z)[y] + 0.5 * kl(pr(ref), z)),
-    Case("asft", losses.asft, {}, lambda z, sg, y, ref, old: -pr(sg)[y] * lp(z)[y] + 0.05 * kl(pr(ref), z)),
-    Case(
-        "asft_.5",
-        losses.asft,
-        {"kl_weight": 0.5},
-        lambda z, sg, y, ref, old: -pr(sg)[y] * lp(z)[y] + 0.5 * kl(pr(ref), z),
+    Case("distill", losses.distill, lambda z, s, y, r, o: -(pr(r) * lp(z)).sum()),
+    Case("hybrid_distill", losses.hybrid_distill, lambda z, s, y, r, o: hybrid(z, y, r, 0.3), {"teacher_weight": 0.3}),
+    Case("psft", losses.psft, lambda z, s, y, r, o: psft(z, y, o, 0.2)),
+    *(
+        Case(f"target_sft_{n}", losses.target_sft, lambda z, s, y, r, o, n=n: target_sft(z, s, y, r, n), {"eta": n})
+        for n in (0.0, 0.3, 1.0)
     ),
-    Case("distill", losses.distill, {}, lambda z, sg, y, ref, old: -(pr(ref) * lp(z)).sum()),
-    Case(
-        "hybrid_distill",
-        losses.hybrid_distill,
-        {"teacher_weight": 0.3},
-        lambda z, sg, y, ref, old: -0.7 * lp(z)[y] + 0.3 * kl(pr(ref), z),
-    ),
-    Case("psft", losses.psft, {}, lambda z, sg, y, ref, old: psft(z, y, old, 0.2)),
-    Case("target_sft_0", losses.target_sft, {"eta": 0.0}, lambda z, sg, y, ref, old: target_sft(z, sg, y, ref, 0.0)),
-    Case("target_sft_.3", losses.target_sft, {"eta": 0.3}, lambda z, sg, y, ref, old: target_sft(z, sg, y, ref, 0.3)),
-    Case("target_sft_1", losses.target_sft, {"eta": 1.0}, lambda z, sg, y, ref, old: target_sft(z, sg, y, ref, 1.0)),
-    Case("gem", losses.gem, {}, lambda z, sg, y, ref, old: -lp(z)[y] + (pr(sg / 0.7) * lp(z)).sum()),
+    Case("gem", losses.gem, lambda z, s, y, r, o: -lp(z)[y] + (pr(s / 0.7) * lp(z)).sum()),
 ]

@@ -6,19 +6,7 @@ import os
 
 import pytest
 import torch
-from combinations import (
-    STEPS,
-    Cell,
-    cells,
-    config_of,
-    covering,
-    name_of,
-    refused,
-    score_rows,
-    train,
-    validate,
-    written,
-)
+from combinations import STEPS, Cell, cells, config_of, covering, name_of, refused, score_rows, train, validate, written
 from safetensors.torch import load_file
 from tally import count
 
@@ -66,41 +54,30 @@ def test_every_pair_of_methods_trains(cell, hub, tmp_path, capsys):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+COT = "cot_components"
+BLUR, HIGHLIGHT = ({"_component_": f"{COT}.transforms.{name}"} for name in ("Blur", "Highlight"))
+ANSWERS = {"_component_": f"{COT}.evaluation.AnswerEvaluation", "source": "generated"}
 CASES = {
-    "loss_on_logits": (PLAIN, {"loss": {"_component_": "torch.nn.CrossEntropyLoss"}}),
-    "per_token_gradient": (PLAIN, {"loss.per_token_grad": True}),
-    "missing_or_unused_reference": (PLAIN._replace(loss="asft"), {}),
-    "no_classes": (PLAIN._replace(rule="GroupSoftmax"), {}),
-    "unknown_column": (PLAIN, {"loss": {"_component_": "cot_components.losses.psft"}}),
+    # refusal: (a cell, the keys that change in its config)
+    "loss_on_logits": ({}, {"loss": {"_component_": "torch.nn.CrossEntropyLoss"}}),
+    "per_token_gradient": ({}, {"loss.per_token_grad": True}),
+    "missing_or_unused_reference": ({"loss": "asft"}, {}),
+    "no_classes": ({"rule": "GroupSoftmax"}, {}),
+    "unknown_column": ({}, {"loss": {"_component_": f"{COT}.losses.psft"}}),
     "split_step": (
-        PLAIN._replace(rule="GroupSoftmax", transform="Highlight"),
+        {"rule": "GroupSoftmax", "transform": "Highlight"},
         {"loss.weight_rule.group_by": "batch", "gradient_accumulation_steps": 2},
     ),
-    "factors_without_classes": (
-        PLAIN,
-        {"dataset.transforms.f": {"_component_": "cot_components.transforms.ByGroup"}},
-    ),
-    "looked_up_too_late": (
-        PLAIN._replace(transform="Cap"),
-        {"dataset.transforms.late": {"_component_": "cot_components.transforms.Highlight", "scores": "{hub}"}},
-    ),
-    "packed_and_shortened": (PLAIN._replace(curriculum="Stepwise", packed=True), {}),
-    "stored_teacher": (PLAIN._replace(curriculum="Stepwise", loss="asft", reference="TopKFile"), {}),
+    "factors_without_classes": ({}, {"dataset.transforms.f": {"_component_": f"{COT}.transforms.ByGroup"}}),
+    "looked_up_too_late": ({"transform": "Cap"}, {"dataset.transforms.late": {**HIGHLIGHT, "scores": "{hub}"}}),
+    "packed_and_shortened": ({"curriculum": "Stepwise", "packed": True}, {}),
+    "stored_teacher": ({"curriculum": "Stepwise", "loss": "asft", "reference": "TopKFile"}, {}),
     "no_adapters": (
-        PLAIN._replace(loss="asft", reference="FrozenModel"),
-        {"reference": {"_component_": "cot_components.models.AdaptersOff"}},
+        {"loss": "asft", "reference": "FrozenModel"},
+        {"reference": {"_component_": f"{COT}.models.AdaptersOff"}},
     ),
-    "taken_name": (
-        PLAIN._replace(curriculum="Stepwise"),
-        {"dataset.transforms.remove": {"_component_": "cot_components.transforms.Blur"}},
-    ),
-    "answers_with_gaps": (
-        PLAIN._replace(curriculum="Stepwise"),
-        {
-            "curriculum.keep_position": True,
-            "evaluation": {"_component_": "cot_components.evaluation.AnswerEvaluation", "source": "generated"},
-        },
-    ),
+    "taken_name": ({"curriculum": "Stepwise"}, {"dataset.transforms.remove": BLUR}),
+    "answers_with_gaps": ({"curriculum": "Stepwise"}, {"curriculum.keep_position": True, "evaluation": ANSWERS}),
 }
 
 
@@ -119,7 +96,7 @@ def with_changes(config, changes, hub):
 def test_what_does_not_combine_is_refused_before_anything_is_built(refusal, hub, tmp_path, capsys):
     """By the same sentence from `cot validate` and from the run, which leaves nothing behind."""
     cell, changes = CASES[refusal.__name__]
-    values = with_changes(config_of(cell, hub, tmp_path / "out"), changes, hub)
+    values = with_changes(config_of(PLAIN._replace(**cell), hub, tmp_path / "out"), changes, hub)
     config = written(values, tmp_path)
     said = validate(config, capsys)
     code, losses, again = train(config, capsys)
