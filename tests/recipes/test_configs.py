@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import tiny_runs
 from commands import CONFIGS, ROOT, must, run, tune
 from omegaconf import OmegaConf
 from tiny_runs import read
@@ -18,7 +19,6 @@ from cot_components.schedules import Schedule
 from cot_components.training.recipe import read_config
 from cot_components.transforms.remove import Remove
 
-NODES = ("tokenizer", "dataset", "model", "optimizer", "loss", "lr_scheduler", "evaluation")
 OF_OUR_RECIPES = sorted(name for name in shipped_configs() if not name.startswith("stock_torchtune/"))
 
 
@@ -83,7 +83,6 @@ def test_stock_configs_name_components_that_exist():
         ("~optimizer.betas.0", "~optimizer.betas.0: the config has a list at optimizer.betas"),
         ("optimizer.betas=[0.9", "cannot read the config or an override as YAML: "),
         ("dataset.transforms.blur.seed=${sead}", "config: Interpolation key 'sead' not found"),
-        *((f"~{node}._component_", f"{node} names no component: set {node}._component_") for node in NODES),
     ],
 )
 def test_a_wrong_key_is_one_sentence(override, said):
@@ -126,6 +125,14 @@ def test_a_module_of_an_adapter_is_spelt_right():
     assert read("bt_sft/quickstart", *model, "model.lora_attn_modules=[q_proj,v_proj]")
     with pytest.raises(ConfigError, match=r"^model\.lora_attn_modules\[1\] must be .*; did you mean 'v_proj'\?$"):
         read("bt_sft/quickstart", *model, "model.lora_attn_modules=[q_proj,vproj]")
+
+
+@pytest.mark.parametrize("node", ["tokenizer", "dataset", "model", "optimizer", "loss", "lr_scheduler", "evaluation"])
+def test_a_node_without_a_component(tmp_path, refused, node):
+    config = OmegaConf.load(CONFIGS / "bt_sft" / "quickstart.yaml")
+    del config[node]["_component_"]
+    OmegaConf.save(config, tmp_path / "my.yaml")
+    assert refused(tiny_runs.run("bt_sft", [], config=tmp_path / "my.yaml")).startswith(f"{node} names no component")
 
 
 def test_a_mapping_that_is_no_node():
