@@ -18,7 +18,7 @@ from cot_components.config import shipped_configs
 SHORT = "dataset.max_rows=64 epochs=3 max_steps_per_epoch=2 batch_size=8 dataset_val.max_rows=8 evaluation.max_rows=4"
 SHORT = f"{SHORT} evaluation.max_new_tokens=8 evaluate_every_n_steps=null save_every_n_steps=3".split()
 SHORT.append(  # drawn at the step where an epoch begins: page and run must mean the same one
-    "dataset.transforms.blur.ratio={_component_: cot_components.schedules.Anneal, first: 0.1, last: 1, num_steps: 6}"
+    "dataset.transforms.blur.ratio={_component_: cot_components.curriculum.Anneal, first: 0.1, last: 1, num_steps: 6}"
 )
 
 
