@@ -17,7 +17,7 @@ from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 from cot_components.evaluation.table import Cell, footnote, summary_rows
 from cot_components.files import entries, files_below, read_object
-from cot_components.viz.curves import draw_panels
+from cot_components.viz.curves import draw_panels, drawing
 from cot_components.viz.log import Record, read_log, series
 from cot_components.viz.page import COLOURS, render
 from cot_components.viz.panels import run_panels
@@ -97,7 +97,9 @@ def _curves(records: Sequence[Record]) -> Markup | None:
     if not panels:
         return None
     drawn = io.StringIO()
-    draw_panels(panels, []).savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure = draw_panels(panels, [])
+    with drawing():
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = drawn.getvalue()
     # The colours of the theme become the variables of the page, so that the figure is light or dark as the page is.
     for variable, colour in COLOURS.items():
