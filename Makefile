@@ -63,8 +63,6 @@ quickstart-icot: $(INSTALLED)
 		wait $$baseline || { cat $(RUNS)/icot_sft_no_cot.txt; exit 1; }
 	@$(BIN)/cot compare $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
 	@$(BIN)/cot speed $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
-	@$(BIN)/cot internalisation $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart \
-		--out $(RUNS)/icot_sft_quickstart/internalisation.png
 
 # A base model; the discriminator, on fixed boilerplate and on diverse; fine-tuning with its classes and without. What
 # can be done at the same time is, on a core each.
@@ -76,7 +74,7 @@ quickstart-rft: tiny
 		shown_rows=0 output_dir=$(RUNS)/shad_diversity_$$n || exit; done; } > $(RUNS)/shad_diversity.txt 2>&1 & curve=$$!; \
 		$(ONE) shad --config shad/quickstart output_dir=$(RUNS)/shad_quickstart || { kill $$curve; exit 1; }; \
 		wait $$curve || { cat $(RUNS)/shad_diversity.txt; exit 1; }
-	@$(BIN)/cot classes \
+	@$(BIN)/cot compare \
 		$(RUNS)/shad_quickstart $(RUNS)/shad_diversity_4 $(RUNS)/shad_diversity_24
 	@$(ONE) cot_sft --config rft/quickstart output_dir=$(RUNS)/rft_sft loss.weight_rule=null > $(RUNS)/rft_sft.txt 2>&1 & plain=$$!; \
 		$(ONE) rft --config rft/quickstart output_dir=$(RUNS)/rft_quickstart || { kill $$plain; exit 1; }; \

@@ -6,10 +6,12 @@ import numpy as np
 
 from cot_components.data.scores import Scores
 from cot_components.datasets import ReasoningDataset
+from cot_components.discriminator import classify
 from cot_components.errors import UserError
-from cot_components.evaluation.classes import FILE, report_classes, show, show_samples
+from cot_components.evaluation.class_report import FILE, report_classes
 from cot_components.roles import Role
 from cot_components.training.setup import Run
+from cot_components.viz.class_view import show, show_samples
 from cot_components.viz.console import plain_console
 from cot_components.viz.visible import one_line
 
@@ -42,10 +44,9 @@ def print_classes(
     indices = np.linspace(0, len(data.rows) - 1, min(shown_rows, len(data.rows)), dtype=np.int64).tolist()
     samples = show_samples(
         data.rows,
-        scores,
+        classify(scores.column("original"), scores.column("shuffled"), threshold=threshold),
         data.chat.tokenizer.decode,
         indices=indices,
-        threshold=threshold,
         truth=truth,
         coloured=console.color_system is not None and not console.no_color,
     )

@@ -270,7 +270,7 @@ def test_help_is_instant(tmp_path):
 
 def test_errors_are_sentences(tmp_path):
     assert user_error(cot("veiw", cwd=tmp_path)) == "cot has no command 'veiw'; did you mean 'view'?"
-    assert "cot plot does not know '--oops'" in user_error(cot("plot", "x", "--oops", cwd=tmp_path))
+    assert "cot compare does not know '--oops'" in user_error(cot("compare", "x", "--oops", cwd=tmp_path))
     assert "the following arguments are required: CONFIG" in user_error(cot("view", cwd=tmp_path))
     assert "'x' is no list like 0,1,2" in user_error(cot("view", "c", "--epochs", "x", cwd=tmp_path))
     assert must(cot(cwd=tmp_path)).startswith("usage: cot")

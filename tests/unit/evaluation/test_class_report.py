@@ -13,7 +13,8 @@ from cot_components.cli.main import main
 from cot_components.data.scores import Scores, score_rows, scored_tokens
 from cot_components.data.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
-from cot_components.evaluation.classes import FILE, read_report, report_classes, show, show_samples
+from cot_components.evaluation.class_report import FILE, read_report, report_classes
+from cot_components.viz.class_view import show, show_samples
 
 
 def decode(ids) -> str:
@@ -52,10 +53,10 @@ def test_kept_read_back_and_compared(scored, tmp_path: Path, capsys) -> None:
     (tmp_path / "without").mkdir()
     assert read_report(report.save(tmp_path / "with" / FILE)) == report
     report_classes(rows, scores, decode).save(tmp_path / "without" / FILE)
-    assert main(["classes", str(tmp_path / "with"), str(tmp_path / "without")]) == 0
+    assert main(["compare", str(tmp_path / "with"), str(tmp_path / "without")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"{report.against_truth.error_rate:.2%}" in lines[1] and lines[2].split()[0] == "without"
-    assert main(["classes", str(tmp_path)]) == 2 and "classes.json: No such file" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "with")]) == 0 and "most reasoning-like" in capsys.readouterr().out
     saved = json.loads((tmp_path / "with" / FILE).read_text())
     for key, value in (
         ("num_tokens", "many"),
@@ -64,7 +65,7 @@ def test_kept_read_back_and_compared(scored, tmp_path: Path, capsys) -> None:
         ("reasoning", 1),
     ):
         (tmp_path / "with" / FILE).write_text(json.dumps({**saved, key: value}))
-        assert main(["classes", str(tmp_path / "with")]) == 2
+        assert main(["compare", str(tmp_path / "with")]) == 2
         said = capsys.readouterr().err
         assert "classes.json: no report of classes (" in said and said.count("\n") == 1
 
@@ -89,7 +90,7 @@ def test_what_is_shown(scored) -> None:
     truth = (rows.tokens % 2).astype(np.uint8)
     for part in (
         *show(report_classes(rows, scores, decode, truth=truth)),
-        *show_samples(rows, scores, decode, indices=[0, 2], truth=truth, coloured=False),
+        *show_samples(rows, truth == 0, decode, indices=[0, 2], truth=truth, coloured=False),
     ):
         console.print(part)
     text = console.export_text()
