@@ -29,12 +29,12 @@ def wilson_interval(rate: float, count: int, *, z: float = 1.959964) -> tuple[fl
 
 
 class Difference(NamedTuple):
-    """How much higher a rate is than another, both on the same `count` examples, with its 95 % interval."""
+    """How much higher a rate is than another, both on the same `num_examples` examples, with its 95 % interval."""
 
     value: float
     low: float
     high: float
-    count: int
+    num_examples: int
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:

@@ -60,7 +60,7 @@ def comparison_table(evaluations: Mapping[str, Evaluation]) -> RenderableType:
     found = [accuracy_difference(first, other) for _, other in others]
     if any(found):
         rows.insert(1, (f"difference from {first_name}", [Cell(), *map(_difference, found)]))
-        counts = ", ".join(f"{count:,}" for count in sorted({d.count for d in found if d}))
+        counts = ", ".join(f"{n:,}" for n in sorted({d.num_examples for d in found if d}))
         notes.append(f"differences in points, over the {counts} examples that both answered")
     return _table(list(evaluations), rows, "\n".join(notes))
 

@@ -72,7 +72,7 @@ def panels_of(logs: Sequence[Sequence[Record]]) -> list[Panel]:
 def run_panels(records: Sequence[Record]) -> list[Panel]:
     """Panels of one run: quantities that belong together share axes."""
 
-    def line(key: str, label: str, colour: str, **how: bool) -> Line:
+    def line(key: str, label: str, colour: str, **how: Any) -> Line:
         steps, values = series(records, key)
         return Line(label, colour, steps, values, **how)
 

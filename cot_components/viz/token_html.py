@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cot_components.roles import Role
 from cot_components.viz.page import render
-from cot_components.viz.samples import Draw, Run, Sample, State, Totals
+from cot_components.viz.token_samples import Draw, Run, Sample, State, Totals
 
 BLOCK_TOKENS = 300
 """Tokens after which a block may end, at the next line break. Blocks outside the window are not laid out."""

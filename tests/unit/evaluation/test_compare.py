@@ -54,7 +54,7 @@ def test_the_last_evaluation_is_the_one_of_the_highest_step(tmp_path):
 def test_differences_are_of_the_examples_that_both_answered():
     """Without references, and prompts that only one has, count for neither; several samples are a share."""
     found = accuracy_difference(evaluation("rwwr-r"), evaluation("rrwww"))
-    assert found == paired_difference([1, 0, 0, 1], [1, 1, 0, 0]) and (found.value, found.count) == (0, 4)
+    assert found == paired_difference([1, 0, 0, 1], [1, 1, 0, 0]) and (found.value, found.num_examples) == (0, 4)
     shares = accuracy_difference(evaluation("rw"), evaluation("rrrw", num_samples=2))
     assert shares == paired_difference([1, 0], [1, 0.5])
     assert accuracy_difference(evaluation("r"), evaluation("r", where="y:0")) is None

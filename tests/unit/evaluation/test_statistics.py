@@ -51,7 +51,7 @@ def pairs(both, first, second, neither):
 )
 def test_paired_intervals_against_published_figures(counts, published):
     found = paired_difference(*pairs(*counts))
-    assert (found.low, found.high) == pytest.approx(published, abs=6e-4) and found.count == sum(counts)
+    assert (found.low, found.high) == pytest.approx(published, abs=6e-4) and found.num_examples == sum(counts)
     assert found.value == pytest.approx((counts[2] - counts[1]) / sum(counts))
 
 

@@ -14,8 +14,8 @@ from traces_as_flat import byte_flat, decode_bytes, trace, without
 from cot_components.clock import Clock
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms.blur import Blur
-from cot_components.viz.samples import PARTIAL
 from cot_components.viz.token_html import BLOCK_TOKENS, STRIP_CELLS
+from cot_components.viz.token_samples import PARTIAL
 from cot_components.viz.token_view import TokenView
 
 HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(2)> &amp; \" ' ]]> <!-- \x1b[31m \u202e {{ %s"

@@ -12,7 +12,7 @@ from cot_components.clock import Clock
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms.blur import Blur
-from cot_components.viz.samples import PARTIAL, State, count_tokens, make_samples
+from cot_components.viz.token_samples import PARTIAL, State, count_tokens, make_samples
 
 FLAT = byte_flat([trace("2+2?", "Two and two is four.", "4"), trace("3+3?", "Six, I think: \u516d.", "6")], ids=[7, 9])
 SIX = np.flatnonzero(FLAT.tokens == "\u516d".encode()[0])[0]
