@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from cot_components.runs.log import LOG_NAME, read_log
     from cot_components.viz.console import plain_console
     from cot_components.viz.curves import plot_run, run_names
-    from cot_components.viz.log import LOG_NAME, read_log
     from cot_components.viz.panels import panels_of
     from cot_components.viz.visible import one_line
 

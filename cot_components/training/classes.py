@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from cot_components.data.scores import Scores
+from cot_components.data.rows.scores import Scores
 from cot_components.datasets import ReasoningDataset
-from cot_components.discriminator import classify
 from cot_components.errors import UserError
 from cot_components.evaluation.class_report import FILE, report_classes
 from cot_components.roles import Role
 from cot_components.training.setup import Run
+from cot_components.transforms.discriminator import classify
 from cot_components.viz.class_view import show, show_samples
 from cot_components.viz.console import plain_console
 from cot_components.viz.visible import one_line
 
 
 def check_calls(data: ReasoningDataset, *, needed: bool) -> None:
-    """Make sure agent data are agent data.
+    """Require at least one tool call.
 
     Raises:
         UserError: calls are needed and no row has one.

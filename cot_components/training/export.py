@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from cot_components.config import build
-from cot_components.data.templates import read_template
-from cot_components.data.tokenizer_json import read_hf_tokenizer
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.text.templates import read_template
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 from cot_components.models.export import adapted_modules, save_pretrained
 from cot_components.models.peft_export import save_adapters

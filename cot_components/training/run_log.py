@@ -14,12 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cot_components.data.batches import Step
+from cot_components.data.rows.batches import Step
 from cot_components.files import write_whole, writing
-from cot_components.training.run_folder import hold
+from cot_components.runs.folder import hold
+from cot_components.runs.log import LOG_NAME, parse
 from cot_components.training.setup import Run
 from cot_components.training.throughput import SpeedMeter, chip_name, sentence
-from cot_components.viz.log import LOG_NAME, parse
 
 
 class RunLog:

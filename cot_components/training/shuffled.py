@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from cot_components.errors import UserError
 from cot_components.files import sync
+from cot_components.runs.log import LOG_NAME
 from cot_components.training.setup import Run
-from cot_components.viz.log import LOG_NAME
 
 WEIGHTS = "shuffled.safetensors"
 

@@ -10,9 +10,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cot_components.data.pieces import Decode, decode_pieces
-from cot_components.data.scores import scored_tokens
-from cot_components.data.store import Rows
+from cot_components.data.rows.scores import scored_tokens
+from cot_components.data.rows.store import Rows
+from cot_components.data.text.pieces import Decode, decode_pieces
 from cot_components.evaluation.class_report import ClassReport
 from cot_components.viz.visible import visible
 

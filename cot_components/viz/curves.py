@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cot_components.errors import UserError
-from cot_components.viz.log import Record, read_log
+from cot_components.runs.log import Record, read_log
 from cot_components.viz.panels import MARKS, Panel, panels_of
 from cot_components.viz.theme import INK, LINE, MUTED, PAPER, RUN_COLOURS
 from cot_components.viz.visible import one_line

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from cot_components.config_files import read_text
+from cot_components.config.files import read_text
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 from cot_components.evaluation.table import Cell, footnote, summary_rows
 from cot_components.files import entries, files_below, read_object
+from cot_components.runs.log import Record, read_log, series
 from cot_components.viz.curves import draw_panels, drawing
-from cot_components.viz.log import Record, read_log, series
 from cot_components.viz.page import COLOURS, render
 from cot_components.viz.panels import run_panels
 from cot_components.viz.visible import visible

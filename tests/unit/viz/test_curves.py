@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cot_components.errors import UserError
+from cot_components.runs.log import read_log
 from cot_components.viz.curves import draw_panels, plot_run, run_names, spread
-from cot_components.viz.log import read_log
 from cot_components.viz.panels import accuracy_by_removal, internalisation_panels, panels_of, running_median
 
 
