@@ -21,7 +21,8 @@ from cot_components.files import writing
 from cot_components.losses.checks import require
 from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
-from cot_components.runs.folder import VERSIONS, Earlier, enter_folder
+from cot_components.runs.folder import Earlier, enter_folder
+from cot_components.runs.layout import VERSIONS
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.float8 import convert_to_float8
 
