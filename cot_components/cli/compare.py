@@ -34,14 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from cot_components.runs.log import LOG_NAME, read_log
+    from cot_components.runs.layout import COMPARISON, CURVES, LOG
+    from cot_components.runs.log import read_log
     from cot_components.viz.console import plain_console
     from cot_components.viz.curves import plot_run, run_names
     from cot_components.viz.panels import panels_of
     from cot_components.viz.visible import one_line
 
     runs = dict(zip(run_names(options.runs), options.runs, strict=True))
-    logged = {name: folder for name, folder in runs.items() if (folder / LOG_NAME).exists()}
+    logged = {name: folder for name, folder in runs.items() if (folder / LOG).exists()}
     measured, tables = _tables(runs)
     if missing := [folder for name, folder in runs.items() if name not in {*logged, *measured}]:
         raise UserError(f"{missing[0]} holds no log, evaluation or report of classes; is it the output_dir of a run?")
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         if name not in measured:
             console.print(f"{name}: no evaluation yet")
     if options.out or not tables or panels_of([read_log(folder) for folder in logged.values()]):
-        name = "curves.png" if len(runs) == 1 else "comparison.png"
+        name = CURVES if len(runs) == 1 else COMPARISON
         path = plot_run(list(logged.values()), options.out or options.runs[-1] / name)
         console.print(one_line(f"curves  {path}"), soft_wrap=True)
     return 0
@@ -60,14 +61,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _tables(runs: Mapping[str, Path]) -> tuple[set[str], list[RenderableType]]:
     """The runs that hold evaluations or a report of classes, by name, and what is to be printed of them."""
-    from cot_components.evaluation.class_report import FILE, read_report
-    from cot_components.evaluation.compare import first_and_last, last_evaluation
-    from cot_components.evaluation.saved import saved_evaluations
+    from cot_components.evaluation.class_report import read_report
+    from cot_components.evaluation.compare import first_and_last, last_evaluation, named_evaluations
     from cot_components.evaluation.table import comparison_table
+    from cot_components.runs.layout import CLASSES
     from cot_components.viz.class_view import compare_reports, show
 
-    evaluated = {name: folder for name, folder in runs.items() if saved_evaluations(folder)}
-    reports = {name: read_report(folder / FILE) for name, folder in runs.items() if (folder / FILE).exists()}
+    evaluated = {name: folder for name, folder in runs.items() if named_evaluations(folder)}
+    reports = {name: read_report(folder / CLASSES) for name, folder in runs.items() if (folder / CLASSES).exists()}
     tables: list[RenderableType] = []
     if len(runs) == 1:
         tables += [comparison_table(first_and_last(folder)) for folder in evaluated.values()]

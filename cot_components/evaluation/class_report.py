@@ -25,8 +25,6 @@ from cot_components.transforms.discriminator import (
     phrases,
 )
 
-FILE = "classes.json"
-
 
 @dataclass(frozen=True)
 class ClassReport:

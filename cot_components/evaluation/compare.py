@@ -8,6 +8,14 @@ from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 from cot_components.evaluation.statistics import Difference, paired_difference
+from cot_components.runs.layout import EVALUATION
+
+
+def named_evaluations(run_dir: Path) -> dict[str, Path]:
+    """The files of a run's evaluations in order: `before` training, then `step 10` ...; or the one of `cot_eval`."""
+    found = {f"step {step:,}" if step else "before": path for step, path in saved_evaluations(run_dir).items()}
+    alone = run_dir / EVALUATION
+    return found or ({"evaluation": alone} if alone.is_file() else {})
 
 
 def last_evaluation(run_dir: Path) -> Evaluation:
@@ -16,26 +24,20 @@ def last_evaluation(run_dir: Path) -> Evaluation:
     Raises:
         UserError: the folder holds none.
     """
-    saved = _saved(run_dir)
-    return read_evaluation(saved[max(saved)])
+    return list(first_and_last(run_dir).values())[-1]
 
 
 def first_and_last(run_dir: Path) -> dict[str, Evaluation]:
-    """A run's evaluations of the lowest and the highest step, by name: `before` for step 0, else `step 200`.
+    """The first and the last of a run's evaluations, by name; one where there is one.
 
     Raises:
         UserError: the folder holds none.
     """
-    saved = _saved(run_dir)
-    ends = dict.fromkeys((min(saved), max(saved)))
-    return {f"step {step:,}" if step else "before": read_evaluation(saved[step]) for step in ends}
-
-
-def _saved(run_dir: Path) -> dict[int, Path]:
-    saved = saved_evaluations(run_dir)
+    saved = named_evaluations(run_dir)
     if not saved:
         raise UserError(f"{run_dir} holds no evaluation; is it the output_dir of a finished run?")
-    return saved
+    names = list(saved)
+    return {name: read_evaluation(saved[name]) for name in dict.fromkeys((names[0], names[-1]))}
 
 
 def accuracy_difference(first: Evaluation, second: Evaluation) -> Difference | None:

@@ -17,6 +17,7 @@ from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 from cot_components.evaluation.table import Cell, footnote, summary_rows
 from cot_components.files import entries, files_below, read_object
+from cot_components.runs.layout import CHECKPOINTS, CONFIG, VERSIONS
 from cot_components.runs.log import Record, read_log, series
 from cot_components.viz.curves import draw_panels, drawing
 from cot_components.viz.page import COLOURS, render
@@ -40,7 +41,7 @@ def report_html(run_dir: str | Path) -> str:
     records = read_log(run_dir)
     evaluations = read_evaluations(run_dir)
     checkpoints, unreadable = _checkpoints(run_dir)
-    config, versions = run_dir / "config.yaml", run_dir / "versions.json"
+    config, versions = run_dir / CONFIG, run_dir / VERSIONS
     return render(
         "report.jinja",
         title=visible(run_dir.resolve().name),
@@ -144,7 +145,7 @@ class Checkpoint(NamedTuple):
 def _checkpoints(run_dir: Path) -> tuple[list[Checkpoint], str]:
     """The run's checkpoints, oldest first; or why they cannot be read."""
     try:
-        found = [path for path in entries(run_dir / "checkpoints") if path.name.startswith("step_")]
+        found = [path for path in entries(run_dir / CHECKPOINTS) if path.name.startswith("step_")]
     except OSError as error:
         return [], str(error.strerror)
     return [

@@ -13,7 +13,8 @@ from cot_components.cli.main import main
 from cot_components.data.rows.scores import Scores, score_rows, scored_tokens
 from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
-from cot_components.evaluation.class_report import FILE, read_report, report_classes
+from cot_components.evaluation.class_report import read_report, report_classes
+from cot_components.runs.layout import CLASSES
 from cot_components.viz.class_view import show, show_samples
 
 
@@ -51,20 +52,20 @@ def test_kept_read_back_and_compared(scored, tmp_path: Path, capsys) -> None:
     report = report_classes(rows, scores, decode, truth=np.zeros(len(rows.tokens), dtype=np.uint8))
     (tmp_path / "with").mkdir()
     (tmp_path / "without").mkdir()
-    assert read_report(report.save(tmp_path / "with" / FILE)) == report
-    report_classes(rows, scores, decode).save(tmp_path / "without" / FILE)
+    assert read_report(report.save(tmp_path / "with" / CLASSES)) == report
+    report_classes(rows, scores, decode).save(tmp_path / "without" / CLASSES)
     assert main(["compare", str(tmp_path / "with"), str(tmp_path / "without")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"{report.against_truth.error_rate:.2%}" in lines[1] and lines[2].split()[0] == "without"
     assert main(["compare", str(tmp_path / "with")]) == 0 and "most reasoning-like" in capsys.readouterr().out
-    saved = json.loads((tmp_path / "with" / FILE).read_text())
+    saved = json.loads((tmp_path / "with" / CLASSES).read_text())
     for key, value in (
         ("num_tokens", "many"),
         ("confusion", [[1]]),
         ("boilerplate", [["a", "b", "c"]]),
         ("reasoning", 1),
     ):
-        (tmp_path / "with" / FILE).write_text(json.dumps({**saved, key: value}))
+        (tmp_path / "with" / CLASSES).write_text(json.dumps({**saved, key: value}))
         assert main(["compare", str(tmp_path / "with")]) == 2
         said = capsys.readouterr().err
         assert "classes.json: no report of classes (" in said and said.count("\n") == 1

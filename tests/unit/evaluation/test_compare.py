@@ -83,7 +83,9 @@ def test_one_run_is_before_and_after(tmp_path, compare):
     printed = compare(run, "--out", tmp_path / "x.svg")
     assert printed[0] == ["before", "step", "9"] and (tmp_path / "x.svg").is_file() and not list(run.glob("*.png"))
     (run / "log.jsonl").unlink()
-    assert compare(run) == printed[:-1], "evaluations alone, as of cot_eval"
+    assert compare(run) == printed[:-1], "evaluations alone"
+    evaluation("r").save(tmp_path / "answered" / "evaluation.json")  # by cot_eval
+    assert compare(tmp_path / "answered")[0] == ["evaluation"]
 
 
 def test_errors_are_sentences(tmp_path, compare, capsys):
