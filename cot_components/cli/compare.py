@@ -46,16 +46,18 @@ def run(options: argparse.Namespace) -> int:
     measured, tables = _tables(runs)
     if missing := [folder for name, folder in runs.items() if name not in {*logged, *measured}]:
         raise UserError(f"{missing[0]} holds no log, evaluation or report of classes; is it the output_dir of a run?")
+    picture = None
+    if options.out or not tables or panels_of([read_log(folder) for folder in logged.values()]):
+        default = options.runs[-1] / (CURVES if len(runs) == 1 else COMPARISON)
+        picture = plot_run(list(logged.values()), options.out or default)
     console = plain_console(width=max(plain_console().width, 90, 30 + 26 * len(runs)))
     for table in tables:
         console.print(table)
     for name in runs if tables else ():
         if name not in measured:
             console.print(f"{name}: no evaluation yet")
-    if options.out or not tables or panels_of([read_log(folder) for folder in logged.values()]):
-        name = CURVES if len(runs) == 1 else COMPARISON
-        path = plot_run(list(logged.values()), options.out or options.runs[-1] / name)
-        console.print(one_line(f"curves  {path}"), soft_wrap=True)
+    if picture:
+        console.print(one_line(f"curves  {picture}"), soft_wrap=True)
     return 0
 
 
