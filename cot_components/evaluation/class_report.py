@@ -46,7 +46,7 @@ class ClassReport:
 
     @property
     def against_truth(self) -> Confusion | None:
-        """Errors; None where nobody knows the truth."""
+        """Errors; None where the truth is unknown."""
         return None if self.confusion is None else Confusion(np.array(self.confusion))
 
     def save(self, path: Path) -> Path:

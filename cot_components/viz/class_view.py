@@ -80,12 +80,12 @@ def compare_reports(reports: Mapping[str, ClassReport]) -> Table:
 def classes_text(
     ids: Sequence[int], found: np.ndarray, decode: Decode, *, truth: np.ndarray | None = None, coloured: bool = True
 ) -> Text:
-    """One output: boilerplate dim, reasoning bright, and on red what the truth says otherwise of.
+    """One output: boilerplate dim, reasoning bright, errors on red where the truth is known.
 
     Args:
         ids: the output's tokens, `[n]`.
         found, truth: classes `[n]`, 0 boilerplate, 1 reasoning; a character of several tokens is reasoning if one is.
-        coloured: otherwise brackets stand for the styles: `[reasoning]`, `{wrong}`.
+        coloured: if false, brackets mark the classes: `[reasoning]`, `{wrong}`.
     """
     text, at = Text(), 0
     runs: list[tuple[str, tuple[bool, bool]]] = []

@@ -35,7 +35,7 @@ def render(template: str, *, title: str, whole_page: bool = True, **values: Any)
     Args:
         template: its name, such as `tokens.jinja`.
         title: of the document.
-        whole_page: otherwise only style, content and script in one element, as a notebook shows it.
+        whole_page: if false, only style, content and script in one element, as a notebook shows it.
         values: what the template shows; all text in it is escaped.
     """
     return _environment().get_template(template).render(title=title, whole_page=whole_page, **values)
