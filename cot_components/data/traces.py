@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cot_components.data.arrow import data_set_rows
+from cot_components.data.bfcl import bfcl_rows, is_bfcl
 from cot_components.data.errors import DropReport, RowError, TraceError
 from cot_components.data.files import PlacedRow, file_rows
 from cot_components.data.formats import FORMATS, Message, check_format, detect, read_row
@@ -66,7 +67,7 @@ def read_traces(
     report: DropReport | None = None,
     max_rows: int | None = None,
 ) -> Iterator[Trace]:
-    """Traces of a file (`files.READERS`), of a local folder in hub layout or from `save_to_disk`, or of a hub data set.
+    """Traces of a file (`files.READERS`), of a local folder (hub layout, `save_to_disk` or BFCL), or of a hub data set.
 
     Args:
         source: path, or name of a hub data set (fetched by `datasets`, so its cache and HF_DATASETS_OFFLINE apply)
@@ -122,4 +123,5 @@ def _placed_rows(source: str, split: str, subset: str | None) -> Iterator[Placed
         return data_set_rows(f"{source}/{split}", hub_data_set(source, split, subset))
     if is_saved(path):
         return data_set_rows(str(path), saved_data_set(path, split, subset))
-    return itertools.chain.from_iterable([file_rows(file) for file in source_files(path, split, subset)])
+    files = source_files(path, split, subset)
+    return bfcl_rows(files) if is_bfcl(path) else itertools.chain.from_iterable([file_rows(file) for file in files])

@@ -1,5 +1,4 @@
-"""Evaluation inside a run: generate with the run's own model, score the answers, log them beside the validation loss by
-role."""
+"""Evaluation inside a run: generate with its model, score the answers, log them beside the validation loss by role."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from typing import Any
 
 from cot_components.clock import Clock
 from cot_components.data.batches import Step
+from cot_components.data.bfcl import accepted_calls
 from cot_components.data.chat import ChatFormat
 from cot_components.data.errors import DropReport, RowError
 from cot_components.data.formats import Message
@@ -45,13 +45,13 @@ class AnswerEvaluation:
         batch_size: prompts decoded together.
         temperature: 0 is greedy.
         num_samples: completions per prompt.
-        extractor: `answer_line`, `boxed`, `gsm8k`, `last_number` or `whole`, or several to try in turn.
-        comparer: `exact`, or `math` for equal expressions, by the package math-verify.
+        extractor: `answer_line`, `boxed`, `gsm8k`, `last_number`, `tool_calls` or `whole`, or several to try in turn.
+        comparer: `exact`, `math` (equal expressions, by math-verify) or `calls` (tool calls, several may be right).
         seed: of the sampling.
 
     Raises:
         UserError: an extractor or a comparer that is not known, or lacks its package; several greedy samples, which
-            would all be the same; no row.
+            would all be the same; no row; rows that accept several calls, with a comparer other than `calls`.
     """
 
     source: str | Mapping[str, Any]
@@ -94,6 +94,8 @@ class AnswerEvaluation:
         self.report = DropReport()
         self.traces = [t for source in sources for t in source.read(strict=self.strict, report=self.report)]
         self._refuse_none()
+        if self.comparer != "calls" and any(t.answer and accepted_calls(t.answer) for t in self.traces):
+            raise UserError(f"evaluation.comparer must be calls: rows of {self.source} accept several tool calls")
 
     def _refuse_none(self) -> None:
         if not self.traces:

@@ -236,21 +236,6 @@ def test_components_that_the_pages_name_exist():
     assert len(dotted) > 10 and not [name for name in dotted if pydoc.locate(name) is None]
 
 
-def test_calls_are_scored_as_the_page_of_data_says(tmp_path):
-    asked = {"id": "0", "question": [[{"role": "user", "content": "The area of a triangle, base 10, height 5?"}]]}
-    sides = {side: {"type": "integer"} for side in ("base", "height")}
-    parameters = {"type": "dict", "properties": sides, "required": ["base", "height"]}
-    asked["function"] = [{"name": "calculate_triangle_area", "parameters": parameters}]
-    right = {"id": "0", "ground_truth": [{"calculate_triangle_area": {"base": [10], "height": [5]}}]}
-    (tmp_path / "possible_answer").mkdir()
-    (tmp_path / "BFCL_v4_simple_python.json").write_text(json.dumps(asked))
-    (tmp_path / "possible_answer" / "BFCL_v4_simple_python.json").write_text(json.dumps(right))
-    (block,) = blocks(ROOT / "docs" / "data.md", "python")
-    assert must(run(sys.executable, "-c", block, cwd=tmp_path)).strip() == "None"
-    wrong = must(run(sys.executable, "-c", block.replace('"height": 5', '"height": 6'), cwd=tmp_path))
-    assert "height" in wrong
-
-
 def test_sources_of_the_methods_are_named():
     cited = OmegaConf.to_container(OmegaConf.load(ROOT / "CITATION.cff"))
     assert cited["cff-version"] == "1.2.0" and cited["license"] == "BSD-3-Clause"
