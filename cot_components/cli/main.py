@@ -34,7 +34,6 @@ COMMANDS = {
     "tiny": "tiny",
     "get": "get",
     "doctor": "doctor",
-    "completion": "completion",
 }
 """Command to module of this package, in the order of the help."""
 
