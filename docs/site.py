@@ -66,7 +66,9 @@ def main(build: Path) -> int:
     mkdocstrings["handlers"]["python"]["paths"] = [str(ROOT), str(ROOT / "recipes")]
     (build / "site.yml").write_text(yaml.safe_dump(config, sort_keys=False))
     command = [Path(sys.executable).with_name("zensical"), "build", "--strict", "--clean", "-f", build / "site.yml"]
-    return subprocess.run(command, check=False).returncode
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    print(done.stdout + done.stderr.partition("Traceback")[0], end="")  # what it warned of, not how it ended
+    return done.returncode
 
 
 if __name__ == "__main__":
