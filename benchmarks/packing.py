@@ -18,7 +18,7 @@ from benchmarks.report import Row
 from benchmarks.step import CPU_SHAPE, GATES, GPU_SHAPE, TRL, start_all
 from benchmarks.step_peers import Work, encoded, ours
 from benchmarks.step_transformers import trl
-from cot_components.data.plans import Plans
+from cot_components.data.rows.plans import Plans
 
 BATCH_SIZE = {"cpu": 4, "cuda": 8}
 PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384}

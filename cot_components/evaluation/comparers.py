@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable
 
 from cot_components.config import nearest
-from cot_components.data.bfcl import accepted_calls
-from cot_components.data.calls import canonical_calls
+from cot_components.data.read.bfcl import accepted_calls
+from cot_components.data.read.calls import canonical_calls
 from cot_components.errors import UserError
-from cot_components.evaluation.answers import exact_match, peeled
+from cot_components.evaluation.extract import exact_match, peeled
 from cot_components.evaluation.numbers import read_number, written
 from cot_components.evaluation.tool_calls import calls_match, parse_calls
 

@@ -1,6 +1,6 @@
 """Tool calls in a completion, and whether they are right.
 
-What is right follows BFCL (its AST check for Python functions; see `data.bfcl` for what its rows say).
+What is right follows BFCL (its AST check for Python functions; see `data.read.bfcl` for what its rows say).
 
 | compared     | right when                                                                                           |
 |--------------|------------------------------------------------------------------------------------------------------|
@@ -21,9 +21,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cot_components.data.bfcl import Accepted
-from cot_components.data.calls import CALL_OPEN, Call, as_calls, canonical_calls, read_tagged
-from cot_components.data.errors import RowError
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.bfcl import Accepted
+from cot_components.data.read.calls import CALL_OPEN, Call, as_calls, canonical_calls, read_tagged
 
 _ACTION = re.compile(
     r"^[ \t]*Action:[ \t]*(.+?)[ \t]*\n[ \t]*Action Input:(.*?)(?=^[ \t]*Observation:|\Z)", re.M | re.S

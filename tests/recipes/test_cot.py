@@ -24,7 +24,7 @@ SHORT = [
     "evaluate_every_n_steps=null",
     "save_every_n_steps=3",
     # drawn at the step where an epoch begins: page and run must mean the same one
-    "dataset.transforms.blur.ratio={_component_: cot_components.curriculum.Anneal, first: 0.1, last: 1, num_steps: 6}",
+    "dataset.transforms.blur.ratio={_component_: cot_components.schedules.Anneal, first: 0.1, last: 1, num_steps: 6}",
 ]
 
 

@@ -122,6 +122,21 @@ def gpt2_small(*, dropout: float = 0.1) -> GPT2Decoder:
     return gpt2(num_layers=12, num_heads=12, embed_dim=768, dropout=dropout)
 
 
+def gpt2_medium(*, dropout: float = 0.1) -> GPT2Decoder:
+    """GPT-2 Medium, 355 M parameters."""
+    return gpt2(num_layers=24, num_heads=16, embed_dim=1024, dropout=dropout)
+
+
+def gpt2_large(*, dropout: float = 0.1) -> GPT2Decoder:
+    """GPT-2 Large, 774 M parameters."""
+    return gpt2(num_layers=36, num_heads=20, embed_dim=1280, dropout=dropout)
+
+
+def gpt2_xl(*, dropout: float = 0.1) -> GPT2Decoder:
+    """GPT-2 XL, 1.56 B parameters."""
+    return gpt2(num_layers=48, num_heads=25, embed_dim=1600, dropout=dropout)
+
+
 def _layer(
     embed_dim: int, num_heads: int, intermediate_dim: int, max_seq_len: int, dropout: float, norm_eps: float
 ) -> TransformerSelfAttentionLayer:

@@ -9,14 +9,14 @@ import pytest
 from bfcl_for_tests import write_bfcl
 from degenerate import write_lines
 
-from cot_components.data.calls import TAGGED
-from cot_components.data.errors import DropReport, TraceError
-from cot_components.data.segments import Tags
-from cot_components.data.traces import read_traces
+from cot_components.data.bad_rows import DropReport, TraceError
+from cot_components.data.read.calls import TAGGED
+from cot_components.data.read.traces import read_traces
+from cot_components.data.text.segments import Tags
 from cot_components.errors import UserError
 from cot_components.evaluation.comparers import calls_equal
 from cot_components.evaluation.evaluate import evaluate
-from cot_components.training.answers import AnswerEvaluation
+from cot_components.evaluation.questions import AnswerEvaluation
 
 
 def test_a_question_becomes_a_conversation_with_all_its_right_calls(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torchtune.generation import generate
 from torchtune.modules import local_kv_cache
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from cot_components.models.families.gpt2 import FAMILY, gpt2, gpt2_small
+from cot_components.models.families.gpt2 import FAMILY, gpt2, gpt2_large, gpt2_medium, gpt2_small, gpt2_xl
 from cot_components.models.folder import wanted_parts
 
 SIZES = {
@@ -197,12 +197,10 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_published_sizes() -> None:
-    sizes = [(12, 12, 768, 124_439_808), (24, 16, 1024, 354_823_168), (36, 20, 1280, 774_030_080)]
-    sizes.append((48, 25, 1600, 1_557_611_200))
-    with torch.device("meta"):
-        built = [gpt2(num_layers=n, num_heads=heads, embed_dim=width) for n, heads, width, _ in sizes]
-        assert sum(p.numel() for p in gpt2_small().parameters()) == sizes[0][-1]
-    assert [sum(p.numel() for p in model.parameters()) for model in built] == [size[-1] for size in sizes]
+    published = {gpt2_small: 124_439_808, gpt2_medium: 354_823_168, gpt2_large: 774_030_080, gpt2_xl: 1_557_611_200}
+    for build, count in published.items():
+        with torch.device("meta"):
+            assert sum(p.numel() for p in build().parameters()) == count
 
 
 @pytest.mark.parametrize(
