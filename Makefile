@@ -110,9 +110,10 @@ soak: $(INSTALLED)
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/unit/data/test_ids.py | tail -n 3 | tee docs/results/ids.txt
 	@COT_SOAK=1 $(BIN)/python -m pytest -q tests/recipes/test_combinations.py | tail -n 3 | tee docs/results/combinations.txt
 
-# The API reference, from the docstrings.
+# README, pages, studies and API as one site; a warning is an error.
 docs: $(INSTALLED)
-	@$(BIN)/python docs/api.py build/docs
+	@$(BIN)/python docs/site.py build
+	@echo "To read and search it: $(BIN)/python -m http.server -d build/docs"
 
 # The README's pictures, from what the quickstarts left behind.
 figures: $(INSTALLED)

@@ -9,6 +9,7 @@ from typing import Literal
 from cot_components.config import build
 from cot_components.datasets import chat_format
 from cot_components.evaluation.table import summary_table
+from cot_components.models.generate import decode_with
 from cot_components.models.load import check_start, load_model
 from cot_components.models.tokenizers import as_text_tokenizer
 from cot_components.runs.layout import EVALUATION
@@ -52,7 +53,7 @@ def main(
     answers.prompts(written, max_seq_len=net.max_seq_len)  # before the first is answered
     if answers.report.num_dropped:
         console.print(answers.report.summary(), soft_wrap=True)
-    result = answers(net, written)
+    result = answers(decode_with(net), written)
     path = result.save(run.output_dir / EVALUATION)
     console.print(summary_table(result=result))
     console.print(one_line(f"every completion: {path}"), soft_wrap=True)

@@ -31,7 +31,6 @@ COMMANDS = {
     "tiny": "tiny",
     "get": "get",
     "doctor": "doctor",
-    "completion": "completion",
 }
 """Command to module of this package, in the order of the help."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cot_components.data.bad_rows import DropReport, RowError
+from cot_components.data.read.bfcl import accepted_calls
 from cot_components.data.read.formats import Message, RowReader
 from cot_components.data.read.traces import Trace
 from cot_components.data.rows.overlap import first_overlap
@@ -34,15 +35,15 @@ class AnswerEvaluation:
         batch_size: prompts decoded together.
         temperature: 0 is greedy.
         num_samples: completions per prompt.
-        extractor: `answer_line`, `boxed`, `gsm8k`, `last_number` or `whole`, or several to try in turn; or a
-            component that returns a function from the text after the thought to the answer, or None.
-        comparer: `exact`, or `math` for equal expressions, by the package math-verify; or a component that returns a
-            function of answer and reference.
+        extractor: `answer_line`, `boxed`, `gsm8k`, `last_number`, `tool_calls` or `whole`, or several to try in
+            turn; or a component that returns a function from the text after the thought to the answer, or None.
+        comparer: `exact`, `math` (equal expressions, by the package math-verify) or `calls` (tool calls, of which
+            several may be right); or a component that returns a function of answer and reference.
         seed: of the sampling.
 
     Raises:
         UserError: an extractor or a comparer that is not known, or lacks its package; several greedy samples, which
-            would all be the same; no row.
+            would all be the same; no row; rows that accept several calls, compared by `exact` or `math`.
     """
 
     source: str | Mapping[str, Any]
@@ -85,6 +86,8 @@ class AnswerEvaluation:
         self.report = DropReport()
         self.traces = [t for source in sources for t in source.read(strict=self.strict, report=self.report)]
         self._refuse_none()
+        if self.comparer in ("exact", "math") and any(t.answer and accepted_calls(t.answer) for t in self.traces):
+            raise UserError(f"evaluation.comparer must be calls: rows of {self.source} accept several tool calls")
 
     def _refuse_none(self) -> None:
         if not self.traces:

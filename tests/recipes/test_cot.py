@@ -4,9 +4,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from commands import CONFIGS, COT, ROOT, cot, must, run, tune, user_error
@@ -26,7 +24,7 @@ SHORT = [
     "evaluate_every_n_steps=null",
     "save_every_n_steps=3",
     # drawn at the step where an epoch begins: page and run must mean the same one
-    "dataset.transforms.blur.ratio={_component_: cot_components.curriculum.Anneal, first: 0.1, last: 1, num_steps: 6}",
+    "dataset.transforms.blur.ratio={_component_: cot_components.schedules.Anneal, first: 0.1, last: 1, num_steps: 6}",
 ]
 
 
@@ -273,22 +271,3 @@ def test_errors_are_sentences(tmp_path):
     assert "the following arguments are required: CONFIG" in user_error(cot("view", cwd=tmp_path))
     assert "'x' is no list like 0,1,2" in user_error(cot("view", "c", "--epochs", "x", cwd=tmp_path))
     assert must(cot(cwd=tmp_path)).startswith("usage: cot")
-
-
-def test_completion(tmp_path):
-    def completed(*words: str) -> list[str]:
-        ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _cot; echo ${{COMPREPLY[@]}}"
-        script = f'eval "$(cot completion bash)"; {ask}'
-        path = f"{COT.parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
-        )
-        assert done.returncode == 0 and not done.stderr, done.stderr
-        return done.stdout.split()
-
-    assert completed("cot", "vi") == ["view"]
-    assert completed("cot", "view", "icot_sft/gpt2_4") == ["icot_sft/gpt2_4x4"]
-    assert completed("cot", "view", "x", "--ep") == ["--epochs"]
-    (Path(tmp_path) / "my_run").mkdir()
-    assert completed("cot", "report", "my") == ["my_run"]
-    assert "bashcompinit" in must(cot("completion", "zsh", cwd=tmp_path))
