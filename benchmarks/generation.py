@@ -72,9 +72,7 @@ def workers(
     peer.generation_config.eos_token_id = None
 
     def ours() -> list[list[int]]:
-        return generate(
-            model, prompts, max_new_tokens=case.new_tokens, stop_ids=(), pad_id=0, batch_size=case.prompts
-        )
+        return generate(model, prompts, max_new_tokens=case.new_tokens, stop_ids=(), pad_id=0, batch_size=case.prompts)
 
     def theirs() -> list[list[int]]:
         out = peer.generate(padded, attention_mask=seen, do_sample=False, pad_token_id=0, **settings)

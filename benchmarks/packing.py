@@ -68,7 +68,12 @@ def measure(
     repeats = ROUNDS + 1
     by_trl: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"num_train_epochs": repeats, "packing": True, "max_length": packed_tokens, "per_device_train_batch_size": 1}
+        settings = {
+            "num_train_epochs": repeats,
+            "packing": True,
+            "max_length": packed_tokens,
+            "per_device_train_batch_size": 1,
+        }
         makers = {
             "ours": lambda: Paced(ours(work, packed * repeats, packed_tokens=packed_tokens), work.device),
             "padded": lambda: Paced(ours(work, padded * repeats), work.device),

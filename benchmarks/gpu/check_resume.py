@@ -31,7 +31,8 @@ def rows(device: str, size: str) -> Iterator[Row]:
             whole = weights(folder / "whole")
             train(folder / "again", *settings)
             yield same(f"weights after {STEPS} steps, run again, {dtype}", whole, weights(folder / "again"))
-            train(folder / "resumed", *settings, f"resume={folder / 'whole' / 'checkpoints' / f'step_{STEPS // 2}'}")
+            half = min((folder / "whole" / "checkpoints").iterdir())  # by step
+            train(folder / "resumed", *settings, f"resume={half}")
             yield same(f"weights after {STEPS} steps, resumed at half, {dtype}", whole, weights(folder / "resumed"))
             shutil.rmtree(folder)
 

@@ -22,7 +22,11 @@ from cot_components.models.smollm2 import cache_folder
 ROOT = Path(__file__).parents[2]
 GRACE = 20
 """Seconds a part has to save and end after it was told to."""
-PRELOADED = ["benchmarks.gpu.worker", "benchmarks.step", "benchmarks.icot", "cot_sft"]
+PRELOADED = (
+    *("benchmarks.gpu.worker", "benchmarks.step", "benchmarks.icot", "cot_sft", "torch._inductor.compile_fx"),
+    *("trl.trainer.sft_trainer", "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2"),
+)
+"""What most parts import; those that are not installed are passed over."""
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +44,9 @@ def main(argv: list[str]) -> int:
     ends = time.monotonic() + 60 * options.minutes
     results = {name: result(name, now, options, ends) for name in options.only}
     print(summary(results))
-    bad = [kept["state"] in ("failed", "stopped") or verdicts(files.as_rows(kept))["MISSED"] for kept in results.values()]
+    bad = [
+        kept["state"] in ("failed", "stopped") or verdicts(files.as_rows(kept))["MISSED"] for kept in results.values()
+    ]
     return int(any(bad))
 
 
@@ -49,6 +55,7 @@ def prepare_processes() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", COT_CACHE=str(cache_folder().absolute()))
     code = [str(ROOT), str(ROOT / "recipes")]
     sys.path[:0] = code
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # which finds the semaphores of parts that were killed
     os.environ["PYTHONPATH"] = os.pathsep.join([*code, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 
 
@@ -112,7 +119,7 @@ def run(name: str, part: Part, options: argparse.Namespace, limit: float, folder
     """
     context = multiprocessing.get_context("forkserver" if options.device == "cpu" else "spawn")
     if options.device == "cpu":
-        context.set_forkserver_preload(PRELOADED)
+        context.set_forkserver_preload(list(PRELOADED))
     began = time.monotonic()
     process = context.Process(target=work, args=(name, options.device, options.size, folder, options.runs))
     process.start()
@@ -126,7 +133,7 @@ def run(name: str, part: Part, options: argparse.Namespace, limit: float, folder
     process.join()
     state, note = ending(process.exitcode, stopped, limit >= part.limit)
     if state in ("failed", "stopped"):
-        note = f"{note}; {last_line(folder / LOG)}"
+        note = f"{note}; {said(folder / LOG)}"
     return {"state": state, "seconds": round(time.monotonic() - began, 1), "note": note}
 
 
@@ -139,10 +146,12 @@ def ending(exit_code: int, stopped: bool, at_own_limit: bool) -> tuple[str, str]
     return ("stopped", "at its limit") if stopped else ("failed", f"exit code {exit_code}")
 
 
-def last_line(log: Path) -> str:
-    """What a part said last."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "it said nothing")
+def said(log: Path) -> str:
+    """The sentence a part ended with: a recipe's error, else its last line."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    lines = [line.strip()[:200] for line in text.split("\n") if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1]
 
 
 def summary(results: dict[str, dict[str, Any]]) -> str:

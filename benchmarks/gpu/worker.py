@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -14,6 +15,9 @@ from pathlib import Path
 
 from benchmarks.gpu import PARTS, Unfinished
 from benchmarks.report import Absent, Row
+from cot_components.training.quiet import quiet_imports
+
+quiet_imports()  # a part's process imports this module first
 
 ROWS, LOG = "rows.jsonl", "log.txt"
 PEERS = ("transformers", "trl", "liger_kernel", "cut_cross_entropy")
@@ -27,6 +31,7 @@ def work(part: str, device: str, size: str, folder: Path, runs: Path) -> None:
     for stream in (1, 2):
         os.dup2(os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     warnings.simplefilter("ignore")
+    gc.freeze()  # what was imported already is not searched for garbage before every step
     os.chdir(runs)
     if device == "cpu":
         import torch
