@@ -8,6 +8,10 @@ versions and this device, is not run again. No network: the model comes from `$C
 
 from typing import NamedTuple
 
+from cot_components.training.quiet import quiet_imports
+
+quiet_imports()  # before any part imports more
+
 
 class Part(NamedTuple):
     """What runs, and how long.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import os
 import shlex
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import PARTS, Part, files
+from benchmarks.gpu import PARTS, files
 from benchmarks.gpu.worker import LOG, ROWS, UNFINISHED, work
 from benchmarks.report import HEADER, verdicts
 from cot_components.models.smollm2 import cache_folder
@@ -22,11 +23,13 @@ from cot_components.models.smollm2 import cache_folder
 ROOT = Path(__file__).parents[2]
 GRACE = 20
 """Seconds a part has to save and end after it was told to."""
-PRELOADED = (
+SLOWER = {"cuda": 1, "cpu": 5}
+"""What all times are multiplied by: a CPU may be shared."""
+IMPORTED = (
     *("benchmarks.gpu.worker", "benchmarks.step", "benchmarks.icot", "cot_sft", "torch._inductor.compile_fx"),
     *("trl.trainer.sft_trainer", "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2"),
 )
-"""What most parts import; those that are not installed are passed over."""
+"""What most parts import: on a CPU once for all of them, before they are forked. On a GPU each starts from nothing."""
 
 
 def main(argv: list[str]) -> int:
@@ -41,13 +44,15 @@ def main(argv: list[str]) -> int:
     print(", ".join(f"{key} {now[key]}" for key in ("chip", "driver", "commit", "code") if now[key]), flush=True)
     options.runs.mkdir(parents=True, exist_ok=True)
     prepare_processes()
-    ends = time.monotonic() + 60 * options.minutes
+    ends = time.monotonic() + 60 * options.minutes * SLOWER[options.device]
     results = {name: result(name, now, options, ends) for name in options.only}
     print(summary(results))
-    bad = [
-        kept["state"] in ("failed", "stopped") or verdicts(files.as_rows(kept))["MISSED"] for kept in results.values()
-    ]
-    return int(any(bad))
+    return int(any(map(is_bad, results.values())))
+
+
+def is_bad(kept: dict[str, Any]) -> bool:
+    """Whether a part did not end well, or missed a gate."""
+    return kept["state"] in ("failed", "stopped") or verdicts(files.as_rows(kept))["MISSED"] > 0
 
 
 def prepare_processes() -> None:
@@ -55,7 +60,6 @@ def prepare_processes() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", COT_CACHE=str(cache_folder().absolute()))
     code = [str(ROOT), str(ROOT / "recipes")]
     sys.path[:0] = code
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # which finds the semaphores of parts that were killed
     os.environ["PYTHONPATH"] = os.pathsep.join([*code, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 
 
@@ -103,7 +107,7 @@ def result(name: str, now: dict[str, Any], options: argparse.Namespace, ends: fl
     print(f"\n{name} on {now['chip']}\n{HEADER}", flush=True)
     spent = kept["seconds"] if kept is not None else 0.0
     with tempfile.TemporaryDirectory() as folder:
-        about = run(name, part, options, min(left, part.limit), Path(folder))
+        about = run(name, options, min(left, part.limit * SLOWER[options.device]), left, Path(folder))
         rows = files.read_rows(Path(folder) / ROWS)
     for row in rows:
         print(row.line(), flush=True)
@@ -112,14 +116,12 @@ def result(name: str, now: dict[str, Any], options: argparse.Namespace, ends: fl
     return files.write(path, now, rows, part=name, **about)
 
 
-def run(name: str, part: Part, options: argparse.Namespace, limit: float, folder: Path) -> dict[str, Any]:
-    """State, seconds and note of the part, run in a process; at its limit it is told to end, and `GRACE` later killed.
-
-    On a CPU a process that has imported everything is forked for each part; with a GPU each starts from nothing.
-    """
-    context = multiprocessing.get_context("forkserver" if options.device == "cpu" else "spawn")
-    if options.device == "cpu":
-        context.set_forkserver_preload(list(PRELOADED))
+def run(name: str, options: argparse.Namespace, limit: float, left: float, folder: Path) -> dict[str, Any]:
+    """State, seconds and note of the part, in a process that is told to end at its limit, and killed `GRACE` later."""
+    context: Any = multiprocessing.get_context("fork" if options.device == "cpu" else "spawn")
+    for module in IMPORTED if options.device == "cpu" else ():
+        with suppress(ImportError):
+            importlib.import_module(module)
     began = time.monotonic()
     process = context.Process(target=work, args=(name, options.device, options.size, folder, options.runs))
     process.start()
@@ -131,7 +133,7 @@ def run(name: str, part: Part, options: argparse.Namespace, limit: float, folder
     with suppress(ProcessLookupError):  # itself, and what it leaves behind
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
-    state, note = ending(process.exitcode, stopped, limit >= part.limit)
+    state, note = ending(process.exitcode, stopped, limit < left)
     if state in ("failed", "stopped"):
         note = f"{note}; {said(folder / LOG)}"
     return {"state": state, "seconds": round(time.monotonic() - began, 1), "note": note}

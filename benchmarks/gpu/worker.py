@@ -15,9 +15,6 @@ from pathlib import Path
 
 from benchmarks.gpu import PARTS, Unfinished
 from benchmarks.report import Absent, Row
-from cot_components.training.quiet import quiet_imports
-
-quiet_imports()  # a part's process imports this module first
 
 ROWS, LOG = "rows.jsonl", "log.txt"
 PEERS = ("transformers", "trl", "liger_kernel", "cut_cross_entropy")
@@ -26,10 +23,11 @@ UNFINISHED = 3
 
 
 def work(part: str, device: str, size: str, folder: Path, runs: Path) -> None:
-    """Run a part in the folder `runs`, with `ROWS` and `LOG` in another; the exit code is 0, 1 after an error, or `UNFINISHED`."""
+    """Run a part in the folder `runs`, with `ROWS` and `LOG` in `folder`. Exits with 0, 1 or `UNFINISHED`."""
     os.setsid()  # so that its own processes end with it
+    sys.stdout = sys.stderr = log = (folder / LOG).open("a", buffering=1)
     for stream in (1, 2):
-        os.dup2(os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        os.dup2(log.fileno(), stream)
     warnings.simplefilter("ignore")
     gc.freeze()  # what was imported already is not searched for garbage before every step
     os.chdir(runs)

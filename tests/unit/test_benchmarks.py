@@ -51,7 +51,7 @@ def test_exit_code_and_file(
 ) -> None:
     monkeypatch.setattr(benchmarks, "BENCHMARKS", {"some": "some.module"})
     monkeypatch.setattr(command, "BENCHMARKS", {"some": "some.module"})
-    monkeypatch.setattr(command.importlib, "import_module", lambda name: SimpleNamespace(rows=lambda device: rows))
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: SimpleNamespace(rows=lambda: rows))
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     threads = torch.get_num_threads()
     assert command.main(["some", *options]) == code
@@ -63,18 +63,13 @@ def test_exit_code_and_file(
         return
     kept = json.loads(written.read_text())
     assert [row["verdict"] for row in kept["rows"]] == [row.verdict for row in rows]
-    assert (
-        kept["command"] == "python -m benchmarks some --device cpu" and kept["versions"]["torch"] == torch.__version__
-    )
+    assert kept["command"] == "python -m benchmarks some" and kept["versions"]["torch"] == torch.__version__
 
 
-def test_an_unknown_name_and_an_absent_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         command.main(["lost"])
     assert stopped.value.code == 2 and "no benchmark lost; there are loss" in capsys.readouterr().err
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (row,) = command.run("loss", "cuda")
-    assert row.verdict == "NOT RUN" and row.note == "no CUDA device here"
 
 
 def test_time_is_the_processors_and_steps_take_turns() -> None:
