@@ -84,7 +84,7 @@ def test_rows_of_the_table_and_an_absent_peer(monkeypatch):
 
 
 def test_the_loops_of_a_gpu_at_a_size_a_cpu_can(monkeypatch, tmp_path):
-    """As `--device cuda` starts them: compiled (graphs without kernels), float8 emulated, somebody's fused loss."""
+    """As a GPU starts them: compiled (graphs without kernels), float8 emulated, somebody's fused loss."""
     monkeypatch.setenv("TORCH_COMPILE_BACKEND", "eager")
     monkeypatch.setattr(setup, "convert_to_float8", partial(convert_to_float8, emulate=True))
     monkeypatch.setattr(step_peers, "check_float8", lambda *args, **settings: None)

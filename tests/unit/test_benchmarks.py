@@ -115,9 +115,14 @@ def test_the_page_shows_the_kept_results() -> None:
     page = table.PAGE.read_text(encoding="utf-8")
     assert table.rewritten(page) == page, "python -m benchmarks.table writes the tables anew"
     missed = [line for line in page.splitlines() if "**MISSED**" in line]
-    kept = [json.loads(file.read_text()).get("rows", []) for file in report.RESULTS.glob("*.json")]
+    files = [*report.RESULTS.glob("*.json"), *table.GPU_RESULTS.glob("*.json")]
+    kept = [json.loads(file.read_text()).get("rows", []) for file in files]
     assert len(missed) == sum(row["verdict"] == "MISSED" for rows in kept for row in rows)
     assert ("No gate is missed" in page) == (not missed)
     row = {**vars(MISSED), "ratio": MISSED.ratio, "verdict": MISSED.verdict, "note": "why", "unit": "ms"}
     assert table._line(row) == "| time | peer | 1 ms | 2 ms | 0.50 | at most 0.4 | **MISSED**; why |"
     assert table._line({**row, "ours": 123456.0, "unit": ""}).startswith("| time | peer | 123,456 | 2 |")
+    part = {"part": "step", "state": "stopped", "note": "at its limit", "commit": "abc", "driver": "580"}
+    shown = table._of_file({**part, "command": "this", "chip": "H200", "versions": {"trl": "absent"}, "rows": [row]})
+    assert shown.startswith("`this`, H200; . Part `step`: stopped, at its limit; commit abc, driver 580.\n")
+    assert shown.endswith(table._line(row))
