@@ -108,7 +108,7 @@ test: lint
 # Then 10,000 conversations against transformers, and every combination of methods: `cot validate` answers for all, and those it calls valid train.
 soak: $(INSTALLED)
 	@mkdir -p docs/results
-	@PYTHONPATH=tests:tests/faults $(BIN)/python -W ignore tests/soak.py | tee docs/results/soak.txt
+	@PYTHONPATH=tests/helpers $(BIN)/python -W ignore tests/soak.py | tee docs/results/soak.txt
 	@tail -n 1 docs/results/soak.txt | grep -q '; 0 things differ'
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/unit/data/test_ids.py | tail -n 3 | tee docs/results/ids.txt
 	@COT_SOAK=1 $(BIN)/python -m pytest -q tests/recipes/test_combinations.py | tail -n 3 | tee docs/results/combinations.txt

@@ -18,15 +18,15 @@ from benchmarks.measure import seconds
 from benchmarks.report import Row
 from benchmarks.surgery import remove_row_by_row
 from cot_components.clock import Clock
-from cot_components.curriculum import Schedule
-from cot_components.data.batches import Batches, pad
-from cot_components.data.icot_text import ICoTFormat
-from cot_components.data.multiplication import draw_operands, multiplication_rows
+from cot_components.data.generated.multiplication import draw_operands, multiplication_rows
+from cot_components.data.rows.batches import Batches, pad
+from cot_components.data.text.icot_text import ICoTFormat
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt
 from cot_components.models.families.gpt2 import FAMILY, gpt2
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.roles import IGNORE
+from cot_components.schedules import Schedule
 from cot_components.transforms.remove import Remove
 
 GATE = {"cpu": 1 / 1.8, "cuda": 1 / 4}

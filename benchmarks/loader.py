@@ -18,11 +18,11 @@ from benchmarks.measure import seconds
 from benchmarks.paced import quiet
 from benchmarks.report import Row
 from cot_components.clock import Clock, below, draw_bits, row_keys
-from cot_components.data.batches import Batches
-from cot_components.data.packing import pack_rows
-from cot_components.data.plans import Plans
-from cot_components.data.row_cache import read_rows, write_rows
-from cot_components.data.store import Rows
+from cot_components.data.rows.batches import Batches
+from cot_components.data.rows.packing import pack_rows
+from cot_components.data.rows.plans import Plans
+from cot_components.data.rows.row_cache import read_rows, write_rows
+from cot_components.data.rows.store import Rows
 from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
 from cot_components.transforms import Blur, ByRole
 

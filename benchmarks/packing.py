@@ -18,7 +18,7 @@ from benchmarks.report import Row
 from benchmarks.step import CPU_SHAPE, GATES, GPU_SHAPE, TINY_SHAPE, TRL, start_all
 from benchmarks.step_peers import Work, encoded, ours
 from benchmarks.step_transformers import trl
-from cot_components.data.plans import Plans
+from cot_components.data.rows.plans import Plans
 
 SHAPES = {"cpu": CPU_SHAPE, "cuda": GPU_SHAPE, "tiny": TINY_SHAPE}
 BATCH_SIZE = {"cpu": 4, "cuda": 8, "tiny": 2}

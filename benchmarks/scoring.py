@@ -18,9 +18,9 @@ import torch
 from benchmarks.measure import seconds
 from benchmarks.report import Row
 from cot_components.clock import Clock
-from cot_components.data.batches import Batches
-from cot_components.data.scores import score_rows, scored_tokens, similar_lengths
-from cot_components.data.store import Rows
+from cot_components.data.rows.batches import Batches
+from cot_components.data.rows.scores import score_rows, scored_tokens, similar_lengths
+from cot_components.data.rows.store import Rows
 from cot_components.models.adapter import adapt, logits
 from cot_components.models.score import adapters_off, as_it_is, model_scores
 from cot_components.roles import Role

@@ -22,13 +22,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.measure import seconds
 from benchmarks.report import Row
 from cot_components.clock import Clock
-from cot_components.curriculum import Schedule
-from cot_components.data.batches import Batch, pad
-from cot_components.data.flat import Flat
-from cot_components.data.icot_text import ICoTFormat
-from cot_components.data.multiplication import draw_operands, multiplication_rows
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.data.generated.multiplication import draw_operands, multiplication_rows
+from cot_components.data.rows.batches import Batch, pad
+from cot_components.data.rows.flat import Flat
+from cot_components.data.text.icot_text import ICoTFormat
+from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.roles import IGNORE
+from cot_components.schedules import Schedule
 from cot_components.transforms.remove import Remove
 
 BATCH_SIZE = 32

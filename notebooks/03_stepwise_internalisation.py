@@ -25,16 +25,16 @@ from IPython.display import Image, Markdown
 
 from cot_components import losses
 from cot_components.clock import Clock
-from cot_components.curriculum import Schedule, smoothing_offsets
-from cot_components.data.multiplication import multiplication_line
-from cot_components.data.plans import Plans
-from cot_components.icot_datasets import multiplication_dataset
-from cot_components.internalisation import Stepwise
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.curriculum import Stepwise
+from cot_components.data.generated.multiplication import multiplication_line
+from cot_components.data.rows.plans import Plans
+from cot_components.datasets.stepwise import multiplication_dataset
+from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.roles import Role
+from cot_components.runs.log import read_log
+from cot_components.schedules import Schedule, smoothing_offsets
 from cot_components.transforms.remove import Remove
 from cot_components.viz.internalisation import accuracy_by_removal, plot_internalisation
-from cot_components.viz.log import read_log
 from cot_components.viz.theme import RUN_COLOURS
 from cot_components.viz.token_view import TokenView
 

@@ -12,8 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from cot_components.config import build
-from cot_components.data.scores import data_key
-from cot_components.discriminator import sample_rows, shuffle_outputs
+from cot_components.data.rows.scores import data_key
 from cot_components.losses import sft
 from cot_components.models.load import check_start, load_model
 from cot_components.models.score import adapters_off, as_it_is, has_adapters, score_data
@@ -24,6 +23,7 @@ from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import build_optimizer, fit_rows, one_process, prepare_model, start_run
 from cot_components.training.shuffled import tuned_model, tuning_folder, weights_hash
+from cot_components.transforms.discriminator import sample_rows, shuffle_outputs
 
 SUPPLIES = {
     "dataset": ["tokenizer"],

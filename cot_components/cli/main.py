@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from cot_components.components import nearest, only_known
+from cot_components.config.components import nearest, only_known
 from cot_components.errors import UserError
 from cot_components.secrets import without_secrets
 from cot_components.training.quiet import quiet_imports

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from cot_components.components import ConfigError, may_import, nearest, refusal
 from cot_components.config import find_config, shipped_configs
-from cot_components.config_files import read_keys, read_text
+from cot_components.config.components import ConfigError, may_import, nearest, refusal
+from cot_components.config.files import read_keys, read_text
 
 RECIPE_IN_HEADER = re.compile(r"^#.*\btune run (?:--\S+[ =]\S+ )*([\w./]+) --config", re.MULTILINE)
 

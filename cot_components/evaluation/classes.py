@@ -15,11 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from cot_components.config import check, fits
-from cot_components.data.scores import Scores, scored_tokens
-from cot_components.data.store import Rows
-from cot_components.discriminator import CLASSES, REASONING, Confusion, Phrase, classify, loss_difference, phrases
+from cot_components.data.rows.scores import Scores, scored_tokens
+from cot_components.data.rows.store import Rows
 from cot_components.errors import UserError
 from cot_components.files import read_object
+from cot_components.transforms.discriminator import (
+    CLASSES,
+    REASONING,
+    Confusion,
+    Phrase,
+    classify,
+    loss_difference,
+    phrases,
+)
 from cot_components.viz.classes import classes_text
 from cot_components.viz.visible import visible
 

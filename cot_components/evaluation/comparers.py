@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from cot_components.config import nearest
 from cot_components.errors import UserError
-from cot_components.evaluation.answers import exact_match, peeled
+from cot_components.evaluation.extract import exact_match, peeled
 from cot_components.evaluation.numbers import read_number, written
 
 Comparer = Callable[[str, str], bool]

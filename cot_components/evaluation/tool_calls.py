@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cot_components.data.calls import CALL_OPEN, Call, as_calls, canonical_calls, read_tagged
-from cot_components.data.errors import RowError
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.calls import CALL_OPEN, Call, as_calls, canonical_calls, read_tagged
 from cot_components.errors import UserError
 
 Allowed = Mapping[str, Mapping[str, Sequence[Any]]]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cot_components.data.batches import pad
-from cot_components.data.flat import Flat, is_supervised
-from cot_components.data.scores import Score, Scores, score_rows
-from cot_components.datasets import ReasoningDataset
-from cot_components.discriminator import token_losses
+from cot_components.data.rows.batches import pad
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.flat import Flat, is_supervised
+from cot_components.data.rows.scores import Score, Scores, score_rows
 from cot_components.errors import UserError
 from cot_components.losses import sft
+from cot_components.transforms.discriminator import token_losses
 
 View = Callable[[Any], AbstractContextManager[Any]]
 """A model to a context in which its forward is another model's: `adapters_off`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cot_components.data.scores import Scores
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.scores import Scores
 from cot_components.errors import UserError
 from cot_components.evaluation.classes import FILE, report_classes, show, show_samples
 from cot_components.roles import Role

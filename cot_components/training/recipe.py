@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 from yaml import YAMLError
 
 from cot_components.config import COMPONENT, ConfigError, check, check_nodes, find_config, walk
-from cot_components.config_files import read_keys
+from cot_components.config.files import read_keys
 from cot_components.errors import UserError
+from cot_components.runs.folder import AlreadyFinished, release
+from cot_components.runs.signals import catch_stops
 from cot_components.secrets import remember_origin, without_secrets
 from cot_components.training.quiet import quiet_imports
-from cot_components.training.run_folder import AlreadyFinished, release
-from cot_components.training.signals import catch_stops
 
 
 def recipe(

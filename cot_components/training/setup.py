@@ -15,18 +15,19 @@ import numpy as np
 import torch
 
 from cot_components.config import build
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.files import writing
 from cot_components.losses.checks import require
 from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
+from cot_components.runs.folder import Earlier, enter_folder
+from cot_components.runs.layout import VERSIONS
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.float8 import convert_to_float8
-from cot_components.training.run_folder import VERSIONS, Earlier, enter_folder
 
 if TYPE_CHECKING:
-    from cot_components.training.answers import AnswerEvaluation
+    from cot_components.evaluation import AnswerEvaluation
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.text import Text
 
-from cot_components.data.pieces import Decode, decode_pieces
+from cot_components.data.text.pieces import Decode, decode_pieces
 from cot_components.viz.visible import visible
 
 STYLES = ("bright_black", "bold cyan")

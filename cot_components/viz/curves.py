@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cot_components.errors import UserError
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 from cot_components.viz.panels import Panel, compare_panels, run_panels
 from cot_components.viz.theme import INK, LINE, MUTED, PAPER, RUN_COLOURS
 from cot_components.viz.visible import one_line

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cot_components.errors import UserError
+from cot_components.runs.log import Record, as_number, read_log, series
 from cot_components.viz.curves import drawing, literal, picture_path, run_names, scale_values
-from cot_components.viz.log import Record, as_number, read_log, series
 from cot_components.viz.theme import RUN_COLOURS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cot_components.roles import Role
-from cot_components.viz.log import Record, has_any, series
+from cot_components.runs.log import Record, has_any, series
 from cot_components.viz.theme import BLURRED, MUTED, ROLE_COLOURS, RUN_COLOURS
 
 THOUGHT, ANSWER = ROLE_COLOURS[Role.THOUGHT].light, ROLE_COLOURS[Role.ANSWER].light

@@ -9,14 +9,14 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from cot_components.config_files import read_text
+from cot_components.config.files import read_text
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 from cot_components.evaluation.table import footnote, summary_rows
 from cot_components.files import entries, files_below, read_object
+from cot_components.runs.log import Record, read_log, series
 from cot_components.viz.curves import draw_panels
-from cot_components.viz.log import Record, read_log, series
 from cot_components.viz.page import COLOURS, page
 from cot_components.viz.panels import run_panels
 from cot_components.viz.visible import visible

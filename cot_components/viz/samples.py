@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cot_components.data.flat import Flat, is_supervised
-from cot_components.data.pieces import Decode, Piece, decode_pieces
+from cot_components.data.rows.flat import Flat, is_supervised
+from cot_components.data.text.pieces import Decode, Piece, decode_pieces
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.viz.visible import visible

@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.table import Column, Table
 from rich.text import Text
 
-from cot_components.data.pieces import Piece
+from cot_components.data.text.pieces import Piece
 from cot_components.roles import Role
 from cot_components.viz.samples import Draw, Run, Sample, State, Totals
 

@@ -8,7 +8,7 @@ from commands import CONFIGS, cot, must, tune, user_error
 
 from cot_components.models.adapter import logits
 from cot_components.models.load import load_model
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 ON_CPU = ["device=cpu", "dtype=fp32", "compile=false", "num_workers=0", "batch_size=4", "gradient_accumulation_steps=2"]
 

@@ -14,8 +14,8 @@ from recipes_for_tests import read
 from cot_components.cli.shipped import recipe_for
 from cot_components.clock import Clock
 from cot_components.config import ConfigError, build, shipped_configs, walk
-from cot_components.curriculum import Schedule
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.models.gpt2_bpe import compact_tokenizer
+from cot_components.schedules import Schedule
 from cot_components.training.recipe import read_config
 from cot_components.transforms.remove import Remove
 

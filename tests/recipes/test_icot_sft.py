@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers_for_tests import gpt2_originals
 
-from cot_components.data.multiplication import draw_operands, multiplication_lines
+from cot_components.data.generated.multiplication import draw_operands, multiplication_lines
 from cot_components.models.export import save_pretrained
 from cot_components.models.families.gpt2 import gpt2
-from cot_components.models.gpt2_tokenizer import write_gpt2_tokenizer
-from cot_components.viz.log import read_log
+from cot_components.models.gpt2_bpe import write_gpt2_tokenizer
+from cot_components.runs.log import read_log
 
 TINY = [
     "model.embed_dim=16",
@@ -106,7 +106,7 @@ def _quickstart_on(path: str) -> str:
     """The quickstart with a file in place of generated data."""
     config = OmegaConf.load(CONFIGS / "icot_sft" / "quickstart.yaml")
     config.dataset = {
-        "_component_": "cot_components.icot_datasets.icot_dataset",
+        "_component_": "cot_components.datasets.icot_dataset",
         "source": path,
         "format": "icot",
         "transforms": {},

@@ -11,7 +11,7 @@ import pytest
 from commands import CONFIGS, TUNE, cot, must, tune, user_error
 from lookalikes import shared_data
 
-from cot_components.data.scores import open_scores
+from cot_components.data.rows.scores import open_scores
 from cot_components.models.tiny import write_tiny_checkpoint
 
 SHORT = ["dataset.max_rows=24", "at_least=8", "epochs=1", "batch_size=8", "shown_rows=1", "lr_scheduler=null"]
@@ -93,7 +93,7 @@ def test_a_second_model_scores_for_rho_1(hub, tmp_path):
     text = (CONFIGS / "shad" / "quickstart.yaml").read_text()
     reference = """
 reference:
-  _component_: cot_components.models.reference.FrozenModel
+  _component_: cot_components.models.FrozenModel
   model:
     _component_: cot_components.models.from_folder
     path: other

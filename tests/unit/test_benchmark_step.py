@@ -10,8 +10,8 @@ import torch
 from benchmarks import loader, loss_peers, packing, sizes, step, step_peers, where
 from benchmarks.paced import Measured, Paced, take_turns
 from benchmarks.step_peers import Work, encoded, ours, stock
-from cot_components.data.batches import Batches
-from cot_components.data.plans import Plans
+from cot_components.data.rows.batches import Batches
+from cot_components.data.rows.plans import Plans
 from cot_components.training import setup
 from cot_components.training.float8 import convert_to_float8
 

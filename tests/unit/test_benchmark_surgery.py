@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks import surgery
-from cot_components.data.icot_text import ICoTFormat
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.data.text.icot_text import ICoTFormat
+from cot_components.models.gpt2_bpe import compact_tokenizer
 
 
 @pytest.fixture(name="chat")

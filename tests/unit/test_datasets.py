@@ -9,10 +9,10 @@ from torchtune.data import padded_collate_sft
 
 from cot_components.clock import Clock
 from cot_components.config import ConfigError
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.plans import Plans
-from cot_components.data.prepare import TURN_BITS
-from cot_components.data.tasks import write_hub_dataset
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.generated.tasks import write_hub_dataset
+from cot_components.data.rows.plans import Plans
+from cot_components.data.rows.prepare import TURN_BITS
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.models import hf_tokenizer

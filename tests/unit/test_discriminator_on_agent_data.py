@@ -10,17 +10,17 @@ from lookalikes import shared_data
 from tokenizers_for_tests import make_tokenizer
 
 from cot_components.clock import Clock
-from cot_components.data.chat import ChatFormat
-from cot_components.data.flat import Flat
-from cot_components.data.prepare import RowSettings, prepare_rows
-from cot_components.data.scores import open_scores, score_rows, scored_tokens
-from cot_components.data.segments import Tags
-from cot_components.data.store import Rows
-from cot_components.data.templates import load_template
-from cot_components.data.traces import read_traces
-from cot_components.discriminator import loss_difference, phrases, sample_rows, shuffle_outputs
+from cot_components.data.read.traces import read_traces
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.prepare import RowSettings, prepare_rows
+from cot_components.data.rows.scores import open_scores, score_rows, scored_tokens
+from cot_components.data.rows.store import Rows
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.segments import Tags
+from cot_components.data.text.templates import load_template
 from cot_components.roles import Role
 from cot_components.transforms import Highlight
+from cot_components.transforms.discriminator import loss_difference, phrases, sample_rows, shuffle_outputs
 
 AGENT_DATA = {
     "think_toolrl/messages.jsonl": None,

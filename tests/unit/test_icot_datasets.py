@@ -7,12 +7,12 @@ import pytest
 
 from cot_components.clock import Clock
 from cot_components.config import build
-from cot_components.data.multiplication import draw_operands, multiplication_line, multiplication_lines
-from cot_components.data.plans import Plans
+from cot_components.curriculum import Stepwise
+from cot_components.data.generated.multiplication import draw_operands, multiplication_line, multiplication_lines
+from cot_components.data.rows.plans import Plans
+from cot_components.datasets.stepwise import icot_dataset, multiplication_dataset
 from cot_components.errors import UserError
-from cot_components.icot_datasets import icot_dataset, multiplication_dataset
-from cot_components.internalisation import Stepwise
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.models.tokenizers import HFTokenizer
 from cot_components.roles import Role
 
@@ -103,7 +103,7 @@ def test_step_lists_have_the_settings_of_other_rows(tokenizer, tmp_path) -> None
 
 
 def test_multiplication_from_a_config(tokenizer) -> None:
-    node = {"_component_": "cot_components.icot_datasets.multiplication_dataset", "num_digits": 3, "num_rows": 40}
+    node = {"_component_": "cot_components.datasets.multiplication_dataset", "num_digits": 3, "num_rows": 40}
     train, held_out = build(node, tokenizer), build({**node, "split": "held_out"}, tokenizer)
     assert len(train.rows) == 40 and train.report.kept == 40
     assert not {text.split(" S")[0] for text in texts(train)} & {text.split(" S")[0] for text in texts(held_out)}

@@ -5,8 +5,8 @@ import pytest
 from rows import random_rows
 
 from cot_components.clock import Clock
-from cot_components.data.scores import score_rows
-from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.data.rows.scores import score_rows
+from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.transforms import Highlight
 from experiments.keep import keep_scores

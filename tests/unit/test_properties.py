@@ -17,18 +17,18 @@ from tally import count
 
 from cot_components.clock import Clock
 from cot_components.config import ConfigError
-from cot_components.curriculum import Schedule
-from cot_components.data.batches import Batches
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.chat import ChatFormat
-from cot_components.data.errors import DropReport, RowError
-from cot_components.data.flat import Flat
-from cot_components.data.formats import Message
-from cot_components.data.prepare import RowSettings, encode_traces
-from cot_components.data.segments import Tags, segment_text
-from cot_components.data.store import Rows
-from cot_components.data.traces import Trace
+from cot_components.data.bad_rows import DropReport, RowError
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.read.formats import Message
+from cot_components.data.read.traces import Trace
+from cot_components.data.rows.batches import Batches
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.prepare import RowSettings, encode_traces
+from cot_components.data.rows.store import Rows
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.segments import Tags, segment_text
 from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
+from cot_components.schedules import Schedule
 from cot_components.transforms import Blur, ByRole
 from cot_components.transforms.remove import Remove
 

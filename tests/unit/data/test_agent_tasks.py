@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import make_tokenizer
 
-from cot_components.data.agent_formats import FORMATS, Piece
-from cot_components.data.agent_tasks import (
+from cot_components.data.generated.dialogue_formats import FORMATS, Piece
+from cot_components.data.generated.dialogues import (
     PHRASE_WORDS,
     Dialogue,
     agent_dialogues,
@@ -21,15 +21,15 @@ from cot_components.data.agent_tasks import (
     split_of,
     true_groups,
 )
-from cot_components.data.calls import canonical_calls
-from cot_components.data.chat import ChatFormat
-from cot_components.data.prepare import RowSettings, prepare_rows
-from cot_components.data.scores import scored_tokens
-from cot_components.data.segments import Tags
+from cot_components.data.read.calls import canonical_calls
+from cot_components.data.rows.prepare import RowSettings, prepare_rows
+from cot_components.data.rows.scores import scored_tokens
+from cot_components.data.rows.store import Rows
 from cot_components.data.sources import Source
-from cot_components.data.store import Rows
-from cot_components.data.templates import load_template
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.segments import Tags
+from cot_components.data.text.templates import load_template
+from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 from cot_components.evaluation.tool_calls import tool_calls
 from cot_components.roles import Role
@@ -164,7 +164,7 @@ def test_impossible_wishes_are_refused() -> None:
 
 
 def test_a_used_up_format_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cot_components.data.agent_tasks.NUMBERS", range(100, 102))
+    monkeypatch.setattr("cot_components.data.generated.dialogues.NUMBERS", range(100, 102))
     with pytest.raises(UserError, match=r"format 'python' has only about \d+ held_out dialogues"):
         make_dialogues(split="held_out", count=500, formats=["python"])
 

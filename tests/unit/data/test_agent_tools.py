@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cot_components.data.errors import RowError
-from cot_components.data.formats import FORMATS, Content, Message, detect, read_row
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.formats import FORMATS, Content, Message, detect, read_row
 
 USER = {"role": "user", "content": "q"}
 TOOL = {"name": "stock", "description": "Pieces", "parameters": {"type": "object", "properties": {"name": {}}}}

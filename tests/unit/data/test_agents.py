@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from lookalikes import is_real, shared_data
 from tokenizers_for_tests import make_tokenizer
 
-from cot_components.data.agent_segments import call_segments
-from cot_components.data.calls import REACT, TAGGED, Call, as_call, as_calls, read_tagged, write_calls
-from cot_components.data.errors import DropReport, RowError, TraceError
-from cot_components.data.formats import FORMATS, Content, Message, detect, read_row
-from cot_components.data.prepare import RowSettings, encode_traces, prepare_rows
-from cot_components.data.segments import Tags, segment_text
-from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.traces import Trace, read_traces
+from cot_components.data.bad_rows import DropReport, RowError, TraceError
+from cot_components.data.read.calls import REACT, TAGGED, Call, as_call, as_calls, read_tagged, write_calls
+from cot_components.data.read.formats import FORMATS, Content, Message, detect, read_row
+from cot_components.data.read.traces import Trace, read_traces
+from cot_components.data.rows.prepare import RowSettings, encode_traces, prepare_rows
+from cot_components.data.text.call_segments import call_segments
+from cot_components.data.text.segments import Tags, segment_text
+from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.roles import SUPERVISED_ROLES, Role
 
 CALL = {"name": "weather", "arguments": {"city": "Rom", "days": 2}}

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cot_components.data.arrow import as_structs
-from cot_components.data.errors import RowError
-from cot_components.data.formats import FORMATS, detect, read_row
-from cot_components.data.turns import PARTS, ROLES
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.arrow import as_structs
+from cot_components.data.read.formats import FORMATS, detect, read_row
+from cot_components.data.read.turns import PARTS, ROLES
 
 CALL = {"name": "f", "arguments": {"a": 1}}
 KEYS = st.sampled_from(

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from degenerate import GOOD, fault, write_lines
 
-from cot_components.data.arrow import data_set_rows
-from cot_components.data.errors import DropReport, TraceError
-from cot_components.data.traces import Trace, read_traces
+from cot_components.data.bad_rows import DropReport, TraceError
+from cot_components.data.read.arrow import data_set_rows
+from cot_components.data.read.traces import Trace, read_traces
 
 USER = {"role": "user", "content": "q"}
 

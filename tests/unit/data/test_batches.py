@@ -8,8 +8,8 @@ from rows import make_flat, random_rows, trace_roles
 from torch.utils.data import DataLoader
 
 from cot_components.clock import Clock
-from cot_components.data.batches import Batches, pad
-from cot_components.data.plans import Plans
+from cot_components.data.rows.batches import Batches, pad
+from cot_components.data.rows.plans import Plans
 from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
 from cot_components.transforms import Blur
 

@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from cot_components.data import byte_tokenizer
-from cot_components.data.byte_tokenizer import CONTROL_TOKENS, VOCAB_SIZE, build_byte_tokenizer, write_byte_tokenizer
-from cot_components.data.tasks import make_problems
+from cot_components.data.generated import byte_tokenizer
+from cot_components.data.generated.byte_tokenizer import (
+    CONTROL_TOKENS,
+    VOCAB_SIZE,
+    build_byte_tokenizer,
+    write_byte_tokenizer,
+)
+from cot_components.data.generated.tasks import make_problems
 
 
 @pytest.fixture(scope="module")

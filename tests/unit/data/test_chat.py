@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import KINDS, make_tokenizer
 
-from cot_components.data.chat import ChatFormat
-from cot_components.data.encode import encode_in_one_go
-from cot_components.data.errors import RowError
-from cot_components.data.formats import Message
-from cot_components.data.segments import Tags
-from cot_components.data.templates import BUILT_IN, ChatTemplate, load_template
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.formats import Message
+from cot_components.data.rows.encode import encode_in_one_go
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.segments import Tags
+from cot_components.data.text.templates import BUILT_IN, ChatTemplate, load_template
+from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.models.think_tokens import with_tag_tokens
 from cot_components.roles import Role
 

@@ -6,9 +6,9 @@ import pytest
 from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS, ask, chat, texts
 from tokenizers_for_tests import make_tokenizer
 
-from cot_components.data.chat import part_ids
-from cot_components.data.errors import RowError
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.text.chat import part_ids
+from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.roles import Role
 
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import KINDS, make_tokenizer
 
-from cot_components.data.chat import Part, part_ids
-from cot_components.data.encode import EncodedRow, check_exact, encode_segments, encode_turns, fit
-from cot_components.data.errors import RowError
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.rows.encode import EncodedRow, check_exact, encode_segments, encode_turns, fit
+from cot_components.data.text.chat import Part, part_ids
+from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.roles import SUPERVISED_ROLES, Role
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tokenizers_for_tests import KINDS, make_tokenizer
 from tokenizers_like_models import write_like
 
-from cot_components.data.chat import Part, Turn
-from cot_components.data.encode import EncodedRow, encode_in_one_go
-from cot_components.data.errors import RowError
-from cot_components.data.text_tokenizer import TextTokenizer, places_by_bytes
-from cot_components.data.tokenizer_json import read_hf_tokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.rows.encode import EncodedRow, encode_in_one_go
+from cot_components.data.text.chat import Part, Turn
+from cot_components.data.text.text_tokenizer import TextTokenizer, places_by_bytes
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.roles import Role
 
 END = "<|end|>"

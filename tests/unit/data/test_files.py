@@ -18,8 +18,8 @@ from degenerate import GOOD, HOSTILE, fault, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cot_components.data.errors import DropReport
-from cot_components.data.traces import Trace, read_traces
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.read.traces import Trace, read_traces
 from cot_components.errors import UserError
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)

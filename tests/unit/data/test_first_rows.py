@@ -10,14 +10,14 @@ import pytest
 from chats_for_tests import PLAIN, ask, chat
 from tokenizers_like_models import MAKERS, write_like
 
-from cot_components.data.chat import ChatFormat
-from cot_components.data.errors import DropReport
-from cot_components.data.first_rows import NUM_ROWS, check_first_rows
-from cot_components.data.prepare import RowSettings, encode_traces
-from cot_components.data.store import Rows
-from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.tokenizer_json import read_hf_tokenizer
-from cot_components.data.traces import Trace
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.read.traces import Trace
+from cot_components.data.rows.first_rows import NUM_ROWS, check_first_rows
+from cot_components.data.rows.prepare import RowSettings, encode_traces
+from cot_components.data.rows.store import Rows
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.text_tokenizer import TextTokenizer
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.models import hf_tokenizer
@@ -77,6 +77,6 @@ def test_every_data_set_is_checked(kind: str, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     make = lambda: reasoning_dataset(hf_tokenizer(str(folder)), source=str(tmp_path / "data.jsonl"))  # noqa: E731
     assert len(make()) == 1
-    monkeypatch.setattr("cot_components.data.chat.ChatFormat.inference_ids", lambda self, messages: [1, 2, 3])
+    monkeypatch.setattr("cot_components.data.text.chat.ChatFormat.inference_ids", lambda self, messages: [1, 2, 3])
     with pytest.raises(UserError, match=r"data\.jsonl:1: the prompt's ids"):
         make()

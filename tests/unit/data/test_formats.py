@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cot_components.data.errors import RowError
-from cot_components.data.formats import FORMATS, Content, Message, check_format, detect, read_row
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.formats import FORMATS, Content, Message, check_format, detect, read_row
 from cot_components.errors import UserError
 
 USER, ASSISTANT = Message("user", "q"), Message("assistant", "a")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cot_components.data.errors import DropReport
-from cot_components.data.gsm8k import convert, equations, icot_line, main, with_equations
-from cot_components.data.icot_text import ICoTFormat
-from cot_components.data.prepare import prepare_rows
-from cot_components.data.traces import Message, Trace, read_traces
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.read.gsm8k import convert, equations, icot_line, main, with_equations
+from cot_components.data.read.traces import Message, Trace, read_traces
+from cot_components.data.rows.prepare import prepare_rows
+from cot_components.data.text.icot_text import ICoTFormat
 from cot_components.errors import UserError
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.models.gpt2_bpe import compact_tokenizer
 
 ROWS = {
     ("Ann has 3 cups.  She buys 4.", "She has 3+4 = <<3+4=7>>7 cups.\nThen 7*2=$<<7*2=14>>14.\n#### 14"): (

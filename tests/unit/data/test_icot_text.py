@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from cot_components.clock import Clock
-from cot_components.curriculum import Schedule
-from cot_components.data.encode import encode_turns
-from cot_components.data.errors import DropReport
-from cot_components.data.icot_text import ICoTFormat, read_step_lists
-from cot_components.data.multiplication import draw_operands, multiplication_rows
-from cot_components.data.overlap import check_no_overlap, prompts_of
-from cot_components.data.prepare import prepare_rows
-from cot_components.data.store import Rows
-from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.traces import Message
-from cot_components.evaluation.answers import exact_match, gsm8k
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.generated.multiplication import draw_operands, multiplication_rows
+from cot_components.data.read.traces import Message
+from cot_components.data.rows.encode import encode_turns
+from cot_components.data.rows.overlap import check_no_overlap, prompts_of
+from cot_components.data.rows.prepare import prepare_rows
+from cot_components.data.rows.store import Rows
+from cot_components.data.text.icot_text import ICoTFormat, read_step_lists
+from cot_components.data.text.text_tokenizer import TextTokenizer
+from cot_components.evaluation.extract import exact_match, gsm8k
+from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.roles import Role
+from cot_components.schedules import Schedule
 from cot_components.transforms.remove import Remove
 
 QUESTION = Message("user", "1 2 * 3 4")

@@ -17,15 +17,15 @@ from tally import count
 from templates_for_tests import FAMILY
 from tokenizers_like_models import MAKERS, write_like
 
-from cot_components.data.chat import ChatFormat
-from cot_components.data.encode import EncodedRow, encode_in_one_go
-from cot_components.data.errors import RowError
-from cot_components.data.flat import is_supervised
-from cot_components.data.formats import Message
-from cot_components.data.segments import Tags, assistant_text
-from cot_components.data.templates import DEFAULT_DATE, ChatTemplate
-from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.tokenizer_json import read_hf_tokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.formats import Message
+from cot_components.data.rows.encode import EncodedRow, encode_in_one_go
+from cot_components.data.rows.flat import is_supervised
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.segments import Tags, assistant_text
+from cot_components.data.text.templates import DEFAULT_DATE, ChatTemplate
+from cot_components.data.text.text_tokenizer import TextTokenizer
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.models.think_tokens import with_tag_tokens, write_tag_tokens
 
 MANY = settings(max_examples=max(500, settings.default.max_examples))

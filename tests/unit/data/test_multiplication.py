@@ -9,9 +9,8 @@ from degenerate import refuse_to_open
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cot_components.data.errors import DropReport
-from cot_components.data.icot_text import ICoTFormat
-from cot_components.data.multiplication import (
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.generated.multiplication import (
     draw_operands,
     line_digits,
     multiplication_line,
@@ -20,10 +19,11 @@ from cot_components.data.multiplication import (
     multiplication_traces,
     read_operands,
 )
-from cot_components.data.prepare import prepare_rows
-from cot_components.data.traces import read_traces
+from cot_components.data.read.traces import read_traces
+from cot_components.data.rows.prepare import prepare_rows
+from cot_components.data.text.icot_text import ICoTFormat
 from cot_components.errors import UserError
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.models.tokenizers import HFTokenizer
 
 

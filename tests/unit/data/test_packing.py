@@ -10,9 +10,9 @@ from lookalikes import shared_data
 from rows import make_flat, random_rows, trace_roles
 
 from cot_components.clock import Clock
-from cot_components.data.batches import Batches, pack, pad
-from cot_components.data.packing import WINDOW, pack_rows
-from cot_components.data.plans import Plans
+from cot_components.data.rows.batches import Batches, pack, pad
+from cot_components.data.rows.packing import WINDOW, pack_rows
+from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms import Blur

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cot_components.data.pieces import REPLACEMENT, Piece, decode_pieces
+from cot_components.data.text.pieces import REPLACEMENT, Piece, decode_pieces
 
 
 def decode_bytes(ids):

@@ -13,11 +13,11 @@ from chats_for_tests import chat
 from degenerate import GOOD, write_lines
 from tokenizers_for_tests import make_tokenizer
 
-from cot_components.data.chat import ChatFormat
-from cot_components.data.places import source_files
-from cot_components.data.prepare import prepare_rows, source_key
+from cot_components.data.read.places import source_files
+from cot_components.data.read.traces import read_traces
+from cot_components.data.rows.prepare import prepare_rows, source_key
 from cot_components.data.sources import Source
-from cot_components.data.traces import read_traces
+from cot_components.data.text.chat import ChatFormat
 from cot_components.errors import UserError
 
 CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {path}\n---\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cot_components.data.plans import Plans
+from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
 
 LENGTHS = np.random.default_rng(0).integers(5, 200, 101)

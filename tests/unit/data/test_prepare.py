@@ -12,15 +12,15 @@ from chats_for_tests import OPENS, REWRITES, chat
 from degenerate import refuse_to_open
 from tokenizers_for_tests import make_tokenizer
 
-from cot_components.data import prepare as prepare_module
-from cot_components.data.chat import ChatFormat
-from cot_components.data.encode import encode_in_one_go
-from cot_components.data.errors import DropReport, RowError, TraceError
-from cot_components.data.formats import Message
-from cot_components.data.prepare import TURN_SHIFT, RowSettings, prepare_rows, source_key
-from cot_components.data.segments import Tags
-from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.traces import Trace
+from cot_components.data.bad_rows import DropReport, RowError, TraceError
+from cot_components.data.read.formats import Message
+from cot_components.data.read.traces import Trace
+from cot_components.data.rows import prepare as prepare_module
+from cot_components.data.rows.encode import encode_in_one_go
+from cot_components.data.rows.prepare import TURN_SHIFT, RowSettings, prepare_rows, source_key
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.segments import Tags
+from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 from cot_components.roles import Role
 

@@ -11,11 +11,11 @@ import pytest
 from lookalikes import DATA_SETS, shared_data
 from tokenizers_for_tests import make_tokenizer
 
-from cot_components.data.chat import ChatFormat
-from cot_components.data.errors import DropReport
-from cot_components.data.prepare import RowSettings, prepare_rows
-from cot_components.data.templates import load_template
-from cot_components.data.traces import Trace, read_traces
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.read.traces import Trace, read_traces
+from cot_components.data.rows.prepare import RowSettings, prepare_rows
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.templates import load_template
 from cot_components.models.think_tokens import with_tag_tokens
 from cot_components.roles import Role
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from stored_rows_for_tests import assert_same_flat, assert_same_rows, make
 
-from cot_components.data import row_cache
-from cot_components.data.row_cache import UNFINISHED, read_rows, write_rows
-from cot_components.data.store import COLUMNS, Rows
+from cot_components.data.rows import row_cache
+from cot_components.data.rows.row_cache import UNFINISHED, read_rows, write_rows
+from cot_components.data.rows.store import COLUMNS, Rows
 from cot_components.errors import UserError
 
 
@@ -198,8 +198,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from cot_components.data.row_cache import write_rows
-from cot_components.data.store import Rows
+from cot_components.data.rows.row_cache import write_rows
+from cot_components.data.rows.store import Rows
 
 def parts():
     print("writing", flush=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tokenizers_for_tests import make_tokenizer
 
-from cot_components.data import sandbox
-from cot_components.data.errors import RowError
-from cot_components.data.sandbox import names_in
-from cot_components.data.templates import ChatTemplate, load_template, read_template
-from cot_components.data.tokenizer_json import read_hf_tokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.text import sandbox
+from cot_components.data.text.sandbox import names_in
+from cot_components.data.text.templates import ChatTemplate, load_template, read_template
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 
 GROWS = "{% set n = namespace(x='xx') %}{% for i in range(64) %}{% set n.x = GROW %}{% endfor %}{{ n.x }}"

@@ -13,8 +13,8 @@ import pytest
 from rows import random_rows
 
 from cot_components.clock import Clock
-from cot_components.data.flat import Flat
-from cot_components.data.scores import (
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.scores import (
     Scores,
     open_scores,
     row_hashes,
@@ -22,7 +22,7 @@ from cot_components.data.scores import (
     scored_tokens,
     similar_lengths,
 )
-from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.roles import SUPERVISED_ROLES
 from cot_components.transforms.blur import Blur

@@ -12,9 +12,9 @@ from degenerate import CLOSE, HOSTILE, OPEN, TAG_SHAPES, TagShape
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cot_components.data.errors import RowError
-from cot_components.data.segments import KNOWN_OPENINGS, Segment, Tags, assistant_text, canonical, segment_text
-from cot_components.data.traces import Message
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.traces import Message
+from cot_components.data.text.segments import KNOWN_OPENINGS, Segment, Tags, assistant_text, canonical, segment_text
 from cot_components.errors import UserError
 from cot_components.roles import Role
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lookalikes import write_magpie
 
-from cot_components.data.errors import DropReport
-from cot_components.data.traces import Message, Trace, read_traces
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.read.traces import Message, Trace, read_traces
 from cot_components.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)
@@ -190,7 +190,7 @@ def test_a_name_that_cannot_be_looked_up_is_named() -> None:
 
 HUB_SCRIPT = """
 import sys
-from cot_components.data import traces
+from cot_components.data.read import traces
 folder = sys.argv[1]
 rows = traces.data_set_rows(f"{folder}/train", traces.hub_data_set(folder, "train", None))
 read = [(t.id, t.where, t.messages) for t in traces._traces(folder, rows, "auto", {}, True, traces.DropReport())]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stored_rows_for_tests import assert_same_flat, assert_same_rows, make
 
-from cot_components.data.store import PER_TOKEN, SOURCE_SHIFT, Rows
+from cot_components.data.rows.store import PER_TOKEN, SOURCE_SHIFT, Rows
 from cot_components.roles import Role
 
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cot_components.data.task_families import FAMILIES, NAMES, OPENERS, Exercise, Step
-from cot_components.data.tasks import Problem, make_problems, make_traces, split_of, write_hub_dataset
+from cot_components.data.generated.task_families import FAMILIES, NAMES, OPENERS, Exercise, Step
+from cot_components.data.generated.tasks import Problem, make_problems, make_traces, split_of, write_hub_dataset
 
 COUNT = 1200
 
@@ -127,7 +127,9 @@ def test_families_are_independent_of_each_other():
 
 
 def test_the_same_in_another_process(train):
-    code = "from cot_components.data.tasks import make_problems; print(make_problems(split='train', count=30))"
+    code = (
+        "from cot_components.data.generated.tasks import make_problems; print(make_problems(split='train', count=30))"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

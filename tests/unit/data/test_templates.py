@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import llama3, make_tokenizer, qwen2_5
 
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.errors import RowError
-from cot_components.data.templates import BUILT_IN, ChatTemplate, Shield, load_template, read_template
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.text.templates import BUILT_IN, ChatTemplate, Shield, load_template, read_template
+from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 from cot_components.models.tokenizers import as_text_tokenizer
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers_for_tests import KINDS, make_tokenizer, qwen_rules, sentencepiece_rules, write_folder
 
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.errors import RowError
-from cot_components.data.text_tokenizer import TextTokenizer, any_of
-from cot_components.data.tokenizer_json import read_hf_tokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.text.text_tokenizer import TextTokenizer, any_of
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 
 

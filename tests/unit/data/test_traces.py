@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lookalikes import DATA_SETS, DataSet, shared_data
 
-from cot_components.data.errors import DropReport, RowError, TraceError
-from cot_components.data.segments import assistant_text, segment_text
-from cot_components.data.traces import Message, Trace, read_traces
+from cot_components.data.bad_rows import DropReport, RowError, TraceError
+from cot_components.data.read.traces import Message, Trace, read_traces
+from cot_components.data.text.segments import assistant_text, segment_text
 from cot_components.errors import UserError
 from cot_components.roles import Role
 

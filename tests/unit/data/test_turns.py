@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from degenerate import write_lines
 
-from cot_components.data.calls import TAGGED
-from cot_components.data.errors import RowError
-from cot_components.data.formats import FORMATS, Message, detect, read_row
-from cot_components.data.traces import read_traces
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.calls import TAGGED
+from cot_components.data.read.formats import FORMATS, Message, detect, read_row
+from cot_components.data.read.traces import read_traces
 
 USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 CALL = {"name": "pay", "arguments": {"who": "Ann", "num": 3}}

@@ -10,8 +10,8 @@ from rich.console import Console
 from rows import random_rows
 
 from cot_components.cli.main import main
-from cot_components.data.scores import Scores, score_rows, scored_tokens
-from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.data.rows.scores import Scores, score_rows, scored_tokens
+from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.evaluation.classes import FILE, read_report, report_classes, show, show_samples
 
@@ -77,7 +77,7 @@ def test_unfinished_scores_are_refused(scored) -> None:
     np.save(path, values)
     meta = scores.folder / "meta.json"
     meta.write_text(json.dumps(json.loads(meta.read_text())) + "\n\n")
-    from cot_components.data.scores import open_scores
+    from cot_components.data.rows.scores import open_scores
 
     with pytest.raises(UserError, match="scores 'shuffled' are not finished"):
         report_classes(rows, open_scores(scores.folder), decode)

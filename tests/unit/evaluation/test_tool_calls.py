@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cot_components.data.calls import Call, canonical_calls, write_calls
+from cot_components.data.read.calls import Call, canonical_calls, write_calls
 from cot_components.errors import UserError
-from cot_components.evaluation.answers import exact_match, find_extractor
+from cot_components.evaluation.extract import exact_match, find_extractor
 from cot_components.evaluation.tool_calls import CallTask, calls_fault, calls_match, parse_calls, read_bfcl
 
 PARTS = ("simple_python", "multiple", "parallel")

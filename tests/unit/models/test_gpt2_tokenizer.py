@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers_for_tests import gpt2_originals
 from transformers import AutoTokenizer, GPT2Tokenizer
 
-from cot_components.models.gpt2_tokenizer import (
+from cot_components.models.gpt2_bpe import (
     COMPACT_SYMBOLS,
     compact_tokenizer,
     gpt2_tokenizer,

@@ -12,10 +12,10 @@ from rows import random_rows
 from traces_as_flat import byte_flat, decode_bytes
 
 from cot_components.clock import Clock
-from cot_components.data.batches import pad
-from cot_components.data.flat import Flat
-from cot_components.data.scores import score_rows, scored_tokens
-from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.data.rows.batches import pad
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.scores import score_rows, scored_tokens
+from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Highlight, TopGap

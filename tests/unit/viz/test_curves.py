@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from cot_components.errors import UserError
+from cot_components.runs.log import read_log
 from cot_components.viz.curves import draw_panels, plot_run, run_names, spread
-from cot_components.viz.log import read_log
 from cot_components.viz.panels import compare_panels, run_panels, running_median
 
 

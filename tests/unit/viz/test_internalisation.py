@@ -7,8 +7,8 @@ import pytest
 
 from cot_components.cli.main import main
 from cot_components.errors import UserError
+from cot_components.runs.log import read_log
 from cot_components.viz.internalisation import accuracy_by_removal, plot_internalisation
-from cot_components.viz.log import read_log
 
 
 def write_log(folder, removed) -> None:

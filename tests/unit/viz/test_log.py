@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cot_components.errors import UserError
-from cot_components.viz.log import has_any, read_log, series
+from cot_components.runs.log import has_any, read_log, series
 
 RECORDS = [{"step": i, "loss": 2.0 - i / 10, "lr": 1e-3} for i in range(5)]
 

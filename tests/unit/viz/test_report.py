@@ -7,11 +7,11 @@ import re
 import pytest
 import torch
 
-from cot_components.data.segments import Tags
-from cot_components.data.tasks import make_traces
+from cot_components.data.generated.tasks import make_traces
+from cot_components.data.text.segments import Tags
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate
-from cot_components.training.checkpoint import write_checkpoint
+from cot_components.runs.checkpoint import write_checkpoint
 from cot_components.viz.report import SHOWN_EXAMPLES, read_evaluations, report_html
 
 TRACES = make_traces(split="held_out", count=10)
