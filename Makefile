@@ -1,8 +1,9 @@
 # make quickstart   train BT-SFT on a laptop CPU and look at the result (under two minutes, set-up apart)
 # make quickstart-real   the same with a real pretrained model of 135 M parameters
 # make test         lint, types and every test
+# make gpu          all that wants a GPU, in the environment that is active; docs/performance.md says what it needs
 #
-# Each target makes its own environment in .venv. On Linux, pip's default torch is the CUDA build; for a CPU-only one:
+# Each target but `gpu` makes its own environment in .venv. On Linux, pip's default torch is the CUDA build; for a CPU-only one:
 #   make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart quickstart-real quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint docs figures clean soak
+.PHONY: install quickstart quickstart-real quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint docs figures clean soak gpu
 
 install: $(INSTALLED)
 
@@ -109,6 +110,10 @@ soak: $(INSTALLED)
 	@tail -n 1 docs/results/soak.txt | grep -q '; 0 things differ'
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/unit/data/test_ids.py | tail -n 3 | tee docs/results/ids.txt
 	@COT_SOAK=1 $(BIN)/python -m pytest -q tests/recipes/test_combinations.py | tail -n 3 | tee docs/results/combinations.txt
+
+# Everything that needs a GPU, in the active environment, part by part: docs/performance.md.
+gpu:
+	@$(PYTHON) -m benchmarks gpu
 
 # README, pages, studies and API as one site; a warning is an error.
 docs: $(INSTALLED)

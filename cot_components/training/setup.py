@@ -135,8 +135,15 @@ def _changes(written: Path) -> list[str]:
 def versions() -> dict[str, str]:
     """Versions of what decides a run's numbers, down to how its sums are rounded."""
     names = ("cot-components", "torch", "torchtune", "torchao", "numpy", "tokenizers", "datasets")
-    found = {name: metadata.version(name) for name in names}
+    found = {name: _version(name) for name in names}
     return {"python": platform.python_version(), **found, "cpu threads": str(torch.get_num_threads())}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a checkout of this project on the path
+        return "not installed"
 
 
 def pick_device(device: str) -> torch.device:

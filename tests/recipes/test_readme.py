@@ -13,6 +13,7 @@ from commands import CONFIGS, ROOT, cot, must, run, tune
 from omegaconf import OmegaConf
 
 from benchmarks import BENCHMARKS
+from benchmarks.gpu import PARTS
 from cot_components.cli.main import make_parser
 from cot_components.config import shipped_configs
 from experiments import STUDIES
@@ -80,8 +81,8 @@ def check_make(words):
 
 def check_python(words):
     if words[0] == "-m" and words[1] == "benchmarks":
-        known = {*BENCHMARKS, "cpu", "cuda"}
-        assert all(word in known or "-" in word for word in words[2:]), words
+        known = {*BENCHMARKS, "gpu", "cpu", "tiny", *PARTS}
+        assert all(word in known or "-" in word for part in words[2:] for word in part.split(",")), words
     elif words[0] == "-m" and words[1] == "pydoc":
         assert pydoc.locate(words[2]) is not None, words
     elif words[0] == "-m":
