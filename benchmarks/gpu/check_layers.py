@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.report import Row
 from benchmarks.step_peers import Work, encoded
-from cot_components.data.batches import Batch, pack, pad
+from cot_components.data.rows.batches import Batch, pack, pad
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt
 from cot_components.training.distributed import World

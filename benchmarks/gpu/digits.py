@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.gpu import Unfinished
 from benchmarks.gpu.recipes import run_recipe
 from benchmarks.report import Row
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 PUBLISHED = "1.00 (arXiv 2510.00184)"
 SIZES = {
