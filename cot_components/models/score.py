@@ -93,9 +93,9 @@ def model_scores(model: Any, columns: Mapping[str, Asked], *, pad_id: int) -> Sc
         UserError: when called, a row longer than the model's context.
     """
     device = next(model.parameters()).device
-    views = {
-        asked.view: {n: a.measure for n, a in columns.items() if a.view is asked.view} for asked in columns.values()
-    }
+    views: dict[View, dict[str, str]] = {}
+    for name, asked in columns.items():
+        views.setdefault(asked.view, {})[name] = asked.measure
 
     def score(flat: Flat) -> dict[str, np.ndarray]:
         if int(flat.lengths.max(initial=0)) > model.max_seq_len:

@@ -188,4 +188,7 @@ def _refuse_other(kept: Scores, meta: Mapping[str, Any], rows: Rows, columns: Ma
     for name, column in columns.items():
         model = kept.meta["columns"].get(name, column._asdict())["model"]
         if model != column.model:
-            raise UserError(f"{kept.folder} holds scores '{name}' of another model ({model}, not {column.model})")
+            raise UserError(
+                f"{kept.folder} holds scores '{name}' of another model ({model[:12]}, this is {column.model[:12]}); give "
+                "the columns of this one another name"
+            )

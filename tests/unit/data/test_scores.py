@@ -196,7 +196,7 @@ def test_other_rows_tokenizers_and_models_are_refused(tmp_path: Path) -> None:
         ({"rows": store(seed=1)}, r"holds scores of other data \(40 rows of .*\); score into a new folder"),
         ({"rows": rows.select(range(39))}, r"holds scores of other data \(40 rows of .*, these are 39"),
         ({"tokenizer": "u"}, "holds scores with another tokenizer"),
-        ({"columns": {"original": Column("z")}}, r"holds scores 'original' of another model \(a, not z\)"),
+        ({"columns": {"original": Column("z")}}, r"holds scores 'original' of another model \(a, this is z\)"),
     ):
         with pytest.raises(UserError, match=message):
             write(tmp_path, **{"rows": rows, **knobs})
