@@ -24,6 +24,7 @@ COMMANDS = {
     "cp": "cp",
     "validate": "validate",
     "view": "view",
+    "audit": "audit",
     "score": "score",
     "plot": "plot",
     "report": "report",

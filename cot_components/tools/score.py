@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,7 @@ from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.scores import Scores
 from cot_components.errors import UserError
 from cot_components.losses.measures import MEASURES
-from cot_components.models.load import check_start, load_model
+from cot_components.models.load import check_start, load_model, weights_key
 from cot_components.models.score import Asked, adapters_off, as_it_is, has_adapters, score_data
 from cot_components.models.tokenizers import as_text_tokenizer, hf_tokenizer
 from cot_components.training.distributed import World, shard, start
@@ -144,3 +145,15 @@ def summary(scores: Scores, names: Sequence[str]) -> list[str]:
                 f"  {name:<24} mean {values.mean():.4g}, 10 / 50 / 90 % {' / '.join(f'{q:.4g}' for q in middle)}"
             )
     return lines
+
+
+def score_for_audit(values: Mapping[str, Any], model: Path, data: ReasoningDataset) -> Scores:
+    """Loss and entropy of these rows under the model in a folder, in a place of their own for each model and data."""
+    key = hashlib.sha256(f"{weights_key(model_node(values, model))}{data.rows.content_hash()}".encode()).hexdigest()
+    return score_config(
+        values,
+        model=model,
+        out=Path(str(values["output_dir"])).expanduser() / "audit" / key[:12],
+        measures=("nll", "entropy"),
+        data=replace(data, transforms={}),
+    )

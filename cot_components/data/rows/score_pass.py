@@ -189,6 +189,6 @@ def _refuse_other(kept: Scores, meta: Mapping[str, Any], rows: Rows, columns: Ma
         model = kept.meta["columns"].get(name, column._asdict())["model"]
         if model != column.model:
             raise UserError(
-                f"{kept.folder} holds scores '{name}' of another model ({model[:12]}, this is {column.model[:12]}); give "
-                "the columns of this one another name"
+                f"{kept.folder} holds scores '{name}' of another model ({model[:12]}, this is {column.model[:12]}); "
+                "give the columns of this one another name"
             )
