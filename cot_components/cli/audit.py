@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from cot_components.tools.audit import audit
-    from cot_components.viz.audit_page import audit_page
-    from cot_components.viz.audit_text import audit_lines
+    from cot_components.viz.audit_view import audit_lines, audit_page
 
     values = with_defaults(*read(options))
     found, data, traces = audit(values)

@@ -26,18 +26,14 @@ COMMANDS = {
     "view": "view",
     "audit": "audit",
     "score": "score",
-    "plot": "plot",
     "report": "report",
     "compare": "compare",
     "samples": "samples",
-    "classes": "classes",
-    "internalisation": "internalisation",
     "speed": "speed",
     "memory": "memory",
     "tiny": "tiny",
     "get": "get",
     "doctor": "doctor",
-    "completion": "completion",
 }
 """Command to module of this package, in the order of the help."""
 

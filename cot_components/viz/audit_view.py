@@ -1,10 +1,11 @@
-"""An audit in about ten lines, for the terminal."""
+"""An audit in about ten lines for the terminal, and as a page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cot_components.viz.page import render
 from cot_components.viz.visible import one_line
 
 WIDTH = 11
@@ -13,6 +14,13 @@ WIDTH = 11
 def audit_lines(found: Any, model: Any = None) -> list[str]:
     """Lines of a `tools.audit.Audit` and, where there is one, a `tools.audit_model.ModelView`."""
     return [one_line(f"{name:<{WIDTH}}{text}") for name, text in (*_lines(found), *_of_model(model))]
+
+
+def audit_page(found: Any, *, title: str, model: Any = None, model_name: str = "") -> str:
+    """The same, with more places, as HTML."""
+    total = max(sum(found.roles.values()), 1)
+    title = f"What {title} trains on"
+    return render("audit.jinja", title=title, found=found, model=model, model_name=model_name, total=total)
 
 
 def shortened(places: Sequence[str], most: int = 3) -> str:
