@@ -10,7 +10,8 @@ from rich.console import Console
 from rows import random_rows
 
 from cot_components.cli.main import main
-from cot_components.data.rows.scores import Scores, score_rows, scored_tokens
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.data.rows.scores import Scores, scored_tokens
 from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.evaluation.class_report import read_report, report_classes
@@ -31,7 +32,8 @@ def _scored(tmp_path: Path) -> tuple[Rows, Scores]:
     def score(flat):
         return {"original": np.ones(len(flat.tokens)), "shuffled": 1 + 0.01 * (flat.tokens % 5 - 2)}
 
-    return rows, score_rows(rows, score, tmp_path / "scores", columns={"original": "a", "shuffled": "b"}, tokenizer="t")
+    columns = {"original": Column("a"), "shuffled": Column("b")}
+    return rows, score_rows(rows, score, tmp_path / "scores", columns=columns, tokenizer="t")
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.015])
