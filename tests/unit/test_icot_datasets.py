@@ -34,7 +34,7 @@ def texts(data) -> list[str]:
     return [decode(rows.tokens[start:stop]).replace("<|endoftext|>", "S") for start, stop in bounds]
 
 
-def test_lines_become_rows(tokenizer, tmp_path) -> None:
+def test_lines_become_rows(tokenizer, tmp_path):
     lines = multiplication_lines(*draw_operands(2, 5))
     (tmp_path / "rows.txt").write_text("\n".join(lines) + "\n")
     data = icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"))
@@ -44,7 +44,7 @@ def test_lines_become_rows(tokenizer, tmp_path) -> None:
     assert data.report.read == len(data.rows) == 5
 
 
-def test_the_official_data_set_becomes_equations(tokenizer, tmp_path) -> None:
+def test_the_official_data_set_becomes_equations(tokenizer, tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in SOLUTIONS))
     data = icot_dataset(tokenizer, source=str(path), thoughts="equations")
@@ -54,7 +54,7 @@ def test_the_official_data_set_becomes_equations(tokenizer, tmp_path) -> None:
     assert "She has" in texts(icot_dataset(tokenizer, source=str(path)))[0]
 
 
-def test_empty_thoughts_are_dropped_from_any_format(tokenizer, tmp_path) -> None:
+def test_empty_thoughts_are_dropped_from_any_format(tokenizer, tmp_path):
     (tmp_path / "rows.txt").write_text("how much?||1 2 #### 3\nhow many?|| #### 4\n")
     (tmp_path / "rows.json").write_text(json.dumps([{"question": "q", "steps": s, "answer": "a"} for s in (["b"], [])]))
     for name, format in (("rows.txt", "icot"), ("rows.json", "steps")):
@@ -63,7 +63,7 @@ def test_empty_thoughts_are_dropped_from_any_format(tokenizer, tmp_path) -> None
             assert len(data.rows) == data.report.kept == kept and data.report.num_dropped == 0
 
 
-def test_the_cache_tells_settings_apart(tokenizer, tmp_path) -> None:
+def test_the_cache_tells_settings_apart(tokenizer, tmp_path):
     path, cache = tmp_path / "train.jsonl", str(tmp_path / "cache")
     path.write_text("".join(json.dumps(row) + "\n" for row in SOLUTIONS))
     seen = [
@@ -73,7 +73,7 @@ def test_the_cache_tells_settings_apart(tokenizer, tmp_path) -> None:
     assert seen[0] == seen[3] and len({tuple(rows) for rows in seen}) == 3
 
 
-def test_step_lists_are_removed_step_by_step(tokenizer, tmp_path) -> None:
+def test_step_lists_are_removed_step_by_step(tokenizer, tmp_path):
     path = tmp_path / "steps.json"
     row = {"question": "Is Tom a pet?", "steps": ["Tom is a cat.", "Every cat is a pet."], "answer": "Tom is a pet."}
     path.write_text(json.dumps([row] * 4))
@@ -85,7 +85,7 @@ def test_step_lists_are_removed_step_by_step(tokenizer, tmp_path) -> None:
     assert data.chat.tokenizer.decode(left.tokens[left.roles == Role.THOUGHT]) == "Every cat is a pet. "
 
 
-def test_step_lists_have_the_settings_of_other_rows(tokenizer, tmp_path) -> None:
+def test_step_lists_have_the_settings_of_other_rows(tokenizer, tmp_path):
     path = tmp_path / "steps.json"
     good = {"question": "q", "steps": ["a", "b"], "answer": "c"}
     path.write_text(json.dumps([good, {"question": "q"}, good]))
@@ -102,7 +102,7 @@ def test_step_lists_have_the_settings_of_other_rows(tokenizer, tmp_path) -> None
             read(**{name: value})
 
 
-def test_multiplication_from_a_config(tokenizer) -> None:
+def test_multiplication_from_a_config(tokenizer):
     node = {"_component_": "cot_components.datasets.multiplication_dataset", "num_digits": 3, "num_rows": 40}
     train, held_out = build(node, tokenizer), build({**node, "split": "held_out"}, tokenizer)
     assert len(train.rows) == 40 and train.report.kept == 40
@@ -112,7 +112,7 @@ def test_multiplication_from_a_config(tokenizer) -> None:
     assert batch.tokens.shape == (2, int(train.rows.lengths[0]))
 
 
-def test_excluded_files_are_left_out(tokenizer, tmp_path) -> None:
+def test_excluded_files_are_left_out(tokenizer, tmp_path):
     path = tmp_path / "test.txt"
     path.write_text(multiplication_line(7, 8, 1) + "\n")
     node = {"num_digits": 1, "num_rows": 2000}
@@ -123,7 +123,7 @@ def test_excluded_files_are_left_out(tokenizer, tmp_path) -> None:
         multiplication_dataset(tokenizer, num_digits=2, num_rows=5, exclude=[str(path)])
 
 
-def test_settings_that_mean_nothing_are_refused(tokenizer, tmp_path) -> None:
+def test_settings_that_mean_nothing_are_refused(tokenizer, tmp_path):
     (tmp_path / "rows.txt").write_text(multiplication_line(7, 8, 1) + "\n")
     with pytest.raises(ValueError, match=r"dataset\.thoughts must be"):
         icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"), thoughts="short")
@@ -133,7 +133,7 @@ def test_settings_that_mean_nothing_are_refused(tokenizer, tmp_path) -> None:
         multiplication_dataset(tokenizer, num_digits=2, num_rows=1, seed=-1)
 
 
-def test_rows_longer_than_the_limit_are_named(tokenizer, tmp_path) -> None:
+def test_rows_longer_than_the_limit_are_named(tokenizer, tmp_path):
     lines = [multiplication_line(12, 34, 2), multiplication_line(123, 456, 3)]
     (tmp_path / "rows.txt").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match=r"rows\.txt:2: longer than 30 tokens"):
@@ -146,7 +146,7 @@ def test_rows_longer_than_the_limit_are_named(tokenizer, tmp_path) -> None:
     assert len(icot_dataset(limited, source=str(tmp_path / "rows.txt"), max_seq_len=300).rows) == 2
 
 
-def test_lines_without_their_separators_are_named(tokenizer, tmp_path) -> None:
+def test_lines_without_their_separators_are_named(tokenizer, tmp_path):
     good = multiplication_line(12, 34, 2)
     for bad, mark in ((good.replace("||", " "), r"'\|\|'"), (good.replace("####", ""), "'####'")):
         (tmp_path / "rows.txt").write_text(f"{good}\n{bad}\n")

@@ -1,8 +1,6 @@
 """Random traces through the whole data path, random overrides through validation: 500 of each here, 10,000 with
 HYPOTHESIS_PROFILE=nightly."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 
@@ -68,7 +66,7 @@ def encoded(texts: list[tuple[str, str]]) -> tuple[Rows, DropReport, list[int]]:
 
 @MANY
 @given(responses, st.booleans())
-def test_segments_join_to_the_text_or_there_is_a_reason(text: str, opened: bool) -> None:
+def test_segments_join_to_the_text_or_there_is_a_reason(text, opened):
     count("inputs generated")
     try:
         segments = segment_text(text, Tags(), opened=opened)
@@ -81,7 +79,7 @@ def test_segments_join_to_the_text_or_there_is_a_reason(text: str, opened: bool)
 
 @MANY
 @given(st.lists(st.tuples(free_text, responses), min_size=1, max_size=4))
-def test_no_trace_gets_wrong_labels(texts: list[tuple[str, str]]) -> None:
+def test_no_trace_gets_wrong_labels(texts):
     """A row is exact or dropped with a reason: what is supervised decodes to the response, no more and no less."""
     count("inputs generated")
     rows, report, ids = encoded(texts)
@@ -107,7 +105,7 @@ def test_no_trace_gets_wrong_labels(texts: list[tuple[str, str]]) -> None:
     st.integers(0, 6),
     st.integers(0, 5),
 )
-def test_transforms_keep_their_promises(texts, low, high, weight, amount, epoch) -> None:
+def test_transforms_keep_their_promises(texts, low, high, weight, amount, epoch):
     """Blur, removal, weights over any rows: strength 0 is the input, masks grow with the ratio, nothing else moves."""
     count("inputs generated")
     rows, _, ids = encoded(texts)
@@ -138,7 +136,7 @@ def thought_tokens(flat: Flat) -> list[int]:
 
 @MANY
 @given(st.lists(st.tuples(free_text, proper), min_size=1, max_size=4), st.floats(0, 1))
-def test_packed_and_padded_hold_the_same_targets(texts, ratio) -> None:
+def test_packed_and_padded_hold_the_same_targets(texts, ratio):
     count("inputs generated")
     rows, _, ids = encoded(texts)
     if not ids:
@@ -148,7 +146,7 @@ def test_packed_and_padded_hold_the_same_targets(texts, ratio) -> None:
     padded = Batches(rows, transforms, pad_id=0).batch(everything, Clock(0, 0))
     packed = Batches(rows, transforms, pad_id=0, packed_tokens=int(rows.lengths.sum())).batch(everything, Clock(0, 0))
 
-    def targets(batch) -> list[tuple[int, int, int, float]]:
+    def targets(batch):
         columns = (batch.tokens, batch.labels, batch.roles, batch.weights)
         taken = [column.flatten()[batch.rows].tolist() for column in columns]
         return sorted(zip(*taken, strict=True))
@@ -173,7 +171,7 @@ VALUES = ["1", "-1", "null", "None", "nan", "1e400", "[1,2]", "{a:1}", "true", "
 
 @MANY
 @given(st.lists(st.tuples(st.sampled_from(KEYS), st.one_of(st.sampled_from(VALUES), free_text)), max_size=3))
-def test_any_overrides_end_in_a_config_or_one_sentence(pairs) -> None:
+def test_any_overrides_end_in_a_config_or_one_sentence(pairs):
     """Nothing but `ConfigError` comes out of validation, and its message is one line."""
     count("inputs generated")
     overrides = [f"{key}={value}" for key, value in pairs]

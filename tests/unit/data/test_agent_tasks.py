@@ -1,7 +1,5 @@
 """The labelled agent corpus: every class is what the generator's freedom says it is."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 import pytest
@@ -48,13 +46,13 @@ def encode(dialogues: list[Dialogue], tokenizer: TextTokenizer, turns: str = "la
     return prepare_rows(read, ChatFormat(tokenizer, template, Tags()), RowSettings(turns=turns)).rows
 
 
-def test_dialogues_are_deterministic_and_a_longer_list_starts_with_the_shorter() -> None:
+def test_dialogues_are_deterministic_and_a_longer_list_starts_with_the_shorter():
     short, long = (make_dialogues(split="train", count=count) for count in (20, 60))
     assert long[:20] == short and make_dialogues(split="train", count=20, seed=1) != short
     assert [d.format for d in short[:12]] == [*FORMATS, *FORMATS]
 
 
-def test_no_call_is_in_both_splits_whatever_the_seed() -> None:
+def test_no_call_is_in_both_splits_whatever_the_seed():
     calls = {
         split: {canonical_calls([d.call]) for d in make_dialogues(split=split, count=800, seed=seed, diversity=4)}
         for split, seed in (("train", 0), ("held_out", 1))
@@ -65,7 +63,7 @@ def test_no_call_is_in_both_splits_whatever_the_seed() -> None:
 
 @pytest.mark.parametrize("diversity", [1, 2, 24])
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_output_holds_the_call_that_was_asked_for(name: str, diversity: int) -> None:
+def test_every_output_holds_the_call_that_was_asked_for(name, diversity):
     dialogues = make_dialogues(split="train", count=50, formats=[name], diversity=diversity)
     for dialogue, trace in zip(dialogues, as_traces(dialogues), strict=True):
         assert tool_calls(dialogue.text) == trace.answer == canonical_calls([dialogue.call])
@@ -75,13 +73,13 @@ def test_every_output_holds_the_call_that_was_asked_for(name: str, diversity: in
     assert len(phrases) == 1 if diversity == 1 else len(phrases) > 5
 
 
-def test_diversity_changes_phrases_alone() -> None:
+def test_diversity_changes_phrases_alone():
     fixed, free = (make_dialogues(split="train", count=40, diversity=diversity) for diversity in (1, 24))
     assert [(d.request, d.output[1:], d.call) for d in fixed] == [(d.request, d.output[1:], d.call) for d in free]
     assert fixed != free
 
 
-def test_up_to_diversity_four_formats_share_no_word_of_a_phrase() -> None:
+def test_up_to_diversity_four_formats_share_no_word_of_a_phrase():
     words = defaultdict(set)
     for dialogue in make_dialogues(split="train", count=400, diversity=4):
         text = dialogue.output[0].text.removeprefix("Thought: ")
@@ -92,14 +90,14 @@ def test_up_to_diversity_four_formats_share_no_word_of_a_phrase() -> None:
         assert len(set.union(*(words[name, place] for name in FORMATS))) == 24 == len(PHRASE_WORDS[place])
 
 
-def test_published_reading_of_a_piece() -> None:
+def test_published_reading_of_a_piece():
     pieces = [Piece("x "), Piece("Bob", ("Ben", "Bob", "Ann")), Piece("!"), Piece("10", ("10", "11"))]
     assert reasoning_characters(pieces).astype(int).tolist() == [0, 0, 1, 1, 0, 0, 0, 1]
     assert reasoning_characters([]).tolist() == []
 
 
 @given(st.sampled_from(list(FORMATS)), st.integers(0, 50))
-def test_a_character_is_reasoning_exactly_where_outputs_that_begin_alike_part(name: str, seed: int) -> None:
+def test_a_character_is_reasoning_exactly_where_outputs_that_begin_alike_part(name, seed):
     """Against brute force over many outputs of a format with one fixed phrase."""
     dialogues = make_dialogues(split="train", count=60, seed=seed, formats=[name])
     texts = [d.text for d in dialogues]
@@ -111,7 +109,7 @@ def test_a_character_is_reasoning_exactly_where_outputs_that_begin_alike_part(na
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("diversity", [1, 8])
-def test_tokens_are_reasoning_where_one_of_their_characters_is(kind: str, diversity: int, tmp_path) -> None:
+def test_tokens_are_reasoning_where_one_of_their_characters_is(kind, diversity, tmp_path):
     tokenizer = make_tokenizer(kind, tmp_path)
     dialogues = make_dialogues(split="train", count=24, diversity=diversity)
     rows = encode(dialogues, tokenizer)
@@ -131,7 +129,7 @@ def test_tokens_are_reasoning_where_one_of_their_characters_is(kind: str, divers
     assert checked > 0 and 0.02 < groups[scored_tokens(rows)].mean() < 0.3
 
 
-def test_reports_are_turns_of_their_own_and_results_are_never_supervised(tmp_path) -> None:
+def test_reports_are_turns_of_their_own_and_results_are_never_supervised(tmp_path):
     tokenizer = make_tokenizer("byte", tmp_path)
     dialogues = make_dialogues(split="train", count=12, report=True)
     rows = encode(dialogues, tokenizer, turns="each")
@@ -150,7 +148,7 @@ def test_reports_are_turns_of_their_own_and_results_are_never_supervised(tmp_pat
     assert [t.answer for t in traces] == [d.report[1].text for d in dialogues]
 
 
-def test_impossible_wishes_are_refused() -> None:
+def test_impossible_wishes_are_refused():
     for knobs, message in (
         ({"split": "trian"}, "unknown split 'trian'; did you mean 'train'"),
         ({"formats": ["reakt"]}, "unknown format 'reakt'; did you mean 'react'"),
@@ -163,13 +161,13 @@ def test_impossible_wishes_are_refused() -> None:
             make_dialogues(**{"split": "train", "count": 3, **knobs})
 
 
-def test_a_used_up_format_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_used_up_format_says_so(monkeypatch):
     monkeypatch.setattr("cot_components.data.generated.dialogues.NUMBERS", range(100, 102))
     with pytest.raises(UserError, match=r"format 'python' has only about \d+ held_out dialogues"):
         make_dialogues(split="held_out", count=500, formats=["python"])
 
 
-def test_drawn_dialogues_have_a_layout_of_their_own_and_no_phrase_of_the_fixed_formats() -> None:
+def test_drawn_dialogues_have_a_layout_of_their_own_and_no_phrase_of_the_fixed_formats():
     drawn = make_dialogues(split="train", count=200, formats=["drawn"])
     assert drawn == make_dialogues(split="train", count=200, formats=["drawn"])
     layouts = {"".join(piece.text for piece in dialogue.output if not piece.choices) for dialogue in drawn}
@@ -185,7 +183,7 @@ def test_drawn_dialogues_have_a_layout_of_their_own_and_no_phrase_of_the_fixed_f
     assert checked > 100
 
 
-def test_a_subset_names_formats_and_diversity() -> None:
+def test_a_subset_names_formats_and_diversity():
     wanted = make_dialogues(split="held_out", count=9, formats=["json", "tagged"], diversity=3)
     assert agent_dialogues("held_out", 9, "json tagged diversity:3") == wanted
     assert agent_dialogues("train", 9, None) == make_dialogues(split="train", count=9)
@@ -200,7 +198,7 @@ def test_a_subset_names_formats_and_diversity() -> None:
             agent_dialogues("train", 3, subset)
 
 
-def test_the_source_and_its_truth_belong_together(tmp_path) -> None:
+def test_the_source_and_its_truth_belong_together(tmp_path):
     tokenizer = make_tokenizer("byte", tmp_path)
     traces = list(Source(source="generated_agents", subset="tagged diversity:2", max_rows=7).read())
     dialogues = agent_dialogues("train", 7, "tagged diversity:2")

@@ -1,7 +1,5 @@
 """The tools of a trace, written into its system prompt once."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -29,7 +27,7 @@ def read(row: dict[str, Any]) -> Content:
     ],
 )
 @pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS), [json.dumps(tool) for tool in TOOLS]])
-def test_tools_that_the_system_prompt_lists_are_not_written_again(listing: str, tools: Any) -> None:
+def test_tools_that_the_system_prompt_lists_are_not_written_again(listing, tools):
     turns = [{"role": "system", "content": listing}, USER, {"role": "assistant", "content": "a"}]
     assert read({"messages": turns, "tools": tools}).messages[0] == Message("system", listing)
     row = {"conversations": turns[1:], "system": listing, "tools": tools}
@@ -38,14 +36,14 @@ def test_tools_that_the_system_prompt_lists_are_not_written_again(listing: str, 
         read({"messages": turns, "tools": [*TOOLS, {"name": "third"}]})
 
 
-def test_a_prompt_that_names_a_tool_or_shows_a_call_lists_none() -> None:
+def test_a_prompt_that_names_a_tool_or_shows_a_call_lists_none():
     for prompt in ("Use stock.", '<tool_call>{"name": "stock", "arguments": {"name": "mug"}}</tool_call>', '"stock"'):
         turns = [{"role": "system", "content": prompt}, USER, {"role": "assistant", "content": "a"}]
         system = read({"messages": turns, "tools": [TOOL]}).messages[0].content
         assert system.startswith(f"{prompt}\n\nYou can use these tools:\n{json.dumps(TOOL)}\n\n")
 
 
-def test_openais_older_column_of_functions_is_read_where_there_is_no_other() -> None:
+def test_openais_older_column_of_functions_is_read_where_there_is_no_other():
     turns = [USER, {"role": "assistant", "content": "a"}]
     assert json.dumps(TOOL) in read({"messages": turns, "functions": [TOOL]}).messages[0].content
     system = read({"messages": turns, "functions": [TOOL], "tools": [{"name": "other"}]}).messages[0].content
@@ -55,7 +53,7 @@ def test_openais_older_column_of_functions_is_read_where_there_is_no_other() -> 
 
 
 @pytest.mark.parametrize("answers", ["[]", [], " [ ] "])
-def test_an_xlam_row_without_a_right_call_says_what_to_do(answers: Any) -> None:
+def test_an_xlam_row_without_a_right_call_says_what_to_do(answers):
     with pytest.raises(RowError, match=r"^no call is right here.*'answers' is empty; write the row as messages"):
         read({"query": "q", "tools": "[]", "answers": answers})
 
@@ -72,7 +70,7 @@ def test_an_xlam_row_without_a_right_call_says_what_to_do(answers: Any) -> None:
         ([[{"name": "f"}]], "a tool is not an object (it is list)"),
     ],
 )
-def test_tools_that_are_not_certain_are_refused(tools: Any, reason: str) -> None:
+def test_tools_that_are_not_certain_are_refused(tools, reason):
     with pytest.raises(RowError) as caught:
         read({"messages": [USER, {"role": "assistant", "content": "a"}], "tools": tools})
     assert str(caught.value).startswith(reason)

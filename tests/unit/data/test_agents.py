@@ -1,9 +1,6 @@
 """Agent traces of every shape: what becomes of tools, calls and results, and what is refused."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +17,6 @@ from cot_components.data.read.traces import Trace, read_traces
 from cot_components.data.rows.prepare import RowSettings, encode_traces, prepare_rows
 from cot_components.data.text.call_segments import call_segments
 from cot_components.data.text.segments import Tags, segment_text
-from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.roles import SUPERVISED_ROLES, Role
 
 CALL = {"name": "weather", "arguments": {"city": "Rom", "days": 2}}
@@ -34,7 +30,7 @@ REACT_TEXT = (
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+def tokenizer(tmp_path_factory):
     return make_tokenizer("byte", tmp_path_factory.mktemp("byte"))
 
 
@@ -64,11 +60,11 @@ def roles(text: str, style: str) -> list[tuple[str, str]]:
         ({"from": "function_call", "value": json.dumps([CALL, CALL])}, f"{WRITTEN}\n{WRITTEN}"),
     ],
 )
-def test_calls_beside_the_text_become_text(turn: dict, content: str) -> None:
+def test_calls_beside_the_text_become_text(turn, content):
     assert last({"messages": [USER, turn]}) == Message("assistant", content, calls=TAGGED)
 
 
-def test_xlam_rows_have_tools_calls_and_a_reference() -> None:
+def test_xlam_rows_have_tools_calls_and_a_reference():
     tools = json.dumps([{"name": "weather", "description": "\u00e9"}])
     content = read({"query": "q", "tools": tools, "answers": json.dumps([CALL]), "id": 1})
     system, user, assistant = content.messages
@@ -78,7 +74,7 @@ def test_xlam_rows_have_tools_calls_and_a_reference() -> None:
     assert json.loads(content.answer or "") == [CALL]
 
 
-def test_a_column_of_tools_joins_the_system_prompt() -> None:
+def test_a_column_of_tools_joins_the_system_prompt():
     turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     assert read({"conversations": turns, "tools": "[]"}).messages == (Message("user", "q"), Message("assistant", "a"))
     row = {"conversations": [{"from": "system", "value": "Be kind."}, *turns], "tools": [{"name": "f"}]}
@@ -86,7 +82,7 @@ def test_a_column_of_tools_joins_the_system_prompt() -> None:
     assert system.startswith('Be kind.\n\nYou can use these tools:\n{"name": "f"}\n\n')
 
 
-def test_toolbench_conversations_are_steps_of_react() -> None:
+def test_toolbench_conversations_are_steps_of_react():
     finish = STEP.replace("weather", "Finish")
     names = ("system", "user", "assistant", "function", "assistant")
     values = ("Tools ...", "q", STEP, '{"t": 20}', finish)
@@ -105,7 +101,7 @@ def test_toolbench_conversations_are_steps_of_react() -> None:
     ]
 
 
-def test_a_trajectory_in_one_string_never_supervises_an_observation(tokenizer: TextTokenizer) -> None:
+def test_a_trajectory_in_one_string_never_supervises_an_observation(tokenizer):
     row = {"trajectory": f"Question: How warm?\n{REACT_TEXT}"}
     content = read(row)
     assert content.messages == (Message("user", "How warm?"), Message("assistant", REACT_TEXT, calls=REACT))
@@ -123,7 +119,7 @@ def test_a_trajectory_in_one_string_never_supervises_an_observation(tokenizer: T
     assert tokenizer.decode(flat.labels[flat.labels >= 0]) == REACT_TEXT.replace("Observation: 20\n", "") + "<|end|>"
 
 
-def test_only_tags_behind_the_thought_open_a_call(tokenizer: TextTokenizer) -> None:
+def test_only_tags_behind_the_thought_open_a_call(tokenizer):
     text = f"<think> I must write <tool_call> now, or <response>. </think>\n{WRITTEN}\nDone."
     messages = (Message("user", "q"), Message("assistant", text, calls=TAGGED))
     parts = texts(chat(tokenizer).turn(messages).completion, tokenizer)
@@ -131,7 +127,7 @@ def test_only_tags_behind_the_thought_open_a_call(tokenizer: TextTokenizer) -> N
     assert "".join(text for _, text in parts) == text + "[<|end|>]"
 
 
-def test_tags_are_text_unless_the_trace_is_an_agents() -> None:
+def test_tags_are_text_unless_the_trace_is_an_agents():
     quoting = {"role": "assistant", "content": "Write <tool_call> first."}
     assert last({"messages": [USER, quoting]}).calls == ""
     assert last({"messages": [{"role": "system", "content": "Use <tool_call>."}, USER, quoting]}).calls == TAGGED
@@ -141,7 +137,7 @@ def test_tags_are_text_unless_the_trace_is_an_agents() -> None:
     assert last({"messages": [USER, {"role": "assistant", "content": "Thought: none. Action: none."}]}).calls == ""
 
 
-def test_what_follows_an_agents_last_turn_is_left_out() -> None:
+def test_what_follows_an_agents_last_turn_is_left_out():
     call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     result = {"role": "tool", "content": "r"}
     assert len(read({"messages": [USER, call, result, USER]}).messages) == 2
@@ -170,7 +166,7 @@ CALL_JSON = json.dumps(CALL)
         ("Thought: x\nAction: \nAction Input: y", REACT, "an action without a name"),
     ],
 )
-def test_calls_that_are_not_certain_are_refused(text: str, style: str, reason: str) -> None:
+def test_calls_that_are_not_certain_are_refused(text, style, reason):
     with pytest.raises(RowError) as caught:
         call_segments(text, style)
     assert str(caught.value) == reason
@@ -186,7 +182,7 @@ def test_calls_that_are_not_certain_are_refused(text: str, style: str, reason: s
         ([], "there are no tool calls"),
     ],
 )
-def test_objects_that_are_no_call_are_refused(value: Any, reason: str) -> None:
+def test_objects_that_are_no_call_are_refused(value, reason):
     with pytest.raises(RowError) as caught:
         as_calls(value)
     assert str(caught.value) == reason
@@ -202,14 +198,14 @@ def test_objects_that_are_no_call_are_refused(value: Any, reason: str) -> None:
         ({"tool_calls": [{"name": "f", "arguments": "{'a': 1}"}]}, "a tool call is not JSON (Expecting property"),
     ],
 )
-def test_turns_with_uncertain_calls_are_refused(changes: dict, reason: str) -> None:
+def test_turns_with_uncertain_calls_are_refused(changes, reason):
     turn = {"role": "assistant", "content": None, "tool_calls": [CALL]} | changes
     with pytest.raises(RowError) as caught:
         read({"messages": [USER, turn]})
     assert str(caught.value).startswith(reason)
 
 
-def test_malformed_calls_are_an_error_with_their_line_or_counted(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+def test_malformed_calls_are_an_error_with_their_line_or_counted(tmp_path, tokenizer):
     good = {"messages": [USER, {"role": "assistant", "content": WRITTEN}]}
     beside = {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "args": "{"}]}]}
     inside = {"messages": [USER, {"role": "assistant", "content": WRITTEN.replace("}}", "}")}]}
@@ -235,7 +231,7 @@ calls = st.builds(
 
 
 @given(st.lists(calls, min_size=1, max_size=4))
-def test_written_calls_read_back_whatever_is_in_them(given_calls: list[Call]) -> None:
+def test_written_calls_read_back_whatever_is_in_them(given_calls):
     text = write_calls(given_calls)
     found, end = [], 0
     while end < len(text):
@@ -256,9 +252,7 @@ REAL_CALLS = {"think_toolrl": 576, "glaive_toolcall": 211, "tau_bench": 1164}
 
 
 @pytest.mark.parametrize("name", AGENT_DATA)
-def test_shared_agent_data_is_supervised_in_calls_and_never_in_results(
-    name: str, tmp_path: Path, tokenizer: TextTokenizer
-) -> None:
+def test_shared_agent_data_is_supervised_in_calls_and_never_in_results(name, tmp_path, tokenizer):
     path, report = shared_data(tmp_path) / name, DropReport()
     traces = list(read_traces(path, columns=AGENT_DATA[name], strict=False, report=report))
     chats, num_calls = chat(tokenizer), 0
@@ -278,7 +272,7 @@ def test_shared_agent_data_is_supervised_in_calls_and_never_in_results(
         assert num_calls == REAL_CALLS[name.split("/")[0]]
 
 
-def test_calls_of_toolrl_are_those_its_rows_list(tmp_path: Path) -> None:
+def test_calls_of_toolrl_are_those_its_rows_list(tmp_path):
     path = shared_data(tmp_path) / "think_toolrl/messages.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     checked, naming = 0, 0

@@ -1,10 +1,7 @@
 """Rows of typed tables are those of JSON lines: no invented nulls in calls and tools, no harm from unused columns."""
 
-from __future__ import annotations
-
 import datetime
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +70,7 @@ def read_data_set(rows: list[dict[str, Any]], folder: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("read", [read_parquet, read_data_set])
 @pytest.mark.parametrize("name", ROWS)
-def test_a_typed_table_has_the_rows_of_json_lines(
-    name: str, read: Callable[..., list[Trace]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_typed_table_has_the_rows_of_json_lines(name, read, tmp_path, monkeypatch):
     rows = ROWS[name]
     assert pa.Table.from_pylist(rows).to_pylist() != rows, "the table must have invented nulls"
     lines = list(read_traces(write_lines(tmp_path / "x.jsonl", *rows)))
@@ -84,7 +79,7 @@ def test_a_typed_table_has_the_rows_of_json_lines(
     assert len(typed) == len(rows)
 
 
-def test_a_null_that_json_holds_stays(tmp_path: Path) -> None:
+def test_a_null_that_json_holds_stays(tmp_path):
     rows = [{**called(tool_calls=[call("pay", who=None)]), "tools": [tool("pay", who=None)]}]
     (trace,) = read_traces(write_lines(tmp_path / "x.jsonl", *rows))
     assert '{"who": null}' in trace.messages[0].content and '{"who": null}' in trace.messages[-1].content
@@ -95,7 +90,7 @@ FAR_DATE = pa.array([2**60, 0], pa.timestamp("us"))
 
 
 @pytest.mark.parametrize("values", [BAD_TEXT, FAR_DATE], ids=["text", "date"])
-def test_a_column_that_cannot_be_read_matters_only_where_it_is_used(values: pa.Array, tmp_path: Path) -> None:
+def test_a_column_that_cannot_be_read_matters_only_where_it_is_used(values, tmp_path):
     path, report = tmp_path / "x.parquet", DropReport()
     pq.write_table(pa.table({"extra": values, "instruction": ["q", "q"], "response": ["a", "a"]}), path)
     assert len(list(read_traces(path))) == 2
@@ -107,7 +102,7 @@ def test_a_column_that_cannot_be_read_matters_only_where_it_is_used(values: pa.A
     assert fault(path).startswith(f"{path}:1: the columns fit no known format (columns: extra, other; dataset.columns")
 
 
-def test_what_json_cannot_write_is_a_fault_of_its_row(tmp_path: Path) -> None:
+def test_what_json_cannot_write_is_a_fault_of_its_row(tmp_path):
     path, day = tmp_path / "x.parquet", datetime.datetime(2020, 1, 1)
     for value in (day, b"x", float("nan")):
         for row, what in (
@@ -118,7 +113,7 @@ def test_what_json_cannot_write_is_a_fault_of_its_row(tmp_path: Path) -> None:
             assert fault(path).startswith(f"{path}:1: {what} cannot be written as JSON (")
 
 
-def test_a_data_set_that_cannot_be_read_is_named() -> None:
+def test_a_data_set_that_cannot_be_read_is_named():
     def broken():
         yield GOOD
         json.loads(b'"\xff"')

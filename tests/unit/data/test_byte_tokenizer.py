@@ -1,7 +1,5 @@
 """The byte-level tokenizer: lossless, deterministic, and a folder that transformers reads."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -26,7 +24,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tokenizer(folder) -> Tokenizer:
+def tokenizer(folder):
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 

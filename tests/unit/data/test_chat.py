@@ -1,10 +1,6 @@
 """Which text of a rendered conversation is prompt, thought and answer; what a person writes is nothing else."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS, TAGS, ask, chat, texts
@@ -18,17 +14,16 @@ from cot_components.data.rows.encode import encode_in_one_go
 from cot_components.data.text.chat import ChatFormat
 from cot_components.data.text.segments import Tags
 from cot_components.data.text.templates import BUILT_IN, ChatTemplate, load_template
-from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.models.think_tokens import with_tag_tokens
 from cot_components.roles import Role
 
 
 @pytest.fixture(scope="module")
-def byte(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+def byte(tmp_path_factory):
     return make_tokenizer("byte", tmp_path_factory.mktemp("byte"))
 
 
-def test_roles_of_an_ordinary_turn(byte: TextTokenizer) -> None:
+def test_roles_of_an_ordinary_turn(byte):
     turn = chat(byte).turn(ask("Add 1 and 2.", "<think>\n1 + 2 = 3\n</think>\n\nIt is 3."))
     assert texts(turn.prompt, byte) == [
         ("prompt", "[<|user|>]"),
@@ -45,19 +40,19 @@ def test_roles_of_an_ordinary_turn(byte: TextTokenizer) -> None:
     ]
 
 
-def test_a_thought_beside_the_content(byte: TextTokenizer) -> None:
+def test_a_thought_beside_the_content(byte):
     beside = [Message("user", "q"), Message("assistant", "a", thought="t")]
     assert chat(byte).turn(beside) == chat(byte).turn(ask("q", "<think>\nt\n</think>\n\na"))
 
 
-def test_a_prompt_that_ends_in_the_tag_opens_nothing(byte: TextTokenizer) -> None:
+def test_a_prompt_that_ends_in_the_tag_opens_nothing(byte):
     source = "{{ messages[0].content }}{% if messages | length > 1 %}{{ messages[1].content }}<|end|>{% endif %}"
     turn = chat(byte, source).turn(ask("say <think>", "<think>t</think>a"))
     assert texts(turn.prompt, byte) == [("prompt", "say <think>")]
     assert texts(turn.completion, byte)[0] == ("think_open", "<think>")
 
 
-def test_tags_as_tokens(byte: TextTokenizer) -> None:
+def test_tags_as_tokens(byte):
     format = chat(byte, tags_as="token")
     turn = format.turn(ask("say <think>", "<think>\nt\n</think>a"))
     assert texts(turn.prompt, format.tokenizer)[1] == ("prompt", "say <think>")
@@ -70,13 +65,13 @@ def test_tags_as_tokens(byte: TextTokenizer) -> None:
     ]
 
 
-def test_what_the_template_writes_after_the_turn_is_cut(byte: TextTokenizer) -> None:
+def test_what_the_template_writes_after_the_turn_is_cut(byte):
     source = PLAIN.replace("<|end|>{% endfor %}", " <|end|>\n<|pad|>{% endfor %}").replace("<|end|>\n", "<|end|>\n")
     turn = chat(byte, source).turn(ask("q", "<think>t</think>a"))
     assert texts(turn.completion, byte)[-2:] == [("answer", "a "), ("answer", "[<|end|>]")]
 
 
-def test_a_template_without_an_end_of_turn_gets_the_end_token(byte: TextTokenizer) -> None:
+def test_a_template_without_an_end_of_turn_gets_the_end_token(byte):
     source = PLAIN.replace("<|end|>", "\n").replace("<|{{ m.role }}|>", "{{ m.role }}: ")
     source = source.replace("<|assistant|>", "assistant: ")
     turn = chat(byte, source).turn(ask("q", "<think>t</think>a"))
@@ -93,7 +88,7 @@ EARLIER = ask("q", "<think>secret</think>a", "r", "<think>t</think>b")
 
 
 @pytest.mark.parametrize(("source", "kept"), [(PLAIN, True), (STRIPS, False), (BESIDE, True), (REWRITES, False)])
-def test_the_template_decides_which_earlier_thoughts_stay(byte: TextTokenizer, source: str, kept: bool) -> None:
+def test_the_template_decides_which_earlier_thoughts_stay(byte, source, kept):
     turn = chat(byte, source).turn(EARLIER)
     assert ("secret" in str(texts(turn.prompt, byte))) is kept
     assert turn.given == chat(byte, source).prompt(EARLIER[:-1])
@@ -105,13 +100,13 @@ def test_the_template_decides_which_earlier_thoughts_stay(byte: TextTokenizer, s
     ]
 
 
-def test_a_thought_beside_an_earlier_answer_goes_where_the_template_looks(byte: TextTokenizer) -> None:
+def test_a_thought_beside_an_earlier_answer_goes_where_the_template_looks(byte):
     messages = [Message("user", "q"), Message("assistant", "a", thought="s"), *ask("r")]
     assert ("prompt", "<think>s</think>a") in texts(chat(byte, BESIDE).prompt(messages), byte)
     assert ("prompt", "<think>\ns\n</think>\n\na") in texts(chat(byte).prompt(messages), byte)
 
 
-def test_tags_of_an_earlier_answer_are_tokens_where_tags_are(byte: TextTokenizer) -> None:
+def test_tags_of_an_earlier_answer_are_tokens_where_tags_are(byte):
     format = chat(byte, tags_as="token")
     assert ("prompt", "[</think>]") in texts(format.prompt(EARLIER[:-1]), format.tokenizer)
 
@@ -131,9 +126,9 @@ HOSTILE = st.lists(st.sampled_from([*PIECES, *END_OF_TURN.values()]), max_size=8
 
 
 @pytest.fixture(scope="module")
-def pick_format(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], ChatFormat]:
+def pick_format(tmp_path_factory):
     """Every tokenizer with every template whose end of turn it has, tags as text and as tokens."""
-    made: list[ChatFormat] = []
+    made = []
     for kind in KINDS:
         tokenizer = make_tokenizer(kind, tmp_path_factory.mktemp(kind))
         for name, source in TEMPLATES.items():
@@ -148,9 +143,7 @@ def pick_format(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Cha
 
 
 @given(prompt=HOSTILE, thought=HOSTILE, answer=HOSTILE, earlier=HOSTILE, number=st.integers(0, 999))
-def test_only_the_template_writes_control_tokens(
-    pick_format: Callable[[int], ChatFormat], prompt: str, thought: str, answer: str, earlier: str, number: int
-) -> None:
+def test_only_the_template_writes_control_tokens(pick_format, prompt, thought, answer, earlier, number):
     format = pick_format(number)
     innocent = ask("p", "e", "p", "<think>t</think>a")
     hostile = ask(f"p{prompt}", f"e{earlier}", f"p{prompt}", f"<think>t{thought}</think>a{answer}")
@@ -170,7 +163,7 @@ def test_only_the_template_writes_control_tokens(
     assert isinstance(row, RowError) or row.tokens[: len(start)].tolist() == start
 
 
-def test_ids_that_end_a_generation(byte: TextTokenizer, tmp_path: Path) -> None:
+def test_ids_that_end_a_generation(byte, tmp_path):
     assert chat(byte).stop_ids == (byte.control["<|end|>"],)
     both = (byte.control["<|pad|>"], byte.control["<|end|>"])
     assert chat(byte, PLAIN.replace("<|end|>", "<|pad|>")).stop_ids == both
@@ -179,7 +172,7 @@ def test_ids_that_end_a_generation(byte: TextTokenizer, tmp_path: Path) -> None:
     assert ChatFormat(llama, load_template(None, llama), TAGS).stop_ids == (128001, 128008, 128009)
 
 
-def test_other_tags(byte: TextTokenizer) -> None:
+def test_other_tags(byte):
     tags = Tags("<Thought>", "</Thought>")
     turn = chat(byte, tags=tags).turn(ask("q", "<Thought>\nt\n</Thought>\n<Output>\na\n</Output>"))
     assert texts(turn.completion, byte)[:4] == [
@@ -190,7 +183,7 @@ def test_other_tags(byte: TextTokenizer) -> None:
     ]
 
 
-def test_fingerprint_follows_tokenizer_template_and_tags(byte: TextTokenizer) -> None:
+def test_fingerprint_follows_tokenizer_template_and_tags(byte):
     formats = [
         chat(byte),
         chat(byte, tags_as="token"),

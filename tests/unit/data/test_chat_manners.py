@@ -1,24 +1,21 @@
 """What a template may do to a turn, and what drops the row."""
 
-from __future__ import annotations
-
 import pytest
 from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS, ask, chat, texts
 from tokenizers_for_tests import make_tokenizer
 
 from cot_components.data.bad_rows import RowError
 from cot_components.data.text.chat import part_ids
-from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.roles import Role
 
 
 @pytest.fixture(scope="module")
-def byte(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+def byte(tmp_path_factory):
     return make_tokenizer("byte", tmp_path_factory.mktemp("byte"))
 
 
 @pytest.mark.parametrize("inner", ["t", "\nt\n", "\n\n t \n", "\u00e9\n\n- x"])
-def test_a_template_may_change_white_space_only(byte: TextTokenizer, inner: str) -> None:
+def test_a_template_may_change_white_space_only(byte, inner):
     turn = chat(byte, REWRITES).turn(ask("q", f"<think>{inner}</think>\n\n\n a"))
     roles = [p.role for p in turn.completion]
     assert roles == [Role.THINK_OPEN, Role.THOUGHT, Role.THINK_CLOSE, Role.ANSWER, Role.ANSWER]
@@ -26,7 +23,7 @@ def test_a_template_may_change_white_space_only(byte: TextTokenizer, inner: str)
     assert turn.completion[1].content == "\n" + inner.strip("\n") + "\n"
 
 
-def test_a_template_may_write_an_empty_thought_where_there_is_none(byte: TextTokenizer) -> None:
+def test_a_template_may_write_an_empty_thought_where_there_is_none(byte):
     turn = chat(byte, REWRITES).turn(ask("q", "a"))
     assert texts(turn.completion, byte)[:4] == [
         ("think_open", "<think>"),
@@ -39,7 +36,7 @@ def test_a_template_may_write_an_empty_thought_where_there_is_none(byte: TextTok
 @pytest.mark.parametrize("source", [OPENS, REWRITES_AND_OPENS])
 @pytest.mark.parametrize("text", ["<think>\nt\n</think>\n\na", "<think>t\n</think>\n\na", "t\n</think>\n\na"])
 @pytest.mark.parametrize("tags_as", ["text", "token"])
-def test_a_template_that_opens_the_thought(byte: TextTokenizer, source: str, text: str, tags_as: str) -> None:
+def test_a_template_that_opens_the_thought(byte, source, text, tags_as):
     format = chat(byte, source, tags_as=tags_as)
     turn = format.turn(ask("q", text))
     shown = texts(turn.completion, format.tokenizer)
@@ -52,7 +49,7 @@ def test_a_template_that_opens_the_thought(byte: TextTokenizer, source: str, tex
     assert all(part.role is Role.PROMPT for part in turn.prompt)
 
 
-def test_a_template_that_opens_the_thought_of_an_answer_without_one(byte: TextTokenizer) -> None:
+def test_a_template_that_opens_the_thought_of_an_answer_without_one(byte):
     with pytest.raises(RowError):
         chat(byte, OPENS).turn(ask("q", "a"))
 
@@ -72,7 +69,7 @@ LIES = {
 
 @pytest.mark.parametrize("name", LIES)
 @pytest.mark.parametrize("tags_as", ["text", "token"])
-def test_a_template_that_changes_more_drops_the_row(byte: TextTokenizer, name: str, tags_as: str) -> None:
+def test_a_template_that_changes_more_drops_the_row(byte, name, tags_as):
     with pytest.raises(RowError, match="chat template"):
         chat(byte, LIES[name], tags_as=tags_as).turn(ask("q", "<think>ten</think>eleven"))
 
@@ -87,9 +84,7 @@ AS_IT_IS = {
 
 @pytest.mark.parametrize("name", AS_IT_IS)
 @pytest.mark.parametrize("tags_as", ["text", "token"])
-def test_a_turn_that_the_template_does_not_write_behind_the_prompt_stands_there_as_it_is(
-    byte: TextTokenizer, name: str, tags_as: str
-) -> None:
+def test_a_turn_that_the_template_does_not_write_behind_the_prompt_stands_there_as_it_is(byte, name, tags_as):
     format = chat(byte, AS_IT_IS[name], tags_as=tags_as)
     turn = format.turn(ask("q", "<think>ten</think>\n\neleven"))
     assert turn.given == format.prompt(ask("q"))
@@ -98,12 +93,12 @@ def test_a_turn_that_the_template_does_not_write_behind_the_prompt_stands_there_
     assert format.stop_ids == (byte.control["<|end|>"],)
 
 
-def test_a_template_that_strips_and_opens_says_what_to_set_where_there_is_no_thought(byte: TextTokenizer) -> None:
+def test_a_template_that_strips_and_opens_says_what_to_set_where_there_is_no_thought(byte):
     with pytest.raises(RowError, match=r"set dataset\.template"):
         chat(byte, AS_IT_IS["takes the thought out and opens one"]).turn(ask("q", "a"))
 
 
-def test_a_template_that_refuses_the_made_up_conversation_leaves_the_tokenizers_stop_ids(byte: TextTokenizer) -> None:
+def test_a_template_that_refuses_the_made_up_conversation_leaves_the_tokenizers_stop_ids(byte):
     needs = "{% if messages | length < 9 %}{{ raise_exception('more') }}{% endif %}" + PLAIN
     assert chat(byte, needs).stop_ids == byte.stop_ids
     system = "{% if messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}" + PLAIN

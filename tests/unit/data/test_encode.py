@@ -1,9 +1,6 @@
 """Tokens, roles and counters are made together; a row is exact, fits, or is dropped."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,11 +32,11 @@ def row_of(prompt: int, thought: int, answer: int) -> EncodedRow:
 
 
 @pytest.fixture(scope="module")
-def byte(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+def byte(tmp_path_factory):
     return make_tokenizer("byte", tmp_path_factory.mktemp("byte"))
 
 
-def test_columns_of_a_row() -> None:
+def test_columns_of_a_row():
     row = row_of(2, 3, 1)
     P, O, T, C, A = Role.PROMPT, Role.THINK_OPEN, Role.THOUGHT, Role.THINK_CLOSE, Role.ANSWER  # noqa: E741
     assert row.tokens.tolist() == [112, 112, 1000, 97, 98, 99, 1001, 114]
@@ -49,7 +46,7 @@ def test_columns_of_a_row() -> None:
     assert [column.dtype for column in row] == [np.int32, np.uint8, np.int32, np.float32]
 
 
-def test_counters_run_on_over_all_thoughts_and_any_role_may_stand_between() -> None:
+def test_counters_run_on_over_all_thoughts_and_any_role_may_stand_between():
     row = spell(
         (Role.PROMPT, "p"),
         (Role.THOUGHT, "ab"),
@@ -64,7 +61,7 @@ def test_counters_run_on_over_all_thoughts_and_any_role_may_stand_between() -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_of_turns_is_the_turns_one_by_one(kind: str, tmp_path: Path) -> None:
+def test_a_batch_of_turns_is_the_turns_one_by_one(kind, tmp_path):
     tokenizer = make_tokenizer(kind, tmp_path)
     end = tokenizer.control[max(tokenizer.control)]
     turns = [
@@ -79,7 +76,7 @@ def test_a_batch_of_turns_is_the_turns_one_by_one(kind: str, tmp_path: Path) -> 
     assert len(together) == 2
 
 
-def test_text_that_does_not_come_back_is_refused(byte: TextTokenizer) -> None:
+def test_text_that_does_not_come_back_is_refused(byte):
     parts = [Part(Role.PROMPT, "P"), Part(Role.THOUGHT, "The Thought"), Part(Role.ANSWER, byte.control["<|end|>"])]
     lower = replace(byte, encode_plain=lambda texts: byte.encode_plain([text.lower() for text in texts]))
     (exact,), (lossy,) = encode_turns([parts], byte), encode_turns([parts], lower)
@@ -90,20 +87,20 @@ def test_text_that_does_not_come_back_is_refused(byte: TextTokenizer) -> None:
     check_exact(encode_turns([only_the_prompt], lower)[0], only_the_prompt, lower)
 
 
-def test_a_row_without_supervised_tokens_is_refused(byte: TextTokenizer) -> None:
+def test_a_row_without_supervised_tokens_is_refused(byte):
     parts = [Part(Role.PROMPT, "p"), Part(Role.ANSWER, "")]
     with pytest.raises(RowError, match="nothing in the row is supervised"):
         check_exact(encode_turns([parts], byte)[0], parts, byte)
 
 
 @pytest.mark.parametrize("too_long", ["drop", "cut_thought"])
-def test_a_row_of_exactly_the_limit_stays_as_it_is(byte: TextTokenizer, too_long: str) -> None:
+def test_a_row_of_exactly_the_limit_stays_as_it_is(byte, too_long):
     row = row_of(4, 10, 3)
     for limit in (None, 19, 20):
         assert fit(row, max_seq_len=limit, too_long=too_long, tokenizer=byte) is row
 
 
-def test_one_token_too_many_is_dropped(byte: TextTokenizer) -> None:
+def test_one_token_too_many_is_dropped(byte):
     with pytest.raises(RowError, match=r"longer than 18 tokens \(19 tokens\)"):
         fit(row_of(4, 10, 3), max_seq_len=18, too_long="drop", tokenizer=byte)
 
@@ -114,7 +111,7 @@ def plain_letters(byte: TextTokenizer) -> TextTokenizer:
 
 
 @given(prompt=st.integers(0, 6), thought=st.integers(0, 26), answer=st.integers(1, 6), limit=st.integers(2, 40))
-def test_cutting_the_thought(byte: TextTokenizer, prompt: int, thought: int, answer: int, limit: int) -> None:
+def test_cutting_the_thought(byte, prompt, thought, answer, limit):
     row, tokenizer = row_of(prompt, thought, answer), plain_letters(byte)
     others = prompt + answer + 2
     if len(row.tokens) > limit and limit - others < 2:
@@ -136,13 +133,13 @@ def test_cutting_the_thought(byte: TextTokenizer, prompt: int, thought: int, ans
     assert len(jumps) == (len(row.tokens) > limit)
 
 
-def test_cutting_leaves_the_row_it_was_given(byte: TextTokenizer) -> None:
+def test_cutting_leaves_the_row_it_was_given(byte):
     row = row_of(4, 20, 3)
     fit(row, max_seq_len=15, too_long="cut_thought", tokenizer=plain_letters(byte))
     assert row.weights.all()
 
 
-def test_the_longest_of_several_thoughts_is_cut(byte: TextTokenizer) -> None:
+def test_the_longest_of_several_thoughts_is_cut(byte):
     thoughts = (Role.THOUGHT, "ab"), (Role.CALL, "c"), (Role.THOUGHT, "defghi")
     row = spell((Role.PROMPT, "p"), *thoughts, (Role.ANSWER, "r"))
     cut = fit(row, max_seq_len=8, too_long="cut_thought", tokenizer=plain_letters(byte))
@@ -150,7 +147,7 @@ def test_the_longest_of_several_thoughts_is_cut(byte: TextTokenizer) -> None:
 
 
 @pytest.mark.parametrize("kind", ["byte", "llama3", "qwen2_5"])
-def test_a_cut_leaves_whole_characters(kind: str, tmp_path: Path) -> None:
+def test_a_cut_leaves_whole_characters(kind, tmp_path):
     tokenizer = make_tokenizer(kind, tmp_path)
     thought = "\U0001f642\u4f60\u00e9x" * 8
     parts = [Part(Role.PROMPT, "p"), Part(Role.THOUGHT, thought), Part(Role.ANSWER, "r")]
@@ -168,7 +165,7 @@ def test_a_cut_leaves_whole_characters(kind: str, tmp_path: Path) -> None:
     assert checked > 20
 
 
-def test_a_thought_that_begins_with_a_long_character(byte: TextTokenizer) -> None:
+def test_a_thought_that_begins_with_a_long_character(byte):
     """Four tokens each: room for less than one is no room, room for more is filled with whole ones."""
     parts = [Part(Role.PROMPT, "p"), Part(Role.THOUGHT, "\U0001f600" * 10), Part(Role.ANSWER, "r")]
     (row,) = encode_turns([parts], byte)
@@ -178,5 +175,5 @@ def test_a_thought_that_begins_with_a_long_character(byte: TextTokenizer) -> Non
     assert byte.decode(cut.tokens) == "p" + "\U0001f600" * 2 + "r"
 
 
-def test_supervised_roles_are_those_the_encoder_checks() -> None:
+def test_supervised_roles_are_those_the_encoder_checks():
     assert set(SUPERVISED_ROLES) == {Role.THINK_OPEN, Role.THOUGHT, Role.THINK_CLOSE, Role.ANSWER, Role.CALL}

@@ -1,9 +1,6 @@
 """Whose a token is when a conversation is encoded in one go, and where the prompt ends."""
 
-from __future__ import annotations
-
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +21,7 @@ END = "<|end|>"
 
 
 @pytest.fixture(scope="module")
-def llama3(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+def llama3(tmp_path_factory):
     return read_hf_tokenizer(write_like("llama3", tmp_path_factory.mktemp("llama3")))
 
 
@@ -38,7 +35,7 @@ def spelled(row: EncodedRow, tokenizer: TextTokenizer) -> list[tuple[str, str]]:
     return [(Role(r).label, tokenizer.decode([t])) for t, r in zip(row.tokens.tolist(), row.roles, strict=True)]
 
 
-def test_a_token_that_holds_any_of_a_tag_is_the_tag_s(llama3: TextTokenizer) -> None:
+def test_a_token_that_holds_any_of_a_tag_is_the_tag_s(llama3):
     row = encode(chat(llama3).turn(ask("q", "<think>\n12 + 7 = 19.</think>\n\nAnswer: 19")), llama3)
     shown = spelled(row, llama3)
     assert ("think_open", ">\n") in shown and ("thought", "\n") not in shown
@@ -47,7 +44,7 @@ def test_a_token_that_holds_any_of_a_tag_is_the_tag_s(llama3: TextTokenizer) -> 
     assert row.counters.max() + 1 == (row.roles == Role.THOUGHT).sum() > 0
 
 
-def test_the_prompt_ends_where_inference_s_does(llama3: TextTokenizer) -> None:
+def test_the_prompt_ends_where_inference_s_does(llama3):
     """`assistant` and two line feeds, then an answer that begins with one: three would be other tokens."""
     source = PLAIN.replace("<|assistant|>", "<|assistant|>\n").replace("<|{{ m.role }}|>", "<|{{ m.role }}|>\n")
     format = chat(llama3, source)
@@ -60,7 +57,7 @@ def test_the_prompt_ends_where_inference_s_does(llama3: TextTokenizer) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_roles_follow_the_text_for_every_kind(kind: str, tmp_path: Path) -> None:
+def test_roles_follow_the_text_for_every_kind(kind, tmp_path):
     tokenizer = make_tokenizer(kind, tmp_path)
     end = max(tokenizer.control.values())
     prompt = [Part(Role.PROMPT, "in e\u0301 the "), Part(Role.PROMPT, end)]
@@ -72,7 +69,7 @@ def test_roles_follow_the_text_for_every_kind(kind: str, tmp_path: Path) -> None
     assert row.tokens[start - 1] == end
 
 
-def test_text_that_spells_a_control_token_stays_text(llama3: TextTokenizer) -> None:
+def test_text_that_spells_a_control_token_stays_text(llama3):
     format = chat(llama3)
     row = encode(format.turn(ask(f"say {END} now", f"<think>{END}</think>{END}a")), llama3)
     assert llama3.decode(row.tokens) == f"<|user|>say {END} now{END}<|assistant|><think>{END}</think>{END}a{END}"
@@ -82,7 +79,7 @@ def test_text_that_spells_a_control_token_stays_text(llama3: TextTokenizer) -> N
     )
 
 
-def test_a_row_that_does_not_come_back_is_a_fault_of_its_own(tmp_path: Path) -> None:
+def test_a_row_that_does_not_come_back_is_a_fault_of_its_own(tmp_path):
     """NFC: an answer in another form would be taught in the one that the tokenizer writes."""
     tokenizer = read_hf_tokenizer(write_like("qwen3", tmp_path))
     good, bad, other = encode_in_one_go(
@@ -93,7 +90,7 @@ def test_a_row_that_does_not_come_back_is_a_fault_of_its_own(tmp_path: Path) -> 
 
 
 @given(st.lists(st.sampled_from(["a", "\u00e9", "\u4f60", "\U0001f642", "ab "]), min_size=1, max_size=6), st.randoms())
-def test_places_from_bytes(parts: list[str], random) -> None:
+def test_places_from_bytes(parts, random):
     text = "".join(parts)
     data = text.encode()
     cuts = sorted({0, len(data), *(random.randrange(len(data)) for _ in range(3))})
@@ -103,7 +100,7 @@ def test_places_from_bytes(parts: list[str], random) -> None:
         assert piece in text[start:end].encode() and len(text[start:end].encode()) - len(piece) <= 6
 
 
-def test_places_of_a_normalised_text_are_exact_outside_the_difference() -> None:
+def test_places_of_a_normalised_text_are_exact_outside_the_difference():
     text, written = "abe\u0301cd", ["ab", "\u00e9", "c", "d"]
     encoded = places_by_bytes(text, [0, 1, 2, 3], [piece.encode() for piece in written])
     assert (encoded.starts[0], encoded.starts[2:], encoded.ends[2:]) == (0, [4, 5], [5, 6])

@@ -1,14 +1,11 @@
 """Files of every kind that people publish: JSON of every shape, packed files, tables; what is broken has its place."""
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip
 import json
 import lzma
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -51,7 +48,7 @@ PRETTY = json.dumps(ONE, indent=2)
         (json.dumps(ONE) + "\n" + json.dumps(TWO), [("1", "1"), ("2", "2")]),
     ],
 )
-def test_json_of_every_shape_has_its_rows_and_lines(text: str, found: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_json_of_every_shape_has_its_rows_and_lines(text, found, tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert prompts(path) == found
@@ -59,7 +56,7 @@ def test_json_of_every_shape_has_its_rows_and_lines(text: str, found: list[tuple
     assert prompts(path) == found
 
 
-def test_an_object_whose_only_list_is_of_turns_is_itself_a_row(tmp_path: Path) -> None:
+def test_an_object_whose_only_list_is_of_turns_is_itself_a_row(tmp_path):
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     for name, indent in (("messages", None), ("messages", 1), ("conversations", 2)):
         (tmp_path / "x.json").write_text(json.dumps({name: turns}, indent=indent))
@@ -80,12 +77,12 @@ def test_an_object_whose_only_list_is_of_turns_is_itself_a_row(tmp_path: Path) -
         ('{"data": [{"instruction": "q", "response": "a", "response": "b"}]}', "1: a key stands twice"),
     ],
 )
-def test_json_that_is_not_certain_is_refused_with_its_line(text: str, reason: str, tmp_path: Path) -> None:
+def test_json_that_is_not_certain_is_refused_with_its_line(text, reason, tmp_path):
     (tmp_path / "x.json").write_text(text)
     assert fault(tmp_path / "x.json").startswith(f"{tmp_path / 'x.json'}:{reason}")
 
 
-def test_a_broken_first_line_costs_one_row(tmp_path: Path) -> None:
+def test_a_broken_first_line_costs_one_row(tmp_path):
     path, report = write_lines(tmp_path / "x.json", b'{"instruc', ONE, TWO), DropReport()
     assert [t.id for t in read_traces(path, strict=False, report=report)] == [1, 2]
     assert report.dropped == {"not JSON": [f"{path}:1"]}
@@ -98,7 +95,7 @@ def test_a_broken_first_line_costs_one_row(tmp_path: Path) -> None:
         ("'k'", b'{"x": [{"k": 1, "k": 2}], "instruction": "q", "response": "a"}'),
     ],
 )
-def test_a_key_twice_is_refused_wherever_it_stands(key: str, line: bytes, tmp_path: Path) -> None:
+def test_a_key_twice_is_refused_wherever_it_stands(key, line, tmp_path):
     reason = "a key stands twice in an object"
     path = write_lines(tmp_path / "x.jsonl", GOOD, line, GOOD)
     assert fault(path) == f"{path}:2: {reason} ({key})"
@@ -109,7 +106,7 @@ def test_a_key_twice_is_refused_wherever_it_stands(key: str, line: bytes, tmp_pa
 
 
 @pytest.mark.parametrize("depth", [200, 600, 3000])
-def test_rows_nested_deeply_are_refused(depth: int, tmp_path: Path) -> None:
+def test_rows_nested_deeply_are_refused(depth, tmp_path):
     turns = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
     deep = f'{{"messages": {turns}, "tools": {"[" * depth + "]" * depth}}}'
     path = write_lines(tmp_path / "x.jsonl", deep.encode(), {"messages": json.loads(turns)})
@@ -127,7 +124,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz
 
 
 @pytest.mark.parametrize("ending", PACKERS)
-def test_packed_files_have_the_rows_of_plain_ones(ending: str, tmp_path: Path) -> None:
+def test_packed_files_have_the_rows_of_plain_ones(ending, tmp_path):
     plain = {
         "x.jsonl": json.dumps(ONE) + "\n\n" + json.dumps(TWO),
         "x.json": json.dumps([ONE, TWO], indent=1),
@@ -143,7 +140,7 @@ def test_packed_files_have_the_rows_of_plain_ones(ending: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("ending", PACKERS)
-def test_a_packed_file_that_is_broken_is_named(ending: str, tmp_path: Path) -> None:
+def test_a_packed_file_that_is_broken_is_named(ending, tmp_path):
     path, text = tmp_path / f"x.jsonl{ending}", "".join(json.dumps(asked(str(i))) + "\n" for i in range(2000))
     path.write_bytes(PACKERS[ending](text.encode())[:-20])
     assert fault(path, strict=False).startswith(f"{path}: ")
@@ -155,16 +152,14 @@ def test_a_packed_file_that_is_broken_is_named(ending: str, tmp_path: Path) -> N
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4), st.sampled_from([("x.csv", ","), ("x.tsv", "\t")]))
-def test_any_text_survives_a_table(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], kind: tuple[str, str]
-) -> None:
+def test_any_text_survives_a_table(tmp_path_factory, rows, kind):
     path = tmp_path_factory.getbasetemp() / kind[0]
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter=kind[1], quoting=csv.QUOTE_ALL).writerows([("instruction", "response"), *rows])
     assert [(t.messages[0].content, t.messages[1].content) for t in read_traces(path)] == rows
 
 
-def test_rows_of_a_table_know_their_line_and_empty_cells_are_null(tmp_path: Path) -> None:
+def test_rows_of_a_table_know_their_line_and_empty_cells_are_null(tmp_path):
     path, report = tmp_path / "x.csv", DropReport()
     long = "y" * 200_000
     path.write_bytes(
@@ -186,7 +181,7 @@ def test_rows_of_a_table_know_their_line_and_empty_cells_are_null(tmp_path: Path
     }
 
 
-def test_a_table_may_hold_turns_as_json(tmp_path: Path) -> None:
+def test_a_table_may_hold_turns_as_json(tmp_path):
     turns = [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": "a"}]
     path = tmp_path / "x.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -197,7 +192,7 @@ def test_a_table_may_hold_turns_as_json(tmp_path: Path) -> None:
     assert report.dropped == {"'messages' is not JSON": [f"{path}:3"]}
 
 
-def test_a_broken_table_is_an_error_even_when_lenient(tmp_path: Path) -> None:
+def test_a_broken_table_is_an_error_even_when_lenient(tmp_path):
     path = tmp_path / "x.csv"
     for text, where, reason in [
         ('prompt,completion\nq,a\nq,"never closed\n', f"{path}:3", "the table is broken here"),
@@ -211,14 +206,14 @@ def test_a_broken_table_is_an_error_even_when_lenient(tmp_path: Path) -> None:
         assert fault(path, strict=False).startswith(f"{where}: {reason}")
 
 
-def test_a_column_twice_in_parquet_is_refused(tmp_path: Path) -> None:
+def test_a_column_twice_in_parquet_is_refused(tmp_path):
     path = tmp_path / "x.parquet"
     columns = [pa.array(["q"]), pa.array(["a"]), pa.array(["b"])]
     pq.write_table(pa.Table.from_arrays(columns, names=["instruction", "response", "response"]), path)
     assert fault(path, strict=False) == f"{path}: two columns have one name ('response')"
 
 
-def test_a_field_twice_inside_a_column_of_parquet_is_refused(tmp_path: Path) -> None:
+def test_a_field_twice_inside_a_column_of_parquet_is_refused(tmp_path):
     path = tmp_path / "x.parquet"
     fields = [pa.array(["user"]), pa.array(["q"]), pa.array(["r"])]
     turn = pa.StructArray.from_arrays(fields, names=["role", "content", "content"])
@@ -227,7 +222,7 @@ def test_a_field_twice_inside_a_column_of_parquet_is_refused(tmp_path: Path) -> 
     assert fault(path).startswith(f"{path}:1: 'messages' cannot be read (")
 
 
-def test_traces_of_a_file_in_capitals(tmp_path: Path) -> None:
+def test_traces_of_a_file_in_capitals(tmp_path):
     path = write_lines(tmp_path / "X.JSONL", GOOD)
     (trace,) = read_traces(path)
     assert isinstance(trace, Trace) and trace.where == f"{path}:1"

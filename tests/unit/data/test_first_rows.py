@@ -1,10 +1,7 @@
 """A run whose first rows do not begin as inference begins ends before it starts."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from chats_for_tests import PLAIN, ask, chat
@@ -16,7 +13,6 @@ from cot_components.data.rows.first_rows import NUM_ROWS, check_first_rows
 from cot_components.data.rows.prepare import RowSettings, encode_traces
 from cot_components.data.rows.store import Rows
 from cot_components.data.text.chat import ChatFormat
-from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
@@ -40,12 +36,12 @@ class ByParts(ChatFormat):
 
 
 @pytest.fixture(scope="module")
-def legacy(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+def legacy(tmp_path_factory):
     return read_hf_tokenizer(write_like("legacy", tmp_path_factory.mktemp("legacy")))
 
 
 @pytest.mark.parametrize("turns", ["last", "each"])
-def test_good_rows_are_compared_and_the_reading_stops(legacy: TextTokenizer, turns: str) -> None:
+def test_good_rows_are_compared_and_the_reading_stops(legacy, turns):
     source = traces(40)
     rows = rows_of(source, chat(legacy), turns)
     again = iter(source)
@@ -53,7 +49,7 @@ def test_good_rows_are_compared_and_the_reading_stops(legacy: TextTokenizer, tur
     assert len(list(again)) == 40 - NUM_ROWS // (2 if turns == "each" else 1)
 
 
-def test_the_first_difference_is_shown(legacy: TextTokenizer) -> None:
+def test_the_first_difference_is_shown(legacy):
     source, right = traces(3), chat(legacy)
     rows = rows_of(source, ByParts(right.tokenizer, right.template, right.tags))
     with pytest.raises(UserError) as caught:
@@ -63,7 +59,7 @@ def test_the_first_difference_is_shown(legacy: TextTokenizer) -> None:
     assert "template and tokenizer give ' How many" in message
 
 
-def test_text_that_spells_a_control_token_is_not_compared(legacy: TextTokenizer) -> None:
+def test_text_that_spells_a_control_token_is_not_compared(legacy):
     source = [*traces(2, "say <|end|>"), *traces(1)]
     source[2] = replace(source[2], id=2)
     rows = rows_of(source, chat(legacy))
@@ -71,7 +67,7 @@ def test_text_that_spells_a_control_token_is_not_compared(legacy: TextTokenizer)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_every_data_set_is_checked(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_data_set_is_checked(kind, tmp_path, monkeypatch):
     folder = write_like(kind, tmp_path / "tokenizer", PLAIN)
     row = {"prompt": "How many hens?", "completion": "<think>\nask.\n</think>\n\nAnswer: 3"}
     (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")

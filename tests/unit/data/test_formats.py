@@ -1,7 +1,5 @@
 """Rows of every known shape, and rows that must be refused."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any
@@ -86,12 +84,12 @@ def refusal(row: dict[str, Any], columns: dict[str, str] | None = None) -> str:
         ("icot", {"text": " q || #### 9"}, (USER, Message("assistant", "#### 9", thought="")), "9"),
     ],
 )
-def test_a_row_becomes_messages(format: str, row: dict, messages: tuple, answer: str | None) -> None:
+def test_a_row_becomes_messages(format, row, messages, answer):
     assert detect(row, {}) == format
     assert read(row) == Content(messages, answer)
 
 
-def test_columns_are_mapped_and_decide_the_format() -> None:
+def test_columns_are_mapped_and_decide_the_format():
     row = {"problem": "q", "solution": "a", "final": 7, "prompt": "p", "completion": "c"}
     columns = {"instruction": "problem", "response": "solution", "answer": "final"}
     assert detect(row, columns) == "instruction" and detect(row, {}) == "prompt_completion"
@@ -101,7 +99,7 @@ def test_columns_are_mapped_and_decide_the_format() -> None:
     assert refusal(row | {"solution": None}, columns) == "'solution' is null"
 
 
-def test_the_first_row_decides_whether_answers_are_of_gsm8k() -> None:
+def test_the_first_row_decides_whether_answers_are_of_gsm8k():
     hashed, plain = {"question": "q", "answer": "c #### 1"}, {"question": "q", "answer": "a"}
     formats = [FORMATS[detect(row, {})] for row in (hashed, plain)]
     for row, format, reason in (
@@ -115,7 +113,7 @@ def test_the_first_row_decides_whether_answers_are_of_gsm8k() -> None:
     assert detect(mapped, {"answer": "solution"}) == "gsm8k"
 
 
-def test_a_row_that_fits_no_format_says_what_to_do() -> None:
+def test_a_row_that_fits_no_format_says_what_to_do():
     with pytest.raises(RowError, match=r"columns: problem, solution; dataset\.columns"):
         detect({"problem": "q", "solution": "a"}, {})
     with pytest.raises(RowError) as caught:
@@ -123,12 +121,12 @@ def test_a_row_that_fits_no_format_says_what_to_do() -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_columns_full_of_nulls_do_not_hide_the_ones_in_use() -> None:
+def test_columns_full_of_nulls_do_not_hide_the_ones_in_use():
     row = {"messages": None, "instruction": "q", "response": "a", "conversations": None}
     assert read(row).messages == (USER, ASSISTANT)
 
 
-def test_turns_read_their_thought_weight_and_role() -> None:
+def test_turns_read_their_thought_weight_and_role():
     turns = [
         {"role": "developer", "content": "", "weight": None},
         {"role": "Human", "content": "q", "reasoning_content": " ", "train": False},
@@ -174,7 +172,7 @@ def test_turns_read_their_thought_weight_and_role() -> None:
         ({"role": "narrator"}, "a turn has an unknown role ('narrator')"),
     ],
 )
-def test_a_turn_that_is_not_certain_is_refused(changes: dict, reason: str) -> None:
+def test_a_turn_that_is_not_certain_is_refused(changes, reason):
     assert refusal({"messages": [TURNS[0], TURNS[1] | changes]}) == reason
 
 
@@ -203,7 +201,7 @@ def test_a_turn_that_is_not_certain_is_refused(changes: dict, reason: str) -> No
         ({"role": "user"}, "'messages' is not a list of turns (it is dict)"),
     ],
 )
-def test_turns_that_make_no_conversation_are_refused(turns: Any, reason: str) -> None:
+def test_turns_that_make_no_conversation_are_refused(turns, reason):
     assert refusal({"messages": turns}) == reason
 
 
@@ -231,22 +229,22 @@ def test_turns_that_make_no_conversation_are_refused(turns: Any, reason: str) ->
         ({"text": " ||c #### 1"}, "the prompt is empty"),
     ],
 )
-def test_rows_that_fit_no_format_or_break_theirs_are_refused(row: dict, reason: str) -> None:
+def test_rows_that_fit_no_format_or_break_theirs_are_refused(row, reason):
     assert refusal(row) == reason
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", [1], {"a": 1}, True, float("nan")])
-def test_a_reference_that_is_none_is_none_and_never_a_word(value: Any) -> None:
+def test_a_reference_that_is_none_is_none_and_never_a_word(value):
     assert read({"instruction": "q", "response": "a", "answer": value}).answer is None
 
 
-def test_a_reference_the_user_asked_for_must_be_one() -> None:
+def test_a_reference_the_user_asked_for_must_be_one():
     row = {"instruction": "q", "response": "a", "gold": [1]}
     assert refusal(row, {"answer": "gold"}) == "'gold' is neither text nor a number (it is list)"
     assert refusal(row | {"gold": "\ud800"}, {"answer": "gold"}) == "'gold' holds a lone surrogate (character 0)"
 
 
-def test_unknown_formats_and_fields_are_refused_with_the_nearest_name() -> None:
+def test_unknown_formats_and_fields_are_refused_with_the_nearest_name():
     check_format("auto", {"instruction": "x", "messages": "y"})
     with pytest.raises(UserError, match="unknown format 'sharegtp'; did you mean 'sharegpt'"):
         check_format("sharegtp", {})

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cot_components.data.bad_rows import DropReport
 from cot_components.data.read.gsm8k import convert, equations, icot_line, main, with_equations
 from cot_components.data.read.traces import Message, Trace, read_traces
 from cot_components.data.rows.prepare import prepare_rows
@@ -37,7 +36,7 @@ def official_and_published(tmp_path: Path) -> tuple[Path, list[str]]:
     return source, list(ROWS.values())
 
 
-def test_conversion_gives_the_published_lines(tmp_path) -> None:
+def test_conversion_gives_the_published_lines(tmp_path):
     source, published = official_and_published(tmp_path)
     count = convert(source, tmp_path / "out.txt")
     lines = (tmp_path / "out.txt").read_text().split("\n")[:-1]
@@ -45,7 +44,7 @@ def test_conversion_gives_the_published_lines(tmp_path) -> None:
     assert count == len(lines) == (7473 if "COT_SHARED_DATA" in os.environ else 5)
 
 
-def test_rows_with_an_empty_thought_are_kept_or_dropped(tmp_path) -> None:
+def test_rows_with_an_empty_thought_are_kept_or_dropped(tmp_path):
     source, published = official_and_published(tmp_path)
     empty = sum("|| ####" in line for line in published)
     assert empty == (95 if "COT_SHARED_DATA" in os.environ else 1)
@@ -53,7 +52,7 @@ def test_rows_with_an_empty_thought_are_kept_or_dropped(tmp_path) -> None:
     assert "|| ####" not in (tmp_path / "out.txt").read_text()
 
 
-def test_converted_lines_read_back_as_the_same_traces(tmp_path) -> None:
+def test_converted_lines_read_back_as_the_same_traces(tmp_path):
     source, _ = official_and_published(tmp_path)
     convert(source, tmp_path / "out.txt")
     converted = list(with_equations(read_traces(source, format="gsm8k")))
@@ -65,19 +64,19 @@ def test_converted_lines_read_back_as_the_same_traces(tmp_path) -> None:
         assert one.messages[0].content.strip() == other.messages[0].content
 
 
-def test_equations_are_the_annotations_alone() -> None:
+def test_equations_are_the_annotations_alone():
     assert equations("a <<1+1=2>>2 b\n<<2*3=6>>6") == "<<1+1=2>> <<2*3=6>>"
     assert equations("1 < 2 and 3 > 2") == equations("") == ""
 
 
 @pytest.mark.parametrize("question", ["a||b", "a #### b", "a\nb"])
-def test_a_question_that_cannot_stand_on_a_line_is_named(question: str) -> None:
+def test_a_question_that_cannot_stand_on_a_line_is_named(question):
     trace = Trace(3, (Message("user", question), Message("assistant", "#### 1", thought="<<1=1>>")), "t.jsonl:4")
     with pytest.raises(ValueError, match=r"t\.jsonl:4: question or thought holds a separator"):
         icot_line(trace)
 
 
-def test_what_is_not_gsm8k_is_named(tmp_path) -> None:
+def test_what_is_not_gsm8k_is_named(tmp_path):
     source = tmp_path / "bad.jsonl"
     source.write_text('{"question": "q", "answer": "a #### 1"}\n{"question": "q", "answer": "no mark"}\n')
     with pytest.raises(ValueError, match=r"bad\.jsonl:2: '####'"):
@@ -89,14 +88,14 @@ def test_what_is_not_gsm8k_is_named(tmp_path) -> None:
         convert(source, tmp_path / "out.txt", empty_thoughts="maybe")
 
 
-def test_a_thought_inside_the_answer_is_no_empty_thought() -> None:
+def test_a_thought_inside_the_answer_is_no_empty_thought():
     question, inline = Message("user", "1+1?"), Message("assistant", "<think>so <<1+1=2>>2</think>#### 2")
     beside = Message("assistant", "#### 2", thought="so <<1+1=2>>2")
     traces = [Trace(i, (question, answer), f"t.jsonl:{i + 1}") for i, answer in enumerate([beside, inline])]
     assert [trace.messages[-1].thought for trace in with_equations(traces)] == ["<<1+1=2>>", None]
     chat = ICoTFormat(compact_tokenizer().text)
 
-    def read(report: DropReport, first: int = 0):
+    def read(report, first=0):
         report.read += len(traces[first:])
         return with_equations(traces[first:])
 
@@ -108,7 +107,7 @@ def test_a_thought_inside_the_answer_is_no_empty_thought() -> None:
     assert rows.ids.tolist() == [0] and report.dropped == {"no thought beside the answer": ["t.jsonl:2"]}
 
 
-def test_the_command_ends_in_one_sentence(tmp_path, capsys) -> None:
+def test_the_command_ends_in_one_sentence(tmp_path, capsys):
     (tmp_path / "in.jsonl").write_text('{"question": "q", "answer": "<<1=1>> #### 1"}\n')
     assert main([str(tmp_path / "in.jsonl"), str(tmp_path / "out.txt")]) == 0
     assert capsys.readouterr() == ("1 lines\n", "")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from cot_components.clock import Clock
-from cot_components.data.bad_rows import DropReport
 from cot_components.data.generated.multiplication import draw_operands, multiplication_rows
 from cot_components.data.read.traces import Message
 from cot_components.data.rows.encode import encode_turns
@@ -16,7 +15,6 @@ from cot_components.data.rows.overlap import check_no_overlap, prompts_of
 from cot_components.data.rows.prepare import prepare_rows
 from cot_components.data.rows.store import Rows
 from cot_components.data.text.icot_text import ICoTFormat, read_step_lists
-from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.evaluation.extract import exact_match, gsm8k
 from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.roles import Role
@@ -28,7 +26,7 @@ ANSWER = Message("assistant", "#### 8 0 4", thought="8 0 4 0")
 
 
 @pytest.fixture(scope="module", name="tokenizer")
-def _tokenizer() -> TextTokenizer:
+def _tokenizer():
     return compact_tokenizer().text
 
 
@@ -37,7 +35,7 @@ def encode(chat: ICoTFormat, *messages: Message):
     return encode_turns([turn.prompt + turn.completion], chat.tokenizer)[0]
 
 
-def test_a_row_is_the_released_sequence_with_its_roles(tokenizer) -> None:
+def test_a_row_is_the_released_sequence_with_its_roles(tokenizer):
     row = encode(ICoTFormat(tokenizer), QUESTION, ANSWER)
     pieces = [tokenizer.decode([i]) for i in row.tokens.tolist()]
     end = "<|endoftext|>"
@@ -51,7 +49,7 @@ def test_a_row_is_the_released_sequence_with_its_roles(tokenizer) -> None:
     assert row.counters.tolist() == [-1] * 7 + [0, 1, 2, 3, 4] + [-1] * 7
 
 
-def test_the_prompt_is_the_beginning_of_the_row(tokenizer) -> None:
+def test_the_prompt_is_the_beginning_of_the_row(tokenizer):
     chat = ICoTFormat(tokenizer)
     row, prompt = encode(chat, QUESTION, ANSWER), chat.prompt_ids([QUESTION])
     assert row.tokens[: len(prompt)].tolist() == prompt
@@ -59,13 +57,13 @@ def test_the_prompt_is_the_beginning_of_the_row(tokenizer) -> None:
     assert sum(i in chat.stop_ids for i in written) == chat.stops_per_answer and written[-1] in chat.stop_ids
 
 
-def test_an_empty_thought_is_the_blanks_around_it(tokenizer) -> None:
+def test_an_empty_thought_is_the_blanks_around_it(tokenizer):
     row = encode(ICoTFormat(tokenizer), QUESTION, Message("assistant", "#### 2,125", thought=""))
     assert tokenizer.decode(row.tokens[row.roles == Role.THOUGHT]) == "  "
     assert tokenizer.decode(row.tokens[row.roles == Role.ANSWER]) == " #### 2125 <|endoftext|>"
 
 
-def test_a_begin_token_of_its_own_opens_the_row(tokenizer) -> None:
+def test_a_begin_token_of_its_own_opens_the_row(tokenizer):
     from dataclasses import replace
 
     with_begin = replace(tokenizer.with_control({"<s>": 290}), bos_id=290)
@@ -73,7 +71,7 @@ def test_a_begin_token_of_its_own_opens_the_row(tokenizer) -> None:
     assert ICoTFormat(tokenizer).prompt_ids([QUESTION])[0] != tokenizer.eos_id
 
 
-def test_steps_end_where_their_texts_end(tokenizer) -> None:
+def test_steps_end_where_their_texts_end(tokenizer):
     chat = ICoTFormat(tokenizer, step_end="\n")
     thought = "Tom is a cat.\nEvery cat is a pet.\nEvery pet is loved."
     row = encode(chat, QUESTION, Message("assistant", "#### yes", thought=thought))
@@ -90,7 +88,7 @@ def test_steps_end_where_their_texts_end(tokenizer) -> None:
 @pytest.mark.parametrize(
     ("thought", "steps"), [("<<2*3=6>> <<6*2=12>>", 2), ("<<2*3=6>>", 1), ("<<2*3=6>> so 6", 2), ("", 1)]
 )
-def test_the_blank_behind_the_last_step_is_no_step(tokenizer, thought: str, steps: int) -> None:
+def test_the_blank_behind_the_last_step_is_no_step(tokenizer, thought, steps):
     chat = ICoTFormat(tokenizer, step_end=">>")
     row = encode(chat, QUESTION, Message("assistant", "#### 12", thought=thought))
     schedule = Schedule(ticks_per_epoch=1, per_epoch=0, start=steps)
@@ -101,13 +99,13 @@ def test_the_blank_behind_the_last_step_is_no_step(tokenizer, thought: str, step
 
 
 @pytest.mark.parametrize("answer", ["2,125", "-1,234,567.5", "$1,000", "1, 2", "1,00,000", "1,2,3", "2,125 cups"])
-def test_what_a_row_teaches_is_its_reference(tokenizer, answer: str) -> None:
+def test_what_a_row_teaches_is_its_reference(tokenizer, answer):
     row = encode(ICoTFormat(tokenizer), QUESTION, Message("assistant", f"#### {answer}", thought=""))
     taught = tokenizer.decode(row.tokens[row.roles == Role.ANSWER]).replace("<|endoftext|>", "")
     assert exact_match(gsm8k(taught), answer)
 
 
-def test_settings_are_part_of_the_fingerprint(tokenizer) -> None:
+def test_settings_are_part_of_the_fingerprint(tokenizer):
     assert ICoTFormat(tokenizer).fingerprint() == ICoTFormat(compact_tokenizer().text).fingerprint()
     assert ICoTFormat(tokenizer).fingerprint() != ICoTFormat(tokenizer, step_end="\n").fingerprint()
 
@@ -120,12 +118,12 @@ def test_settings_are_part_of_the_fingerprint(tokenizer) -> None:
         ((QUESTION, ANSWER, QUESTION, ANSWER), "one question and one answer"),
     ],
 )
-def test_conversations_that_do_not_fit_are_refused(tokenizer, messages, message: str) -> None:
+def test_conversations_that_do_not_fit_are_refused(tokenizer, messages, message):
     with pytest.raises(ValueError, match=message):
         ICoTFormat(tokenizer).turn(messages)
 
 
-def test_tokenizers_that_do_not_fit_are_refused(tokenizer) -> None:
+def test_tokenizers_that_do_not_fit_are_refused(tokenizer):
     from dataclasses import replace
 
     with pytest.raises(ValueError, match="no end-of-text token"):
@@ -152,11 +150,11 @@ def step_list(tmp_path: Path) -> Path:
     return tmp_path / "steps.json"
 
 
-def test_step_lists_lose_one_step_at_a_time(tokenizer, tmp_path) -> None:
+def test_step_lists_lose_one_step_at_a_time(tokenizer, tmp_path):
     path = step_list(tmp_path)
     raw, traces = json.loads(path.read_text()), read_step_lists(path)
 
-    def read(report: DropReport):
+    def read(report):
         report.read += len(traces)
         return traces
 
@@ -191,13 +189,13 @@ def test_step_lists_lose_one_step_at_a_time(tokenizer, tmp_path) -> None:
         ('[{"question": "q", "steps": ["s\\nt"], "answer": "a"}]', r"bad\.json:row 1: a step holds"),
     ],
 )
-def test_bad_step_lists_are_named(tmp_path, content: str, message: str) -> None:
+def test_bad_step_lists_are_named(tmp_path, content, message):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_step_lists(tmp_path / "bad.json")
 
 
-def test_a_test_question_among_the_training_questions_is_named(tokenizer) -> None:
+def test_a_test_question_among_the_training_questions_is_named(tokenizer):
     chat = ICoTFormat(tokenizer)
     train = multiplication_rows(*draw_operands(3, 500, seed=1), chat)
     test = multiplication_rows(*draw_operands(3, 100, seed=2, split="held_out"), chat)

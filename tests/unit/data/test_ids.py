@@ -1,8 +1,6 @@
 """The ids that are trained on and evaluated are those that `transformers` makes of the same conversation: 500 random
 ones here, 10,000 with HYPOTHESIS_PROFILE=nightly."""
 
-from __future__ import annotations
-
 import datetime
 import functools
 import tempfile
@@ -112,7 +110,7 @@ conversations = st.tuples(
 @given(
     st.sampled_from(sorted(MAKERS)), st.sampled_from(["text", "token"]), st.sampled_from(sorted(FAMILY)), conversations
 )
-def test_ids_are_those_of_transformers(kind: str, tags_as: str, name: str, messages: list[Message]) -> None:
+def test_ids_are_those_of_transformers(kind, tags_as, name, messages):
     count("inputs generated")
     ours, theirs = pair(kind, tags_as)
     check_conversation(
@@ -176,7 +174,7 @@ TOOL_LOOP = [
 
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("tags_as", ["text", "token"])
-def test_every_template_of_the_family_on_a_tool_loop(kind: str, tags_as: str) -> None:
+def test_every_template_of_the_family_on_a_tool_loop(kind, tags_as):
     ours, theirs = pair(kind, tags_as)
     whole = 0
     for name, source in FAMILY.items():

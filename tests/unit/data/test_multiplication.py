@@ -24,7 +24,6 @@ from cot_components.data.rows.prepare import prepare_rows
 from cot_components.data.text.icot_text import ICoTFormat
 from cot_components.errors import UserError
 from cot_components.models.gpt2_bpe import compact_tokenizer
-from cot_components.models.tokenizers import HFTokenizer
 
 
 def digits_of(numbers: list[int], num_digits: int) -> np.ndarray:
@@ -45,14 +44,14 @@ def published_files(tmp_path: Path) -> list[Path]:
     return [path]
 
 
-def test_published_example() -> None:
+def test_published_example():
     assert multiplication_line(3719, 3349, 4) == (
         "9 1 7 3 * 9 4 3 3||1 7 4 3 3 + 0 6 7 8 4 1 ( 1 3 2 2 8 1 ) + 0 0 7 5 1 1 1 ( 1 3 9 7 9 2 1 ) + "
         "0 0 0 7 5 1 1 1 #### 1 3 9 4 5 4 2 1"
     )
 
 
-def test_every_published_row_is_rebuilt_from_its_operands(tmp_path) -> None:
+def test_every_published_row_is_rebuilt_from_its_operands(tmp_path):
     compared = 0
     for path in published_files(tmp_path):
         lines = path.read_text().splitlines()
@@ -64,7 +63,7 @@ def test_every_published_row_is_rebuilt_from_its_operands(tmp_path) -> None:
 
 
 @given(num_digits=st.integers(1, 23), data=st.data())
-def test_lines_of_any_width_equal_the_obvious_way(num_digits: int, data) -> None:
+def test_lines_of_any_width_equal_the_obvious_way(num_digits, data):
     number = st.integers(10 ** (num_digits - 1), 10**num_digits - 1) | st.sampled_from(
         [10 ** (num_digits - 1), 10**num_digits - 1]
     )
@@ -77,7 +76,7 @@ def test_lines_of_any_width_equal_the_obvious_way(num_digits: int, data) -> None
         assert product == a * b
 
 
-def test_symbols_per_thought_are_the_published_ones() -> None:
+def test_symbols_per_thought_are_the_published_ones():
     counts = {}
     for num_digits in (4, 5, 7, 9, 11):
         a, b = draw_operands(num_digits, 1)
@@ -88,7 +87,7 @@ def test_symbols_per_thought_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("num_digits", [1, 2, 4, 20])
-def test_operands_are_uniform_over_numbers_of_that_width(num_digits: int) -> None:
+def test_operands_are_uniform_over_numbers_of_that_width(num_digits):
     a, b = draw_operands(num_digits, 20_000, seed=3)
     for digits in (a, b):
         assert digits.shape == (20_000, num_digits)
@@ -98,7 +97,7 @@ def test_operands_are_uniform_over_numbers_of_that_width(num_digits: int) -> Non
             assert (np.abs(counts / 20_000 - 1 / len(counts)) < (0.15 if num_digits == 1 else 0.015)).all()
 
 
-def test_the_same_seed_draws_the_same_pairs() -> None:
+def test_the_same_seed_draws_the_same_pairs():
     draws = [np.concatenate(draw_operands(4, 100, seed=seed), axis=1) for seed in (0, 0, 1)]
     assert (draws[0] == draws[1]).all() and not (draws[0] == draws[2]).all()
     longer = np.concatenate(draw_operands(4, 150, seed=0), axis=1)
@@ -110,7 +109,7 @@ def unordered(a: np.ndarray, b: np.ndarray) -> set[frozenset[int]]:
 
 
 @pytest.mark.parametrize("num_digits", [1, 2, 3])
-def test_held_out_pairs_are_never_trained_on_with_any_seed(num_digits: int) -> None:
+def test_held_out_pairs_are_never_trained_on_with_any_seed(num_digits):
     held_out = unordered(*draw_operands(num_digits, 20_000, split="held_out"))
     trained = set().union(*(unordered(*draw_operands(num_digits, 60_000, seed=seed)) for seed in (0, 1)))
     assert held_out and not held_out & trained
@@ -118,7 +117,7 @@ def test_held_out_pairs_are_never_trained_on_with_any_seed(num_digits: int) -> N
         assert len(held_out | trained) == 90 * 91 // 2 and 0.05 < len(held_out) / (90 * 91 // 2) < 0.15
 
 
-def test_excluded_pairs_are_left_out_in_either_order(tmp_path) -> None:
+def test_excluded_pairs_are_left_out_in_either_order(tmp_path):
     path = tmp_path / "test.txt"
     path.write_text(multiplication_line(12, 34, 2) + "\n\n" + multiplication_line(56, 56, 2) + "\n")
     excluded = read_operands(path)
@@ -128,7 +127,7 @@ def test_excluded_pairs_are_left_out_in_either_order(tmp_path) -> None:
     assert len(everything - drawn) > 0
 
 
-def test_no_pair_left_is_an_error() -> None:
+def test_no_pair_left_is_an_error():
     everything = [(a, b) for a in range(1, 10) for b in range(1, 10)]
     excluded = tuple(digits_of([pair[i] for pair in everything], 1) for i in (0, 1))
     with pytest.raises(ValueError, match="no pair of 1-digit numbers is left"):
@@ -138,7 +137,7 @@ def test_no_pair_left_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"), [({"num_digits": 0}, "num_digits"), ({"split": "test"}, "split must be")]
 )
-def test_impossible_draws_are_refused(knobs: dict, message: str) -> None:
+def test_impossible_draws_are_refused(knobs, message):
     with pytest.raises(ValueError, match=message):
         draw_operands(**{"num_digits": 2, "count": 1, **knobs})
 
@@ -155,13 +154,13 @@ def test_impossible_draws_are_refused(knobs: dict, message: str) -> None:
         ("1 2 * 3||1 #### 1 2 3 4", r"bad\.txt:2: the numbers do not have as many digits"),
     ],
 )
-def test_lines_that_are_no_multiplication_are_named(tmp_path, line: str, message: str) -> None:
+def test_lines_that_are_no_multiplication_are_named(tmp_path, line, message):
     (tmp_path / "bad.txt").write_text(multiplication_line(12, 34, 2) + "\n" + line + "\n")
     with pytest.raises(ValueError, match=message):
         read_operands(tmp_path / "bad.txt")
 
 
-def test_files_without_rows_are_named(tmp_path) -> None:
+def test_files_without_rows_are_named(tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(ValueError, match=r"empty\.txt: there are no rows"):
         read_operands(tmp_path / "empty.txt")
@@ -169,7 +168,7 @@ def test_files_without_rows_are_named(tmp_path) -> None:
         read_operands(tmp_path / "absent.txt")
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch) -> None:
+def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     path = tmp_path / "bad.txt"
     path.write_bytes(multiplication_line(12, 34, 2).encode() + b"\n1 2 * \xff\n")
     with pytest.raises(UserError, match=r"bad\.txt:2: not UTF-8$"):
@@ -189,7 +188,7 @@ def read_all(traces):
     return read
 
 
-def test_traces_are_what_the_shared_reader_reads(tmp_path) -> None:
+def test_traces_are_what_the_shared_reader_reads(tmp_path):
     a, b = draw_operands(3, 20)
     (tmp_path / "rows.txt").write_text("\n".join(multiplication_lines(a, b)) + "\n")
     read = list(read_traces(tmp_path / "rows.txt"))
@@ -198,7 +197,7 @@ def test_traces_are_what_the_shared_reader_reads(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("num_digits", [1, 2, 4, 11])
-def test_rows_equal_the_encoded_traces(num_digits: int) -> None:
+def test_rows_equal_the_encoded_traces(num_digits):
     chat = ICoTFormat(compact_tokenizer().text)
     a, b = draw_operands(num_digits, 60, seed=5)
     fast = multiplication_rows(a, b, chat)
@@ -209,12 +208,12 @@ def test_rows_equal_the_encoded_traces(num_digits: int) -> None:
     assert fast.counters.max() + 1 == len(multiplication_lines(a, b)[0].split("||")[1].split(" #### ")[0].split()) + 1
 
 
-def test_no_rows_is_no_error() -> None:
+def test_no_rows_is_no_error():
     rows = multiplication_rows(*draw_operands(2, 0), ICoTFormat(compact_tokenizer().text))
     assert len(rows) == 0 and len(rows.tokens) == 0
 
 
-def test_a_tokenizer_that_merges_digits_is_refused(tmp_path) -> None:
+def test_a_tokenizer_that_merges_digits_is_refused(tmp_path):
     from tokenizers import Tokenizer, models
 
     from cot_components.models.tokenizers import hf_tokenizer
@@ -226,12 +225,12 @@ def test_a_tokenizer_that_merges_digits_is_refused(tmp_path) -> None:
     library.add_special_tokens(["<end>"])
     library.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<end>"}')
-    merging: HFTokenizer = hf_tokenizer(str(tmp_path))
+    merging = hf_tokenizer(str(tmp_path))
     with pytest.raises(ValueError, match="every digit a token of its own"):
         multiplication_rows(*draw_operands(3, 30), ICoTFormat(merging.text))
 
 
-def test_line_digits_fill_the_layout() -> None:
+def test_line_digits_fill_the_layout():
     for num_digits in (1, 2, 7):
         a, b = draw_operands(num_digits, 3)
         digits = line_digits(a, b)

@@ -1,10 +1,7 @@
 """Folders: links, READMEs that name files elsewhere, what `datasets` saved. Rows that changed are never cached ones."""
 
-from __future__ import annotations
-
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -17,7 +14,6 @@ from cot_components.data.read.places import source_files
 from cot_components.data.read.traces import read_traces
 from cot_components.data.rows.prepare import prepare_rows, source_key
 from cot_components.data.sources import Source
-from cot_components.data.text.chat import ChatFormat
 from cot_components.errors import UserError
 
 CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {path}\n---\n"
@@ -50,7 +46,7 @@ def named_by_its_whole_path(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def byte_chat(tmp_path_factory: pytest.TempPathFactory) -> ChatFormat:
+def byte_chat(tmp_path_factory):
     return chat(make_tokenizer("byte", tmp_path_factory.mktemp("byte")))
 
 
@@ -58,9 +54,7 @@ OUTSIDE = [linked_folder, linked_file, named_by_the_readme, named_by_its_whole_p
 
 
 @pytest.mark.parametrize("lay", OUTSIDE)
-def test_rows_that_changed_outside_the_folder_are_read_again(
-    lay: Callable[[Path], Path], tmp_path: Path, byte_chat: ChatFormat
-) -> None:
+def test_rows_that_changed_outside_the_folder_are_read_again(lay, tmp_path, byte_chat):
     rows_file, cache, seen = lay(tmp_path), tmp_path / "cache", []
     for answer in ("first", "other", "other"):
         write_lines(rows_file, GOOD | {"response": answer})
@@ -74,7 +68,7 @@ def test_rows_that_changed_outside_the_folder_are_read_again(
     assert [file.resolve() for file in source_files(tmp_path / "hub", "train", None)] == [rows_file]
 
 
-def test_files_that_no_split_reads_leave_the_key_as_it_is(tmp_path: Path) -> None:
+def test_files_that_no_split_reads_leave_the_key_as_it_is(tmp_path):
     for name in ("train", "test"):
         write_lines(tmp_path / f"{name}.jsonl", GOOD)
     before = [source_key(tmp_path, split=split) for split in ("train", "test")]
@@ -84,7 +78,7 @@ def test_files_that_no_split_reads_leave_the_key_as_it_is(tmp_path: Path) -> Non
     assert before[0] == after[0] and before[1] != after[1] and before[0] != before[1]
 
 
-def test_a_readme_that_names_what_is_not_here_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_readme_that_names_what_is_not_here_is_refused(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text(CARD.format(path="nowhere.jsonl"))
     with pytest.raises(UserError, match=r"not a data set in hub layout: .*nowhere\.jsonl"):
         read_traces(tmp_path)
@@ -109,7 +103,7 @@ def prompts(folder: Path, **settings: str) -> list[tuple[str, str]]:
     return [(trace.where, trace.messages[0].content) for trace in read_traces(folder, **settings)]
 
 
-def test_saved_data_sets_are_read_by_split(tmp_path: Path) -> None:
+def test_saved_data_sets_are_read_by_split(tmp_path):
     folder = saved(tmp_path / "dict", "train", "test")
     assert prompts(folder) == [(f"{folder}:1", "train")] and prompts(folder, split="test") == [(f"{folder}:1", "test")]
     with pytest.raises(UserError, match="no split 'dev'; there are: train, test"):
@@ -124,9 +118,7 @@ def test_saved_data_sets_are_read_by_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", [None, datasets.Split.TEST])
-def test_a_single_saved_data_set_is_read_whatever_its_columns_were_shown_as(
-    split: datasets.NamedSplit | None, tmp_path: Path
-) -> None:
+def test_a_single_saved_data_set_is_read_whatever_its_columns_were_shown_as(split, tmp_path):
     folder = saved(tmp_path / "one", "q", split=split)
     assert prompts(folder) == [(f"{folder}:1", "q")]
     key = source_key(folder)
@@ -140,7 +132,7 @@ def test_a_single_saved_data_set_is_read_whatever_its_columns_were_shown_as(
     assert source_key(other) != key
 
 
-def test_turns_of_a_saved_data_set_are_those_of_json_lines(tmp_path: Path) -> None:
+def test_turns_of_a_saved_data_set_are_those_of_json_lines(tmp_path):
     call = {"name": "pay", "arguments": {"who": "Ann"}}
     other = {"name": "move", "arguments": {"to": 3}}
     user = {"role": "user", "content": "q"}
@@ -153,7 +145,7 @@ def test_turns_of_a_saved_data_set_are_those_of_json_lines(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl.gz", "train.json"])
-def test_a_folder_may_hold_any_kind_of_file(name: str, tmp_path: Path) -> None:
+def test_a_folder_may_hold_any_kind_of_file(name, tmp_path):
     texts = {
         "train.csv": b"prompt,completion\nq,a\n",
         "train.jsonl.gz": gzip.compress(json.dumps(GOOD).encode()),

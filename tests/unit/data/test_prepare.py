@@ -1,7 +1,5 @@
 """From traces to rows: which rows there are, what drops one, and a cache used exactly when nothing has changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +16,13 @@ from cot_components.data.read.traces import Trace
 from cot_components.data.rows import prepare as prepare_module
 from cot_components.data.rows.encode import encode_in_one_go
 from cot_components.data.rows.prepare import TURN_SHIFT, RowSettings, prepare_rows, source_key
-from cot_components.data.text.chat import ChatFormat
 from cot_components.data.text.segments import Tags
-from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 from cot_components.roles import Role
 
 
 @pytest.fixture(scope="module")
-def byte(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+def byte(tmp_path_factory):
     return make_tokenizer("byte", tmp_path_factory.mktemp("byte"))
 
 
@@ -47,7 +43,7 @@ def reader(traces: Iterable[Trace]) -> Callable[[DropReport], list[Trace]]:
     return read
 
 
-def test_every_trace_is_a_row(byte: TextTokenizer) -> None:
+def test_every_trace_is_a_row(byte):
     rows, report, from_cache = prepare_rows(reader(GOOD), chat(byte))
     assert rows.ids.tolist() == [0, 1, 2]
     assert (report.read, report.kept, from_cache) == (3, 3, False)
@@ -57,7 +53,7 @@ def test_every_trace_is_a_row(byte: TextTokenizer) -> None:
     assert byte.decode(flat.labels[flat.labels >= 0]) == "<think>thought 1</think>answer 1<|end|>"
 
 
-def test_a_row_for_each_turn(byte: TextTokenizer) -> None:
+def test_a_row_for_each_turn(byte):
     talk = trace(5, "q0", "<think>t0</think>a0", "q1", "a1", "q2", "<think>t2</think>a2")
     rows, report, _ = prepare_rows(reader([GOOD[0], talk]), chat(byte), RowSettings(turns="each"))
     assert rows.ids.tolist() == [0, 5, 5 + (1 << TURN_SHIFT), 5 + (2 << TURN_SHIFT)]
@@ -71,7 +67,7 @@ def test_a_row_for_each_turn(byte: TextTokenizer) -> None:
     np.testing.assert_array_equal(last.flat([1]).tokens, third.tokens)
 
 
-def test_a_turn_that_shall_not_count_makes_no_row(byte: TextTokenizer) -> None:
+def test_a_turn_that_shall_not_count_makes_no_row(byte):
     talk = trace(5, "q0", "a0", "q1", "a1", "q2", "a2")
     first = replace(talk.messages[1], weight=0.0)
     talk = replace(talk, messages=(talk.messages[0], first, *talk.messages[2:]))
@@ -91,7 +87,7 @@ BAD = {
 
 @pytest.mark.parametrize("reason", BAD)
 @pytest.mark.parametrize("turns", ["last", "each"])
-def test_a_row_that_cannot_be_used(byte: TextTokenizer, reason: str, turns: str) -> None:
+def test_a_row_that_cannot_be_used(byte, reason, turns):
     traces, settings = [*GOOD, BAD[reason], *GOOD[:1]], RowSettings(turns=turns, max_seq_len=60)
     with pytest.raises(TraceError, match=rf"data\.jsonl:8.*{reason}"):
         prepare_rows(reader(traces), chat(byte), settings)
@@ -104,13 +100,13 @@ def test_a_row_that_cannot_be_used(byte: TextTokenizer, reason: str, turns: str)
 
 
 @pytest.mark.parametrize("cache", [None, "cache"])
-def test_nothing_left_is_an_error(byte: TextTokenizer, tmp_path: Path, cache: str | None) -> None:
+def test_nothing_left_is_an_error(byte, tmp_path, cache):
     cache_dir = tmp_path / cache if cache else None
     with pytest.raises(UserError, match="1 of 1 rows were dropped and 0 are left"):
         prepare_rows(reader([BAD["never closed"]]), chat(byte), strict=False, max_dropped=1.0, cache_dir=cache_dir)
 
 
-def test_one_text_without_an_encoding_drops_only_its_own_row(byte: TextTokenizer) -> None:
+def test_one_text_without_an_encoding_drops_only_its_own_row(byte):
     def refuse_tabs(texts):
         if any("\t" in text for text in texts):
             raise RowError("tabs")
@@ -123,7 +119,7 @@ def test_one_text_without_an_encoding_drops_only_its_own_row(byte: TextTokenizer
     assert report.dropped == {"tabs": ["data.jsonl:4"]}
 
 
-def test_a_row_that_does_not_come_back_exactly_is_dropped(byte: TextTokenizer) -> None:
+def test_a_row_that_does_not_come_back_exactly_is_dropped(byte):
     lower = replace(byte, encode_plain=lambda texts: byte.encode_plain([text.lower() for text in texts]), places=None)
     traces = [trace(0, "Q", "<think>t</think>a"), trace(1, "q", "<think>T</think>a")]
     rows, report, _ = prepare_rows(reader(traces), chat(lower), strict=False, max_dropped=0.5)
@@ -131,13 +127,13 @@ def test_a_row_that_does_not_come_back_exactly_is_dropped(byte: TextTokenizer) -
     assert report.dropped == {"the tokenizer does not give the supervised text back exactly": ["data.jsonl:2"]}
 
 
-def test_the_weight_of_a_turn_multiplies_its_supervised_tokens(byte: TextTokenizer) -> None:
+def test_the_weight_of_a_turn_multiplies_its_supervised_tokens(byte):
     flat = prepare_rows(reader([trace(0, "q", "<think>t</think>a", weight=0.5)]), chat(byte)).rows.flat([0])
     assert set(flat.weights[flat.roles != Role.PROMPT].tolist()) == {0.5}
     assert set(flat.weights[flat.roles == Role.PROMPT].tolist()) == {1.0}
 
 
-def test_many_traces_are_encoded_in_order(byte: TextTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_traces_are_encoded_in_order(byte, monkeypatch):
     traces = [trace(i, f"{i}", f"<think>{i}</think>{i}") for i in range(20)]
     whole = prepare_rows(reader(traces), chat(byte)).rows
     monkeypatch.setattr(prepare_module, "CHUNK", 7)
@@ -154,15 +150,15 @@ def test_many_traces_are_encoded_in_order(byte: TextTokenizer, monkeypatch: pyte
         ({"max_seq_len": 1}, "max_seq_len must be at least 2, got 1"),
     ],
 )
-def test_settings_that_do_not_exist(settings: dict, message: str) -> None:
+def test_settings_that_do_not_exist(settings, message):
     with pytest.raises(UserError, match=message):
         RowSettings(**settings)
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def encoded(monkeypatch):
     """Numbers of rows that were encoded, one entry per batch."""
-    counts: list[int] = []
+    counts = []
 
     def counting(turns, tokenizer):
         counts.append(len(turns))
@@ -172,7 +168,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_the_second_time_nothing_is_encoded(byte: TextTokenizer, tmp_path: Path, encoded: list[int]) -> None:
+def test_the_second_time_nothing_is_encoded(byte, tmp_path, encoded):
     traces = [*GOOD, BAD["never closed"]]
     options = {"strict": False, "max_dropped": 0.5, "cache_dir": tmp_path / "cache"}
     first = prepare_rows(reader(traces), chat(byte), **options)
@@ -184,7 +180,7 @@ def test_the_second_time_nothing_is_encoded(byte: TextTokenizer, tmp_path: Path,
     np.testing.assert_array_equal(in_memory.rows.tokens, first.rows.tokens)
 
 
-def test_dropped_rows_of_the_cache_are_still_judged(byte: TextTokenizer, tmp_path: Path) -> None:
+def test_dropped_rows_of_the_cache_are_still_judged(byte, tmp_path):
     traces = [*GOOD, BAD["never closed"]]
     prepare_rows(reader(traces), chat(byte), strict=False, max_dropped=0.5, cache_dir=tmp_path)
     with pytest.raises(UserError, match=r"data\.jsonl:8: .*never closed"):
@@ -193,13 +189,13 @@ def test_dropped_rows_of_the_cache_are_still_judged(byte: TextTokenizer, tmp_pat
         prepare_rows(reader(traces), chat(byte), strict=False, max_dropped=0.1, cache_dir=tmp_path)
 
 
-def test_a_strict_run_that_fails_leaves_no_cache(byte: TextTokenizer, tmp_path: Path) -> None:
+def test_a_strict_run_that_fails_leaves_no_cache(byte, tmp_path):
     with pytest.raises(TraceError):
         prepare_rows(reader([*GOOD, BAD["never closed"]]), chat(byte), cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_cache_is_made_again(byte: TextTokenizer, tmp_path: Path, encoded: list[int]) -> None:
+def test_a_damaged_cache_is_made_again(byte, tmp_path, encoded):
     prepare_rows(reader(GOOD), chat(byte), cache_dir=tmp_path)
     (tokens,) = tmp_path.glob("*/tokens.npy")
     tokens.write_bytes(tokens.read_bytes()[:-4])
@@ -208,11 +204,9 @@ def test_a_damaged_cache_is_made_again(byte: TextTokenizer, tmp_path: Path, enco
     np.testing.assert_array_equal(again.rows.tokens, prepare_rows(reader(GOOD), chat(byte)).rows.tokens)
 
 
-def test_anything_that_decides_the_rows_makes_another_cache(
-    byte: TextTokenizer, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_anything_that_decides_the_rows_makes_another_cache(byte, tmp_path, encoded, monkeypatch):
     other_text = [*GOOD[:2], trace(2, "question 2", "<think>thought 2</think>answer 2.")]
-    variants: list[tuple[list[Trace], ChatFormat, RowSettings]] = [
+    variants = [
         (GOOD, chat(byte), RowSettings()),
         (other_text, chat(byte), RowSettings()),
         (GOOD[:2], chat(byte), RowSettings()),
@@ -240,13 +234,13 @@ def test_anything_that_decides_the_rows_makes_another_cache(
     assert not prepare_rows(reader(GOOD), chat(byte), cache_dir=tmp_path).from_cache
 
 
-def test_a_key_spares_reading_the_data(byte: TextTokenizer, tmp_path: Path) -> None:
+def test_a_key_spares_reading_the_data(byte, tmp_path):
     prepare_rows(reader(GOOD), chat(byte), cache_dir=tmp_path, data_key="key")
     unread = prepare_rows(lambda report: pytest.fail("read"), chat(byte), cache_dir=tmp_path, data_key="key")
     assert unread.from_cache and unread.rows.ids.tolist() == [0, 1, 2]
 
 
-def test_the_key_of_a_source_is_its_content_and_the_options(tmp_path: Path) -> None:
+def test_the_key_of_a_source_is_its_content_and_the_options(tmp_path):
     file, folder = tmp_path / "a.jsonl", tmp_path / "folder"
     file.write_text("a")
     (folder / "data").mkdir(parents=True)
@@ -264,7 +258,7 @@ def test_the_key_of_a_source_is_its_content_and_the_options(tmp_path: Path) -> N
     assert source_key("some/hub-name") is None
 
 
-def test_a_source_that_cannot_be_read_has_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_cannot_be_read_has_no_key(tmp_path, monkeypatch):
     file = tmp_path / "a.jsonl"
     file.write_text("a")
     monkeypatch.setattr(Path, "open", refuse_to_open)
@@ -275,14 +269,14 @@ def test_a_source_that_cannot_be_read_has_no_key(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("share", [5, 1.01, -0.01, float("nan")])
-def test_what_is_no_share_of_the_rows_is_refused_before_any_is_read(byte: TextTokenizer, share: float) -> None:
+def test_what_is_no_share_of_the_rows_is_refused_before_any_is_read(byte, share):
     with pytest.raises(UserError, match=rf"^dataset\.max_dropped must be .* from 0 to 1, got {share:g}; 0\.05 is 5 %$"):
         prepare_rows(lambda report: pytest.fail("read"), chat(byte), strict=False, max_dropped=share)
     with pytest.raises(UserError, match=r"dataset\.max_dropped"):
         DropReport(read=1).check(share)
 
 
-def test_a_template_that_opens_the_thought_reaches_the_rows(byte: TextTokenizer) -> None:
+def test_a_template_that_opens_the_thought_reaches_the_rows(byte):
     flat = prepare_rows(reader([trace(0, "q", "<think>\nt</think>a")]), chat(byte, OPENS)).rows.flat([0])
     assert byte.decode(flat.tokens[flat.roles == Role.THINK_OPEN]) == "<think>\n"
     assert byte.decode(flat.tokens[flat.roles == Role.THOUGHT]) == "t"

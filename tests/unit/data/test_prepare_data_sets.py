@@ -1,7 +1,5 @@
 """Real reasoning data (or its look-alikes) through real tokenizers: what is dropped, and each kept row's text."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -56,9 +54,7 @@ KINDS = [
 
 @pytest.mark.parametrize("name", THINKING)
 @pytest.mark.parametrize(("kind", "tags_as", "max_rows"), KINDS)
-def test_every_row_is_exact_or_dropped(
-    name: str, kind: str, tags_as: str, max_rows: int | None, tmp_path: Path
-) -> None:
+def test_every_row_is_exact_or_dropped(name, kind, tags_as, max_rows, tmp_path):
     data_set, traces = THINKING[name], traces_of(name, tmp_path, max_rows)
     chat = chat_of(kind, tags_as, name, tmp_path)
     rows, report, _ = prepare_rows(reader(traces), chat, strict=False, max_dropped=0.5)
@@ -69,7 +65,7 @@ def test_every_row_is_exact_or_dropped(
     assert dropped == ({INEXACT: len(inexact)} if inexact else {})
     assert rows.ids.tolist() == [i for i in texts if i not in inexact]
 
-    supervised: dict[str, int] = {}
+    supervised = {}
     for index, row_id in enumerate(rows.ids.tolist()):
         flat = rows.flat([index])
         text = texts[row_id].strip() if kind == "llama3" else texts[row_id]  # its template strips
@@ -97,7 +93,7 @@ def test_every_row_is_exact_or_dropped(
 
 
 @pytest.mark.parametrize("name", THINKING)
-def test_cut_rows_keep_everything_but_the_middle_of_the_thought(name: str, tmp_path: Path) -> None:
+def test_cut_rows_keep_everything_but_the_middle_of_the_thought(name, tmp_path):
     read = reader(traces_of(name, tmp_path, max_rows=60))
     chat = chat_of("byte", "text", name, tmp_path)
     whole = prepare_rows(read, chat).rows

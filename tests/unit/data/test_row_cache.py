@@ -1,7 +1,5 @@
 """A cache folder gives back what was written, is whole or absent, and is cleared of what killed processes left."""
 
-from __future__ import annotations
-
 import errno
 import json
 import shutil
@@ -26,7 +24,7 @@ def write(folder: Path, rows: Rows, about: object = "about") -> None:
     write_rows(folder, [rows.select(range(4)), Rows.of([], []), rows.select(range(4, len(rows)))], lambda: about)
 
 
-def test_a_cache_gives_back_what_was_written(tmp_path: Path) -> None:
+def test_a_cache_gives_back_what_was_written(tmp_path):
     rows, slow = make(9)
     write(tmp_path / "deep/cache", rows, {"read": 9})
     found = read_rows(tmp_path / "deep/cache")
@@ -37,9 +35,9 @@ def test_a_cache_gives_back_what_was_written(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["cache"]
 
 
-def test_what_describes_the_rows_is_asked_when_all_are_written(tmp_path: Path) -> None:
+def test_what_describes_the_rows_is_asked_when_all_are_written(tmp_path):
     rows, _ = make(9)
-    seen: list[int] = []
+    seen = []
 
     def parts():
         for i in range(3):
@@ -70,7 +68,7 @@ def _empty(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*(f"{column}.npy" for column in COLUMNS), "meta.json"])
 @pytest.mark.parametrize("damage", [_cut_short, _flip_a_bit, _remove, _empty])
-def test_a_damaged_cache_is_absent_and_is_replaced(tmp_path: Path, name: str, damage) -> None:
+def test_a_damaged_cache_is_absent_and_is_replaced(tmp_path, name, damage):
     rows, _ = make(9)
     write(tmp_path / "cache", rows)
     if (name, damage) != ("meta.json", _cut_short):  # its last byte is a line feed
@@ -81,7 +79,7 @@ def test_a_damaged_cache_is_absent_and_is_replaced(tmp_path: Path, name: str, da
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_cache_never_unpickles(tmp_path: Path) -> None:
+def test_a_cache_never_unpickles(tmp_path):
     rows, _ = make(9)
     write(tmp_path / "cache", rows)
     np.save(tmp_path / "cache/ids.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
@@ -91,7 +89,7 @@ def test_a_cache_never_unpickles(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "cache") is None
 
 
-def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_writer_leaves_nothing(tmp_path):
     rows, _ = make(9)
 
     def parts():
@@ -103,7 +101,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_faster_of_two_writers_wins(tmp_path: Path) -> None:
+def test_the_faster_of_two_writers_wins(tmp_path):
     (mine, _), (theirs, _) = make(9), make(9, seed=1)
 
     def parts():
@@ -118,7 +116,7 @@ def test_the_faster_of_two_writers_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["absent", "empty", "damaged", "sound"])
-def test_no_folder_is_removed_under_its_own_name(tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_is_removed_under_its_own_name(tmp_path, before, monkeypatch):
     """Between a look at the folder and its removal another process may have put a sound one there."""
     (rows, _), folder, remove, removed = make(9), tmp_path / "cache", shutil.rmtree, []
     if before == "empty":
@@ -135,18 +133,18 @@ def test_no_folder_is_removed_under_its_own_name(tmp_path: Path, before: str, mo
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_damaged_cache_is_taken_away_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_cache_is_taken_away_once(tmp_path, monkeypatch):
     """Four writers find it damaged and are slow to act on it; the first one's folder then stays."""
     (rows, _), folder, taken = make(9), tmp_path / "cache", []
     write(folder, rows)
     _remove(folder / "meta.json")
 
-    def look(path: Path) -> object:
+    def look(path):
         found = read_rows(path)
         time.sleep(0.05)
         return found
 
-    def rename(path: Path, target: Path) -> Path:
+    def rename(path, target):
         taken.extend([path] if path == folder else [])
         return move(path, target)
 
@@ -180,7 +178,7 @@ def _empty_the_report(meta: dict) -> None:
 
 
 @pytest.mark.parametrize("damage", [_change_the_report, _add_to_the_report, _lose_the_report, _empty_the_report])
-def test_a_damaged_description_is_no_cache(tmp_path: Path, damage) -> None:
+def test_a_damaged_description_is_no_cache(tmp_path, damage):
     rows, _ = make(9)
     write(tmp_path / "cache", rows, {"read": 9, "dropped": {}})
     path = tmp_path / "cache/meta.json"
@@ -210,7 +208,7 @@ write_rows(Path(sys.argv[1]), parts(), lambda: "theirs")
 """
 
 
-def test_what_a_killed_writer_leaves_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_writer_leaves_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     rows, _ = make(9)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     killed, alive = (
@@ -235,8 +233,8 @@ def test_what_a_killed_writer_leaves_is_removed_and_what_a_living_one_writes_is_
     assert_same_rows(read_rows(tmp_path / "elsewhere")[0], rows)
 
 
-def test_a_disk_that_locks_nothing_keeps_what_may_be_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
+def test_a_disk_that_locks_nothing_keeps_what_may_be_in_use(tmp_path, monkeypatch):
+    def refuse(*args):
         raise OSError(errno.ENOLCK, "No locks available")
 
     rows, _ = make(9)
@@ -247,7 +245,7 @@ def test_a_disk_that_locks_nothing_keeps_what_may_be_in_use(tmp_path: Path, monk
     assert sorted(path.name for path in tmp_path.iterdir()) == [f".other.x{UNFINISHED}", "cache"]
 
 
-def test_rows_stay_readable_when_the_cache_is_removed(tmp_path: Path) -> None:
+def test_rows_stay_readable_when_the_cache_is_removed(tmp_path):
     rows, _ = make(9)
     write(tmp_path / "cache", rows)
     found = read_rows(tmp_path / "cache")
@@ -255,7 +253,7 @@ def test_rows_stay_readable_when_the_cache_is_removed(tmp_path: Path) -> None:
     assert_same_rows(found[0], rows)
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     rows, _ = make(3)
 
     def full():

@@ -1,9 +1,6 @@
 """A template of a downloaded folder takes bounded time and memory, and says so in one sentence."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import pytest
 from tokenizers_for_tests import make_tokenizer
@@ -49,7 +46,7 @@ TOO_MUCH = [
 
 
 @pytest.mark.parametrize("source", TOO_MUCH)
-def test_too_much_is_one_sentence(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_is_one_sentence(source, monkeypatch):
     monkeypatch.setattr(sandbox, "MAX_ROUNDS", 20_000)
     monkeypatch.setattr(sandbox, "MAX_SECONDS", 1e9)
     with pytest.raises(UserError, match=r"chat template mine: .*set dataset\.template") as caught:
@@ -57,19 +54,19 @@ def test_too_much_is_one_sentence(source: str, monkeypatch: pytest.MonkeyPatch) 
     assert not isinstance(caught.value, RowError) and "\n" not in str(caught.value)
 
 
-def test_time_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_bounded_too(monkeypatch):
     monkeypatch.setattr(sandbox, "MAX_SECONDS", -1.0)
     with pytest.raises(UserError, match="its loops take"):
         ChatTemplate("mine", "{% for m in messages %}{% endfor %}").render([{"role": "user", "content": "a"}])
 
 
-def test_long_conversations_are_no_fault() -> None:
+def test_long_conversations_are_no_fault():
     source = "{% for m in messages %}{{ '<' + m.role ~ '>' }}{{ m.content | trim }}{% endfor %}"
     messages = [{"role": "user", "content": "word " * 20_000}] * 40
     assert len(ChatTemplate("long", source).render(messages)) == 40 * (len("<user>") + 5 * 20_000 - 1)
 
 
-def test_loops_and_macros_write_what_jinja_writes() -> None:
+def test_loops_and_macros_write_what_jinja_writes():
     import jinja2
 
     source = """{% macro f(n) %}[{{ n ~ '-' ~ caller() if caller else n }}]{% endmacro %}
@@ -87,14 +84,14 @@ def test_loops_and_macros_write_what_jinja_writes() -> None:
 @pytest.mark.parametrize(
     "source", ["{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{% if a %}" * 300 + "{% endif %}" * 300]
 )
-def test_a_template_that_nests_too_deep_is_named_at_once(tmp_path: Path, source: str) -> None:
+def test_a_template_that_nests_too_deep_is_named_at_once(tmp_path, source):
     (tmp_path / "deep.jinja").write_text(source, encoding="utf-8")
     with pytest.raises(UserError, match=r"deep\.jinja: it cannot be compiled"):
         load_template(str(tmp_path / "deep.jinja"), make_tokenizer("byte", tmp_path / "byte"))
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "generation_config.json", "special_tokens_map.json"])
-def test_a_deep_file_beside_the_tokenizer_is_one_sentence(tmp_path: Path, name: str) -> None:
+def test_a_deep_file_beside_the_tokenizer_is_one_sentence(tmp_path, name):
     folder = tmp_path / "byte"
     make_tokenizer("byte", folder)
     (folder / name).write_text('{"chat_template": ' + "[" * 100_000 + "]" * 100_000 + "}", encoding="utf-8")
@@ -105,7 +102,7 @@ def test_a_deep_file_beside_the_tokenizer_is_one_sentence(tmp_path: Path, name: 
             read_template(folder)
 
 
-def test_a_deep_tokenizer_json_is_one_sentence(tmp_path: Path) -> None:
+def test_a_deep_tokenizer_json_is_one_sentence(tmp_path):
     folder = tmp_path / "byte"
     make_tokenizer("byte", folder)
     rules = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -115,6 +112,6 @@ def test_a_deep_tokenizer_json_is_one_sentence(tmp_path: Path) -> None:
         read_hf_tokenizer(folder)
 
 
-def test_names_in_a_template() -> None:
+def test_names_in_a_template():
     names = names_in("{{ m.thinking }}{{ m['reasoning'] }}{% if 'a' in m %}{{ strftime_now('%d') }}{% endif %} words")
     assert {"thinking", "reasoning", "a", "strftime_now"} <= names and "words" not in names

@@ -1,7 +1,5 @@
 """Score files: complete or resumable, and never shifted against the tokens they belong to."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Callable
@@ -14,14 +12,7 @@ from rows import random_rows
 
 from cot_components.clock import Clock
 from cot_components.data.rows.flat import Flat
-from cot_components.data.rows.scores import (
-    Scores,
-    open_scores,
-    row_hashes,
-    score_rows,
-    scored_tokens,
-    similar_lengths,
-)
+from cot_components.data.rows.scores import Scores, open_scores, row_hashes, score_rows, scored_tokens, similar_lengths
 from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.roles import SUPERVISED_ROLES
@@ -47,7 +38,7 @@ def write(folder: Path, rows: Rows, score: Callable = by_token, **knobs: object)
     return score_rows(rows, score, folder, **{"columns": COLUMNS, "tokenizer": "t", "max_tokens": 64, **knobs})  # type: ignore[arg-type]
 
 
-def test_every_supervised_token_gets_its_own_score(tmp_path: Path) -> None:
+def test_every_supervised_token_gets_its_own_score(tmp_path):
     rows = store()
     scores = write(tmp_path / "s", rows)
     for indices in ([3], [7, 1, 1], range(40)):
@@ -60,7 +51,7 @@ def test_every_supervised_token_gets_its_own_score(tmp_path: Path) -> None:
     assert open_scores(tmp_path / "s") is scores  # the same file is opened once
 
 
-def test_scored_tokens_are_the_supervised_ones_but_for_a_rows_first() -> None:
+def test_scored_tokens_are_the_supervised_ones_but_for_a_rows_first():
     rows = store()
     slow = [
         role in SUPERVISED_ROLES and i > 0
@@ -70,7 +61,7 @@ def test_scored_tokens_are_the_supervised_ones_but_for_a_rows_first() -> None:
     assert scored_tokens(rows).tolist() == slow
 
 
-def test_batches_hold_rows_of_similar_lengths_once_each() -> None:
+def test_batches_hold_rows_of_similar_lengths_once_each():
     lengths, indices = np.array([5, 3, 9, 1, 7, 40]), np.array([0, 1, 2, 4, 5])
     batches = list(similar_lengths(lengths, indices, 16))
     assert [batch.tolist() for batch in batches] == [[5], [2], [4, 0], [1]]
@@ -80,10 +71,10 @@ class Stopped(Exception):
     pass
 
 
-def test_an_interrupted_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_scoring_goes_on_where_it_was(tmp_path):
     rows, calls = store(), []
 
-    def stops(flat: Flat) -> dict[str, np.ndarray]:
+    def stops(flat):
         calls.extend(flat.ids.tolist())
         if len(calls) > 15:
             raise Stopped
@@ -96,9 +87,9 @@ def test_an_interrupted_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
         open_scores(tmp_path).gather(rows.flat(range(40)), "original")
     with pytest.raises(UserError, match="not finished"):
         open_scores(tmp_path).finished("shuffled")
-    again: list[int] = []
+    again = []
 
-    def goes_on(flat: Flat) -> dict[str, np.ndarray]:
+    def goes_on(flat):
         again.extend(flat.ids.tolist())
         return by_token(flat)
 
@@ -110,7 +101,7 @@ def test_an_interrupted_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
     write(tmp_path, rows, lambda flat: pytest.fail("nothing is left to do"))
 
 
-def test_columns_may_come_one_after_the_other(tmp_path: Path) -> None:
+def test_columns_may_come_one_after_the_other(tmp_path):
     rows = store()
     write(tmp_path, rows, columns={"original": "a"})
     with pytest.raises(UserError, match="has no scores 'shuffled'; it has: original"):
@@ -119,7 +110,7 @@ def test_columns_may_come_one_after_the_other(tmp_path: Path) -> None:
     assert (scores.finished("original") == -scores.finished("shuffled")).all()
 
 
-def test_other_rows_tokenizers_and_models_are_refused(tmp_path: Path) -> None:
+def test_other_rows_tokenizers_and_models_are_refused(tmp_path):
     rows = store()
     scores = write(tmp_path, rows)
     for knobs, message in (
@@ -139,11 +130,11 @@ def test_other_rows_tokenizers_and_models_are_refused(tmp_path: Path) -> None:
             scores.gather(replace(flat, ids=np.array([flat.ids[0], unknown])), "original")
 
 
-def test_hashes_see_order_and_length() -> None:
-    def hash_of(*tokens: int) -> int:
+def test_hashes_see_order_and_length():
+    def hash_of(*tokens):
         return int(row_hashes(replace(random_rows(1).flat([0]), **columns(tokens)))[0])
 
-    def columns(tokens: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def columns(tokens):
         n = len(tokens)
         zeros = {name: np.zeros(n, dtype=kind) for name, kind in PER_TOKEN.items()}
         return {**zeros, "tokens": np.array(tokens), "labels": np.zeros(n), "row_start": np.array([0, n])}
@@ -154,7 +145,7 @@ def test_hashes_see_order_and_length() -> None:
     assert (row_hashes(rows) == np.concatenate([row_hashes(rows.flat([i])) for i in range(len(rows))])).all()
 
 
-def test_labels_that_a_transform_took_away_keep_their_scores(tmp_path: Path) -> None:
+def test_labels_that_a_transform_took_away_keep_their_scores(tmp_path):
     rows = store()
     scores = write(tmp_path, rows)
     flat = rows.flat(range(40))
@@ -163,7 +154,7 @@ def test_labels_that_a_transform_took_away_keep_their_scores(tmp_path: Path) -> 
     np.testing.assert_array_equal(scores.gather(blurred, "original")[0], scores.gather(flat, "original")[0])
 
 
-def test_bad_scores_and_damaged_folders(tmp_path: Path) -> None:
+def test_bad_scores_and_damaged_folders(tmp_path):
     rows = store()
     with pytest.raises(UserError, match=r"scores 'original' of rows .* are not finite, or too few"):
         write(tmp_path / "a", rows, lambda flat: {**by_token(flat), "original": np.full(len(flat.tokens), np.inf)})
@@ -185,7 +176,7 @@ def test_bad_scores_and_damaged_folders(tmp_path: Path) -> None:
         open_scores(tmp_path / "a")
 
 
-def test_transforms_carry_a_path_and_not_the_scores(tmp_path: Path) -> None:
+def test_transforms_carry_a_path_and_not_the_scores(tmp_path):
     from cot_components.transforms import Highlight
 
     rows = store()

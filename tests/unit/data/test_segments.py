@@ -1,14 +1,12 @@
 """Segments: the table of shapes, and random mixtures of tags and hostile text against a slow reference."""
 
-from __future__ import annotations
-
 import html
 import pickle
 import unicodedata
 from collections import Counter
 
 import pytest
-from degenerate import CLOSE, HOSTILE, OPEN, TAG_SHAPES, TagShape
+from degenerate import CLOSE, HOSTILE, OPEN, TAG_SHAPES
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -36,7 +34,7 @@ def outcome(text: str, tags: Tags, *, opened: bool) -> list[Segment] | str:
 
 @pytest.mark.parametrize("opened", [False, True], ids=["ordinary", "opened"])
 @pytest.mark.parametrize("shape", TAG_SHAPES, ids=lambda shape: shape.name)
-def test_every_shape_has_its_outcome(shape: TagShape, opened: bool) -> None:
+def test_every_shape_has_its_outcome(shape, opened):
     found = outcome(shape.text, Tags(), opened=opened)
     expected = shape.opened if opened else shape.ordinary
     if isinstance(expected, str):
@@ -46,7 +44,7 @@ def test_every_shape_has_its_outcome(shape: TagShape, opened: bool) -> None:
         assert tuple((segment.role.label, segment.text) for segment in found) == expected
 
 
-def test_the_shapes_hold_for_other_tags_too() -> None:
+def test_the_shapes_hold_for_other_tags_too():
     tags = Tags("<|begin_of_thought|>", "<|end_of_thought|>")
     checked = 0
     for shape in TAG_SHAPES:
@@ -162,15 +160,15 @@ def completions(tags: Tags) -> st.SearchStrategy[str]:
     return st.one_of(mixture, whole, rest, plain)
 
 
-def test_random_completions_get_the_reference_roles_or_are_refused() -> None:
-    seen: Counter[str] = Counter()
+def test_random_completions_get_the_reference_roles_or_are_refused():
+    seen = Counter()
 
     @given(st.sampled_from(TAG_PAIRS).flatmap(lambda tags: st.tuples(st.just(tags), completions(tags))), st.booleans())
     @example((TAG_PAIRS[3], "%%%%t####a"), False)
     @example((TAG_PAIRS[3], "%%%t#####a"), False)
     @example((Tags("<a>", "><b>"), "<a><b>x"), False)
     @example((TAG_PAIRS[0], "no tag at all"), False)
-    def run(tags_and_text: tuple[Tags, str], opened: bool) -> None:
+    def run(tags_and_text, opened):
         tags, text = tags_and_text
         found, expected = outcome(text, tags, opened=opened), reference(text, tags, opened=opened)
         if expected is None:
@@ -186,7 +184,7 @@ def test_random_completions_get_the_reference_roles_or_are_refused() -> None:
 
 
 @given(st.text(), st.text().filter(str.strip))
-def test_a_separate_thought_becomes_one_text_that_segments_as_written(thought: str, content: str) -> None:
+def test_a_separate_thought_becomes_one_text_that_segments_as_written(thought, content):
     text = assistant_text(Message("assistant", content, thought=thought), Tags())
     assert text == f"<think>\n{thought}\n</think>\n\n{content}"
     assert assistant_text(Message("assistant", content), Tags()) == content
@@ -197,13 +195,13 @@ def test_a_separate_thought_becomes_one_text_that_segments_as_written(thought: s
         assert [s.text for s in found] == ["<think>", f"\n{thought}\n", "</think>", f"\n\n{content}"]
 
 
-def test_a_thought_beside_a_content_that_has_one_too_is_refused() -> None:
+def test_a_thought_beside_a_content_that_has_one_too_is_refused():
     message = Message("assistant", "<think>t</think>a", thought="u")
     assert "more than once" in str(outcome(assistant_text(message, Tags()), Tags(), opened=False))
 
 
 @pytest.mark.parametrize("opening", KNOWN_OPENINGS)
-def test_known_openings_are_in_canonical_form_and_noticed(opening: str) -> None:
+def test_known_openings_are_in_canonical_form_and_noticed(opening):
     assert canonical(opening) == opening
     tags = Tags("<cot>", "</cot>")
     assert "starts with" in str(outcome(f"{' ' * 200}{opening.upper()}x", tags, opened=False))
@@ -224,12 +222,12 @@ def test_known_openings_are_in_canonical_form_and_noticed(opening: str) -> None:
         (1, "b"),
     ],
 )
-def test_tags_that_cannot_be_told_apart_are_refused(pair: tuple) -> None:
+def test_tags_that_cannot_be_told_apart_are_refused(pair):
     with pytest.raises(UserError, match=r"^tags"):
         Tags(*pair)
 
 
-def test_tags_and_faults_survive_pickling() -> None:
+def test_tags_and_faults_survive_pickling():
     fault = RowError("a reason", "a detail")
     assert pickle.loads(pickle.dumps(Tags())) == Tags()
     for error in (fault, fault.at("f:1")):

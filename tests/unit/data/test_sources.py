@@ -1,7 +1,5 @@
 """Sources: JSON lists, text lines, Parquet, folders in hub layout, and the hub itself."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -27,9 +25,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)
     ),
     st.sampled_from(["", "\n", "\n\n "]),
 )
-def test_rows_of_a_list_know_their_line(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, int | None]], around: str
-) -> None:
+def test_rows_of_a_list_know_their_line(tmp_path_factory, rows, around):
     """The text is put together piece by piece, counting lines on the way."""
     path, text, lines = tmp_path_factory.getbasetemp() / "list.json", f"{around}[", []
     for i, (response, gap, indent) in enumerate(rows):
@@ -57,19 +53,19 @@ def test_rows_of_a_list_know_their_line(
         ("[", 1, "the JSON is broken here"),
     ],
 )
-def test_a_broken_list_is_an_error_even_when_lenient(text: str, line: int, reason: str, tmp_path: Path) -> None:
+def test_a_broken_list_is_an_error_even_when_lenient(text, line, reason, tmp_path):
     path = tmp_path / "x.json"
     path.write_text(text)
     assert fault(path, strict=False).startswith(f"{path}:{line}: {reason}")
 
 
-def test_a_list_with_bad_bytes_names_their_line(tmp_path: Path) -> None:
+def test_a_list_with_bad_bytes_names_their_line(tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(b'[\n{"instruction": "q", "response": "a"},\n"\xff"]')
     assert fault(path, strict=False) == f"{path}:3: not UTF-8"
 
 
-def test_rows_of_a_list_are_refused_one_by_one(tmp_path: Path) -> None:
+def test_rows_of_a_list_are_refused_one_by_one(tmp_path):
     path, report = tmp_path / "x.json", DropReport()
     path.write_text(
         json.dumps([GOOD, ["q"], GOOD | {"score": float("nan")}, GOOD | {"response": None}, GOOD], indent=0)
@@ -78,12 +74,12 @@ def test_rows_of_a_list_are_refused_one_by_one(tmp_path: Path) -> None:
     assert list(report.dropped) == ["a row is not an object", "NaN is not JSON", "'response' is null"]
 
 
-def test_json_files_may_hold_one_object_per_line(tmp_path: Path) -> None:
+def test_json_files_may_hold_one_object_per_line(tmp_path):
     path = write_lines(tmp_path / "x.json", b"", GOOD, GOOD)
     assert [trace.where for trace in read_traces(path)] == [f"{path}:2", f"{path}:3"]
 
 
-def test_text_lines_keep_odd_separators(tmp_path: Path) -> None:
+def test_text_lines_keep_odd_separators(tmp_path):
     path = tmp_path / "x.txt"
     path.write_bytes("q\u2028r||c\u0085d #### 1\r\n\n|| #### 2\nq|| #### 3".encode())
     report = DropReport()
@@ -94,13 +90,13 @@ def test_text_lines_keep_odd_separators(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def magpie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def magpie(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub") / "magpie"
     write_magpie(folder)
     return folder
 
 
-def test_a_folder_in_hub_layout_reads_shard_after_shard(magpie: Path) -> None:
+def test_a_folder_in_hub_layout_reads_shard_after_shard(magpie):
     traces = list(read_traces(magpie))
     assert [trace.id for trace in traces] == [0, 1, 2, 3, 4]
     places = [Path(trace.where.rpartition(":")[0]).name + trace.where[-2:] for trace in traces]
@@ -110,7 +106,7 @@ def test_a_folder_in_hub_layout_reads_shard_after_shard(magpie: Path) -> None:
         read_traces(magpie, split="test")
 
 
-def test_a_parquet_null_is_a_null(tmp_path: Path) -> None:
+def test_a_parquet_null_is_a_null(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -132,7 +128,7 @@ def test_a_parquet_null_is_a_null(tmp_path: Path) -> None:
     assert "not a readable Parquet file" in fault(path, strict=False)
 
 
-def test_readme_configs_and_file_names_decide_the_files(tmp_path: Path) -> None:
+def test_readme_configs_and_file_names_decide_the_files(tmp_path):
     (tmp_path / "README.md").write_text(
         "---\nconfigs:\n- config_name: easy\n  data_files: easy.jsonl\n- config_name: hard\n  data_files:\n"
         "  - split: train\n    path: hard/*.jsonl\n  - split: dev\n    path: dev.jsonl\n---\n"
@@ -141,7 +137,7 @@ def test_readme_configs_and_file_names_decide_the_files(tmp_path: Path) -> None:
     for name in ("easy", "hard/1", "hard/2", "dev"):
         write_lines(tmp_path / f"{name}.jsonl", GOOD | {"instruction": name})
 
-    def prompts(**settings) -> list[tuple[int, str]]:
+    def prompts(**settings):
         return [(trace.id, trace.messages[0].content) for trace in read_traces(tmp_path, **settings)]
 
     assert prompts(subset="easy") == [(0, "easy")]
@@ -155,7 +151,7 @@ def test_readme_configs_and_file_names_decide_the_files(tmp_path: Path) -> None:
         read_traces(tmp_path / "empty")
 
 
-def test_a_message_from_below_is_cut_to_one_readable_sentence(tmp_path: Path) -> None:
+def test_a_message_from_below_is_cut_to_one_readable_sentence(tmp_path):
     names = "".join(f"- config_name: {letter * 400}\n  data_files: x.jsonl\n" for letter in "ab")
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{names}---\n")
     write_lines(tmp_path / "x.jsonl", GOOD)
@@ -164,7 +160,7 @@ def test_a_message_from_below_is_cut_to_one_readable_sentence(tmp_path: Path) ->
     assert "\n" not in str(caught.value) and "b" * 400 not in str(caught.value)
 
 
-def test_a_readme_whose_yaml_is_broken_is_named(tmp_path: Path) -> None:
+def test_a_readme_whose_yaml_is_broken_is_named(tmp_path):
     (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: a\n  data_files: [\n---\n")
     write_lines(tmp_path / "train.jsonl", GOOD)
     with pytest.raises(UserError, match=r"/README\.md: the YAML at its top cannot be read: .*line 3") as caught:
@@ -173,14 +169,14 @@ def test_a_readme_whose_yaml_is_broken_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "txt"])
-def test_a_file_without_permission_is_named(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_named(kind, tmp_path, monkeypatch):
     path = tmp_path / f"x.{kind}"
     path.write_text("[]")
     monkeypatch.setattr(Path, "open", refuse_to_open)
     assert fault(path, strict=False) == f"{path}: cannot be read (Permission denied)"
 
 
-def test_a_name_that_cannot_be_looked_up_is_named() -> None:
+def test_a_name_that_cannot_be_looked_up_is_named():
     for name in ("x" * 300, "x" * 300 + ".jsonl"):
         with pytest.raises(UserError, match=rf"^{name}: File name too long$"):
             read_traces(name)
@@ -203,7 +199,7 @@ except traces.UserError as error:
 """
 
 
-def test_the_hub_path_reads_the_same_rows_and_fails_in_one_sentence_offline(magpie: Path, tmp_path: Path) -> None:
+def test_the_hub_path_reads_the_same_rows_and_fails_in_one_sentence_offline(magpie, tmp_path):
     """`datasets.load_dataset` itself, in a process that cannot reach the network and has a cache of its own."""
     settings = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
     done = subprocess.run(

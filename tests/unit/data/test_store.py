@@ -1,7 +1,5 @@
 """Rows come back as they went in, one by one, selected and joined."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,27 +11,27 @@ from cot_components.roles import Role
 
 
 @given(st.lists(st.integers(0, 19), max_size=25), st.integers(0, 3))
-def test_a_batch_is_its_rows_one_after_the_other(indices: list[int], seed: int) -> None:
+def test_a_batch_is_its_rows_one_after_the_other(indices, seed):
     rows, slow = make(20, seed=seed)
     assert_same_flat(rows.flat(indices), slow.flat(indices))
     assert_same_flat(rows.flat(np.array(indices, dtype=np.int64)), slow.flat(indices))
 
 
-def test_types_of_a_batch() -> None:
+def test_types_of_a_batch():
     flat = make(3)[0].flat([1])
     wanted = {**PER_TOKEN, "tokens": np.int64, "labels": np.int64}
     assert {name: getattr(flat, name).dtype for name in wanted} == wanted
     assert flat.row_start.dtype == flat.ids.dtype == np.int64
 
 
-def test_an_index_that_is_not_there() -> None:
+def test_an_index_that_is_not_there():
     rows, _ = make(3)
     with pytest.raises(IndexError):
         rows.flat([3])
 
 
 @given(st.lists(st.integers(0, 9), max_size=12))
-def test_selected_rows_are_those_rows(indices: list[int]) -> None:
+def test_selected_rows_are_those_rows(indices):
     rows, slow = make(10)
     chosen = rows.select(indices)
     assert len(chosen) == len(indices)
@@ -41,7 +39,7 @@ def test_selected_rows_are_those_rows(indices: list[int]) -> None:
     assert [getattr(chosen, name).dtype for name in PER_TOKEN] == [np.dtype(kind) for kind in PER_TOKEN.values()]
 
 
-def test_rows_of_several_parts_follow_each_other() -> None:
+def test_rows_of_several_parts_follow_each_other():
     (first, slow), (second, _) = make(4), make(3, seed=1)
     joined = Rows.concatenate([first, Rows.of([], []), second])
     assert len(joined) == 7
@@ -50,7 +48,7 @@ def test_rows_of_several_parts_follow_each_other() -> None:
     assert_same_rows(Rows.concatenate([]), Rows.of([], []))
 
 
-def test_ids_of_several_sources_differ() -> None:
+def test_ids_of_several_sources_differ():
     rows, _ = make(5)
     joined = Rows.join_sources([rows, rows, rows])
     assert len(set(joined.ids.tolist())) == 15
@@ -58,7 +56,7 @@ def test_ids_of_several_sources_differ() -> None:
     assert joined.ids[10:].tolist() == [i + (2 << SOURCE_SHIFT) for i in rows.ids.tolist()]
 
 
-def test_lengths_and_tokens_by_role() -> None:
+def test_lengths_and_tokens_by_role():
     rows, slow = make(10)
     assert rows.lengths.tolist() == [len(row.tokens) for row in slow.rows]
     counts = {role.label: sum(int((row.roles == role).sum()) for row in slow.rows) for role in Role}

@@ -1,7 +1,5 @@
 """The embedded tasks: right answers, no leak between the splits, no answer worth guessing."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -21,7 +19,7 @@ COUNT = 1200
 
 
 @pytest.fixture(scope="module")
-def train() -> list[Problem]:
+def train():
     return make_problems(split="train", count=COUNT)
 
 

@@ -1,10 +1,7 @@
 """Chat templates: the built-in ones write what torchtune writes, and a template cannot do more than write text."""
 
-from __future__ import annotations
-
 import json
 import re
-from pathlib import Path
 
 import pytest
 from chats_for_tests import OPENS, PLAIN, REWRITES, REWRITES_AND_OPENS
@@ -45,7 +42,7 @@ def torchtune_messages(turns: list[tuple[str, str]]) -> list:
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_llama3_writes_what_torchtune_writes(name: str, tmp_path: Path) -> None:
+def test_llama3_writes_what_torchtune_writes(name, tmp_path):
     theirs = llama3(tmp_path)
     turns = CONVERSATIONS[name]
     expected = theirs.tokenize_messages(torchtune_messages(turns))[0][
@@ -61,7 +58,7 @@ def test_llama3_writes_what_torchtune_writes(name: str, tmp_path: Path) -> None:
 # The tokenizer normalises `letters`; a content that starts with a line feed merges with the header's, as on the hub,
 # where torchtune keeps them apart.
 @pytest.mark.parametrize("name", [name for name in CONVERSATIONS if name not in ("letters", "white space")])
-def test_chatml_writes_what_torchtune_writes(name: str, tmp_path: Path) -> None:
+def test_chatml_writes_what_torchtune_writes(name, tmp_path):
     theirs = qwen2_5(tmp_path)
     turns = CONVERSATIONS[name]
     ours = ids_by_template("chatml", turns, as_text_tokenizer(theirs))
@@ -74,7 +71,7 @@ def test_chatml_writes_what_torchtune_writes(name: str, tmp_path: Path) -> None:
     assert ids_by_template("chatml", turns[:-1], as_text_tokenizer(theirs), add_generation_prompt=True) == expected
 
 
-def test_templates_come_from_names_files_and_folders(tmp_path: Path) -> None:
+def test_templates_come_from_names_files_and_folders(tmp_path):
     tokenizer = make_tokenizer("byte", tmp_path / "byte")
     own = load_template(None, tokenizer)
     assert own.source == tokenizer.chat_template
@@ -87,7 +84,7 @@ def test_templates_come_from_names_files_and_folders(tmp_path: Path) -> None:
     assert load_template(str(tmp_path / "mine.jinja"), tokenizer).source == "mine"
 
 
-def test_of_several_named_templates_the_default_is_taken(tmp_path: Path) -> None:
+def test_of_several_named_templates_the_default_is_taken(tmp_path):
     templates = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "y"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
     assert read_template(tmp_path) == "y"
@@ -96,13 +93,13 @@ def test_of_several_named_templates_the_default_is_taken(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("wrong", [5, {"default": "x"}, ["x"], [{"template": "x"}], [{"name": "x"}, {"name": []}]])
-def test_a_template_of_another_type_is_named(tmp_path: Path, wrong: object) -> None:
+def test_a_template_of_another_type_is_named(tmp_path, wrong):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": wrong}))
     with pytest.raises(UserError, match=r"tokenizer_config\.json: chat_template must be text, or a list of objects"):
         read_template(tmp_path)
 
 
-def test_a_template_that_is_not_there(tmp_path: Path) -> None:
+def test_a_template_that_is_not_there(tmp_path):
     without = make_tokenizer("hf_qwen", tmp_path / "qwen")
     with pytest.raises(UserError, match="has no chat template; set template to one of llama3, chatml or to a path"):
         load_template(None, without)
@@ -111,7 +108,7 @@ def test_a_template_that_is_not_there(tmp_path: Path) -> None:
             load_template(name, without)
 
 
-def test_a_broken_template_is_an_error_at_once_with_its_line(tmp_path: Path) -> None:
+def test_a_broken_template_is_an_error_at_once_with_its_line(tmp_path):
     (tmp_path / "broken.jinja").write_text("{% for m in messages %}\n{{ m.content }\n{% endfor %}", encoding="utf-8")
     with pytest.raises(UserError, match=r"broken\.jinja, line 2"):
         load_template(str(tmp_path / "broken.jinja"), make_tokenizer("byte", tmp_path / "byte"))
@@ -120,7 +117,7 @@ def test_a_broken_template_is_an_error_at_once_with_its_line(tmp_path: Path) -> 
         load_template(str(tmp_path / "weights.bin"), make_tokenizer("byte", tmp_path / "byte"))
 
 
-def test_special_tokens_that_templates_name(tmp_path: Path) -> None:
+def test_special_tokens_that_templates_name(tmp_path):
     tokenizer = make_tokenizer("hf_mistral", tmp_path)
     (tmp_path / "t.jinja").write_text("{{ bos_token }}x{{ eos_token }}", encoding="utf-8")
     assert load_template(str(tmp_path / "t.jinja"), tokenizer).render([]) == "<s>x</s>"
@@ -145,12 +142,12 @@ def render(source: str, *contents: str) -> str:
         "{{ '{0}'.format() }}",
     ],
 )
-def test_what_a_template_may_not_do_drops_the_row(source: str) -> None:
+def test_what_a_template_may_not_do_drops_the_row(source):
     with pytest.raises(RowError, match="the chat template refuses the messages"):
         render(source, "a")
 
 
-def test_what_templates_of_real_models_rely_on() -> None:
+def test_what_templates_of_real_models_rely_on():
     assert render("  {% if true %}\nx\n  {% endif %}\n{{ messages[0].content | trim }}\n", " a ") == "x\na"
     assert render("{{ messages[0] | tojson }}", "<\u00e9&>") == '{"role": "user", "content": "<\u00e9&>"}'
     assert render("{{ [1] | tojson(indent=1) }}") == "[\n 1\n]"
@@ -161,7 +158,7 @@ def test_what_templates_of_real_models_rely_on() -> None:
 
 
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
-def test_templates_render_as_transformers_renders_them(tmp_path: Path, add_generation_prompt: bool) -> None:
+def test_templates_render_as_transformers_renders_them(tmp_path, add_generation_prompt):
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(str(write_byte_tokenizer(tmp_path)))
@@ -177,7 +174,7 @@ def test_templates_render_as_transformers_renders_them(tmp_path: Path, add_gener
 
 
 @given(st.lists(st.text(st.sampled_from("ab<>\ue000\ue0010123"), max_size=12), min_size=1, max_size=4))
-def test_what_is_hidden_comes_back(texts: list[str]) -> None:
+def test_what_is_hidden_comes_back(texts):
     hidden = re.compile("(<a>|<b>|a)")
     shield = Shield(texts, hidden)
     covers = [shield.hide(text) for text in texts]
@@ -186,7 +183,7 @@ def test_what_is_hidden_comes_back(texts: list[str]) -> None:
     assert shield.restore("|".join(covers)) == "|".join(texts)
 
 
-def test_today_is_the_date_that_was_set(tmp_path: Path) -> None:
+def test_today_is_the_date_that_was_set(tmp_path):
     tokenizer = make_tokenizer("byte", tmp_path / "byte")
     (tmp_path / "dated.jinja").write_text("{{ strftime_now('%d %B %Y, %A') }}", encoding="utf-8")
     default, other = (load_template(str(tmp_path / "dated.jinja"), tokenizer, date=day) for day in (None, "2026-01-05"))
@@ -198,12 +195,12 @@ def test_today_is_the_date_that_was_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("date", ["today", "2026-13-01", "26 Jul 2024", "2026-1-5", "", 20260105])
-def test_what_is_no_date_is_named(tmp_path: Path, date: object) -> None:
+def test_what_is_no_date_is_named(tmp_path, date):
     with pytest.raises(UserError, match=r"dataset\.date must be a date such as 2024-07-26"):
         load_template("chatml", make_tokenizer("byte", tmp_path), date=date)
 
 
-def test_what_transformers_gives_a_template(tmp_path: Path) -> None:
+def test_what_transformers_gives_a_template(tmp_path):
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(str(write_byte_tokenizer(tmp_path)))

@@ -1,11 +1,8 @@
 """Plain text never becomes a control token, and what comes back from ids is exact."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +43,7 @@ def careless() -> TextTokenizer:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_that_names_control_tokens_stays_text(kind: str, tmp_path: Path) -> None:
+def test_text_that_names_control_tokens_stays_text(kind, tmp_path):
     tokenizer = make_tokenizer(kind, tmp_path)
     control_ids = set(tokenizer.control.values())
     named = 0
@@ -59,7 +56,7 @@ def test_text_that_names_control_tokens_stays_text(kind: str, tmp_path: Path) ->
     assert named >= 12
 
 
-def test_breaking_the_text_is_what_keeps_control_ids_out() -> None:
+def test_breaking_the_text_is_what_keeps_control_ids_out():
     assert careless().encode_plain(["<a>"]) == [[1000]]
     assert careless().encode_text("<a>") == [60, 97, 62]
     unbroken = replace(careless(), control={"other": 1000}, added_tokens={})
@@ -68,7 +65,7 @@ def test_breaking_the_text_is_what_keeps_control_ids_out() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_and_texts_of_control_tokens_mix(kind: str, tmp_path: Path) -> None:
+def test_ids_and_texts_of_control_tokens_mix(kind, tmp_path):
     tokenizer = make_tokenizer(kind, tmp_path)
     mixed, ids = "", []
     for text, i in list(tokenizer.control.items())[:8]:
@@ -81,7 +78,7 @@ def test_ids_and_texts_of_control_tokens_mix(kind: str, tmp_path: Path) -> None:
 
 
 @given(st.lists(st.sampled_from(["<a>", "<aa>", "<", "a", ">", "x", "\u00e9", "\n"]), max_size=12))
-def test_encoding_in_one_batch_or_one_by_one(pieces: list[str]) -> None:
+def test_encoding_in_one_batch_or_one_by_one(pieces):
     texts = ["".join(pieces[:n]) for n in range(len(pieces) + 1)]
     tokenizer = careless()
     together = tokenizer.encode_texts(texts)
@@ -89,21 +86,21 @@ def test_encoding_in_one_batch_or_one_by_one(pieces: list[str]) -> None:
     assert [tokenizer.decode(ids) for ids in together] == texts
 
 
-def test_the_longest_text_is_found_first() -> None:
+def test_the_longest_text_is_found_first():
     assert any_of(["<", "<a>", "<a"]).findall("<a><a<") == ["<a>", "<a", "<"]
     assert any_of([]).findall("<a>") == []
 
 
-def test_ids_beyond_the_vocabulary_are_left_to_the_library() -> None:
+def test_ids_beyond_the_vocabulary_are_left_to_the_library():
     assert letters().decode([5_000, 1_000]) == chr(5_000) + "<a>"
 
 
-def test_half_a_surrogate_pair_is_a_fault_of_the_row() -> None:
+def test_half_a_surrogate_pair_is_a_fault_of_the_row():
     with pytest.raises(RowError, match="half of a surrogate pair"):
         letters().encode_texts(["fine", "\ud800"])
 
 
-def test_new_control_tokens_take_over_reserved_ids_and_lie_behind_the_vocabulary() -> None:
+def test_new_control_tokens_take_over_reserved_ids_and_lie_behind_the_vocabulary():
     tokenizer = letters().with_control({"<think>": 1001, "</think>": 1005})
     assert tokenizer.control == {"<a>": 1000, "<think>": 1001, "</think>": 1005}
     assert tokenizer.vocab_size == 1006
@@ -111,12 +108,12 @@ def test_new_control_tokens_take_over_reserved_ids_and_lie_behind_the_vocabulary
     assert tokenizer.encode_text("<think></think>") == [ord(c) for c in "<think></think>"]
 
 
-def test_the_old_text_of_a_reserved_token_is_broken_too() -> None:
+def test_the_old_text_of_a_reserved_token_is_broken_too():
     tokenizer = careless().with_control({"<think>": 1000})
     assert tokenizer.encode_text("<a>") == [60, 97, 62]
 
 
-def test_fingerprint_follows_everything_that_decides_ids() -> None:
+def test_fingerprint_follows_everything_that_decides_ids():
     tokenizer = letters()
     others = [
         replace(tokenizer, content_hash="other"),
@@ -131,34 +128,34 @@ def test_fingerprint_follows_everything_that_decides_ids() -> None:
 
 
 @pytest.fixture(scope="module", params=["hf_llama2", "hf_mistral"])
-def sentencepiece(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+def sentencepiece(request, tmp_path_factory):
     return make_tokenizer(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @given(text=st.text(st.sampled_from(" \nth\u00e9<"), max_size=12))
-def test_sentencepiece_gives_every_piece_back(sentencepiece: TextTokenizer, text: str) -> None:
+def test_sentencepiece_gives_every_piece_back(sentencepiece, text):
     assert sentencepiece.decode(sentencepiece.encode_text(text)) == text
 
 
-def test_ordinary_added_tokens_are_vocabulary(tmp_path: Path) -> None:
+def test_ordinary_added_tokens_are_vocabulary(tmp_path):
     tokenizer = make_tokenizer("hf_qwen", tmp_path)
     assert tokenizer.encode_text("<tool_call>") == [tokenizer.added_tokens["<tool_call>"]]
     assert "<tool_call>" not in tokenizer.control
 
 
-def test_no_space_is_put_before_a_text(tmp_path: Path) -> None:
+def test_no_space_is_put_before_a_text(tmp_path):
     rules = qwen_rules()
     rules["pre_tokenizer"] = {**rules["pre_tokenizer"], "add_prefix_space": True}
     tokenizer = read_hf_tokenizer(write_folder(tmp_path, rules))
     assert tokenizer.decode(tokenizer.encode_text("12")) == "12"
 
 
-def test_settings_that_cut_or_pad_are_left_out(tmp_path: Path) -> None:
+def test_settings_that_cut_or_pad_are_left_out(tmp_path):
     tokenizer = make_tokenizer("hf_qwen", tmp_path)  # its file cuts at 8 tokens
     assert len(tokenizer.encode_text("1" * 100)) == 100
 
 
-def test_special_tokens_beside_the_vocabulary(tmp_path: Path) -> None:
+def test_special_tokens_beside_the_vocabulary(tmp_path):
     qwen, mistral = (make_tokenizer(kind, tmp_path / kind) for kind in ("hf_qwen", "hf_mistral"))
     assert (qwen.bos_id, qwen.eos_id, qwen.pad_id) == (None, qwen.control["<|im_end|>"], qwen.control["<|endoftext|>"])
     assert (mistral.bos_id, mistral.eos_id, mistral.pad_id, mistral.stop_ids) == (1, 2, 2, (2,))
@@ -178,9 +175,7 @@ def test_special_tokens_beside_the_vocabulary(tmp_path: Path) -> None:
         ({}, {"generation_config": {"eos_token_id": 40}}, (None, None)),  # no control token
     ],
 )
-def test_begin_and_end_are_named_in_one_of_several_files(
-    tmp_path: Path, config: dict, files: dict, ends: tuple
-) -> None:
+def test_begin_and_end_are_named_in_one_of_several_files(tmp_path, config, files, ends):
     write_folder(tmp_path, sentencepiece_rules(legacy=False), **config)
     for name, content in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
@@ -199,14 +194,14 @@ def test_begin_and_end_are_named_in_one_of_several_files(
         ("generation_config", {"eos_token_id": [[2]]}),
     ],
 )
-def test_special_tokens_of_another_type_are_named(tmp_path: Path, name: str, content: dict) -> None:
+def test_special_tokens_of_another_type_are_named(tmp_path, name, content):
     write_folder(tmp_path, sentencepiece_rules(legacy=False))
     (tmp_path / f"{name}.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=rf"{name}\.json: ({'|'.join(content)}) must be "):
         read_hf_tokenizer(tmp_path)
 
 
-def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
+def test_folders_without_a_tokenizer(tmp_path):
     with pytest.raises(UserError, match=r"holds no tokenizer\.json"):
         read_hf_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')

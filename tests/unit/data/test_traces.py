@@ -1,16 +1,13 @@
 """Reading: the shared data sets, the table of faults, places, and the report."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from degenerate import FAULTY_LINES, GOOD, FaultyLine, fault, write_lines
+from degenerate import FAULTY_LINES, GOOD, fault, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
-from lookalikes import DATA_SETS, DataSet, shared_data
+from lookalikes import DATA_SETS, shared_data
 
 from cot_components.data.bad_rows import DropReport, RowError, TraceError
 from cot_components.data.read.traces import Message, Trace, read_traces
@@ -22,12 +19,12 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)
 
 
 @pytest.fixture(scope="session")
-def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_folder(tmp_path_factory):
     return shared_data(tmp_path_factory.mktemp("shared"))
 
 
 @pytest.mark.parametrize("data_set", DATA_SETS, ids=lambda data_set: data_set.path)
-def test_a_shared_data_set_reads_as_counted(data_set: DataSet, data_folder: Path) -> None:
+def test_a_shared_data_set_reads_as_counted(data_set, data_folder):
     expected, report = data_set.expected, DropReport()
     path = data_folder / data_set.path
     traces = list(read_traces(path, columns=data_set.columns, strict=False, report=report))
@@ -50,7 +47,7 @@ def test_a_shared_data_set_reads_as_counted(data_set: DataSet, data_folder: Path
     assert sum(trace.messages[-1].thought == "" for trace in traces) == expected.blank_thoughts
 
 
-def test_shared_rows_keep_their_text_and_place(data_folder: Path) -> None:
+def test_shared_rows_keep_their_text_and_place(data_folder):
     """Against the plainest possible reading of the same file."""
     path, checked = data_folder / "think_toolrl/messages.jsonl", 0
     with path.open(encoding="utf-8", newline="\n") as file:
@@ -66,7 +63,7 @@ def test_shared_rows_keep_their_text_and_place(data_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("faulty", FAULTY_LINES, ids=lambda faulty: faulty.name)
-def test_every_faulty_line_has_its_outcome(faulty: FaultyLine, tmp_path: Path) -> None:
+def test_every_faulty_line_has_its_outcome(faulty, tmp_path):
     path, report = write_lines(tmp_path / "x.jsonl", GOOD, b"", faulty.line, b" \r", GOOD), DropReport()
     kept = list(read_traces(path, strict=False, report=report))
     if faulty.reason is None:
@@ -79,7 +76,7 @@ def test_every_faulty_line_has_its_outcome(faulty: FaultyLine, tmp_path: Path) -
     assert fault(path).startswith(f"{path}:3: {faulty.reason}")
 
 
-def test_a_file_that_ends_within_a_line_says_so(tmp_path: Path) -> None:
+def test_a_file_that_ends_within_a_line_says_so(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b"\n" + json.dumps(GOOD).encode()[:20])
     assert fault(path).startswith(f"{path}:2: not JSON: the file ends within the line (")
@@ -87,7 +84,7 @@ def test_a_file_that_ends_within_a_line_says_so(tmp_path: Path) -> None:
     assert len(list(read_traces(path))) == 2
 
 
-def test_a_mark_at_the_start_of_a_file_is_skipped(tmp_path: Path) -> None:
+def test_a_mark_at_the_start_of_a_file_is_skipped(tmp_path):
     mark = b"\xef\xbb\xbf"
     files = {"x.jsonl": json.dumps(GOOD), "x.json": json.dumps([GOOD]), "x.txt": "q||c #### a"}
     for name, text in files.items():
@@ -97,7 +94,7 @@ def test_a_mark_at_the_start_of_a_file_is_skipped(tmp_path: Path) -> None:
     assert "not UTF-8" in fault(write_lines(tmp_path / "y.jsonl", json.dumps(GOOD).encode("utf-16")))
 
 
-def test_a_line_of_fifty_megabytes_is_a_line(tmp_path: Path) -> None:
+def test_a_line_of_fifty_megabytes_is_a_line(tmp_path):
     path = write_lines(tmp_path / "x.jsonl", GOOD | {"response": "a" * 50_000_000}, GOOD)
     first, second = read_traces(path)
     assert len(first.messages[1].content) == 50_000_000 and second.where == f"{path}:2"
@@ -106,9 +103,7 @@ def test_a_line_of_fifty_megabytes_is_a_line(tmp_path: Path) -> None:
 @given(
     st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), st.booleans(), st.sampled_from(["\n", "\r\n", "\n\n \n"])
 )
-def test_any_text_survives_jsonl(
-    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], escaped: bool, end: str
-) -> None:
+def test_any_text_survives_jsonl(tmp_path_factory, pairs, escaped, end):
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     rows = [json.dumps({"instruction": q, "response": a}, ensure_ascii=escaped) for q, a in pairs]
     path.write_bytes("".join(row + end for row in rows).encode())
@@ -116,13 +111,13 @@ def test_any_text_survives_jsonl(
     assert found == [(i, q, a) for i, (q, a) in enumerate(pairs)]
 
 
-def test_a_source_without_rows_is_an_error(tmp_path: Path) -> None:
+def test_a_source_without_rows_is_an_error(tmp_path):
     for name, text in {"x.jsonl": "\n \n", "y.json": "", "z.json": " [ ] ", "w.txt": ""}.items():
         (tmp_path / name).write_text(text)
         assert fault(tmp_path / name, strict=False) == f"{tmp_path / name}: there are no rows"
 
 
-def test_max_rows_counts_good_and_bad_rows(tmp_path: Path) -> None:
+def test_max_rows_counts_good_and_bad_rows(tmp_path):
     path, report = write_lines(tmp_path / "x.jsonl", GOOD, [], GOOD, GOOD), DropReport()
     assert [trace.id for trace in read_traces(path, strict=False, report=report, max_rows=3)] == [0, 2]
     assert (report.read, report.kept) == (3, 2)
@@ -130,7 +125,7 @@ def test_max_rows_counts_good_and_bad_rows(tmp_path: Path) -> None:
         read_traces(path, max_rows=0)
 
 
-def test_the_format_is_found_once_for_a_source(tmp_path: Path) -> None:
+def test_the_format_is_found_once_for_a_source(tmp_path):
     other = {"prompt": "q", "completion": "a"}
     path = write_lines(tmp_path / "x.jsonl", [], GOOD, other)
     report = DropReport()
@@ -138,7 +133,7 @@ def test_the_format_is_found_once_for_a_source(tmp_path: Path) -> None:
     assert report.dropped["'instruction' is missing"] == [f"{path}:3"]
 
 
-def test_arguments_that_cannot_work_fail_before_reading(tmp_path: Path) -> None:
+def test_arguments_that_cannot_work_fail_before_reading(tmp_path):
     (tmp_path / "x.xlsx").write_text("a,b\n")
     for source, settings, message in [
         (tmp_path / "none.jsonl", {}, "no such file or folder"),
@@ -158,7 +153,7 @@ def test_arguments_that_cannot_work_fail_before_reading(tmp_path: Path) -> None:
             read_traces(source, **settings)
 
 
-def test_reports_add_up_and_name_the_commonest_reasons() -> None:
+def test_reports_add_up_and_name_the_commonest_reasons():
     report, other = DropReport(read=5), DropReport(read=15)
     report.add("f:1", "first")
     for number in range(4):
@@ -177,7 +172,7 @@ def test_reports_add_up_and_name_the_commonest_reasons() -> None:
         report.check(0.29)
 
 
-def test_a_report_names_three_reasons_and_refuses_an_empty_rest() -> None:
+def test_a_report_names_three_reasons_and_refuses_an_empty_rest():
     report = DropReport(read=4)
     for number in range(4):
         report.add(f"f:{number}", f"reason {number}")
@@ -188,14 +183,14 @@ def test_a_report_names_three_reasons_and_refuses_an_empty_rest() -> None:
         DropReport().check(1.0)
 
 
-def test_a_fault_reads_place_reason_detail() -> None:
+def test_a_fault_reads_place_reason_detail():
     assert str(TraceError("f:1", "a reason")) == "f:1: a reason"
     placed = RowError("a reason", "more").at("f:1")
     assert (str(placed), placed.where, placed.reason) == ("f:1: a reason (more)", "f:1", "a reason")
     assert isinstance(placed, ValueError)
 
 
-def test_no_real_text_hides_a_missing_value(tmp_path: Path) -> None:
+def test_no_real_text_hides_a_missing_value(tmp_path):
     """Whatever is null anywhere in a row, no message and no answer ever says so in words."""
     turn = {"role": "assistant", "content": "a", "reasoning_content": None, "weight": None, "tool_calls": None}
     rows = [
@@ -212,7 +207,7 @@ def test_no_real_text_hides_a_missing_value(tmp_path: Path) -> None:
     assert words == {"q": len(rows), "a": len(rows), "None": 3 * len(rows)}
 
 
-def test_a_very_long_line_is_one_row(tmp_path: Path) -> None:
+def test_a_very_long_line_is_one_row(tmp_path):
     response = f"<think>{'12 + 5 = 17. ' * 2**20}</think>17"
     (tmp_path / "long.jsonl").write_text(json.dumps({"instruction": "12 + 5?", "response": response}) + "\n")
     (trace,) = read_traces(str(tmp_path / "long.jsonl"))

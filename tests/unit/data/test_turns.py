@@ -1,9 +1,6 @@
 """Turns as OpenAI, Anthropic, Mistral, ShareGPT, swift and LLaMA-Factory write them: one meaning, or a refusal."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -60,19 +57,19 @@ def text(value: str, type: str = "text") -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}, {"content": []}])
-def test_a_turn_of_calls_needs_no_content(beside: dict, content: dict) -> None:
+def test_a_turn_of_calls_needs_no_content(beside, content):
     assert said(**beside, **content) == Message("assistant", WRITTEN, calls=TAGGED)
 
 
 @pytest.mark.parametrize("none", [{"tool_calls": []}, {"tool_calls": "[]"}, {"tool_calls": ""}, {"function_call": {}}])
-def test_a_turn_that_names_no_call_is_its_text(none: dict) -> None:
+def test_a_turn_that_names_no_call_is_its_text(none):
     assert said(content="a", **none) == Message("assistant", "a")
     reason = "a turn has neither role and content nor from and value"
     assert refusal(USER, {"role": "assistant", **none}).startswith(reason)
     assert refusal(USER, {"role": "assistant", "content": None, **none}) == "'content' of the assistant's turn is null"
 
 
-def test_parallel_calls_stand_in_their_order() -> None:
+def test_parallel_calls_stand_in_their_order():
     assert said(tool_calls=[OPENAI, OTHER]).content == f"{WRITTEN}\n{OTHER_WRITTEN}"
     assert said(content="Look.", tool_calls=[OTHER, OPENAI]).content == f"Look.\n{OTHER_WRITTEN}\n{WRITTEN}"
 
@@ -97,13 +94,13 @@ def test_parallel_calls_stand_in_their_order() -> None:
         ),
     ],
 )
-def test_content_may_be_a_list_of_parts(parts: list, thought: str | None, content: str) -> None:
+def test_content_may_be_a_list_of_parts(parts, thought, content):
     message = said(content=parts)
     assert (message.thought, message.content) == (thought, content)
     assert message.calls == (TAGGED if "<tool_call>" in content else "")
 
 
-def test_prompts_may_be_parts_and_tool_results_are_turns_of_their_own() -> None:
+def test_prompts_may_be_parts_and_tool_results_are_turns_of_their_own():
     result = {"type": "tool_result", "tool_use_id": "1"}
     turns = [
         {"role": "system", "content": [text("s")]},
@@ -145,11 +142,11 @@ def test_prompts_may_be_parts_and_tool_results_are_turns_of_their_own() -> None:
         ([{"type": "thinking", "thinking": "t"}], "the response is empty"),
     ],
 )
-def test_parts_that_are_not_certain_are_refused(content: list, reason: str) -> None:
+def test_parts_that_are_not_certain_are_refused(content, reason):
     assert refusal(USER, {"role": "assistant", "content": content}).startswith(reason)
 
 
-def test_thoughts_in_two_places_are_one_if_they_are_equal() -> None:
+def test_thoughts_in_two_places_are_one_if_they_are_equal():
     parts = [{"type": "thinking", "thinking": "t"}, text("a")]
     assert said(content=parts, reasoning="t", reasoning_content="t") == Message("assistant", "a", thought="t")
     turn = {"role": "assistant", "content": parts, "reasoning": "u"}
@@ -173,7 +170,7 @@ def test_thoughts_in_two_places_are_one_if_they_are_equal() -> None:
     ],
 )
 @pytest.mark.parametrize("role", ["tool", "function", "ipython", "Tool-Response", "tool result", "function_outputs"])
-def test_what_a_tool_said_is_text_or_json_or_nothing(role: str, result: dict, content: str) -> None:
+def test_what_a_tool_said_is_text_or_json_or_nothing(role, result, content):
     found = read(USER, {"role": "assistant", "tool_calls": [CALL]}, {"role": role, "name": "pay", **result}, ASSISTANT)
     assert found[2] == Message("tool", content)
 
@@ -189,12 +186,12 @@ def test_what_a_tool_said_is_text_or_json_or_nothing(role: str, result: dict, co
         ("<tool_response>1<tool_response>2</tool_response>", ["<tool_response>1<tool_response>2</tool_response>"]),
     ],
 )
-def test_the_tags_around_a_result_are_the_templates_to_write(text: str, results: list[str]) -> None:
+def test_the_tags_around_a_result_are_the_templates_to_write(text, results):
     found = read(USER, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": text}, ASSISTANT)
     assert found[2:-1] == tuple(Message("tool", result) for result in results)
 
 
-def test_a_turn_of_calls_may_have_the_tags_around_them() -> None:
+def test_a_turn_of_calls_may_have_the_tags_around_them():
     turn = {"role": "tool_call", "content": f" {WRITTEN}\n{OTHER_WRITTEN}\n"}
     assert read(USER, turn)[-1].content == f"{WRITTEN}\n{OTHER_WRITTEN}"
     quoting = {"name": "f", "arguments": {"text": "<tool_call>"}}
@@ -203,7 +200,7 @@ def test_a_turn_of_calls_may_have_the_tags_around_them() -> None:
     assert refusal(USER, turn | {"content": "<tool_call>{}"}) == "a tool call has no name (None)"
 
 
-def test_what_a_tool_said_must_be_writable() -> None:
+def test_what_a_tool_said_must_be_writable():
     for content, reason in (
         ({"n": float("nan")}, "cannot be written as JSON"),
         ("\ud800", "holds a lone surrogate"),
@@ -226,7 +223,7 @@ def talk(*turns: tuple[str, Any]) -> list[dict[str, Any]]:
         ("function call", "ipython"),
     ],
 )
-def test_calls_in_turns_of_their_own_belong_to_the_turn_before(call: str, result: str) -> None:
+def test_calls_in_turns_of_their_own_belong_to_the_turn_before(call, result):
     turns = talk(
         ("human", "q"),
         ("gpt", "Let me look."),
@@ -251,7 +248,7 @@ def test_calls_in_turns_of_their_own_belong_to_the_turn_before(call: str, result
     )
 
 
-def test_a_joined_turn_keeps_its_thought_and_one_weight() -> None:
+def test_a_joined_turn_keeps_its_thought_and_one_weight():
     first, call = {"role": "assistant", "content": "", "reasoning": "t"}, {"role": "assistant", "tool_calls": [CALL]}
     assert read(USER, first, call)[-1] == Message("assistant", WRITTEN, thought="t", calls=TAGGED)
     assert read(USER, first | {"weight": 0.5}, call | {"weight": 0.5})[-1].weight == 0.5
@@ -271,17 +268,17 @@ def test_a_joined_turn_keeps_its_thought_and_one_weight() -> None:
         ({"name": "\ud800"}, "a tool call holds a lone surrogate"),
     ],
 )
-def test_a_turn_of_calls_that_are_none_is_refused(value: Any, reason: str) -> None:
+def test_a_turn_of_calls_that_are_none_is_refused(value, reason):
     assert refusal(USER, {"from": "tool_call", "value": value}).startswith(reason)
 
 
-def test_role_and_from_content_and_value_may_be_mixed_and_null() -> None:
+def test_role_and_from_content_and_value_may_be_mixed_and_null():
     turns = [{"from": "prompter", "role": None, "content": "q", "value": None}, {"role": "ai", "text": "a"}]
     assert read(*turns) == (Message("user", "q"), Message("assistant", "a"))
     assert refusal({"value": "q"}, ASSISTANT).startswith("a turn has neither role and content nor from and value")
 
 
-def test_a_typed_table_of_turns_reads_as_json_lines_do(tmp_path: Path) -> None:
+def test_a_typed_table_of_turns_reads_as_json_lines_do(tmp_path):
     part = {"type": "thinking", "thinking": "t"}
     rows = [
         {"messages": [USER | {"content": [text("q")]}, {"role": "assistant", "content": [part, text("a")]}]},
