@@ -29,6 +29,7 @@ PRETTY, LINE, OTHER_LINE = json.dumps(ONE, indent=2), json.dumps(ONE), json.dump
         (PRETTY, "1:1"),
         (LINE, "1:1"),
         (f"\n\n{PRETTY}\n{PRETTY} {PRETTY}", "3:1 7:1 10:1"),
+        (json.dumps([ONE, TWO]), "1:1 1:2"),
         (json.dumps({"data": [ONE, TWO]}), "1:1 1:2"),
         (json.dumps({'any "key': [ONE, TWO]}, indent=1), "3:1 7:2"),
         (f'{{"data": [\n{LINE}\n]}}\n', "2:1"),

@@ -119,43 +119,31 @@ def test_a_name_that_cannot_be_looked_up_is_named(name, message):
             use(name)
 
 
-def linked_folder(folder):
-    (folder / "hub").mkdir()
-    (folder / "elsewhere").mkdir()
-    (folder / "hub/data").symlink_to("../elsewhere")
-    return folder / "elsewhere/train-00000-of-00001.jsonl"
+LAYOUTS = {  # a link in the folder, or the path that its README names, and where the rows are
+    "a linked folder": ("data", "../elsewhere", "elsewhere/train-00000-of-00001.jsonl"),
+    "a linked file": ("train.jsonl", "../elsewhere/rows.jsonl", "elsewhere/rows.jsonl"),
+    "named by the README": (None, "../elsewhere/rows.jsonl", "elsewhere/rows.jsonl"),
+    "named by its whole path": (None, "{folder}/rows.jsonl", "rows.jsonl"),
+}
 
 
-def linked_file(folder):
-    (folder / "hub/data").mkdir(parents=True)
-    (folder / "hub/data/train.jsonl").symlink_to("../../elsewhere.jsonl")
-    return folder / "elsewhere.jsonl"
-
-
-def named_by_the_readme(folder):
-    (folder / "hub").mkdir()
-    (folder / "elsewhere").mkdir()
-    (folder / "hub/README.md").write_text(CARD.format(path="../elsewhere/rows.jsonl"))
-    return folder / "elsewhere/rows.jsonl"
-
-
-def named_by_its_whole_path(folder):
-    (folder / "hub").mkdir()
-    (folder / "hub/README.md").write_text(CARD.format(path=folder / "rows.jsonl"))
-    return folder / "rows.jsonl"
-
-
-@pytest.mark.parametrize("lay", [linked_folder, linked_file, named_by_the_readme, named_by_its_whole_path])
-def test_rows_that_changed_outside_the_folder_are_read_again(lay, tmp_path, byte):
-    rows_file, cache, seen = lay(tmp_path), tmp_path / "cache", []
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_that_changed_outside_the_folder_are_read_again(layout, tmp_path, byte):
+    (link, path, rows), hub, cache, seen = LAYOUTS[layout], tmp_path / "hub", tmp_path / "cache", []
+    for folder in ("hub", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    if link:
+        (hub / link).symlink_to(path)
+    else:
+        (hub / "README.md").write_text(CARD.format(path=path.format(folder=tmp_path)))
     for answer in ("first", "other", "other"):
-        write_lines(rows_file, GOOD | {"response": answer})
-        source = Source(source=str(tmp_path / "hub"))
+        write_lines(tmp_path / rows, GOOD | {"response": answer})
+        source = Source(source=str(hub))
         read = lambda report, source=source: source.read(report=report)  # noqa: E731
         flat = prepare_rows(read, chat(byte), cache_dir=cache, data_key=source.key()).rows.flat([0])
         seen.append(byte.decode(flat.labels[flat.labels >= 0]))
     assert seen == ["first<|end|>", "other<|end|>", "other<|end|>"] and len(list(cache.iterdir())) == 2
-    assert [file.resolve() for file in source_files(tmp_path / "hub", "train", None)] == [rows_file]
+    assert [file.resolve() for file in source_files(hub, "train", None)] == [tmp_path / rows]
 
 
 def test_files_that_no_split_reads_leave_the_key_as_it_is(tmp_path):

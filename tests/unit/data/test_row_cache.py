@@ -99,28 +99,20 @@ def test_what_describes_the_rows_is_asked_when_all_are_written(tmp_path):
     assert read_rows(tmp_path / "cache")[1] == [0, 1, 2]
 
 
-def cut_short(content):
-    return content[:-2]  # the last byte of meta.json is a line feed
-
-
-def flip_a_bit(content):
-    return content[:-2] + bytes([content[-2] ^ 1]) + content[-1:]
-
-
-def empty(content):
-    return b""
-
-
-def remove(content):
-    return None
+DAMAGE = {
+    "cut short": lambda content: content[:-2],  # the last byte of meta.json is a line feed
+    "a bit flipped": lambda content: content[:-2] + bytes([content[-2] ^ 1]) + content[-1:],
+    "emptied": lambda content: b"",
+    "removed": lambda content: None,
+}
 
 
 @pytest.mark.parametrize("name", [*(f"{column}.npy" for column in COLUMNS), "meta.json"])
-@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, empty, remove])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_cache_is_absent_and_is_replaced(tmp_path, name, damage):
     write(tmp_path / "cache")
     path = tmp_path / "cache" / name
-    damaged = damage(path.read_bytes())
+    damaged = DAMAGE[damage](path.read_bytes())
     path.unlink() if damaged is None else path.write_bytes(damaged)
     assert read_rows(tmp_path / "cache") is None
     write(tmp_path / "cache")

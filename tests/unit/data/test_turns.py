@@ -178,15 +178,10 @@ def test_what_a_tool_said_must_be_writable(bad):
     assert reason.startswith("'content' of the tool's turn") and ("JSON" in reason or "lone surrogate" in reason)
 
 
-@pytest.mark.parametrize(
-    ("call", "result"),
-    [
-        ("function_call", "observation"),
-        ("tool_call", "tool_response"),
-        ("Tool-Calls", "tool"),
-        ("function call", "ipython"),
-    ],
-)
+NAMES = [("function_call", "observation"), ("tool_call", "tool_response"), ("Tool-Calls", "tool")]
+
+
+@pytest.mark.parametrize(("call", "result"), [*NAMES, ("function call", "ipython")])
 def test_calls_in_turns_of_their_own_belong_to_the_turn_before(call, result):
     turns = [
         *(("human", "q"), ("gpt", "Let me look."), (call, json.dumps(CALL)), (call, json.dumps([OTHER]))),
