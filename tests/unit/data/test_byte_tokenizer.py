@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 from cot_components.data.generated.byte_tokenizer import (
     CONTROL_TOKENS,
     NUM_MERGES,
-    VOCAB_SIZE,
     build_byte_tokenizer,
     write_byte_tokenizer,
 )
@@ -31,7 +30,7 @@ def tokenizer(folder):
 
 
 def test_ids_are_bytes_then_merges_then_control_tokens(tokenizer):
-    assert tokenizer.get_vocab_size() == VOCAB_SIZE == 384 and NUM_MERGES == 118
+    assert tokenizer.get_vocab_size() == 384 and NUM_MERGES == 118
     for byte in range(128):
         assert tokenizer.encode(chr(byte)).ids == [byte] and tokenizer.decode([byte]) == chr(byte)
     assert tokenizer.encode("\u00e9").ids == list("\u00e9".encode())
