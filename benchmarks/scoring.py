@@ -29,15 +29,17 @@ GATE = 0.9
 ROWS, LONGEST, PROMPT_SHARE = 8, 256, 0.3
 MAX_TOKENS = 1024
 SHAPE = {"num_layers": 2, "num_heads": 16, "num_kv_heads": 8, "embed_dim": 1024, "intermediate_dim": 2048}
+TINY_SHAPE = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "embed_dim": 32, "intermediate_dim": 64}
+SHAPES = {"cpu": SHAPE, "cuda": SHAPE, "tiny": TINY_SHAPE}
 VOCABULARY = 8192
 PEER = "forward alone"
 
 
-def rows(device: str) -> Iterator[Row]:
+def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
     """Tokens per second, padding not counted."""
     data = some_rows()
     with tempfile.TemporaryDirectory() as folder:
-        for case, model, columns in cases(device):
+        for case, model, columns in cases(device, SHAPES[size]):
             ours, peer = workers(model, columns, data, Path(folder) / case.replace(" ", "_"))
             check_equal(model, columns, data)
             taken = seconds({"ours": ours, "peer": peer}, device)
@@ -45,12 +47,12 @@ def rows(device: str) -> Iterator[Row]:
             yield Row(case, PEER, "t/s", *speeds, GATE, at_most=False)
 
 
-def cases(device: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def cases(device: str, shape: dict[str, int]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Name, model, and the columns to score."""
     from torchtune.models.llama3_2 import llama3_2, lora_llama3_2
 
     torch.manual_seed(0)
-    size = {"vocab_size": VOCABULARY, "max_seq_len": LONGEST, **SHAPE}
+    size = {"vocab_size": VOCABULARY, "max_seq_len": LONGEST, **shape}
     with torch.device(device):
         yield "one model", adapt(llama3_2(**size)), {"original": as_it_is}
         lora = adapt(lora_llama3_2(lora_attn_modules=["q_proj", "v_proj"], lora_rank=8, lora_alpha=16, **size))

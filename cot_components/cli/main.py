@@ -23,18 +23,14 @@ COMMANDS = {
     "cp": "cp",
     "validate": "validate",
     "view": "view",
-    "plot": "plot",
     "report": "report",
     "compare": "compare",
     "samples": "samples",
-    "classes": "classes",
-    "internalisation": "internalisation",
     "speed": "speed",
     "memory": "memory",
     "tiny": "tiny",
     "get": "get",
     "doctor": "doctor",
-    "completion": "completion",
 }
 """Command to module of this package, in the order of the help."""
 

@@ -17,7 +17,7 @@ from cot_components.evaluation.questions import AnswerEvaluation
 from cot_components.evaluation.saved import read_evaluation
 from cot_components.files import sha256, sync, writing
 from cot_components.models.generate import decode_with
-from cot_components.runs.folder import EVALUATIONS
+from cot_components.runs.layout import EVALUATIONS
 from cot_components.runs.signals import Interrupted, raise_if_stopping
 from cot_components.training.loop import Trainer
 from cot_components.training.run_log import RunLog

@@ -174,6 +174,7 @@ def test_turns_that_make_no_conversation_are_refused(turns, reason):
         ({"text": "q||c||d #### 1"}, "'||' does not stand there exactly once (2 times)"),
         ({"text": "q||c"}, "'####' does not stand there exactly once (0 times)"),
         ({"text": " ||c #### 1"}, "the prompt is empty"),
+        ({"trajectory": "a plain text"}, "the trajectory holds neither 'Thought:' nor 'Action:'"),
     ],
 )
 def test_rows_that_fit_no_format_or_break_theirs_are_refused(row, reason):

@@ -13,7 +13,9 @@ from cot_components.cli.main import main
 from cot_components.data.rows.scores import Scores, score_rows, scored_tokens
 from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
-from cot_components.evaluation.classes import FILE, read_report, report_classes, show, show_samples
+from cot_components.evaluation.class_report import read_report, report_classes
+from cot_components.runs.layout import CLASSES
+from cot_components.viz.class_view import show, show_samples
 
 
 def decode(ids) -> str:
@@ -50,21 +52,21 @@ def test_kept_read_back_and_compared(scored, tmp_path: Path, capsys) -> None:
     report = report_classes(rows, scores, decode, truth=np.zeros(len(rows.tokens), dtype=np.uint8))
     (tmp_path / "with").mkdir()
     (tmp_path / "without").mkdir()
-    assert read_report(report.save(tmp_path / "with" / FILE)) == report
-    report_classes(rows, scores, decode).save(tmp_path / "without" / FILE)
-    assert main(["classes", str(tmp_path / "with"), str(tmp_path / "without")]) == 0
+    assert read_report(report.save(tmp_path / "with" / CLASSES)) == report
+    report_classes(rows, scores, decode).save(tmp_path / "without" / CLASSES)
+    assert main(["compare", str(tmp_path / "with"), str(tmp_path / "without")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"{report.against_truth.error_rate:.2%}" in lines[1] and lines[2].split()[0] == "without"
-    assert main(["classes", str(tmp_path)]) == 2 and "classes.json: No such file" in capsys.readouterr().err
-    saved = json.loads((tmp_path / "with" / FILE).read_text())
+    assert main(["compare", str(tmp_path / "with")]) == 0 and "most reasoning-like" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "with" / CLASSES).read_text())
     for key, value in (
         ("num_tokens", "many"),
         ("confusion", [[1]]),
         ("boilerplate", [["a", "b", "c"]]),
         ("reasoning", 1),
     ):
-        (tmp_path / "with" / FILE).write_text(json.dumps({**saved, key: value}))
-        assert main(["classes", str(tmp_path / "with")]) == 2
+        (tmp_path / "with" / CLASSES).write_text(json.dumps({**saved, key: value}))
+        assert main(["compare", str(tmp_path / "with")]) == 2
         said = capsys.readouterr().err
         assert "classes.json: no report of classes (" in said and said.count("\n") == 1
 
@@ -89,7 +91,7 @@ def test_what_is_shown(scored) -> None:
     truth = (rows.tokens % 2).astype(np.uint8)
     for part in (
         *show(report_classes(rows, scores, decode, truth=truth)),
-        *show_samples(rows, scores, decode, indices=[0, 2], truth=truth, coloured=False),
+        *show_samples(rows, truth == 0, decode, indices=[0, 2], truth=truth, coloured=False),
     ):
         console.print(part)
     text = console.export_text()
