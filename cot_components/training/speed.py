@@ -18,7 +18,8 @@ from cot_components.config_files import read_keys
 from cot_components.errors import UserError
 from cot_components.models.load import load_model
 from cot_components.training.answers import AnswerEvaluation
-from cot_components.training.setup import DTYPES, pick_device
+from cot_components.training.precision import DTYPES
+from cot_components.training.setup import pick_device
 
 
 class Finished(NamedTuple):
