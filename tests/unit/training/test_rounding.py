@@ -48,7 +48,7 @@ def test_what_bf16_holds_stays():
 
 
 def test_the_mean_is_the_fp32_number_and_draws_are_independent():
-    """5 standard errors of 4 M draws. Neighbours, both numbers of one lane, the same place in the next chunk or step."""
+    """5 standard errors of 4 M draws: neighbours, both numbers of a lane, the same place of the next chunk or step."""
     share, draws = 0.3, 1 << 22
     values = torch.full((draws,), 1 + share * 2**-7)
     up, later = ((stochastic_round(values, draw_key(0, step, "w")) > 1).double() - share for step in (0, 1))
