@@ -20,7 +20,7 @@ from cot_components.clock import draw_bits, row_keys
 
 CHUNK = 1 << 17
 """Numbers that share a key: on a CPU one chunk at a time stays in the cache."""
-CHUNKS_ON_GPU = 256
+CHUNKS_ON_GPU = 64
 _HALF, _LOWER = CHUNK // 2, 0xFFFF
 
 

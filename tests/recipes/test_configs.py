@@ -36,6 +36,8 @@ def test_config_is_valid_and_says_how_to_run_it(name):
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"--config {name}" in header
     assert "Result" in header or "quickstart" in name
+    fits = re.search(r"One GPU of (24|40|80) GB holds|\d+ GPUs of 80 GB hold", header)
+    assert fits or "# Memory" not in header
 
 
 @pytest.mark.parametrize("name", [name for name in OF_OUR_RECIPES if name.endswith(("_gsm8k", "_gsm8k_lora"))])
