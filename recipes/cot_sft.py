@@ -60,8 +60,8 @@ def main(
     num_workers: int = 0,  # processes that make batches ahead of the loop
     seed: int = 0,  # of weights, order and dropout
     device: str = "auto",  # auto, cpu, cuda, cuda:1
-    dtype: str = "bf16",  # of weights and products: bf16, fp32, or bf16_nearest, which forgets small updates
-    optimizer_state: Literal["bf16", "fp32_moments", "fp32_weights"] = "bf16",  # kept by dtype bf16: 8, 12, 16 bytes
+    dtype: Literal["bf16", "fp32", "bf16_nearest"] = "bf16",  # of weights, products; bf16_nearest loses small updates
+    optimizer_state: Literal["bf16", "fp32_moments", "fp32_weights"] = "bf16",  # with dtype bf16: 8, 12, 16 bytes
     export_dtype: Literal["bf16", "fp32"] | None = None,  # of the exported weights; null is that of `dtype`
     compile: bool = False,  # compile the layers
     float8: bool = False,  # products in float8 (Ada, Hopper), with `dtype: bf16` and `compile: true`

@@ -10,6 +10,7 @@ what repeats, and nothing else. Then every output token is scored by the model b
 
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from cot_components.config import build
 from cot_components.data.scores import data_key
@@ -56,7 +57,7 @@ def main(
     shown_rows: int = 3,  # samples to print with their classes
     seed: int = 0,  # of the shuffling, random weights and the order of rows
     device: str = "auto",  # auto, cpu, cuda, cuda:1
-    dtype: str = "bf16",  # of weights and products: bf16, fp32, or bf16_nearest, which forgets small updates
+    dtype: Literal["bf16", "fp32", "bf16_nearest"] = "bf16",  # of weights, products; bf16_nearest loses small updates
     enable_activation_checkpointing: bool = False,  # compute layers again in the backward
     log_every_n_steps: int = 1,  # 0 logs no step
 ) -> None:
