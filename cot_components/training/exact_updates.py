@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cot_components.training.compressed import rows_of
 from cot_components.training.distributed import divided
-from cot_components.training.rounding import draw_key, stochastic_round
+from cot_components.training.rounding import draw_key, stochastic_round_together
 
 MASTER = "fp32"
 """Name of the fp32 weight among the states of an optimizer."""
@@ -85,28 +85,26 @@ class StochasticRounding(torch.optim.Optimizer):
 
     def _state_in_fp32(self, parameter: Tensor) -> dict[str, Any]:
         state = {key: value for key, value in self.state[parameter].items() if key != MASTER}
-        return {k: v.float() if _is_like(v, parameter, torch.bfloat16) else v for k, v in state.items()}
+        return {k: v.float() if _is_like(v, parameter) else v for k, v in state.items()}
 
     def _put_back(self, parameter: Tensor, copy: Tensor, state: dict[str, Any]) -> None:
         if parameter.dtype == torch.bfloat16:
-            name = self._names[parameter]
-            parameter.copy_(self._rounded(copy, name))
+            together = [key for key, v in state.items() if self._keeps == "bf16" and _is_like(v, parameter)]
+            rounded = self._rounded([copy, *(state[key] for key in together)], self._names[parameter])
+            parameter.copy_(rounded[0])
+            state |= zip(together, rounded[1:], strict=True)
             if self._keeps == "fp32_weights":
                 copy.grad = None
                 state = {MASTER: copy, **state}
-            elif self._keeps == "bf16":
-                kept = state.items()
-                state = {
-                    k: self._rounded(v, f"{name}/{k}") if _is_like(v, parameter, torch.float32) else v for k, v in kept
-                }
         self.state[parameter] = state
 
-    def _rounded(self, value: Tensor, name: str) -> Tensor:
-        key = draw_key(self._seed, self.param_groups[0]["updates"], name)
-        if not isinstance(value, DTensor):
-            return stochastic_round(value, key)
-        start = rows_of(value)[0] * math.prod(value.shape[1:])
-        return divided(stochastic_round(value.to_local(), key, start=start), value)
+    def _rounded(self, values: list[Tensor], name: str) -> list[Tensor]:
+        key, like = draw_key(self._seed, self.param_groups[0]["updates"], name), values[0]
+        if not isinstance(like, DTensor):
+            return stochastic_round_together(values, key)
+        start = rows_of(like)[0] * math.prod(like.shape[1:])
+        shares = [value.to_local() for value in cast(list[DTensor], values)]
+        return [divided(share, like) for share in stochastic_round_together(shares, key, start=start)]
 
 
 def _parts(groups: Iterable[Mapping[str, Any]]) -> Iterator[list[Tensor]]:
@@ -121,8 +119,10 @@ def _parts(groups: Iterable[Mapping[str, Any]]) -> Iterator[list[Tensor]]:
         yield part
 
 
-def _is_like(value: Any, parameter: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a state holds one number of this type for each weight, and not compressed."""
-    if not isinstance(value, Tensor) or value.dtype != dtype or value.shape != parameter.shape or not value.ndim:
+def _is_like(value: Any, parameter: Tensor) -> bool:
+    """Whether a state holds one number in fp32 or bf16 for each weight, and not compressed."""
+    if not isinstance(value, Tensor) or value.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if value.shape != parameter.shape or not value.ndim:
         return False
     return not is_traceable_wrapper_subclass(value.to_local() if isinstance(value, DTensor) else value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,24 +42,35 @@ def stochastic_round(values: Tensor, key: np.ndarray, *, start: int = 0) -> Tens
     Returns:
         bf16, in the shape of `values`; infinities and NaN stay what they are.
     """
-    flat = values.detach().contiguous().view(-1)
-    rounded = torch.empty(values.shape, dtype=torch.bfloat16, device=values.device)
-    first, skipped = divmod(start, CHUNK)
-    end = skipped + len(flat)
-    keys = draw_bits(key, np.arange(first, first + -(-end // CHUNK))).view(np.int32).reshape(-1, 2)
-    draws = _Draws(flat.device, lanes=end)
+    return stochastic_round_together([values], key, start=start)[0]
+
+
+def stochastic_round_together(values: Sequence[Tensor], key: np.ndarray, *, start: int = 0) -> list[Tensor]:
+    """`stochastic_round` of tensors of one shape with the same draws, which take most of the time.
+
+    Each tensor has the right mean; what is above in one is likelier above in the others.
+    """
+    flat = [value.detach().contiguous().view(-1) for value in values]
+    rounded = [torch.empty(value.shape, dtype=torch.bfloat16, device=value.device) for value in values]
+    size, (first, skipped) = len(flat[0]), divmod(start, CHUNK)
+    keys = draw_bits(key, np.arange(first, first + -(-(skipped + size) // CHUNK))).view(np.int32).reshape(-1, 2)
+    draws = _Draws(flat[0].device, lanes=skipped + size)
+    room = torch.empty(0, dtype=torch.int32, device=flat[0].device)
     for chunk in range(0, len(keys), draws.at_once):
         bits = draws(keys[chunk : chunk + draws.at_once])
         before = chunk * CHUNK - skipped  # index in `flat` of the first of `bits`
-        part = slice(max(before, 0), min(before + len(bits), len(flat)))
-        _round(flat[part], bits[part.start - before : part.stop - before], rounded.view(-1)[part])
+        part = slice(max(before, 0), min(before + len(bits), size))
+        bits = bits[part.start - before : part.stop - before]
+        room = room if len(room) == len(bits) else torch.empty_like(bits)
+        for value, into in zip(flat, rounded, strict=True):
+            _round(value[part], bits, into.view(-1)[part], room)
     return rounded
 
 
-def _round(values: Tensor, bits: Tensor, into: Tensor) -> None:
-    """Round with 16 random bits each, int32 `[n]`, which are used up."""
-    torch.add(values.view(torch.int32), bits, out=bits)
-    into.view(torch.int16).copy_(bits.bitwise_right_shift_(16))
+def _round(values: Tensor, bits: Tensor, into: Tensor, room: Tensor) -> None:
+    """Round with 16 random bits each, int32 `[n]`; `room` is as large."""
+    torch.add(values.view(torch.int32), bits, out=room)
+    into.view(torch.int16).copy_(room.bitwise_right_shift_(16))
     if values.device.type != "cpu" or not math.isfinite(values.sum()):  # a carry may turn a NaN into a number
         into.copy_(torch.where(values.isfinite(), into, values.bfloat16()))
 
