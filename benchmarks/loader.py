@@ -18,11 +18,11 @@ from benchmarks.measure import seconds
 from benchmarks.paced import quiet
 from benchmarks.report import Row
 from cot_components.clock import Clock, below, draw_bits, row_keys
-from cot_components.data.batches import Batches
-from cot_components.data.packing import pack_rows
-from cot_components.data.plans import Plans
-from cot_components.data.row_cache import read_rows, write_rows
-from cot_components.data.store import Rows
+from cot_components.data.rows.batches import Batches
+from cot_components.data.rows.packing import pack_rows
+from cot_components.data.rows.plans import Plans
+from cot_components.data.rows.row_cache import read_rows, write_rows
+from cot_components.data.rows.store import Rows
 from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
 from cot_components.transforms import Blur, ByRole
 
@@ -33,7 +33,7 @@ CACHED_ROWS, CACHED_MEAN_TOKENS, FIRST_BATCH_SECONDS = 250_000, 300, 10.0
 TRANSFORMS = {"blur": Blur(ratio=0.2), "weigh": ByRole({"answer": 2.0})}
 
 
-def rows(device: str) -> Iterator[Row]:
+def rows() -> Iterator[Row]:
     data = traces(NUM_ROWS, MEAN_TOKENS)
     plans = Plans(data.lengths, batch_size=1, packed_tokens=PACKED_TOKENS)
     batches = Batches(data, TRANSFORMS, 0, packed_tokens=PACKED_TOKENS)

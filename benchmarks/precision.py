@@ -34,7 +34,7 @@ from torch import Tensor
 
 from benchmarks.report import RESULTS, machine
 from cot_components.config import build
-from cot_components.data.batches import Step
+from cot_components.data.rows.batches import Step
 from cot_components.datasets import ReasoningDataset
 from cot_components.losses import sft
 from cot_components.models.load import load_model
@@ -44,8 +44,8 @@ from cot_components.training.distributed import World
 from cot_components.training.export import export_model
 from cot_components.training.loop import Trainer, train
 from cot_components.training.precision import Precision
+from cot_components.training.resume.state import trained_weights
 from cot_components.training.setup import Run, build_optimizer
-from cot_components.training.state import trained_weights
 from cot_components.training.validation import validation_loss
 
 ARMS = {

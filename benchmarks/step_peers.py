@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader
 
 from benchmarks.paced import EndOfStep
 from cot_components.clock import Clock
-from cot_components.data.batches import Batches
-from cot_components.data.plans import Plan
-from cot_components.data.store import Rows
+from cot_components.data.rows.batches import Batches
+from cot_components.data.rows.plans import Plan
+from cot_components.data.rows.store import Rows
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt
 from cot_components.roles import IGNORE, Role

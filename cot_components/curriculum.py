@@ -1,190 +1,282 @@
-"""The schedule of stepwise internalisation (ICoT-SI, Deng, Choi, Shieber 2024, arXiv 2405.14838), a function of time.
+"""The curriculum of a run: what a recipe asks of it, stepwise internalisation, and none.
 
-How many units of thought (tokens or steps) are removed at a given clock is computed, never counted up, so a resumed
-run and a notebook agree with the run that wrote the log. What goes from which row: `cot_components.transforms.remove`.
+    curriculum:
+      _component_: cot_components.curriculum.Stepwise
+      per_epoch: 8
+
+A curriculum is settings until the steps of a run are planned; called with them, it gives the `Stages` of that run.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Literal
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from cot_components.clock import Clock, draw_bits, row_keys
+from cot_components.clock import Clock
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.overlap import check_no_overlap, prompts_of
+from cot_components.data.rows.plans import Plans
+from cot_components.data.rows.store import Rows
 from cot_components.errors import UserError
+from cot_components.schedules import Anneal, MicroBatchTick, Schedule, check_finishes
+from cot_components.transforms.remove import Remove, Side, Unit
 
-REMOVE_ALL = 2**31 - 1
-"""The stage at which every thought is removed whole, however long."""
-
-FINEST = 10**6
-"""`per_epoch` is taken as a fraction with at most this denominator."""
-
-LARGEST_OFFSET = 99
-"""The released script draws offsets from 0..99 and puts the rest of the probability on 99."""
-
-OFFSET_COUNTER = -2
-"""No token has this counter, so the offsets share no random bits with a transform that has the same seed."""
+__all__ = ["Anneal", "NoCurriculum", "NoStages", "Released", "Stages", "Stepwise"]
 
 
-def clock_step(clock: Clock) -> int:
-    """Ticks are optimizer steps."""
-    return clock.step
+class Stages(Protocol):
+    """The curriculum of one run, a pure function of the clock."""
+
+    def applied_to(self, data: ReasoningDataset) -> ReasoningDataset:
+        """Training data as the curriculum changes them."""
+
+    def held_out(self, data: ReasoningDataset | None) -> ReasoningDataset | None:
+        """Validation data as the curriculum changes them; None stays None."""
+
+    def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
+        """Refuse rows or questions that the run cannot be measured on."""
+
+    def held_out_clock(self, step: int) -> Clock:
+        """The time at which validation rows are transformed when they are measured after `step`."""
+
+    def resets_optimizer(self, clock: Clock) -> bool:
+        """Whether optimizer and learning-rate schedule are rebuilt before the step of this clock."""
+
+    def last_reset(self, *, before: int) -> int:
+        """The last step below `before` at which they were; 0 without one. What a resumed run asks."""
+
+    def progress(self, clock: Clock) -> dict[str, float]:
+        """What the record of a step says about the curriculum."""
+
+    def clocks(self) -> dict[str, Clock]:
+        """Times worth looking at, by name."""
 
 
 @dataclass(frozen=True)
-class MicroBatchTick:
-    """Ticks are micro-batches, as the released script counts; the clock's `micro_batch` is its number inside the step.
+class NoStages:
+    """A run without a curriculum: rows stay as they are, the optimizer is built once."""
 
-    Every step of an epoch but the last holds `per_step` of them; an epoch holds `per_epoch`.
+    plans: Plans
+
+    def applied_to(self, data: ReasoningDataset) -> ReasoningDataset:
+        return data
+
+    def held_out(self, data: ReasoningDataset | None) -> ReasoningDataset | None:
+        return data
+
+    def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
+        pass
+
+    def held_out_clock(self, step: int) -> Clock:
+        return Clock(0, 0)  # the mask of the first epoch, at every evaluation
+
+    def resets_optimizer(self, clock: Clock) -> bool:
+        return False
+
+    def last_reset(self, *, before: int) -> int:
+        return 0
+
+    def progress(self, clock: Clock) -> dict[str, float]:
+        return {}
+
+    def clocks(self) -> dict[str, Clock]:
+        return self.plans.epoch_clocks()
+
+
+class NoCurriculum:
+    """The curriculum of a config that names none."""
+
+    changes_lengths = removes_tokens = keep_position = False
+
+    def __call__(self, plans: Plans, rows: Rows, step_ends: Sequence[int] = ()) -> NoStages:
+        return NoStages(plans)
+
+
+@dataclass(frozen=True)
+class Internalisation:
+    """Stepwise internalisation of one run; nothing is remembered from step to step.
+
+    remove: the transform
+    plans:  all optimizer steps of the run
+    ids:    ids of all rows, int64 `[R]`
+    units:  units in the thought of each row as encoded, int64 `[R]`
+    reset_optimizer: whether the optimizer is rebuilt at each stage
     """
 
-    steps_per_epoch: int
-    per_step: int
-    per_epoch: int
+    remove: Remove
+    plans: Plans
+    ids: np.ndarray
+    units: np.ndarray
+    reset_optimizer: bool = True
 
-    def __call__(self, clock: Clock) -> int:
-        inside = (clock.step - clock.epoch * self.steps_per_epoch) * self.per_step
-        return clock.epoch * self.per_epoch + inside + clock.micro_batch
+    def applied_to(self, data: ReasoningDataset) -> ReasoningDataset:
+        """The data set with the removal in front of its other transforms, but for those that look up a row's tokens as
+        they were encoded (`needs_whole_rows`).
+        """
+        return self._in_front(self.remove, data)
+
+    def held_out(self, data: ReasoningDataset | None) -> ReasoningDataset | None:
+        """As `applied_to`, without offsets."""
+        return None if data is None else self._in_front(self.remove.without_offsets(), data)
+
+    def _in_front(self, remove: Remove, data: ReasoningDataset) -> ReasoningDataset:
+        assert "remove" not in data.transforms  # see `training.combination`
+        first = {name: t for name, t in data.transforms.items() if getattr(t, "needs_whole_rows", False)}
+        return replace(data, transforms={**first, "remove": remove, **data.transforms})
+
+    def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
+        """Make sure that what the run is measured on is not what it trains on, and can be measured.
+
+        Args:
+            data, held_out: training and validation data.
+            answers: the `AnswerEvaluation`, or None.
+
+        Raises:
+            UserError: a question that is trained on, too.
+        """
+        check_no_overlap(data.rows, answers.prompts(data.chat) if answers is not None else [])
+        check_no_overlap(data.rows, prompts_of(held_out.rows) if held_out is not None else [])
+
+    def held_out_clock(self, step: int) -> Clock:
+        """The clock of that step: validation rows lose what training rows have lost."""
+        return self.plans.clock(step)
+
+    def resets_optimizer(self, clock: Clock) -> bool:
+        """Whether optimizer and learning-rate schedule are rebuilt before the step of this clock.
+
+        They are when the stage changes, unless every row of the step before (over all processes) had already lost its
+        thought: once there is nothing left to remove, training settles.
+        """
+        if not self.reset_optimizer or clock.step == 0:
+            return False
+        before = self.plans.clock(clock.step - 1)
+        if self.remove.schedule.stage(clock) == self.remove.schedule.stage(before):
+            return False
+        rows = self.plans.rows_of(before)
+        return bool((self.remove.amounts(self.ids[rows], before) < self.units[rows]).any())
+
+    def last_reset(self, *, before: int) -> int:
+        """The last step below `before` at which the optimizer was rebuilt; 0 without one. What a resumed run asks."""
+        reset = (s for s in range(before - 1, 0, -1) if self.resets_optimizer(self.plans.clock(s)))
+        return next(reset, 0)
+
+    def progress(self, clock: Clock) -> dict[str, float]:
+        """For the log of a step: `stage` (at most the longest thought), and per row of the step, over all processes,
+        the mean number of units `removed` and left (`thought_tokens` or `thought_steps`)."""
+        rows = self.plans.rows_of(clock)
+        units = self.units[rows]
+        removed = np.minimum(self.remove.amounts(self.ids[rows], clock), units)
+        return {
+            "stage": float(min(self.remove.schedule.stage(clock), self._longest)),
+            "removed": float(removed.mean()),
+            f"thought_{self.remove.unit}s": float((units - removed).mean()),
+        }
+
+    def clocks(self, *, count: int = 6) -> dict[str, Clock]:
+        """Times at which the run takes away what it did not before, `count` of them evenly over all, by name."""
+        shown: dict[float, Clock] = {}
+        for step in range(self.plans.total_steps):
+            clock = self.plans.clock(step)
+            shown.setdefault(min(self.remove.schedule.stage(clock), self._longest), clock)
+        chosen = np.unique(np.linspace(0, len(shown) - 1, num=min(count, len(shown))).round().astype(int))
+        return {
+            f"step {clock.step}, {stage} removed": clock
+            for number, (stage, clock) in enumerate(shown.items())
+            if number in chosen
+        }
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        return int(self.units.max(initial=0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """The stage as a function of the clock: `s(t)` of the paper, the units scheduled to be removed.
+class Stepwise:
+    """Stepwise internalisation (ICoT-SI, arXiv 2405.14838) as a config describes it.
 
-    ticks_per_epoch: how often `tick` advances in an epoch: optimizer steps, or micro-batches.
-    per_epoch:       units removed per epoch (Delta); 0 never removes anything (explicit chain-of-thought).
-    start:           units removed from the beginning; "all" is training without any chain-of-thought.
-    pretrain_epochs: epochs at `start` before the schedule begins.
-    remove_all_from: a stage this high removes everything; None for never.
-    pace:            "exact" is the paper's `floor(per_epoch * t / ticks_per_epoch)`; "rounded" removes one unit every
-                     `round(ticks_per_epoch / per_epoch)` ticks, as released, which drifts from it.
-    tick:            the time of a clock in ticks.
-
-    Raises:
-        UserError: a setting out of range, or more units per epoch than a rounded pace can remove.
+    Args:
+        per_epoch, start, pretrain_epochs, remove_all_from, pace: see `Schedule`.
+        count: the schedule advances with every optimizer `step`, or with every `micro_batch`.
+        smoothing, side, unit, keep_position: see `Remove`.
+        reset_optimizer: see `Internalisation.resets_optimizer`.
+        partial: allow a run that ends before every thought is removed.
+        seed: of the offsets.
     """
 
-    ticks_per_epoch: int
-    per_epoch: float = 8
+    per_epoch: float = 8.0
     start: int | Literal["all"] = 0
     pretrain_epochs: int = 0
     remove_all_from: int | None = None
     pace: Literal["exact", "rounded"] = "exact"
-    tick: Callable[[Clock], int] = clock_step
+    count: Literal["step", "micro_batch"] = "step"
+    smoothing: float = 4.0
+    side: Side = "left"
+    unit: Unit = "token"
+    keep_position: bool = False
+    reset_optimizer: bool = True
+    partial: bool = False
+    seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.ticks_per_epoch < 1:
-            raise UserError(f"curriculum: an epoch must have at least 1 step, got {self.ticks_per_epoch}")
-        if not (self.per_epoch == 0 or 1 / FINEST <= self.per_epoch < float("inf")):
-            raise UserError(f"curriculum: per_epoch must be 0 or a number from {1 / FINEST:g}, got {self.per_epoch}")
-        if self.start != "all" and (isinstance(self.start, str) or not 0 <= self.start <= REMOVE_ALL):
-            raise UserError(f"curriculum: start must be a number from 0 to {REMOVE_ALL}, or 'all', got {self.start!r}")
-        if self.pretrain_epochs < 0:
-            raise UserError(f"curriculum: pretrain_epochs must not be negative, got {self.pretrain_epochs}")
-        if self.remove_all_from is not None and self.remove_all_from < 1:
-            raise UserError(f"curriculum: remove_all_from must be at least 1, or null, got {self.remove_all_from}")
-        if self.pace not in ("exact", "rounded"):
-            raise UserError(f"curriculum: pace must be 'exact' or 'rounded', got {self.pace!r}")
-        if self.per_epoch and self._ticks_per_unit == 0:
+    changes_lengths: ClassVar[bool] = True
+    removes_tokens: ClassVar[bool] = True
+
+    def __call__(self, plans: Plans, rows: Rows, step_ends: Sequence[int] = ()) -> Internalisation:
+        """The stages of one run.
+
+        Args:
+            plans: all optimizer steps of the run.
+            rows: the rows the plans are about.
+            step_ends: ids of the tokens that end a step of a thought, for `unit: step`.
+
+        Raises:
+            UserError: a setting out of range, a schedule that cannot finish, micro-batches counted on several
+                processes.
+        """
+        remove = Remove(
+            schedule=self._schedule(plans),
+            side=self.side,
+            unit=self.unit,
+            step_ends=tuple(step_ends),
+            smoothing=self.smoothing,
+            keep_position=self.keep_position,
+            seed=self.seed,
+        )
+        units = remove.units(rows)
+        if not self.partial:
+            longest = int(units.max(initial=0))
+            check_finishes(remove.schedule, longest=longest, epochs=plans.epochs, unit=self.unit)
+        return Internalisation(remove, plans, np.asarray(rows.ids), units, self.reset_optimizer)
+
+    def _schedule(self, plans: Plans) -> Schedule:
+        if self.count == "micro_batch" and plans.world_size > 1:
             raise UserError(
-                f"curriculum: per_epoch {self.per_epoch:g} is more than {self.ticks_per_epoch} steps per epoch can "
-                "remove one by one; use pace: exact or smaller batches"
+                f"curriculum: count: micro_batch is for one process, not for {plans.world_size}; use count: step"
             )
-
-    @property
-    def _ticks_per_unit(self) -> Fraction:
-        """Ticks between two removals; a whole number where the pace is rounded."""
-        exact = self.ticks_per_epoch / Fraction(self.per_epoch).limit_denominator(FINEST)
-        return exact if self.pace == "exact" else Fraction(round(exact))
-
-    def stage(self, clock: Clock) -> int:
-        """Units scheduled to be removed in the batches of this clock; `REMOVE_ALL` for everything."""
-        if self.start == "all":
-            return REMOVE_ALL
-        assert not isinstance(self.start, str)
-        if not self.removes(clock):
-            return self.start
-        elapsed = self.tick(clock) - self.pretrain_epochs * self.ticks_per_epoch
-        stage = self.start + (int(elapsed // self._ticks_per_unit) if self.per_epoch else 0)
-        all_from = REMOVE_ALL if self.remove_all_from is None else min(self.remove_all_from, REMOVE_ALL)
-        return REMOVE_ALL if stage >= all_from else stage
-
-    def removes(self, clock: Clock) -> bool:
-        """Whether the schedule is running: after the pretraining epochs."""
-        return clock.epoch >= self.pretrain_epochs
-
-    def epochs_to_remove(self, units: int) -> int | None:
-        """Epochs after which a thought of `units` units has been trained on without any of them; None if never."""
-        if self.start == "all":
-            return 1
-        assert not isinstance(self.start, str)
-        if units <= self.start:
-            return 1
-        goal = units if self.remove_all_from is None else min(units, self.remove_all_from)
-        missing = max(goal - self.start, 0)
-        if missing and not self.per_epoch:
-            return None
-        ticks = missing * self._ticks_per_unit if missing else Fraction(0)
-        return self.pretrain_epochs + int(-(-ticks // 1)) // self.ticks_per_epoch + 1
+        return Schedule(
+            **(_count_steps(plans) if self.count == "step" else _count_micro_batches(plans)),
+            per_epoch=self.per_epoch,
+            start=self.start,
+            pretrain_epochs=self.pretrain_epochs,
+            remove_all_from=self.remove_all_from,
+            pace=self.pace,
+        )
 
 
-def smoothing_offsets(ids: np.ndarray, epoch: int, *, smoothing: float, seed: int) -> np.ndarray:
-    """Extra units removed from each row, int64 `[B]`: `P(o) ~ exp(-smoothing * o)`, at most `LARGEST_OFFSET`.
-
-    Args:
-        ids: row ids, int64 `[B]`; a row keeps its offset for the epoch.
-        smoothing: lambda of the paper; infinity switches the offsets off.
-        seed: of the draws.
-    """
-    if smoothing == float("inf"):
-        return np.zeros(len(ids), dtype=np.int64)
-    bits = draw_bits(row_keys(seed, epoch, ids), np.full(len(ids), OFFSET_COUNTER))
-    uniform = ((bits >> np.uint64(11)) + np.uint64(1)) * 2.0**-53  # in (0, 1], so the logarithm is finite
-    return np.minimum(np.floor(-np.log(uniform) / smoothing), LARGEST_OFFSET).astype(np.int64)
+def _count_steps(plans: Plans) -> dict[str, Any]:
+    return {"ticks_per_epoch": plans.steps_per_epoch}
 
 
-def check_finishes(schedule: Schedule, *, longest: int, epochs: int, unit: str = "token") -> None:
-    """Make sure that a run of `epochs` epochs gets to train without any thought, the longest being `longest` units.
-
-    Raises:
-        UserError: it does not; says how many epochs it takes.
-    """
-    needed = schedule.epochs_to_remove(longest)
-    if needed is not None and needed <= epochs:
-        return
-    how = "never, because per_epoch is 0" if needed is None else f"only after {needed} epochs"
-    raise UserError(
-        f"curriculum: the longest thought has {longest} {unit}s and is removed whole {how}, but epochs is {epochs}; "
-        "train longer, remove faster, or set partial: true"
-    )
+def _count_micro_batches(plans: Plans) -> dict[str, Any]:
+    per_step = plans.gradient_accumulation_steps
+    per_epoch = min(-(-plans.rows_per_epoch // plans.batch_size), plans.steps_per_epoch * per_step)
+    return {"ticks_per_epoch": per_epoch, "tick": MicroBatchTick(plans.steps_per_epoch, per_step, per_epoch)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Anneal:
-    """A strength that moves in a straight line over the first steps of a run, for `Blur.ratio` and the like.
-
-    first, last: strength at step 0, and from step `num_steps` on.
-    num_steps:   optimizer steps the way takes.
-
-    Raises:
-        UserError: fewer than 1 step, a strength that is not a number from 0.
-    """
-
-    first: float
-    last: float
-    num_steps: int
-
-    def __post_init__(self) -> None:
-        for name in ("first", "last"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"anneal: {name} must be a number from 0, got {getattr(self, name)}")
-        if self.num_steps < 1:
-            raise UserError(f"anneal: num_steps must be at least 1, got {self.num_steps}")
-
-    def __call__(self, clock: Clock) -> float:
-        way = min(clock.step / self.num_steps, 1.0)
-        return (1.0 - way) * self.first + way * self.last
+Released = functools.partial(Stepwise, count="micro_batch", pace="rounded")
+"""`Stepwise` with the released script's behaviour: time in micro-batches, one token every
+`round(micro-batches per epoch / per_epoch)` of them. Takes the same settings.
+"""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cot_components.config import find_config
-from cot_components.config_files import read_keys
+from cot_components.config.files import read_keys
 from cot_components.evaluation.compare import last_evaluation
 from experiments.measures import sampled_wordings
 from experiments.runner import recipe

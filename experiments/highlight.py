@@ -78,7 +78,7 @@ def scored(cell: Cell, subset: str) -> Path:
         recipe("cot_sft", "rft/quickstart", f"output_dir={reference}", *settings, start, *still, NO_RULE, "epochs=4")
     if not (out / "classes.json").exists():
         second = [
-            "reference._component_=cot_components.models.reference.FrozenModel",
+            "reference._component_=cot_components.models.FrozenModel",
             "reference.model._component_=cot_components.models.from_folder",
             f"reference.model.path={reference / 'model'}",
         ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 from experiments.runner import once, recipe
 from experiments.study import Cell, Study
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cot_components.data.scores import open_scores
+from cot_components.data.rows.scores import open_scores
 
 LOGS = Path(__file__).parent / "logs"
 TRAINED = (

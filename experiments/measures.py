@@ -6,9 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
-from cot_components.data.segments import Tags
-from cot_components.evaluation.answers import split_completion
+from cot_components.data.text.segments import Tags
 from cot_components.evaluation.evaluate import Evaluation
+from cot_components.evaluation.extract import split_completion
 from cot_components.evaluation.saved import read_evaluation
 from experiments.runner import recipe
 

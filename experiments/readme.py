@@ -55,7 +55,7 @@ NOT_RUN = {
     "7 x 7 digits": "icot_sft --config icot_sft/gpt2_7x7",
     "9 x 9 digits": "icot_sft --config icot_sft/gpt2_9x9",
     "9 x 9 digits from random weights": "icot_sft --config icot_sft/gpt2_9x9 "
-    "model=cot_components.models.families.gpt2.gpt2_small ~model.path tokenizer.path=models/gpt2 "
+    "model=cot_components.models.gpt2_small ~model.path tokenizer.path=models/gpt2 "
     "output_dir=runs/9x9_from_random",
     "GSM8K with GPT-2": "icot_sft --config icot_sft/gpt2_gsm8k",
     "blurring on Magpie traces": "bt_sft --config bt_sft/llama3_2_1B",

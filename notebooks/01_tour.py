@@ -29,13 +29,13 @@ from omegaconf import OmegaConf
 from cot_components import losses
 from cot_components.clock import Clock
 from cot_components.config import build, find_config
-from cot_components.curriculum import Schedule
-from cot_components.data.tasks import make_traces
+from cot_components.data.generated.tasks import make_traces
 from cot_components.datasets import reasoning_dataset
 from cot_components.losses import induced_target
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.models.tokenizers import hf_tokenizer
 from cot_components.roles import Role
+from cot_components.schedules import Schedule
 from cot_components.transforms import Blur, ByRole
 from cot_components.transforms.remove import Remove
 from cot_components.viz.curves import plot_run

@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 from cot_components import losses
 from cot_components.clock import Clock
 from cot_components.config import find_config
-from cot_components.data.tasks import write_hub_dataset
+from cot_components.data.generated.tasks import write_hub_dataset
 from cot_components.datasets import reasoning_dataset
 from cot_components.evaluation.compare import last_evaluation
 from cot_components.evaluation.saved import read_evaluation

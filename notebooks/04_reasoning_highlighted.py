@@ -24,15 +24,15 @@ import torch
 
 from cot_components import losses
 from cot_components.clock import Clock
-from cot_components.data.agent_tasks import agent_truth
-from cot_components.data.scores import open_scores
+from cot_components.data.generated.dialogues import agent_truth
+from cot_components.data.rows.scores import open_scores
 from cot_components.datasets import reasoning_dataset
-from cot_components.discriminator import Confusion, classify, loss_difference, sample_rows, shuffle_outputs
-from cot_components.evaluation.classes import read_report
+from cot_components.evaluation.class_report import read_report
 from cot_components.losses import GroupSoftmax
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.models.tokenizers import hf_tokenizer
 from cot_components.transforms import ByGroup, Highlight
+from cot_components.transforms.discriminator import Confusion, classify, loss_difference, sample_rows, shuffle_outputs
 from cot_components.viz.theme import LINE, RUN_COLOURS
 from cot_components.viz.token_view import TokenView
 

@@ -10,20 +10,20 @@ internalisation), a `weight_rule` of the loss (reasoning-highlighted fine-tuning
 from typing import Literal
 
 from cot_components.config import build
-from cot_components.data.batches import Step
+from cot_components.data.rows.batches import Step
 from cot_components.losses import sft
 from cot_components.models.load import check_start, load_model
 from cot_components.models.reference import prepared
-from cot_components.training.answers import Evaluations
 from cot_components.training.batching import load_batches, plan_steps
 from cot_components.training.combination import combine
+from cot_components.training.evaluations import Evaluations
 from cot_components.training.finish import finish
 from cot_components.training.first_look import check_learns, check_scored, share_of_reasoning
 from cot_components.training.float8 import check_float8
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
+from cot_components.training.resume.saver import Saver
 from cot_components.training.run_log import RunLog
-from cot_components.training.saver import Saver
 from cot_components.training.setup import build_optimizer, fit_rows, pick_device, prepare_model, start_run
 from cot_components.training.validation import validation_data
 

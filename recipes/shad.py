@@ -13,11 +13,10 @@ from functools import partial
 from typing import Literal
 
 from cot_components.config import build
-from cot_components.data.scores import data_key
-from cot_components.discriminator import sample_rows, shuffle_outputs
+from cot_components.data.rows.score_pass import data_key
 from cot_components.losses import sft
 from cot_components.models.load import check_start, load_model
-from cot_components.models.score import adapters_off, as_it_is, has_adapters, score_data
+from cot_components.models.score import Asked, adapters_off, has_adapters, score_data
 from cot_components.training.batching import load_batches, plan_steps
 from cot_components.training.classes import check_calls, print_classes
 from cot_components.training.loop import Trainer, train
@@ -25,6 +24,7 @@ from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import build_optimizer, fit_rows, one_process, prepare_model, start_run
 from cot_components.training.shuffled import tuned_model, tuning_folder, weights_hash
+from cot_components.transforms.discriminator import sample_rows, shuffle_outputs
 
 SUPPLIES = {
     "dataset": ["tokenizer"],
@@ -93,14 +93,14 @@ def main(
     made_of |= {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "clip_grad_norm": clip_grad_norm}
     if has_adapters(net):  # one pass over the data, adapters off and on
         tuned_model(net, run.output_dir, made_of, tune)
-        scores = score(net, columns={"original": (base, adapters_off), "shuffled": (weights_hash(net), as_it_is)})
+        scores = score(net, columns={"original": Asked(base, view=adapters_off), "shuffled": Asked(weights_hash(net))})
     else:  # what the model thinks before it is changed, then after
-        score(net, columns={"original": (base, as_it_is)})
+        score(net, columns={"original": Asked(base)})
         tuned_model(net, run.output_dir, made_of, tune)
-        scores = score(net, columns={"shuffled": (weights_hash(net), as_it_is)})
+        scores = score(net, columns={"shuffled": Asked(weights_hash(net))})
     if second is not None:
         second.prepare(net, data, device=run.device, dtype=run.dtype)
-        scores = score(second.teacher, columns={"reference": (weights_hash(second.teacher), as_it_is)})
+        scores = score(second.teacher, columns={"reference": Asked(weights_hash(second.teacher))})
 
     true_classes = build(truth, data.rows, data.chat.tokenizer.decode)
     print_classes(run, data, scores, threshold=threshold, truth=true_classes, shown_rows=shown_rows)

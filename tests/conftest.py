@@ -10,7 +10,7 @@ import torch
 from adapters_for_tests import WIDE
 from hypothesis import HealthCheck, settings
 
-from cot_components.data.tasks import write_hub_dataset
+from cot_components.data.generated.tasks import write_hub_dataset
 from cot_components.models.export import save_pretrained
 from cot_components.models.tiny import tiny_llama, write_tiny_checkpoint
 

@@ -1,6 +1,6 @@
 """Break real runs again and again and look whether anything was lost: `make soak`, or
 
-    PYTHONPATH=tests:tests/faults python tests/soak.py --kills 30 --seed 0
+    PYTHONPATH=tests/helpers python tests/soak.py --kills 30 --seed 0
 
 Every training recipe goes through the whole list of faults, a process each: killed at every stage of a save and in
 the middle of a step, stopped by signals, broken by an error, a NaN and a full disk, its newest checkpoint damaged, its
@@ -46,8 +46,8 @@ from faulty import main as faulty
 from fuzz_folder import Fuzz, cases
 
 from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.training.checkpoint import damage, find_newest
-from cot_components.training.run_folder import lock, release
+from cot_components.runs.checkpoint import damage, find_newest
+from cot_components.runs.folder import lock, release
 
 EPOCHS = 9
 

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from cot_components.training.memory import sizes, table
+    from cot_components.tools.memory import sizes, table
 
     if options.tokens < 1:
         raise UserError(f"--tokens must be at least 1, got {options.tokens}")

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from cot_components.training.speed import load_run, measure_speeds
+    from cot_components.tools.speed import load_run, measure_speeds
     from cot_components.viz.console import plain_console
     from cot_components.viz.curves import run_names
 

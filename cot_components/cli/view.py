@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from cot_components.tools.preview import preview
     from cot_components.training.finish import token_view
-    from cot_components.training.preview import preview
     from cot_components.viz.console import plain_console
     from cot_components.viz.visible import one_line
 

@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cot_components.data.errors import RowError
+from cot_components.data.bad_rows import RowError
 from cot_components.errors import UserError
-from cot_components.evaluation.answers import (
+from cot_components.evaluation.comparers import Comparer, find_comparer
+from cot_components.evaluation.extract import (
     Extractor,
     extract_answer,
     find_extractor,
@@ -23,13 +24,12 @@ from cot_components.evaluation.answers import (
     split_completion,
     unwrap,
 )
-from cot_components.evaluation.comparers import Comparer, find_comparer
 from cot_components.evaluation.statistics import majority, pass_at_k, wilson_interval
 
 if TYPE_CHECKING:
-    from cot_components.data.formats import Message
-    from cot_components.data.segments import Tags
-    from cot_components.data.traces import Trace
+    from cot_components.data.read.formats import Message
+    from cot_components.data.read.traces import Trace
+    from cot_components.data.text.segments import Tags
 
 
 class Completion(NamedTuple):

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torchtune.modules import TransformerSelfAttentionLayer
 
-from cot_components.data.batches import Batch
+from cot_components.data.rows.batches import Batch
 from cot_components.errors import UserError
 from cot_components.losses.types import Head, Pairs
 from cot_components.models.attention import attend, document_mask

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cot_components.data.templates import read_json
+from cot_components.data.text.templates import read_json
 from cot_components.errors import GET_IT, UserError
 from cot_components.models.families import FAMILIES, Family
 from cot_components.models.families.family import ADAPTER_PARTS

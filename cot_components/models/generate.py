@@ -181,6 +181,18 @@ def _sampler(
     return choose
 
 
+def decode_with(
+    model: Any, between_batches: Callable[[], None] | None = None
+) -> Callable[..., list[tuple[list[int], bool]]]:
+    """`generate` with this model, as an evaluation calls it: `(new ids, was_cut)` per prompt."""
+
+    def decode(prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **how: Any) -> list[tuple[list[int], bool]]:
+        found = generate(model, prompts, max_new_tokens=max_new_tokens, between_batches=between_batches, **how)
+        return [(new, was_cut(model, ids, new, max_new_tokens)) for ids, new in zip(prompts, found, strict=True)]
+
+    return decode
+
+
 def was_cut(model: Any, prompt: Sequence[int], new: Sequence[int], max_new_tokens: int) -> bool:
     """Whether a completion of `generate` ended because there was no room for more, and not at a stop token."""
     return len(new) > 0 and (len(new) >= max_new_tokens or len(prompt) + len(new) > model.max_seq_len)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cot_components.data.batches import Batch, pad
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.batches import Batch, pad
+from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.losses.checks import require
 from cot_components.losses.topk_store import TopKStore, TopKWriter

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torchtune.modules import TiedLinear, TransformerDecoder
 
-from cot_components.data.segments import Tags
-from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.tokenizer_json import new_token
+from cot_components.data.text.segments import Tags
+from cot_components.data.text.text_tokenizer import TextTokenizer
+from cot_components.data.text.tokenizer_json import new_token
 from cot_components.errors import UserError
 
 # `<|reserved_special_token_7|>` of Llama-3, `<unused5>` of Gemma, `<SPECIAL_2>` of Mistral, `<|placeholder1|>` of Phi-3

@@ -34,7 +34,7 @@ def tiny_llama(vocab_size: int, *, seed: int = 0, **shape: Any) -> Any:
 
 def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     """Write a tiny random checkpoint with its byte-level tokenizer in hub layout."""
-    from cot_components.data.byte_tokenizer import write_byte_tokenizer
+    from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
     from cot_components.models.tokenizers import as_text_tokenizer, hf_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)

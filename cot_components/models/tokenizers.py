@@ -17,10 +17,10 @@ from torchtune.models.qwen2_5._tokenizer import Qwen2_5Tokenizer
 from torchtune.modules.transforms import Transform
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
-from cot_components.data.errors import RowError
-from cot_components.data.templates import BUILT_IN, Shield, load_template
-from cot_components.data.text_tokenizer import TextTokenizer
-from cot_components.data.tokenizer_json import read_hf_tokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.text.templates import BUILT_IN, Shield, load_template
+from cot_components.data.text.text_tokenizer import TextTokenizer
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 
 # Ordinary vocabulary by Qwen2.5's own tokenizer.json ("special": false); torchtune's table does not tell them apart.

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from cot_components.data.plans import Plans
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
 from cot_components.models.load import weights_key
-from cot_components.training.run_folder import Earlier
+from cot_components.runs.folder import Earlier
 from cot_components.training.setup import Run
 
 

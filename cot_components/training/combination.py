@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cot_components.config import COMPONENT, build
-from cot_components.data.batches import Transform
+from cot_components.curriculum import NoCurriculum
+from cot_components.data.rows.batches import Transform
 from cot_components.datasets import build_transforms
 from cot_components.errors import UserError
-from cot_components.internalisation import NoCurriculum
 from cot_components.models.reference import NO_ADAPTERS
 
 IN_EVERY_BATCH = ("reference", "roles", "sample")

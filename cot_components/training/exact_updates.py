@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from cot_components.training.compressed import rows_of
 from cot_components.training.distributed import divided
+from cot_components.training.resume.compressed import rows_of
 from cot_components.training.rounding import draw_key, stochastic_round_together
 
 MASTER = "fp32"

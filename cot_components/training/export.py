@@ -9,13 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from cot_components.config import build
-from cot_components.data.templates import read_template
-from cot_components.data.tokenizer_json import read_hf_tokenizer
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.text.templates import read_template
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 from cot_components.models.export import Rounded, adapted_modules, save_pretrained
 from cot_components.models.peft_export import save_adapters
 from cot_components.models.think_tokens import write_tag_tokens
+from cot_components.runs.layout import ADAPTER
 
 RULES = "tokenizer.json"
 PROBE = "Naïve: the 12 cats' price, 3.50€ each\n\n\tis x_1 = 42.\n漢字 <a b='c'/>"
@@ -78,7 +79,7 @@ def export_checkpoint(
 ) -> None:
     """What a checkpoint holds for others: `adapter/` of a model with adapters, else `hf/`, the whole model."""
     if adapted_modules(model):
-        export_adapters(model, folder / "adapter", weights)
+        export_adapters(model, folder / ADAPTER, weights)
     else:
         export_model(model, folder / "hf", weights, data, nodes, rounded)
 

@@ -13,24 +13,24 @@ from rich.console import Console
 from torch import Tensor
 
 from cot_components.clock import Clock
-from cot_components.data.flat import Flat
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.flat import Flat
 from cot_components.errors import UserError
 from cot_components.evaluation.table import summary_table
 from cot_components.files import writing
 from cot_components.models.export import adapted_modules
+from cot_components.runs.finished import mark_finished
+from cot_components.runs.layout import ADAPTER, CURVES, MODEL, REPORT, TOKENS
+from cot_components.runs.log import read_log
 from cot_components.secrets import without_secrets
-from cot_components.training.answers import Evaluations
+from cot_components.training.evaluations import Evaluations
 from cot_components.training.export import RULES, export_adapters, export_model
-from cot_components.training.finished import ADAPTER_FOLDER, MODEL_FOLDER, mark_finished
 from cot_components.training.loop import Trainer
-from cot_components.training.run_folder import CURVES, REPORT, TOKENS
+from cot_components.training.resume.state import require_finite, trained_weights
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
-from cot_components.training.state import require_finite, trained_weights
 from cot_components.viz.console import plain_console
 from cot_components.viz.curves import plot_run
-from cot_components.viz.log import read_log
 from cot_components.viz.panels import run_panels
 from cot_components.viz.report import report_html
 from cot_components.viz.token_view import TokenView
@@ -83,13 +83,13 @@ def _write(
     num_steps: int,
 ) -> None:
     out = run.output_dir
-    folder = out / MODEL_FOLDER
+    folder = out / MODEL
     with writing(folder):
         rounded = partial(run.precision.exported, step=num_steps)
         export_model(trainer.model, folder, weights, data, nodes, rounded)
     written = {"model": folder}
     if adapted_modules(trainer.model):
-        written["adapter"] = export_adapters(trainer.model, out / ADAPTER_FOLDER, weights)
+        written["adapter"] = export_adapters(trainer.model, out / ADAPTER, weights)
     refused = mark_finished(out, evaluations=[step for step, _ in evaluations.done])
     pictures: dict[str, Callable[[], Path | None]] = {
         "token view": lambda: token_view(data, clocks=clocks).save(out / TOKENS),

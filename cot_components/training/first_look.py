@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from cot_components.clock import Clock
-from cot_components.data.flat import Flat
-from cot_components.data.plans import Plans
-from cot_components.datasets import ReasoningDataset
-from cot_components.discriminator import REASONING
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE
+from cot_components.transforms.discriminator import REASONING
 
 ROWS_AT_ONCE = 512
 

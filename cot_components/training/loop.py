@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from cot_components.data.batches import Batch, Step
+from cot_components.data.rows.batches import Batch, Step
 from cot_components.errors import UserError
 from cot_components.training.distributed import World
 from cot_components.training.meters import StepMeter

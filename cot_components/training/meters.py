@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cot_components.data.batches import Batch
-from cot_components.discriminator import CLASSES
+from cot_components.data.rows.batches import Batch
 from cot_components.roles import Role
 from cot_components.training.distributed import World
+from cot_components.transforms.discriminator import CLASSES
 
 LOSS_ROLES = (Role.THOUGHT, Role.ANSWER, Role.CALL)
 """Roles whose mean loss is logged as `loss_<role>`; `loss_thought` is the thought without its tags."""

@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 from yaml import YAMLError
 
 from cot_components.config import COMPONENT, ConfigError, check, check_nodes, find_config, walk
-from cot_components.config_files import read_keys
+from cot_components.config.files import read_keys
 from cot_components.errors import UserError
+from cot_components.runs.folder import AlreadyFinished, release
+from cot_components.runs.signals import catch_stops
 from cot_components.secrets import remember_origin, without_secrets
 from cot_components.training.quiet import quiet_imports
-from cot_components.training.run_folder import AlreadyFinished, release
-from cot_components.training.signals import catch_stops
 
 
 def recipe(
@@ -60,7 +60,7 @@ def recipe(
             if os.environ.get("RANK", "0") == "0":
                 print(done, flush=True)
         except (UserError, OSError, SafetensorError) as error:
-            _say(without_secrets(_sentence(error)))
+            say(without_secrets(_sentence(error)))
             raise SystemExit(2) from None
         _leave()
 
@@ -79,7 +79,7 @@ def require(main: Callable[..., None], *keys: str) -> Callable[..., Any]:
     return recipe(main.__wrapped__, supplies=main.supplies, requires=keys)  # type: ignore[attr-defined]
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
     """The last line of this process; of several, the first speaks for all that end alike."""
     from cot_components.training.distributed import first_says, leave_word
 

@@ -15,20 +15,21 @@ import numpy as np
 import torch
 
 from cot_components.config import build
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.files import writing
 from cot_components.losses.checks import require
 from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
+from cot_components.runs.folder import Earlier, enter_folder
+from cot_components.runs.layout import VERSIONS
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.exact_updates import StochasticRounding
 from cot_components.training.float8 import convert_to_float8
 from cot_components.training.precision import Precision, choose_precision, warn_of_rounding, with_exact_updates
-from cot_components.training.run_folder import VERSIONS, Earlier, enter_folder
 
 if TYPE_CHECKING:
-    from cot_components.training.answers import AnswerEvaluation
+    from cot_components.evaluation import AnswerEvaluation
 
 UNTRAINED = 1e-12
 """No entry of an embedding row is larger where training never touched it: reserved tokens of a base model."""
@@ -136,8 +137,15 @@ def _changes(written: Path) -> list[str]:
 def versions() -> dict[str, str]:
     """Versions of what decides a run's numbers, down to how its sums are rounded."""
     names = ("cot-components", "torch", "torchtune", "torchao", "numpy", "tokenizers", "datasets")
-    found = {name: metadata.version(name) for name in names}
+    found = {name: _version(name) for name in names}
     return {"python": platform.python_version(), **found, "cpu threads": str(torch.get_num_threads())}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a checkout of this project on the path
+        return "not installed"
 
 
 def pick_device(device: str) -> torch.device:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from cot_components.errors import UserError
 from cot_components.files import sync
+from cot_components.runs.layout import LOG
 from cot_components.training.setup import Run
-from cot_components.viz.log import LOG_NAME
 
 WEIGHTS = "shuffled.safetensors"
 
@@ -77,5 +77,5 @@ def tuning_folder(run: Run) -> Run:
     """
     folder = run.output_dir / "tuning"
     folder.mkdir(exist_ok=True)
-    (folder / LOG_NAME).unlink(missing_ok=True)
+    (folder / LOG).unlink(missing_ok=True)
     return run._replace(output_dir=folder)

@@ -9,8 +9,8 @@ import torch
 
 from cot_components.clock import Clock
 from cot_components.config import build, walk
-from cot_components.data.plans import Plans
-from cot_components.datasets import ReasoningDataset
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
 from cot_components.training.loop import Trainer
 from cot_components.training.meters import StepMeter

@@ -3,6 +3,7 @@
 from cot_components.transforms.blur import Blur, Released
 from cot_components.transforms.cap import Cap
 from cot_components.transforms.highlight import ByPattern, Highlight
+from cot_components.transforms.remove import Remove
 from cot_components.transforms.weigh import ByGroup, ByRole, TopGap
 
-__all__ = ["Blur", "ByGroup", "ByPattern", "ByRole", "Cap", "Highlight", "Released", "TopGap"]
+__all__ = ["Blur", "ByGroup", "ByPattern", "ByRole", "Cap", "Highlight", "Released", "Remove", "TopGap"]

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from cot_components.clock import Clock, below, draw_bits, row_keys
-from cot_components.curriculum import Anneal
-from cot_components.data.flat import Flat
+from cot_components.data.rows.flat import Flat
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
+from cot_components.schedules import Anneal
 
 
 @dataclass(frozen=True)

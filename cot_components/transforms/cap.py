@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from cot_components.clock import Clock
-from cot_components.data.flat import Flat
+from cot_components.data.rows.flat import Flat
 from cot_components.errors import UserError
 from cot_components.transforms.remove import keep_tokens
 

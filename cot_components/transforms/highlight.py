@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from cot_components.clock import Clock
-from cot_components.data.flat import Flat
-from cot_components.data.pieces import decode_pieces
-from cot_components.data.scores import open_scores, scored_tokens
-from cot_components.discriminator import BOILERPLATE, REASONING, classify
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.scores import open_scores, scored_tokens
+from cot_components.data.text.pieces import decode_pieces
 from cot_components.errors import UserError
+from cot_components.transforms.discriminator import BOILERPLATE, REASONING, classify
 
 FORMAT_PATTERNS = (
     r"</?\w+>",

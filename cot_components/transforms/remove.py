@@ -1,7 +1,7 @@
 """Stepwise internalisation (ICoT-SI, arXiv 2405.14838): thought tokens leave the sequence, more and more of them.
 
 Follows the released script of https://github.com/da03/Internalize_CoT_Step_by_Step (commit c2e3891). The schedule is
-in `cot_components.curriculum`; `cot_components.internalisation` puts both together for a run.
+in `cot_components.schedules`; `cot_components.curriculum` puts both together for a run.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from cot_components.clock import Clock
-from cot_components.curriculum import MicroBatchTick, Schedule, smoothing_offsets
-from cot_components.data.flat import Flat, Ragged, index_in_row
+from cot_components.data.rows.flat import Flat, Ragged, index_in_row
 from cot_components.errors import UserError
 from cot_components.roles import Role
+from cot_components.schedules import MicroBatchTick, Schedule, smoothing_offsets
 
 Side = Literal["left", "right"]
 Unit = Literal["token", "step"]

@@ -11,11 +11,11 @@ import numpy as np
 
 from cot_components.clock import Clock
 from cot_components.config import nearest
-from cot_components.data.flat import Flat
-from cot_components.data.scores import open_scores, scored_tokens
-from cot_components.discriminator import BOILERPLATE, REASONING
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.scores import open_scores, scored_tokens
 from cot_components.errors import UserError
 from cot_components.roles import SUPERVISED_ROLES, Role
+from cot_components.transforms.discriminator import BOILERPLATE, REASONING
 
 
 def _require_factor(name: str, value: float) -> None:

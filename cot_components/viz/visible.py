@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from cot_components.data.pieces import REPLACEMENT
+from cot_components.data.text.pieces import REPLACEMENT
 
 
 def visible(text: str) -> str:

@@ -17,20 +17,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers shared by all tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))  # the helpers shared by all tests
 
-from browser.chromium import Page, find_chromium, open_browser
+from chromium import Page, find_chromium, open_browser
 from commands import cot, must
 from lookalikes import shared_data
 from traces_as_flat import byte_flat, decode_bytes, trace, without
 
 from cot_components.clock import Clock
-from cot_components.data.segments import Tags
-from cot_components.data.tasks import make_traces
-from cot_components.data.traces import read_traces
-from cot_components.evaluation.answers import split_completion
+from cot_components.data.generated.tasks import make_traces
+from cot_components.data.read.traces import read_traces
+from cot_components.data.text.segments import Tags
 from cot_components.evaluation.evaluate import evaluate
-from cot_components.training.checkpoint import write_checkpoint
+from cot_components.evaluation.extract import split_completion
+from cot_components.runs.checkpoint import write_checkpoint
 from cot_components.transforms.blur import Blur
 from cot_components.viz.token_view import TokenView
 

@@ -10,8 +10,8 @@ from contract import copied, differences, records, run
 from safetensors.torch import load_file
 
 from cot_components.errors import UserError
-from cot_components.training.compressed import _cut, _numbers, _parts
 from cot_components.training.distributed import World, shard
+from cot_components.training.resume.compressed import _cut, _numbers, _parts
 
 EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, which takes a minute on a CPU
 

@@ -31,7 +31,7 @@ def together(tmp_path: Path, change: str, *overrides: str):
 
 DIFFERING = {
     "sys.argv.append('optimizer.lr=1e-4')": "optimizer.lr is 0.0001 on rank 1 and 0.003 on rank 0",
-    "import cot_components.datasets as d; d.Rows.training_hash = lambda rows: 'other'": "is 'other' on rank 1",
+    "import cot_components.data.rows.store as d; d.Rows.training_hash = lambda rows: 'other'": "is 'other' on rank 1",
 }
 
 

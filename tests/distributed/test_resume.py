@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tally import count
 
 from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.training.checkpoint import damage, find_newest, read_state
-from cot_components.viz.log import read_log
+from cot_components.runs.checkpoint import damage, find_newest, read_state
+from cot_components.runs.log import read_log
 
 SETTINGS = [
     "bt_sft",

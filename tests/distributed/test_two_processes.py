@@ -6,7 +6,7 @@ from contract import overrides_for, records, run, score, training_recipes
 from safetensors.torch import load_file
 
 from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 SAME = (
     "loss",

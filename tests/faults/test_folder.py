@@ -10,12 +10,12 @@ import torch
 from contract import FILES, TOTAL, Killed, checkpoint, copied, differences, flip, patched, same_steps, saved_steps
 from tally import count
 
-from cot_components.data.store import Rows
+from cot_components.data.rows.store import Rows
 from cot_components.errors import UserError
-from cot_components.training.answers import Evaluations
-from cot_components.training.checkpoint import damage
-from cot_components.training.run_folder import enter_folder, release
-from cot_components.training.saver import Saver
+from cot_components.runs.checkpoint import damage
+from cot_components.runs.folder import enter_folder, release
+from cot_components.training.evaluations import Evaluations
+from cot_components.training.resume.saver import Saver
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died
 

@@ -9,15 +9,15 @@ import torch
 from contract import TOTAL, Killed, Seen, checkpoint, copied, differences, patched, same_steps, saved_steps
 from tally import count
 
-import cot_components.training.checkpoint as checkpoint_module
+import cot_components.runs.checkpoint as checkpoint_module
 import cot_components.training.loop as loop
 import cot_components.training.run_log as run_log
-from cot_components.data.batches import Batches
-from cot_components.training.answers import Evaluations
-from cot_components.training.checkpoint import damage, find_newest
-from cot_components.training.run_folder import hold
+from cot_components.data.rows.batches import Batches
+from cot_components.runs.checkpoint import damage, find_newest
+from cot_components.runs.folder import hold
+from cot_components.training.evaluations import Evaluations
+from cot_components.training.resume.saver import Saver
 from cot_components.training.run_log import RunLog
-from cot_components.training.saver import Saver
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died
 
@@ -203,7 +203,7 @@ def test_a_learning_rate_that_explodes_is_stopped(reference, tmp_path, capsys):
 
 def test_a_second_process_is_refused(reference, tmp_path, capsys):
     count("faults injected")
-    from cot_components.training.run_folder import lock, release
+    from cot_components.runs.folder import lock, release
 
     out = copied(reference.out, tmp_path / "out", until=3)
     lock(out)

@@ -3,8 +3,8 @@
 import pytest
 from contract import PER_EPOCH, TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
 
-import cot_components.training.state as state_module
-from cot_components.training.saver import Saver
+import cot_components.training.resume.state as state_module
+from cot_components.training.resume.saver import Saver
 from cot_components.training.setup import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died

@@ -11,10 +11,10 @@ from commands import TUNE, must, run, tune, user_error
 from contract import checkpoint, differences, saved_steps
 from tally import count
 
-from cot_components.training.checkpoint import damage, find_newest
-from cot_components.viz.log import read_log
+from cot_components.runs.checkpoint import damage, find_newest
+from cot_components.runs.log import read_log
 
-FAULTY = Path(__file__).with_name("faulty.py")
+FAULTY = Path(__file__).parents[1] / "helpers" / "faulty.py"
 
 
 @pytest.mark.parametrize(("point", "nth"), [("after model.safetensors", 5)])

@@ -13,13 +13,13 @@ import pytest
 from contract import TOTAL, checkpoint, copied, differences, patched, records, same_steps, saved_steps
 from tally import count
 
-import cot_components.training.checkpoint as checkpoint_module
+import cot_components.runs.checkpoint as checkpoint_module
+import cot_components.runs.folder as run_folder
 import cot_components.training.finish as finish
-import cot_components.training.run_folder as run_folder
-from cot_components.data.batches import Batches
+from cot_components.data.rows.batches import Batches
 from cot_components.errors import UserError
-from cot_components.training.answers import Evaluations
-from cot_components.training.run_folder import enter_folder, release
+from cot_components.runs.folder import enter_folder, release
+from cot_components.training.evaluations import Evaluations
 from cot_components.viz.curves import plot_run
 from cot_components.viz.report import report_html
 

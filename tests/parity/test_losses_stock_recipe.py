@@ -74,7 +74,7 @@ def tune_run(settings: dict[str, Any], folder: Path) -> subprocess.CompletedProc
     path = folder / "stock.yaml"
     path.write_text(yaml.safe_dump(settings))
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests' / 'helpers'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torchtune._cli.tune", "run", "full_finetune_single_device", "--config", str(path)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-WORKER = Path(__file__).parents[1] / "losses_fsdp_worker.py"
+WORKER = Path(__file__).parents[1] / "helpers" / "losses_fsdp_worker.py"
 CASES = [
     "untied",
     "tied",

@@ -9,7 +9,7 @@ import torch
 from torch.optim import AdamW
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cot_components.data.batches import pack
+from cot_components.data.rows.batches import pack
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.losses import sft

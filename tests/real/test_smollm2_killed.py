@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cot_components.errors import UserError
 from cot_components.models.smollm2 import cached_smollm2
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 STEPS = 4
 SHORT = ["dataset.source=generated", "dataset.max_rows=8", "dataset_val=null", "evaluation=null", "lr_scheduler=null"]

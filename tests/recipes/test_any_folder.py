@@ -10,7 +10,7 @@ from families_for_tests import distance, write_case
 from safetensors.torch import load_file
 
 from cot_components.cli.main import main
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.models import from_folder
 from cot_components.models.adapter import adapt, logits
 

@@ -8,7 +8,7 @@ import pytest
 from commands import ROOT, must, run, tune, user_error
 from degenerate import HOSTILE
 
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 MISSPELT = ["--config", "bt_sft/quickstart", "batch_sise=4"]
 SAID = "unknown key 'batch_sise'; did you mean 'batch_size'?"

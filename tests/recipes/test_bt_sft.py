@@ -8,7 +8,7 @@ from commands import CONFIGS, cot, must, tune, user_error
 
 from cot_components.models.adapter import logits
 from cot_components.models.load import load_model
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 ON_CPU = ["device=cpu", "dtype=fp32", "compile=false", "num_workers=0", "batch_size=4", "gradient_accumulation_steps=2"]
 
@@ -123,7 +123,7 @@ def test_its_samples_stand_side_by_side(finished, tmp_path):
     _, out = finished
     shown = must(cot("samples", out, "--n", "2", cwd=tmp_path))
     assert "before" in shown and "step 12" in shown and shown.count("wrong:") + shown.count("right:") == 4
-    assert "holds no evaluations" in user_error(cot("samples", tmp_path, cwd=tmp_path))
+    assert "holds no evaluation" in user_error(cot("samples", tmp_path, cwd=tmp_path))
     assert "--n must be at least 1" in user_error(cot("samples", out, "--n", "0", cwd=tmp_path))
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from cot_components.models.adapter import logits
 from cot_components.models.load import load_model
-from cot_components.training.checkpoint import read_state
+from cot_components.runs.checkpoint import read_state
 
 
 @pytest.mark.parametrize("name", ["bt_sft", "icot_sft"])  # a Llama with a chat template; a GPT-2

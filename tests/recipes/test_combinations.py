@@ -88,7 +88,7 @@ CASES = {
     "stored_teacher": (PLAIN._replace(curriculum="Stepwise", loss="asft", reference="TopKFile"), {}),
     "no_adapters": (
         PLAIN._replace(loss="asft", reference="FrozenModel"),
-        {"reference": {"_component_": "cot_components.models.reference.AdaptersOff"}},
+        {"reference": {"_component_": "cot_components.models.AdaptersOff"}},
     ),
     "taken_name": (
         PLAIN._replace(curriculum="Stepwise"),
@@ -98,7 +98,7 @@ CASES = {
         PLAIN._replace(curriculum="Stepwise"),
         {
             "curriculum.keep_position": True,
-            "evaluation": {"_component_": "cot_components.training.answers.AnswerEvaluation", "source": "generated"},
+            "evaluation": {"_component_": "cot_components.evaluation.AnswerEvaluation", "source": "generated"},
         },
     ),
 }

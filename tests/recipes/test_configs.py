@@ -14,8 +14,8 @@ from recipes_for_tests import read
 from cot_components.cli.shipped import recipe_for
 from cot_components.clock import Clock
 from cot_components.config import ConfigError, build, shipped_configs, walk
-from cot_components.curriculum import Schedule
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.models.gpt2_bpe import compact_tokenizer
+from cot_components.schedules import Schedule
 from cot_components.training.recipe import read_config
 from cot_components.transforms.remove import Remove
 
@@ -216,7 +216,7 @@ def test_a_wheel_holds_recipes_and_configs_and_runs_anywhere(hub, tmp_path):
         env={"PYTHONPATH": str(site)},
     )
     must(result)
-    assert (tmp_path / "out" / "model" / "config.json").is_file()
+    assert all((tmp_path / "out" / name).is_file() for name in ("model/config.json", "tokens.html", "report.html"))
     probe = "import bt_sft, cot_components, cot_components.config as c; "
     probe += "print(bt_sft.__file__, cot_components.__file__, len(c.shipped_configs()))"
     where = must(run(python, "-W", "ignore", "-c", probe, cwd=tmp_path, env={"PYTHONPATH": str(site)})).split()

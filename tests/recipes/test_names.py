@@ -9,7 +9,7 @@ from commands import ROOT, cot, must, tune, user_error
 from models_for_tests import TINY_OVERRIDES
 
 from cot_components.cli.shipped import whole_recipe
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 NAMES = {"bt_sft": (), "icot_sft": ("curriculum",), "rft": ("loss.weight_rule",), "target_sft": ()}
 

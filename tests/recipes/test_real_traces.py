@@ -3,7 +3,7 @@
 from commands import must, tune
 from lookalikes import shared_data
 
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 
 def test_a_few_steps(hub, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from commands import CONFIGS, must, tune, user_error
 
 from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 SHORT = ["dataset.max_rows=24", "evaluation=null", "dataset_val.max_rows=8", "batch_size=8", "log_every_n_steps=1"]
 STILL = ["evaluate_before_training=false", "dataset_val=null"]
@@ -59,7 +59,7 @@ def test_it_composes_with_a_target_and_with_blur_in_one_file(hub, tmp_path, scor
     text = text.replace("  transforms:\n", "  transforms:" + COMPOSED, 1)
     text = text.replace("cot_components.losses.sft", "cot_components.losses.target_sft\n  eta: 0.5")
     teacher = "{_component_: cot_components.models.from_folder, path: teacher}"
-    text += f"\nreference:\n  _component_: cot_components.models.reference.FrozenModel\n  model: {teacher}\n"
+    text += f"\nreference:\n  _component_: cot_components.models.FrozenModel\n  model: {teacher}\n"
     (tmp_path / "composed.yaml").write_text(text)
     must(rft(hub, tmp_path, scored, "output_dir=out", *STILL, config="composed.yaml"))
     records = [record for record in read_log(tmp_path / "out") if "objective" in record]

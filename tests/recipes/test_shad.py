@@ -11,7 +11,7 @@ import pytest
 from commands import CONFIGS, TUNE, cot, must, tune, user_error
 from lookalikes import shared_data
 
-from cot_components.data.scores import open_scores
+from cot_components.data.rows.scores import open_scores
 from cot_components.models.tiny import write_tiny_checkpoint
 
 SHORT = ["dataset.max_rows=24", "at_least=8", "epochs=1", "batch_size=8", "shown_rows=1", "lr_scheduler=null"]
@@ -45,8 +45,8 @@ def test_scores_classes_and_the_same_again(hub, tmp_path):
 
     again = shad(hub, tmp_path, "output_dir=out")
     assert "tuning on" not in must(again) and "error rate" in again.stdout
-    compared = must(cot("classes", tmp_path / "out", cwd=tmp_path))
-    assert f"{report['error_rate']:.2%}" in compared and f"{report['recall']:.1%}" in compared
+    compared = must(cot("compare", tmp_path / "out", cwd=tmp_path))
+    assert f"{report['error_rate']:.2%}" in compared and f"{report['recall']:.2%}" in compared
 
 
 def test_lora_scores_with_adapters_off_and_on_in_one_pass(hub, tmp_path):
@@ -93,7 +93,7 @@ def test_a_second_model_scores_for_rho_1(hub, tmp_path):
     text = (CONFIGS / "shad" / "quickstart.yaml").read_text()
     reference = """
 reference:
-  _component_: cot_components.models.reference.FrozenModel
+  _component_: cot_components.models.FrozenModel
   model:
     _component_: cot_components.models.from_folder
     path: other

@@ -3,7 +3,7 @@
 import pytest
 from commands import must, tune
 
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 
 def losses(hub, cwd, name, *overrides):

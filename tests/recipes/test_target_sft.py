@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from cot_components.models.export import save_pretrained
 from cot_components.models.tiny import tiny_llama, write_tiny_checkpoint
-from cot_components.viz.log import read_log
+from cot_components.runs.log import read_log
 
 SHORT = [
     "dataset.max_rows=32",
@@ -70,7 +70,7 @@ def test_the_model_itself_with_its_adapters_off_is_a_reference(hub, tmp_path):
     """ASFT of a LoRA model: only adapters train, and the exported folder holds them merged."""
     config = (CONFIGS / "target_sft" / "quickstart.yaml").read_text()
     begin, end = config.index("reference:"), config.index("optimizer:")
-    off = "reference:\n  _component_: cot_components.models.reference.AdaptersOff\n\n"
+    off = "reference:\n  _component_: cot_components.models.AdaptersOff\n\n"
     (tmp_path / "lora.yaml").write_text(config[:begin] + off + config[end:])
     must(
         tune(

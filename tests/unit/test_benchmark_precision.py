@@ -1,4 +1,4 @@
-"""The cells of `python -m benchmarks.precision`, on a tiny model: every arm trains and is exported, none is run twice."""
+"""Cells of `python -m benchmarks.precision`, on a tiny model: every arm trains and is exported, none is run twice."""
 
 import json
 import sys

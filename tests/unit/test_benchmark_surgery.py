@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks import surgery
-from cot_components.data.icot_text import ICoTFormat
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.data.text.icot_text import ICoTFormat
+from cot_components.models.gpt2_bpe import compact_tokenizer
 
 
 @pytest.fixture(name="chat")
@@ -15,10 +15,8 @@ def _chat() -> ICoTFormat:
     return ICoTFormat(compact_tokenizer().text)
 
 
-def test_rows_carry_time_operations_and_syncs(monkeypatch) -> None:
-    monkeypatch.setattr(surgery, "REPEATS", 1)
-    monkeypatch.setattr(surgery, "CASES", {"2x2, 3 removed": (2, 3)})
-    measured = list(surgery.rows("cpu"))
+def test_rows_carry_time_operations_and_syncs() -> None:
+    measured = list(surgery.rows("cpu", "tiny"))
     assert [row.case.split(",")[0] for row in measured] == ["removal", "finished", "operations", "syncs"]
     assert measured[-1].ours == 0 and measured[-1].verdict == "ok" and measured[-1].peer > 100
 

@@ -51,7 +51,7 @@ def test_exit_code_and_file(
 ) -> None:
     monkeypatch.setattr(benchmarks, "BENCHMARKS", {"some": "some.module"})
     monkeypatch.setattr(command, "BENCHMARKS", {"some": "some.module"})
-    monkeypatch.setattr(command.importlib, "import_module", lambda name: SimpleNamespace(rows=lambda device: rows))
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: SimpleNamespace(rows=lambda: rows))
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     threads = torch.get_num_threads()
     assert command.main(["some", *options]) == code
@@ -63,18 +63,13 @@ def test_exit_code_and_file(
         return
     kept = json.loads(written.read_text())
     assert [row["verdict"] for row in kept["rows"]] == [row.verdict for row in rows]
-    assert (
-        kept["command"] == "python -m benchmarks some --device cpu" and kept["versions"]["torch"] == torch.__version__
-    )
+    assert kept["command"] == "python -m benchmarks some" and kept["versions"]["torch"] == torch.__version__
 
 
-def test_an_unknown_name_and_an_absent_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         command.main(["lost"])
     assert stopped.value.code == 2 and "no benchmark lost; there are loss" in capsys.readouterr().err
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (row,) = command.run("loss", "cuda")
-    assert row.verdict == "NOT RUN" and row.note == "no CUDA device here"
 
 
 def test_time_is_the_processors_and_steps_take_turns() -> None:
@@ -120,9 +115,14 @@ def test_the_page_shows_the_kept_results() -> None:
     page = table.PAGE.read_text(encoding="utf-8")
     assert table.rewritten(page) == page, "python -m benchmarks.table writes the tables anew"
     missed = [line for line in page.splitlines() if "**MISSED**" in line]
-    kept = [json.loads(file.read_text()).get("rows", []) for file in report.RESULTS.glob("*.json")]
+    files = [*report.RESULTS.glob("*.json"), *table.GPU_RESULTS.glob("*.json")]
+    kept = [json.loads(file.read_text()).get("rows", []) for file in files]
     assert len(missed) == sum(row["verdict"] == "MISSED" for rows in kept for row in rows)
     assert ("No gate is missed" in page) == (not missed)
     row = {**vars(MISSED), "ratio": MISSED.ratio, "verdict": MISSED.verdict, "note": "why", "unit": "ms"}
     assert table._line(row) == "| time | peer | 1 ms | 2 ms | 0.50 | at most 0.4 | **MISSED**; why |"
     assert table._line({**row, "ours": 123456.0, "unit": ""}).startswith("| time | peer | 123,456 | 2 |")
+    part = {"part": "step", "state": "stopped", "note": "at its limit", "commit": "abc", "driver": "580"}
+    shown = table._of_file({**part, "command": "this", "chip": "H200", "versions": {"trl": "absent"}, "rows": [row]})
+    assert shown.startswith("`this`, H200; . Part `step`: stopped, at its limit; commit abc, driver 580.\n")
+    assert shown.endswith(table._line(row))

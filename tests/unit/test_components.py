@@ -7,9 +7,9 @@ import torch
 from omegaconf import OmegaConf
 
 from cot_components.cli.main import main
-from cot_components.components import ConfigError, locate, only_known
 from cot_components.config import build, shipped_configs, walk
-from cot_components.config_files import read_keys
+from cot_components.config.components import ConfigError, locate, only_known
+from cot_components.config.files import read_keys
 from cot_components.losses import sft
 
 FOREIGN = [
@@ -21,18 +21,18 @@ FOREIGN = [
     "torch.optim.lr_scheduler.LambdaLR",
     "torchtune.config.instantiate",
     "torchtune.models.convert_weights.re.compile",
-    "cot_components.config.importlib.import_module",
-    "cot_components.config.inspect.importlib.import_module",
+    "cot_components.config.components.importlib.import_module",
+    "cot_components.config.schema.inspect.importlib.import_module",
     "cot_components.notebook.subprocess.run",
     "cot_components.notebook.tune",
     "cot_components.cli.main.main",
     "cot_components.cli.shipped.recipe_for",
     "cot_components.files.write_whole",
     "cot_components.models.tiny.write_tiny_checkpoint",
-    "cot_components.training.run_folder.shutil.rmtree",
-    "cot_components.data.store.shutil.rmtree",
-    "cot_components.data.store.Rows.__init__",
-    "cot_components.config.build.__globals__",
+    "cot_components.runs.folder.shutil.rmtree",
+    "cot_components.data.rows.store.shutil.rmtree",
+    "cot_components.data.rows.store.Rows.__init__",
+    "cot_components.config.schema.build.__globals__",
     "cot_components.losses.presets.partial",
 ]
 
@@ -46,7 +46,7 @@ def test_what_is_no_component_is_refused_by_key_and_flag(path):
 
 
 def test_the_flag_that_the_sentence_names_permits_it():
-    for path in ("subprocess.getoutput", "cot_components.config.inspect.importlib.import_module"):
+    for path in ("subprocess.getoutput", "cot_components.config.schema.inspect.importlib.import_module"):
         with only_known(), pytest.raises(ConfigError) as error:
             locate(path, "x")
         module = str(error.value).split("--allow ")[1].split()[0]
@@ -59,7 +59,7 @@ def test_known_components_are_found_and_training_finds_everything():
         assert locate("torch.optim.AdamW", "x") is torch.optim.AdamW
         assert locate("cot_components.losses.sft", "x") is sft
         assert build({"_component_": "cot_components.losses.sft"}) is not None
-        assert locate("cot_components.training.answers.AnswerEvaluation", "x").__name__ == "AnswerEvaluation"
+        assert locate("cot_components.evaluation.AnswerEvaluation", "x").__name__ == "AnswerEvaluation"
         assert locate("torchtune.models.qwen2_5.qwen2_5_0_5b", "x").__name__ == "qwen2_5_0_5b"
     assert locate("os.getcwd", "x")()
 

@@ -16,10 +16,10 @@ from cot_components.config import (
     check_nodes,
     find_config,
     fits,
-    locate,
     shipped_configs,
     walk,
 )
+from cot_components.config.components import locate
 from cot_components.errors import UserError
 
 BUILT = []

@@ -3,7 +3,7 @@
 import pytest
 
 from cot_components.cli.main import main
-from cot_components.config_files import read_keys
+from cot_components.config.files import read_keys
 from cot_components.errors import UserError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cot_components.clock import Clock
-from cot_components.curriculum import REMOVE_ALL, Anneal, MicroBatchTick, Schedule, check_finishes, smoothing_offsets
+from cot_components.schedules import REMOVE_ALL, Anneal, MicroBatchTick, Schedule, check_finishes, smoothing_offsets
 
 
 def clocks(steps_per_epoch: int, epochs: int) -> list[Clock]:

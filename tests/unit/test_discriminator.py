@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from rows import make_flat, random_rows, trace_roles
 
 from cot_components import losses
-from cot_components.data.batches import pad
-from cot_components.data.encode import EncodedRow
-from cot_components.data.store import Rows
-from cot_components.discriminator import (
+from cot_components.data.rows.batches import pad
+from cot_components.data.rows.encode import EncodedRow
+from cot_components.data.rows.store import Rows
+from cot_components.errors import UserError
+from cot_components.losses import GroupSoftmax
+from cot_components.roles import Role
+from cot_components.transforms.discriminator import (
     BOILERPLATE,
     REASONING,
     Confusion,
@@ -25,9 +28,6 @@ from cot_components.discriminator import (
     shuffle_outputs,
     token_losses,
 )
-from cot_components.errors import UserError
-from cot_components.losses import GroupSoftmax
-from cot_components.roles import Role
 
 ORIGINAL = np.array([0.50, 1.20, 0.90, 2.00, 0.10, 3.00], dtype=np.float32)
 SHUFFLED = np.array([0.20, 0.70, 1.40, 2.60, 0.10, 3.50], dtype=np.float32)

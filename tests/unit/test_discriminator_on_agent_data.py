@@ -10,17 +10,18 @@ from lookalikes import shared_data
 from tokenizers_for_tests import make_tokenizer
 
 from cot_components.clock import Clock
-from cot_components.data.chat import ChatFormat
-from cot_components.data.flat import Flat
-from cot_components.data.prepare import RowSettings, prepare_rows
-from cot_components.data.scores import open_scores, score_rows, scored_tokens
-from cot_components.data.segments import Tags
-from cot_components.data.store import Rows
-from cot_components.data.templates import load_template
-from cot_components.data.traces import read_traces
-from cot_components.discriminator import loss_difference, phrases, sample_rows, shuffle_outputs
+from cot_components.data.read.traces import read_traces
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.prepare import RowSettings, prepare_rows
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.data.rows.scores import open_scores, scored_tokens
+from cot_components.data.rows.store import Rows
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.segments import Tags
+from cot_components.data.text.templates import load_template
 from cot_components.roles import Role
 from cot_components.transforms import Highlight
+from cot_components.transforms.discriminator import loss_difference, phrases, sample_rows, shuffle_outputs
 
 AGENT_DATA = {
     "think_toolrl/messages.jsonl": None,
@@ -61,7 +62,7 @@ def test_agent_data_runs_through(name: str, tmp_path: Path) -> None:
     def score(flat: Flat) -> dict[str, np.ndarray]:
         return {"original": bigram_losses(original, flat), "shuffled": bigram_losses(tuned, flat)}
 
-    names = {"original": "uniform", "shuffled": "bigrams"}
+    names = {"original": Column("uniform"), "shuffled": Column("bigrams")}
     scores = score_rows(rows, score, tmp_path / "scores", columns=names, tokenizer=tokenizer.fingerprint())
     where = scored_tokens(rows)
     assert len(scores.finished("shuffled")) == where.sum() > 0

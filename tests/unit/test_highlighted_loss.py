@@ -11,19 +11,19 @@ from models_for_tests import VOCABULARY, build
 from rows import random_rows
 
 from cot_components.clock import Clock
-from cot_components.data.batches import Batches, pad
-from cot_components.data.errors import DropReport
-from cot_components.data.flat import Flat
-from cot_components.data.plans import Plans
-from cot_components.data.scores import score_rows
-from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.curriculum import Stepwise
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.rows.batches import Batches, pad
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.plans import Plans
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
-from cot_components.internalisation import Stepwise
 from cot_components.losses import GroupSoftmax, sft
 from cot_components.models.adapter import adapt, logits
+from cot_components.runs.folder import Earlier
 from cot_components.training.batching import plan_facts, refuse_other_plan
-from cot_components.training.run_folder import Earlier
 from cot_components.transforms import Blur, Highlight
 
 TAU = 2.0
@@ -40,7 +40,7 @@ def scored_rows(folder: Path) -> Rows:
         shuffled = np.where(np.repeat(flat.ids, flat.lengths) == rows.ids[0], -1, random.normal(size=len(flat.tokens)))
         return {"original": np.zeros(len(flat.tokens)), "shuffled": shuffled}
 
-    names = {"original": "a", "shuffled": "b"}
+    names = {"original": Column("a"), "shuffled": Column("b")}
     score_rows(rows, score, folder, columns=names, tokenizer="t", max_tokens=1)
     return rows
 

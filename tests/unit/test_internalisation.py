@@ -8,17 +8,17 @@ from torch.utils.data import DataLoader
 
 from cot_components.clock import Clock
 from cot_components.config import ConfigError, walk
-from cot_components.curriculum import REMOVE_ALL
-from cot_components.data.batches import Batches
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.errors import DropReport
-from cot_components.data.plans import Plans
-from cot_components.data.store import Rows
+from cot_components.curriculum import Internalisation, NoCurriculum, Released, Stepwise
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.rows.batches import Batches
+from cot_components.data.rows.plans import Plans
+from cot_components.data.rows.store import Rows
 from cot_components.datasets import ReasoningDataset, reasoning_dataset
 from cot_components.errors import UserError
-from cot_components.internalisation import Internalisation, NoCurriculum, Released, Stepwise
 from cot_components.models import hf_tokenizer
 from cot_components.roles import Role
+from cot_components.schedules import REMOVE_ALL
 from cot_components.transforms import Cap
 
 NO_SMOOTHING = float("inf")
@@ -187,7 +187,7 @@ def test_released_is_stepwise_with_other_defaults() -> None:
 )
 @pytest.mark.parametrize("name", ["Stepwise", "Released"])
 def test_a_wrong_setting_is_one_sentence(name: str, knob: dict, sentence: str) -> None:
-    node = {"_component_": f"cot_components.internalisation.{name}", **knob}
+    node = {"_component_": f"cot_components.curriculum.{name}", **knob}
     with pytest.raises(ConfigError) as error:
         walk({"curriculum": node})
     assert str(error.value) == sentence

@@ -5,8 +5,8 @@ import pytest
 from rows import random_rows
 
 from cot_components.clock import Clock
-from cot_components.data.scores import score_rows
-from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.transforms import Highlight
 from experiments.keep import keep_scores
@@ -21,7 +21,7 @@ def test_the_first_rows_are_found_again_and_no_others(tmp_path):
     def score(batch):
         return {name: chance.random(len(batch.tokens), dtype=np.float32) for name in ("original", "shuffled")}
 
-    score_rows(rows, score, tmp_path / "all", columns={"original": "a", "shuffled": "b"}, tokenizer="t")
+    score_rows(rows, score, tmp_path / "all", columns={"original": Column("a"), "shuffled": Column("b")}, tokenizer="t")
     keep_scores(tmp_path / "all", tmp_path / "kept", num_rows=6)
     first = rows.flat(range(6))
     found, wanted = (Highlight(scores=str(tmp_path / name))(first, Clock(0, 0)).groups for name in ("kept", "all"))

@@ -9,14 +9,14 @@ import pytest
 import torch
 from commands import ROOT, cot, must, tune, user_error
 
-from cot_components.data.traces import read_traces
+from cot_components.data.read.traces import read_traces
 from cot_components.errors import UserError
 from cot_components.models.load import load_model
 from cot_components.models.tiny import write_tiny_checkpoint
+from cot_components.runs.checkpoint import damage, write_checkpoint
+from cot_components.runs.folder import enter_folder, release
+from cot_components.runs.same_config import config_hash
 from cot_components.secrets import without_secrets
-from cot_components.training.checkpoint import damage, write_checkpoint
-from cot_components.training.run_folder import enter_folder, release
-from cot_components.training.same_config import config_hash
 
 SECRET = "hf_NotARealTokenButLongEnough"
 

@@ -6,10 +6,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from cot_components.config import find_config
+from cot_components.runs.folder import enter_folder, release
+from cot_components.runs.same_config import refuse_other_config
 from cot_components.secrets import FromEnvironment, agree, is_secret, without_secrets
 from cot_components.training.recipe import read_config
-from cot_components.training.run_folder import enter_folder, release
-from cot_components.training.same_config import refuse_other_config
 
 
 @pytest.mark.parametrize(

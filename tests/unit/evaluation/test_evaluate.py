@@ -9,8 +9,8 @@ import pytest
 from evaluations_for_tests import TAGS, TRACES, count_words, reply, run, trace
 from rich.console import Console
 
-from cot_components.data.formats import Message
-from cot_components.data.traces import Trace
+from cot_components.data.read.formats import Message
+from cot_components.data.read.traces import Trace
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate
 from cot_components.evaluation.saved import read_evaluation

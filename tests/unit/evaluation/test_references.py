@@ -2,10 +2,10 @@
 
 import pytest
 
-from cot_components.data.errors import RowError
-from cot_components.data.formats import Message
-from cot_components.data.segments import Tags
-from cot_components.data.traces import Trace, read_traces
+from cot_components.data.bad_rows import RowError
+from cot_components.data.read.formats import Message
+from cot_components.data.read.traces import Trace, read_traces
+from cot_components.data.text.segments import Tags
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import evaluate, reference_answer
 

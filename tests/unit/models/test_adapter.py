@@ -8,7 +8,7 @@ from models_for_tests import FAMILIES, VOCABULARY, build, random_tokens
 from rows import random_rows
 from torch.nn.functional import cross_entropy
 
-from cot_components.data.batches import pad
+from cot_components.data.rows.batches import pad
 from cot_components.errors import UserError
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt, head_of, hidden_states, logits

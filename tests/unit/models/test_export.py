@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torchtune.config import instantiate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.errors import UserError
 from cot_components.models import from_folder
 from cot_components.models.adapter import adapt, logits

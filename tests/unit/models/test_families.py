@@ -11,7 +11,7 @@ from rows import random_rows
 from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from cot_components.data.batches import pack, pad
+from cot_components.data.rows.batches import pack, pad
 from cot_components.losses import sft
 from cot_components.models import from_folder
 from cot_components.models.adapter import adapt, logits

@@ -8,7 +8,7 @@ import torch
 from families_for_tests import distance, random_ids, write_case
 from safetensors.torch import load_file, save_file
 
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.errors import UserError
 from cot_components.models import check_folder, from_folder, tokenizer_node
 from cot_components.models.adapter import adapt, logits

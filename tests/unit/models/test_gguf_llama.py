@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, quantize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cot_components.cli.main import main
-from cot_components.data.byte_tokenizer import build_byte_tokenizer
+from cot_components.data.generated.byte_tokenizer import build_byte_tokenizer
 from cot_components.errors import UserError
 from cot_components.models import from_folder, hf_tokenizer, smollm2
 from cot_components.models.adapter import adapt, logits

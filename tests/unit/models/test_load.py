@@ -15,7 +15,7 @@ SHAPE = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "embed_dim": 32, "i
 PLAIN = {"_component_": "torchtune.models.llama3.llama3", "vocab_size": 60, "max_seq_len": 64, **SHAPE}
 SCALED = {**PLAIN, "_component_": "torchtune.models.llama3_1.llama3_1"}
 QWEN = {**PLAIN, "_component_": "torchtune.models.qwen2.qwen2"}
-GPT2 = {"_component_": "cot_components.models.families.gpt2.gpt2", "vocab_size": 60, "max_seq_len": 64, "num_layers": 1}
+GPT2 = {"_component_": "cot_components.models.gpt2", "vocab_size": 60, "max_seq_len": 64, "num_layers": 1}
 GPT2 |= {"num_heads": 2, "embed_dim": 32}
 
 

@@ -9,7 +9,7 @@ from models_for_tests import FAMILIES, VOCABULARY, build
 from rows import random_rows
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from cot_components.data.batches import pack, pad
+from cot_components.data.rows.batches import pack, pad
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt, hidden_states
 from cot_components.models.attention import BLOCK, Documents, block_mask, document_mask

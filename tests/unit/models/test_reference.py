@@ -8,8 +8,8 @@ import torch
 from models_for_tests import VOCABULARY, build
 from rows import random_rows
 
-from cot_components.data.batches import pad
-from cot_components.data.store import Rows
+from cot_components.data.rows.batches import pad
+from cot_components.data.rows.store import Rows
 from cot_components.errors import UserError
 from cot_components.losses import asft, target_sft
 from cot_components.models.adapter import adapt, logits

@@ -12,9 +12,9 @@ import torch
 from tokenizers_for_tests import CHATML, KINDS, added_token, make_tokenizer, qwen_rules, write_folder
 from torch import nn
 
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.segments import Tags
-from cot_components.data.tokenizer_json import read_hf_tokenizer
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.text.segments import Tags
+from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt
 from cot_components.models.think_tokens import grow_vocabulary, with_tag_tokens, write_tag_tokens

@@ -12,9 +12,9 @@ from templates_for_tests import FAMILY
 from tokenizers_for_tests import CHATML, llama3, qwen2_5, qwen_rules, write_folder
 from tokenizers_like_models import MAKERS, write_like
 
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.errors import RowError
-from cot_components.data.text_tokenizer import TextTokenizer
+from cot_components.data.bad_rows import RowError
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 from cot_components.models.tokenizers import HFTokenizer, as_text_tokenizer, hf_tokenizer
 

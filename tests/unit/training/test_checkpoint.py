@@ -11,8 +11,8 @@ from safetensors import safe_open
 from tally import count
 
 from cot_components.errors import UserError
-from cot_components.training import checkpoint
-from cot_components.training.checkpoint import damage, find_newest, read_state, write_checkpoint
+from cot_components.runs import checkpoint
+from cot_components.runs.checkpoint import damage, find_newest, read_state, write_checkpoint
 
 TENSORS = {
     "model.safetensors": {"a": torch.arange(12.0).view(3, 4), "b": torch.tensor([float("nan"), -0.0])},

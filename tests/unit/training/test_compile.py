@@ -7,8 +7,8 @@ from models_for_tests import VOCABULARY, build
 from rows import random_rows
 from torch._dynamo.utils import counters
 
-from cot_components.data.batches import Batches
-from cot_components.data.plans import Plans
+from cot_components.data.rows.batches import Batches
+from cot_components.data.rows.plans import Plans
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt
 from cot_components.training.distributed import World

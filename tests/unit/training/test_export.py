@@ -8,14 +8,14 @@ from tokenizers_for_tests import added_token, qwen2_5, qwen_rules, write_folder
 from torchtune.models.qwen2._tokenizer import PRETOKENIZE_REGEX
 from transformers import AutoTokenizer
 
-from cot_components.data.byte_tokenizer import write_byte_tokenizer
-from cot_components.data.templates import read_json
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.text.templates import read_json
 from cot_components.datasets import reasoning_dataset
-from cot_components.icot_datasets import multiplication_dataset
+from cot_components.datasets.stepwise import multiplication_dataset
 from cot_components.models.export import save_pretrained
 from cot_components.models.families import FAMILIES
 from cot_components.models.folder import Hub
-from cot_components.models.gpt2_tokenizer import compact_tokenizer
+from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.models.tokenizers import hf_tokenizer
 from cot_components.training.export import export_model
 
@@ -63,7 +63,7 @@ def test_folders_below_home(tmp_path, monkeypatch):
 
 def test_rows_without_a_chat_have_no_template(tmp_path):
     data = multiplication_dataset(compact_tokenizer(), num_digits=2, num_rows=2)
-    out = exported(tmp_path, data, {"_component_": "cot_components.models.gpt2_tokenizer.compact_tokenizer"})
+    out = exported(tmp_path, data, {"_component_": "cot_components.models.compact_tokenizer"})
     assert (out / "tokenizer.json").is_file() and not (out / "chat_template.jinja").is_file()
 
 

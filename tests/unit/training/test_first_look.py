@@ -5,7 +5,7 @@ import json
 import pytest
 from combinations import Cell, config_of, train, written
 
-from cot_components.data.plans import Plans
+from cot_components.data.rows.plans import Plans
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.models import hf_tokenizer

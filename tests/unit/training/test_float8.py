@@ -10,7 +10,7 @@ from rows import random_rows
 from torchao.float8.float8_linear import Float8Linear
 from torchtune.models.llama3_2 import llama3_2
 
-from cot_components.data.batches import pad
+from cot_components.data.rows.batches import pad
 from cot_components.errors import UserError
 from cot_components.losses import sft
 from cot_components.models.adapter import adapt

@@ -11,7 +11,7 @@ from models_for_tests import build, random_tokens
 
 from cot_components.cli import memory
 from cot_components.errors import UserError
-from cot_components.training.memory import memory_per_gpu, sizes, table
+from cot_components.tools.memory import memory_per_gpu, sizes, table
 
 
 def of(model, **settings):
@@ -21,7 +21,7 @@ def of(model, **settings):
 def test_states_are_what_two_processes_hold():
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    printed = must(run(*command, ROOT / "tests" / "memory_fsdp_worker.py", cwd=ROOT, env=environment))
+    printed = must(run(*command, ROOT / "tests" / "helpers" / "memory_fsdp_worker.py", cwd=ROOT, env=environment))
     assert int(printed.split()[-1]) == of(build("llama_untied"), world_size=2).states
 
 

@@ -13,12 +13,12 @@ from cot_components.errors import UserError
 from cot_components.models.adapter import adapt, logits
 from cot_components.models.export import save_pretrained
 from cot_components.models.load import start_from_scratch
+from cot_components.runs.folder import Earlier
 from cot_components.training import precision
 from cot_components.training.batching import refuse_other_plan
 from cot_components.training.distributed import World
 from cot_components.training.exact_updates import StochasticRounding
 from cot_components.training.precision import Precision, choose_precision, movable_share, with_exact_updates
-from cot_components.training.run_folder import Earlier
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

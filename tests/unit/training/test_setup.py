@@ -12,20 +12,20 @@ from torch.optim import lr_scheduler
 from torchtune.models.llama3_2 import lora_llama3_2
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
-from cot_components.curriculum import MicroBatchTick, Schedule
-from cot_components.data.plans import Plans
+from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
+from cot_components.evaluation import AnswerEvaluation
 from cot_components.models.adapter import adapt
 from cot_components.models.load import load_model
+from cot_components.runs.folder import Earlier, release
+from cot_components.runs.same_config import refuse_other_config
+from cot_components.schedules import MicroBatchTick, Schedule
 from cot_components.training import setup
-from cot_components.training.answers import AnswerEvaluation
 from cot_components.training.batching import plan_facts, refuse_other_plan
 from cot_components.training.distributed import World
 from cot_components.training.recipe import _sentence, recipe
-from cot_components.training.run_folder import Earlier, release
-from cot_components.training.same_config import refuse_other_config
+from cot_components.training.resume.state import _plain
 from cot_components.training.setup import fit_rows, prepare_model, start_run
-from cot_components.training.state import _plain
 from cot_components.transforms.cap import Cap
 from cot_components.transforms.remove import Remove
 

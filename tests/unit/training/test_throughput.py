@@ -8,7 +8,7 @@ from rows import random_rows
 from torch.utils.flop_counter import FlopCounterMode
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
-from cot_components.data.batches import pack, pad
+from cot_components.data.rows.batches import pack, pad
 from cot_components.models.adapter import adapt, hidden_states
 from cot_components.training import throughput
 from cot_components.training.throughput import ModelFlops, SpeedMeter, sentence

@@ -6,9 +6,9 @@ from rows import ListRows, make_flat, random_rows, trace_roles
 
 import cot_components.transforms.blur as blur_module
 from cot_components.clock import Clock
-from cot_components.curriculum import Anneal
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
+from cot_components.schedules import Anneal
 from cot_components.transforms import Blur, Released
 
 BIG = make_flat([trace_roles(10, 20_000, 10)])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cot_components.clock import Clock
-from cot_components.data.batches import pad
-from cot_components.data.flat import Flat, initial_labels
+from cot_components.data.rows.batches import pad
+from cot_components.data.rows.flat import Flat, initial_labels
 from cot_components.roles import Role
 from cot_components.transforms.cap import Cap
 

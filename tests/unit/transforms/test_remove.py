@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cot_components.clock import Clock
-from cot_components.curriculum import Schedule, smoothing_offsets
-from cot_components.data.flat import Flat, initial_labels
+from cot_components.data.rows.flat import Flat, initial_labels
 from cot_components.roles import IGNORE, Role
+from cot_components.schedules import Schedule, smoothing_offsets
 from cot_components.transforms.remove import Remove, units_per_row
 
 NO_SMOOTHING = float("inf")

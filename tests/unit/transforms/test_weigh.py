@@ -12,10 +12,11 @@ from rows import random_rows
 from traces_as_flat import byte_flat, decode_bytes
 
 from cot_components.clock import Clock
-from cot_components.data.batches import pad
-from cot_components.data.flat import Flat
-from cot_components.data.scores import score_rows, scored_tokens
-from cot_components.data.store import PER_TOKEN, Rows
+from cot_components.data.rows.batches import pad
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.data.rows.scores import scored_tokens
+from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Highlight, TopGap
@@ -38,7 +39,13 @@ def scored(folder: Path, rows: Rows) -> Flat:
         shuffled = original + np.where(flat.tokens % 2 == 0, 0.5, np.where(flat.tokens % 3 == 0, 0.0, -0.5))
         return {"original": original, "shuffled": shuffled, "reference": np.zeros(len(original))}
 
-    score_rows(rows, score, folder, columns={"original": "a", "shuffled": "b", "reference": "c"}, tokenizer="t")
+    score_rows(
+        rows,
+        score,
+        folder,
+        columns={name: Column(name) for name in ("original", "shuffled", "reference")},
+        tokenizer="t",
+    )
     return rows.flat(range(len(rows)))
 
 

@@ -1,0 +1,18 @@
+"""A config is a signature's keyword arguments: found, read, checked and built from here. Plain Python."""
+
+from cot_components.config.components import ConfigError, nearest
+from cot_components.config.files import find_config, shipped_configs
+from cot_components.config.schema import COMPONENT, build, check, check_nodes, fits, walk
+
+__all__ = [
+    "COMPONENT",
+    "ConfigError",
+    "build",
+    "check",
+    "check_nodes",
+    "find_config",
+    "fits",
+    "nearest",
+    "shipped_configs",
+    "walk",
+]

@@ -1,0 +1,1 @@
+"""Data made on demand: word problems, agent dialogues, multiplication."""

@@ -1,0 +1,130 @@
+"""Formats that the generated tool-use dialogues write a call in.
+
+A format turns a phrase and a call into pieces of text; a piece that only the request decides names what else could have
+stood in its place. `drawn` is no single format: its keys, signs and order are drawn anew for every dialogue, so that a
+model which has read many of them can copy from a request into a format it has never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from cot_components.data.read.calls import REACT, TAGGED, Call
+
+PEOPLE = ("Ann", "Ben", "Cal", "Dan", "Eva", "Flo", "Gus", "Hal", "Ida", "Jon")
+REQUESTS = {
+    "pay": ("Pay {who} {num}.", "{who} gets {num} coins."),
+    "book": ("Book {num} for {who}.", "{who} wants room {num}."),
+    "send": ("Send {num} to {who}.", "{who} needs file {num}."),
+    "move": ("Move {who} to {num}.", "{who} goes to seat {num}."),
+}
+NUMBERS = range(100, 1000)
+NUMBER_TEXTS = tuple(map(str, NUMBERS))
+"""Made once: every dialogue points at it."""
+
+
+class Piece(NamedTuple):
+    """Some text of an output, and what else could have stood in its place; boilerplate where that is empty."""
+
+    text: str
+    choices: tuple[str, ...] = ()
+
+
+def _slots(call: Call) -> tuple[Piece, Piece, Piece]:
+    """Tool, person and number."""
+    who, num = str(call.arguments["who"]), str(call.arguments["num"])
+    return Piece(call.name, tuple(REQUESTS)), Piece(who, PEOPLE), Piece(num, NUMBER_TEXTS)
+
+
+def _tagged(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}.\n<tool_call>\n{{"name": "')
+    return head, tool, Piece('", "arguments": {"who": "'), who, Piece('", "num": '), num, Piece("}}\n</tool_call>")
+
+
+def _react(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f"Thought: {phrase}.\nAction: ")
+    return head, tool, Piece('\nAction Input: {"num": '), num, Piece(', "who": "'), who, Piece('"}')
+
+
+def _python(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    return Piece(f"{phrase}:\n"), tool, Piece("(num="), num, Piece(', who="'), who, Piece('")')
+
+
+def _json(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}\n{{"args": {{"who": "')
+    return head, who, Piece('", "num": '), num, Piece('}, "name": "'), tool, Piece('"}')
+
+
+def _list(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}\n[{{"name": "')
+    return head, tool, Piece('", "parameters": {"num": '), num, Piece(', "who": "'), who, Piece('"}}]')
+
+
+def _fenced(phrase: str, call: Call) -> tuple[Piece, ...]:
+    tool, who, num = _slots(call)
+    head = Piece(f'{phrase}:\n```json\n{{"args": {{"num": ')
+    return head, num, Piece(', "who": "'), who, Piece('"}, "name": "'), tool, Piece('"}\n```')
+
+
+FORMATS: dict[str, Callable[[str, Call], tuple[Piece, ...]]] = {
+    "tagged": _tagged,
+    "react": _react,
+    "python": _python,
+    "json": _json,
+    "list": _list,
+    "fenced": _fenced,
+}
+STYLES = {"tagged": TAGGED, "react": REACT}
+"""How `Message.calls` names the calls of a format; those of the others are answers to the encoder."""
+
+DRAWN = "drawn"
+_KEYS = (
+    ("name", "tool", "do", "call", "fn"),
+    ("who", "person", "for", "to", "user"),
+    ("num", "n", "count", "id", "no"),
+)
+_OPENINGS = ("{", "[", "(", "<", "{{", "[{", "", "- ", "* ", "```")
+_ASSIGNMENTS = (": ", "=", ":", " ", " = ", " -> ", "] ")
+_SEPARATORS = (", ", "; ", " ", "\n", " | ", ",", "}, ", ") ")
+_QUOTES = ("", '"', "'", "`")
+_ENDS = ("}", "]", ")", ">", "}}", "", ".", "\n")
+
+
+def _drawn(phrase: str, call: Call, *, random: np.random.Generator) -> tuple[Piece, ...]:
+    """A layout of its own for every call; of the phrase nothing is used, so that no format's words are told.
+
+    A number stands behind a blank, as in the requests: its first token is then the same in both. A word said up to 11
+    times goes before, so that the call is found at any place.
+    """
+
+    def one(options: Sequence[str]) -> str:
+        return options[int(random.integers(len(options)))]
+
+    word = "".join(map(chr, random.integers(ord("a"), ord("z") + 1, int(random.integers(2, 5)))))
+    times = int(random.integers(1, 12)) if random.random() < 0.25 else int(random.integers(2))
+    text = " ".join([word] * times) + one(("\n", ": ", " ", "")) + one(_OPENINGS)
+    assign, separate, quote_key, quote = one(_ASSIGNMENTS), one(_SEPARATORS), one(("", "", '"')), one(_QUOTES)
+    pieces = []
+    for number, place in enumerate(random.permutation(len(_KEYS)).tolist()):
+        slot = _slots(call)[place]
+        is_number = slot.text.isdigit()
+        around = "" if is_number else quote
+        gap = " " if is_number and not assign.endswith(" ") else ""
+        text += f"{separate if number else ''}{quote_key}{one(_KEYS[place])}{quote_key}{assign}{gap}{around}"
+        pieces += [Piece(text), slot]
+        text = around
+    return (*pieces, Piece(text + one(_ENDS)))
+
+
+def format_writer(name: str, random: np.random.Generator) -> Callable[[str, Call], tuple[Piece, ...]]:
+    """What writes a phrase and a call in the format of that name; `random` is drawn from by `drawn` alone."""
+    return partial(_drawn, random=random) if name == DRAWN else FORMATS[name]

@@ -1,0 +1,1 @@
+"""Text to rows of token ids, and rows to steps and batches."""

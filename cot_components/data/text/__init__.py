@@ -1,0 +1,1 @@
+"""Traces to text with roles: chat templates, tags, tokenizers of text."""

@@ -1,0 +1,158 @@
+"""The data set of every recipe, ours or stock: traces from anywhere, encoded once, transformed anew whenever a row is
+used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cot_components.config import COMPONENT, build, nearest, walk
+from cot_components.data.bad_rows import DropReport
+from cot_components.data.read.formats import RowReader
+from cot_components.data.rows.batches import Transform
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.first_rows import check_first_rows
+from cot_components.data.rows.prepare import RowSettings, prepare_rows, row_limit
+from cot_components.data.rows.store import Rows
+from cot_components.data.sources import Source, read_sources
+from cot_components.data.text.chat import ChatFormat
+from cot_components.data.text.segments import Tags
+from cot_components.data.text.templates import load_template
+from cot_components.errors import UserError
+from cot_components.models.think_tokens import with_tag_tokens
+from cot_components.models.tokenizers import as_text_tokenizer
+
+
+def reasoning_dataset(
+    tokenizer: Any,
+    *,
+    source: str | Mapping[str, Any],
+    split: str = "train",
+    subset: str | None = None,
+    format: str | RowReader = "auto",
+    columns: Mapping[str, str] | None = None,
+    max_rows: int | None = None,
+    template: str | None = None,
+    date: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    tags_as: Literal["text", "token"] = "text",
+    turns: Literal["last", "each"] = "last",
+    max_seq_len: int | None = None,
+    too_long: Literal["drop", "cut_thought"] = "drop",
+    strict: bool = True,
+    max_dropped: float = 0.05,
+    transforms: Mapping[str, Any] | None = None,
+    cache_dir: str | None = None,
+    packed: bool = False,
+) -> ReasoningDataset:
+    """Chain-of-thought traces as a data set for our recipes and for stock torchtune ones.
+
+    Args:
+        tokenizer: a torchtune Llama-3 or Qwen2.5 tokenizer, or `cot_components.models.hf_tokenizer`.
+        source: a file (`.json`, `.jsonl`, `.csv`, `.parquet`, `.txt`), a folder in hub layout or from `save_to_disk`, a
+            hub name, `generated` for the embedded tasks; or several by name:
+            `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
+        split, subset, format, columns, max_rows: see `read_traces`; defaults for every named source.
+        template: chat template: `llama3`, `chatml`, a path, or None for the tokenizer's own.
+        date: what a template takes for today, `YYYY-MM-DD`; None is 2024-07-26, every day.
+        tags: `{open: "<think>", close: "</think>"}`.
+        tags_as: tags as ordinary `text`, or each as one `token` of its own.
+        turns: supervise the `last` assistant turn, or make one row for `each`.
+        max_seq_len: tokens per row; None takes the tokenizer's own limit, if it has one.
+        too_long: `drop`: a row that is longer is a bad row (see `strict`); `cut_thought`: leave out the middle of its
+            thought.
+        strict: the first bad row is an error; otherwise bad rows are dropped and counted.
+        max_dropped: share of dropped rows above which there is an error all the same.
+        transforms: named transforms, applied in order.
+        cache_dir: keep encoded rows here; None encodes them at every start.
+        packed: stock recipes read this key; only False is right (their packer would drop labels' weights and freeze
+            every mask).
+
+    Raises:
+        UserError: see above; also for a format that reads no row.
+    """
+    if packed:
+        raise UserError(
+            "dataset.packed must be false: torchtune's packer keeps only tokens and labels, and draws every mask once"
+        )
+    built = build_transforms(transforms)
+    sources = read_sources(source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
+    chat = chat_format(tokenizer, template=template, date=date, tags=tags, tags_as=tags_as)
+    settings = RowSettings(turns=turns, max_seq_len=row_limit(max_seq_len, tokenizer), too_long=too_long)
+    prepared = [
+        _prepare(
+            one,
+            chat,
+            settings,
+            strict=strict,
+            max_dropped=max_dropped,
+            cache_dir=Path(cache_dir) if cache_dir else None,
+        )
+        for one in sources
+    ]
+    report = DropReport()
+    for _, part in prepared:
+        report.merge(part)
+    rows = [part for part, _ in prepared]
+    ends = np.cumsum([len(part) for part in rows]).tolist()
+    shares = tuple((end - len(part), end, one.weight) for part, end, one in zip(rows, ends, sources, strict=True))
+    return ReasoningDataset(rows[0] if len(rows) == 1 else Rows.join_sources(rows), shares, built, chat, report)
+
+
+def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
+    """Named transforms, in order; null leaves one out.
+
+    Raises:
+        UserError: a name that is no text, a node that names no component; see `config.walk`.
+    """
+    for name in nodes or {}:
+        if not isinstance(name, str):
+            raise UserError(f"dataset.transforms.{name}: a name must be text{nearest(name, ()) or ', in quotes'}")
+    chosen = {name: node for name, node in (nodes or {}).items() if node is not None}
+    walk(chosen, where="dataset.transforms")
+    built = {name: build(node, where=f"dataset.transforms.{name}") for name, node in chosen.items()}
+    for name, transform in built.items():
+        if not callable(transform):
+            raise UserError(f"dataset.transforms.{name} is no transform: it needs a {COMPONENT}, or null leaves it out")
+    return built
+
+
+def chat_format(
+    tokenizer: Any,
+    *,
+    template: str | None = None,
+    date: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    tags_as: Literal["text", "token"] = "text",
+) -> ChatFormat:
+    """How conversations become ids, from a torchtune tokenizer and the settings of `reasoning_dataset`.
+
+    Raises:
+        UserError: unknown keys in `tags`, an unknown template, a tokenizer that is not known.
+    """
+    unknown = set(tags or {}) - {"open", "close"}
+    if unknown:
+        key = min(unknown, key=str)
+        raise UserError(f"unknown key 'dataset.tags.{key}'{nearest(key, ('open', 'close'))}")
+    text, spelled = as_text_tokenizer(tokenizer), Tags(**(tags or {}))
+    chosen = load_template(template, text, date=date)
+    return ChatFormat(with_tag_tokens(text, spelled) if tags_as == "token" else text, chosen, spelled)
+
+
+def _prepare(
+    source: Source, chat: ChatFormat, settings: RowSettings, *, strict: bool, max_dropped: float, cache_dir: Path | None
+) -> tuple[Rows, DropReport]:
+    prepared = prepare_rows(
+        lambda report: source.read(strict=strict, report=report),
+        chat,
+        settings,
+        strict=strict,
+        max_dropped=max_dropped,
+        cache_dir=cache_dir,
+        data_key=source.key(),
+    )
+    check_first_rows(source.read(strict=False, report=DropReport()), prepared.rows, chat, turns=settings.turns)
+    return prepared.rows, prepared.report

@@ -1,0 +1,182 @@
+"""Answers in text: where they stand, when two are the same, and whether a completion has the form thought, then answer.
+
+An extractor is a plain function from the text after the thought to the answer, or None. Configs name one of
+`EXTRACTORS`, several that are tried in turn, or a component of the user's own that returns one.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cot_components.config import nearest
+from cot_components.data.bad_rows import RowError
+from cot_components.errors import UserError
+from cot_components.evaluation.numbers import last_number, read_number, written
+from cot_components.evaluation.tool_calls import tool_calls
+
+if TYPE_CHECKING:
+    from cot_components.data.text.segments import Tags
+
+Extractor = Callable[[str], str | None]
+
+_ANSWER = re.compile(r"\banswer(?: +is)?[ *_]*[:\uff1a]", re.IGNORECASE)
+_HASHES = re.compile("####")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_MARKED = re.compile(r"(?<!\S)####")
+_BRACE = re.compile(r"\\.|([{}])", re.DOTALL)
+_EMPHASIS = "*_` \t\r\n"
+
+
+def answer_line(text: str) -> str | None:
+    """The line after the last `Answer:`, on the same line or below, in any case, without Markdown emphasis."""
+    return _line_after_last(_ANSWER, text)
+
+
+def gsm8k(text: str) -> str | None:
+    """The line after the last `####`, as in GSM8K and the implicit-CoT data."""
+    return _line_after_last(_HASHES, text)
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{...}` or `\fbox{...}`, braces inside it balanced; None when they never close."""
+    boxes = list(_BOX.finditer(text))
+    end = _closing_brace(text, boxes[-1].end()) if boxes else None
+    return None if end is None else text[boxes[-1].end() : end].strip() or None
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """Where the brace closes that was opened just before `start`."""
+    depth = 1
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1, None: 0}[brace[1]]
+        if depth == 0:
+            return brace.start()
+    return None
+
+
+def whole(text: str) -> str | None:
+    """The whole text."""
+    return text.strip() or None
+
+
+EXTRACTORS: dict[str, Extractor] = {f.__name__: f for f in (answer_line, boxed, gsm8k, last_number, tool_calls, whole)}
+
+
+def _line_after_last(pattern: re.Pattern[str], text: str) -> str | None:
+    found = list(pattern.finditer(text))
+    rest = text[found[-1].end() :].strip(_EMPHASIS) if found else ""
+    return rest.splitlines()[0].strip(_EMPHASIS) or None if rest else None
+
+
+def unwrap(reference: str) -> str:
+    r"""The answer in a reference that is wrapped: what its last `\boxed{}` holds, or stands after its last `####`.
+
+    Raises:
+        RowError: there is nothing in the box or after the marks, or the box never closes.
+    """
+    for name, mark, extract in ((r"\boxed{}", _BOX, boxed), ("####", _MARKED, gsm8k)):
+        if mark.search(reference):
+            if (answer := extract(reference)) is None:
+                raise RowError(f"the reference answer has no answer in its {name}", reference[-60:])
+            return answer
+    return reference
+
+
+def find_extractor(extractor: str | Sequence[str] | Extractor) -> Extractor:
+    """The extractor of a config: a name, several names of which the first to find something counts, or a function.
+
+    Raises:
+        UserError: unknown name, or no name at all; a function of the user's own finds something that is not text.
+    """
+    if callable(extractor):
+        return functools.partial(_text_of, extractor)
+    if not isinstance(extractor, str | Sequence):
+        raise UserError(f"evaluation.extractor must be a name or a function, got {type(extractor).__name__}")
+    names = [extractor] if isinstance(extractor, str) else list(extractor)
+    if not names:
+        raise UserError("extractor: name at least one")
+    for name in names:
+        if name not in EXTRACTORS:
+            raise UserError(f"unknown extractor '{name}'{nearest(name, EXTRACTORS)}")
+    functions = [EXTRACTORS[name] for name in names]
+    return lambda text: next((answer for f in functions if (answer := f(text)) is not None), None)
+
+
+def _text_of(extractor: Extractor, text: str) -> str | None:
+    found: Any = extractor(text)
+    if not isinstance(found, str | None):
+        raise UserError(f"evaluation.extractor must return text or None, it returned {type(found).__name__}")
+    return found
+
+
+def split_completion(text: str, tags: Tags) -> tuple[str | None, str | None]:
+    """Thought and answer part: before and after the last close tag.
+
+    A text that opens a thought and never closes it has no answer part; one without any tag is all answer.
+    """
+    before, close, after = text.rpartition(tags.close)
+    _, opened, thought = (before if close else after).partition(tags.open)
+    if close:
+        return (thought if opened else before), after
+    return (thought, None) if opened else (None, text)
+
+
+def extract_answer(text: str, tags: Tags, extractor: str | Sequence[str] | Extractor = "answer_line") -> str | None:
+    """The answer of a completion, looked for after its thought only; None when there is none."""
+    _, answer_part = split_completion(text, tags)
+    return None if answer_part is None else find_extractor(extractor)(answer_part)
+
+
+def format_ok(text: str, tags: Tags) -> bool:
+    """Whether the text is a thought, then an answer: one open tag, one close tag in this order, text after them."""
+    if text.count(tags.open) != 1 or text.count(tags.close) != 1:
+        return False
+    before, _, answer = text.partition(tags.close)
+    return tags.open in before and bool(answer.strip())
+
+
+_WRAPPERS = (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("*", "*"), ("`", "`"))
+_COMMAND = re.compile(r"\\(?:boxed|fbox|text|mathrm|mathbf|textbf)\s*\{")
+
+
+def normalise(answer: str) -> str:
+    """What two spellings of one answer have in common; conservative, because a wrong match is worse than a missed one.
+
+    Goes: white space around and double, case, full stops at the end, Markdown and math delimiters around the whole, a
+    currency sign before a number. A number becomes its value, see `numbers`: 0.5, 1/2 and 50% are equal, 50% and 50 are
+    not. Units and words stay, and so do leading zeros, because 007 is a code.
+    """
+    text = unicodedata.normalize("NFC", answer).replace("\u2212", "-").casefold()
+    text = peeled(text)
+    plain = peeled(" ".join(text.split()))
+    number = read_number(text) or read_number(plain)  # a thin space makes groups, an ordinary one does not
+    return plain if number is None else written(number)
+
+
+def peeled(text: str) -> str:
+    """The text without what is wrapped around it."""
+    while (shorter := _peel(text)) != text:
+        text = shorter
+    return text
+
+
+def _peel(text: str) -> str:
+    """The text without one layer of wrapping."""
+    text = text.strip().removesuffix(".").rstrip()
+    if (command := _COMMAND.match(text)) and _closing_brace(text, command.end()) == len(text) - 1:
+        return text[command.end() : -1]
+    for opening, closing in _WRAPPERS:
+        if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
+            inner = text[len(opening) : -len(closing)]
+            if opening not in inner:
+                return inner
+    return re.sub(r"^([-+]?)\\?[$\u20ac\u00a3] ?(?=[-+]?[\d.])", r"\1", text)
+
+
+def exact_match(answer: str | None, reference: str) -> bool:
+    """Whether both are the same answer after `normalise`."""
+    return answer is not None and normalise(answer) == normalise(reference)

@@ -1,0 +1,1 @@
+"""What one command each calls: previews, speed, memory."""

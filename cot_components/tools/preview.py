@@ -1,0 +1,70 @@
+"""What a config trains on, without a model: data, plans and the times worth looking at, built as the recipes do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from cot_components.clock import Clock
+from cot_components.config import build
+from cot_components.curriculum import NoCurriculum
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.plans import Plans
+from cot_components.errors import UserError
+from cot_components.training.batching import plan_steps
+from cot_components.training.combination import combine
+from cot_components.training.distributed import World
+from cot_components.training.precision import Precision
+from cot_components.training.setup import Run
+from cot_components.training.validation import validation_data
+from cot_components.transforms.discriminator import sample_rows, shuffle_outputs
+
+_OF_PLANS = ("packed_tokens", "gradient_accumulation_steps", "epochs", "max_steps_per_epoch", "seed")
+
+
+class Preview(NamedTuple):
+    """Training data with all transforms, the steps of one process, times by name, and validation data."""
+
+    data: ReasoningDataset
+    plans: Plans
+    clocks: dict[str, Clock]
+    held_out: ReasoningDataset | None
+
+    def summary(self) -> str:
+        """The line a run begins with."""
+        return f"{self.data.summary()}; {self.plans.summary()}"
+
+
+def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -> Preview:
+    """The data of a checked config, as one process of its recipe sees it.
+
+    Besides `dataset` and `dataset_val`, what changes the rows is looked at: the node `curriculum`, and the `share` of
+    rows whose outputs a discriminator shuffles.
+
+    Args:
+        values: a recipe's keys with their values; see `training.recipe.read_config`.
+        epochs: to look at, each at its first step; default the stages of a curriculum, else the first three.
+
+    Raises:
+        UserError: no data set, methods that do not go together, an epoch that the run does not have, and everything the
+            data themselves raise.
+    """
+    if not values.get("dataset"):
+        raise UserError("the config has no dataset, so nothing is trained on")
+    curriculum = combine(values).curriculum if values.get("loss") else NoCurriculum()
+    text = build(values["tokenizer"], where="tokenizer")
+    data, held_out = validation_data(values["dataset"], values.get("dataset_val"), build(values["dataset"], text), text)
+    seed = values.get("seed") or 0
+    if values.get("share") is not None:
+        sample = sample_rows(data.rows, share=values["share"], at_least=values["at_least"], seed=seed)
+        data = replace(data, transforms={}).with_rows(shuffle_outputs(data.rows, sample, seed=seed))
+    here = Run(Path(), torch.device("cpu"), Precision(), World())
+    settings = {key: values[key] for key in _OF_PLANS if values.get(key) is not None}
+    plans = plan_steps(data, here, batch_size=values["batch_size"], **settings)
+    stages = curriculum(plans, data.rows, data.chat.step_ends)
+    clocks = stages.clocks() if epochs is None else plans.epoch_clocks(epochs)
+    return Preview(stages.applied_to(data), plans, clocks, held_out)

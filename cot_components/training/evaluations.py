@@ -1,0 +1,150 @@
+"""Evaluations inside a run: when they are due, what they measure, and where they are logged and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from cot_components.clock import Clock
+from cot_components.data.rows.batches import Step
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.text.chat import ChatFormat
+from cot_components.errors import UserError
+from cot_components.evaluation.evaluate import Evaluation
+from cot_components.evaluation.questions import AnswerEvaluation
+from cot_components.evaluation.saved import read_evaluation
+from cot_components.files import sha256, sync, writing
+from cot_components.models.generate import decode_with
+from cot_components.runs.layout import EVALUATIONS
+from cot_components.runs.signals import Interrupted, raise_if_stopping
+from cot_components.training.loop import Trainer
+from cot_components.training.run_log import RunLog
+from cot_components.training.validation import validation_loss
+
+
+class Evaluations:
+    """The evaluations of one run, in order.
+
+    Args:
+        trainer: model and losses.
+        chat: how prompts are written.
+        held_out: data for the validation loss, or None.
+        answers: how to generate and score, or None.
+        log: where results go.
+        batch_size: rows per forward pass of the validation loss.
+        clock: step -> the time at which validation rows are transformed; None leaves them as they are at the start.
+        progress: time -> what a curriculum adds to every record.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        chat: ChatFormat,
+        held_out: ReasoningDataset | None,
+        answers: AnswerEvaluation | None,
+        log: RunLog,
+        *,
+        batch_size: int,
+        clock: Callable[[int], Clock] | None = None,
+        progress: Callable[[Clock], dict[str, float]] | None = None,
+    ) -> None:
+        self._clock, self._progress = clock or (lambda step: Clock(0, 0)), progress or (lambda clock: {})
+        self._trainer, self._chat, self._held_out, self._answers = trainer, chat, held_out, answers
+        self._log, self._batch_size = log, batch_size
+        self._at_start = True
+        self._every: int | None = None
+        self._path = log.folder / EVALUATIONS
+        self.done: list[tuple[int, Evaluation]] = []
+        self.hashes: dict[str, str] = {}  # step -> sha256 of its file, on the first process
+        self.interrupted = False  # on every process or on none
+        self.rescue: Callable[[Step], None] = lambda step: None  # what keeps a step whose evaluation failed
+
+    def begin(self, step: int, *, at_start: bool, every: int | None) -> None:
+        """Evaluate before the first step or not, and after every so many (None: only after the last); begin with the
+        state before `step`, if that is due and was not measured before a stop.
+        """
+        self._at_start, self._every = at_start, every
+        if self._answers is not None and self._answers.report.num_dropped:
+            self._log.say(f"evaluation: {self._answers.report.summary()}")
+        if self._answers is not None and (said := self._answers.overlap_summary()):
+            self._log.say(said)
+        self.run_if_due(step)
+
+    def run_if_due(self, step: int) -> None:
+        """Measure now if the state before optimizer step `step` is to be measured and has not been; log and save it.
+
+        A signal cuts it short; then nothing is recorded, and the resumed run does it again.
+        """
+        regular = step == self._log.total_steps or (self._every and step % self._every == 0)
+        due = self._at_start if step == 0 else regular
+        if not due or any(done == step for done, _ in self.done):
+            return
+        clock = self._clock(max(step - 1, 0))  # as the last step saw them
+        try:
+            result = self._measure(clock)
+        except Interrupted:
+            self.interrupted = True
+            return
+        if result.losses or result.examples:
+            if self._trainer.world.is_first:
+                self._save(step, result)
+            self._log.record({"step": step, **self._progress(clock), **result.metrics()})
+            self.done.append((step, result))
+
+    def _measure(self, clock: Clock) -> Evaluation:
+        losses: dict[str, float] = {}
+        if self._held_out is not None:
+            losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
+        if self._answers is None:
+            return Evaluation((), losses=losses)
+        pause = partial(raise_if_stopping, self._trainer.world)
+        return replace(self._answers(decode_with(self._trainer.model, pause), self._chat), losses=losses)
+
+    def after_step(self, step: Step, measured: dict[str, float]) -> None:
+        """Log one optimizer step; evaluate if it is time."""
+        self._log.training(step.clock.step, step.clock.epoch, {**self._progress(step.clock), **measured})
+        try:
+            self.run_if_due(step.clock.step + 1)
+        except Exception:
+            self.rescue(step)
+            raise
+
+    def _save(self, step: int, result: Evaluation) -> None:
+        path = self._file(step)
+        with writing(path):
+            sync(result.save(path))
+            sync(path.parent)
+        self.hashes[str(step)] = sha256(path)
+
+    def _file(self, step: int) -> Path:
+        return self._path / f"step_{step}.json"
+
+    def take_up(self, steps: list[int], hashes: Mapping[str, str]) -> None:
+        """Read back the evaluations that a resumed run had done.
+
+        One whose file is lost, or is not what was written, is set aside and said. Where the run stands at its step it
+        is measured again; it is left out of the results otherwise.
+
+        Args:
+            steps: of the evaluations.
+            hashes: step -> sha256 of its file.
+        """
+        lost: list[int] = self._trainer.world.first_decides(lambda: [s for s in steps if self._is_lost(s, hashes)])
+        self.done = [(step, read_evaluation(self._file(step))) for step in steps if step not in lost]
+        self.hashes = {str(step): hashes[str(step)] for step, _ in self.done if str(step) in hashes}
+
+    def _is_lost(self, step: int, hashes: Mapping[str, str]) -> bool:
+        path = self._file(step)
+        try:
+            read_evaluation(path)
+            reason = None if hashes.get(str(step)) in (None, sha256(path)) else "it has changed (sha256)"
+        except UserError as error:
+            reason = str(error)
+        if reason is not None:
+            self._log.say(f"the evaluation of step {step} is left out, or made again where the run is at it: {reason}")
+            with writing(path):
+                if path.exists():
+                    path.replace(path.with_name(f"{path.name}.set_aside"))
+        return reason is not None
