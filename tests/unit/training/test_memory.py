@@ -32,6 +32,20 @@ def test_one_process_holds_everything():
     assert memory.total == sum(memory)
 
 
+@pytest.mark.parametrize(
+    ("state", "kept", "copied"), [("bf16", 8, 16), ("fp32_moments", 12, 8), ("fp32_weights", 16, 4)]
+)
+def test_what_bf16_weights_keep_in_fp32(state, kept, copied):
+    """`tests/unit/training/test_exact_updates.py` counts the bytes of the states themselves."""
+    model, settings = sizes()["1B"], {"bytes_per_number": 2, "optimizer_state": state}
+    memory = of(model, world_size=1, tokens=16_384, checkpoint_activations=True, **settings)
+    assert memory.states == kept * 1_235_814_400 and memory.update == copied * 128_256 * 2048
+    few = of(model, world_size=1, tokens=1, **settings)
+    assert few.total == few.states + max(few.update, few.activations + few.loss)
+    assert memory.smallest_gpu == {"bf16": 24, "fp32_moments": 24, "fp32_weights": 40}[state]
+    assert memory._replace(states=2**40).smallest_gpu is None
+
+
 def test_activations_are_what_the_layers_keep():
     """Every stretch of memory once; rotations, softmax statistics and norms keep a little more than is counted."""
     model, tokens = build("llama_untied").train(), random_tokens(2, 32)

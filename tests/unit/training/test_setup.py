@@ -122,7 +122,7 @@ def test_prompts_are_read_before_the_first_step():
 )
 def test_numbers_and_devices_that_mean_nothing(tmp_path, settings, sentence):
     config = {"device": "cpu", "dtype": "fp32", "seed": 0, **settings}
-    run = {name: config[name] for name in ("device", "dtype", "seed")}
+    run = {name: config[name] for name in ("device", "seed")}
     with pytest.raises(UserError) as error:
         start_run(output_dir=str(tmp_path / "out"), config=config, **run)
     assert str(error.value) == sentence and list(tmp_path.iterdir()) == []
@@ -171,8 +171,9 @@ def test_a_folder_below_home(tmp_path, monkeypatch, hub):
     monkeypatch.chdir(tmp_path)
     kept = read("target_sft/quickstart", "output_dir=~/runs/x")
     assert kept["output_dir"] == str(tmp_path / "home" / "runs" / "x")
-    config = {"device": "cpu", "dtype": "fp32", "seed": 0}
-    assert start_run(output_dir="~/out", config=config, **config).output_dir == tmp_path / "home" / "out"
+    run = {"device": "cpu", "seed": 0}
+    config = {**run, "dtype": "fp32"}
+    assert start_run(output_dir="~/out", config=config, **run).output_dir == tmp_path / "home" / "out"
     release()
     node = {"_component_": "cot_components.models.from_folder", "path": "~/start"}
     load_model(node, device=torch.device("cpu"), dtype=torch.float32)
@@ -180,12 +181,13 @@ def test_a_folder_below_home(tmp_path, monkeypatch, hub):
 
 
 def test_a_recipe_that_writes_no_model_may_lie_around_one(tmp_path):
-    config = {"device": "cpu", "dtype": "fp32", "seed": 0}
+    run = {"device": "cpu", "seed": 0}
+    config = {**run, "dtype": "fp32"}
     start = {"model": {"path": str(tmp_path / "model")}}
-    start_run(output_dir=str(tmp_path), config={**config, **start}, **config)
+    start_run(output_dir=str(tmp_path), config={**config, **start}, **run)
     release()
     with pytest.raises(UserError, match=r"^model\.path: .*/model is where this run would write"):
-        start_run(output_dir=str(tmp_path), config={**config, **start, "keep_checkpoints": 2}, **config)
+        start_run(output_dir=str(tmp_path), config={**config, **start, "keep_checkpoints": 2}, **run)
     release()
 
 
