@@ -194,11 +194,13 @@ def look_at_texts(data: ReasoningDataset) -> dict[str, np.ndarray]:
     met: set[str] = set()
     for index in tqdm(range(len(data.rows)), desc="reading", unit=" rows", disable=None):
         thought, answer = (text_of(data, index, role) for role in (Role.THOUGHT, Role.ANSWER))
+        tags = stray_tags(thought, data.chat.tags) if hasattr(data.chat, "tags") else []
+        prompt = text_of(data, index, Role.PROMPT) if tags else ""
         seen = {
             "empty": not thought.strip(),
             "round": goes_round(thought),
             "again": len(thought) >= LEAST_THOUGHT and thought in met,
-            "tags": bool(stray_tags(thought, data.chat.tags)) if hasattr(data.chat, "tags") else False,
+            "tags": any(tag not in prompt for tag in tags),  # what the prompt spells is quoted
             "cut": looks_cut(answer),
         }
         met.add(thought)

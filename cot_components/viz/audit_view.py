@@ -8,7 +8,7 @@ from typing import Any
 from cot_components.viz.page import render
 from cot_components.viz.visible import one_line
 
-WIDTH = 11
+WIDTH = 13
 
 
 def audit_lines(found: Any, model: Any = None) -> list[str]:
@@ -24,7 +24,8 @@ def audit_page(found: Any, *, title: str, model: Any = None, model_name: str = "
 
 
 def shortened(places: Sequence[str], most: int = 3) -> str:
-    """The first places, and how many more."""
+    """The first places, without their folders, and how many more."""
+    places = [place.rpartition("/")[2] for place in places]
     more = f" and {len(places) - most:,} more" if len(places) > most else ""
     return ", ".join(places[:most]) + more
 
