@@ -129,7 +129,7 @@ def audit(values: Mapping[str, Any]) -> tuple[Audit, ReasoningDataset, Traces]:
         role.label: count_in_rows(rows.roles == role, rows.row_start) for role in Role if role.label in roles
     }
     percentiles = {name: tuple(int(q) for q in np.percentile(n, PERCENTILES)) for name, n in lengths.items()}
-    read = data.report.summary().splitlines()[0]
+    read = f"{data.report.summary().splitlines()[0]}, {len(rows):,} trained on"
     # The final stage matters where a curriculum has one; redraws of later epochs are like the first.
     stages += [stage for stage in last if stage.tokens != stages[-1].tokens]
     return (

@@ -66,7 +66,7 @@ def _of_model(model: Any) -> Iterator[tuple[str, str]]:
             f"{name}: mean probability {f.probability:.3f}, entropy {f.entropy:.3f}, {f.sure:.1%} above 0.9, "
             f"{f.unsure:.1%} below 0.1",
         )
-    least = [f"{place} ({mean:.2f})" for place, mean in model.unlikely[:5]]
+    least = [f"{shortened([place])} ({mean:.2f})" for place, mean in model.unlikely[:5]]
     yield "unlikely", f"{', '.join(least)} (mean log-probability)"
     for note in model.notes:
         yield "studied", note
