@@ -29,7 +29,7 @@ from cot_components.models.gpt2_bpe import gpt2_tokenizer
 from cot_components.models.load import check_start, load_model
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.models.tokenizers import as_text_tokenizer
-from cot_components.runs.folder import Earlier
+from cot_components.runs.folder import Earlier, release
 from cot_components.runs.same_config import refuse_other_config
 from cot_components.training.batching import refuse_other_plan
 from cot_components.training.float8 import check_float8
@@ -87,7 +87,10 @@ def folder(at: Path, *, lora: dict | None = None, max_seq_len: int | None = None
 
 def start(at: Path, **settings) -> None:
     config = {"device": "cpu", "dtype": "fp32", "seed": 0, **settings}
-    start_run(output_dir=str(at), config=config, **{name: config[name] for name in ("device", "dtype", "seed")})
+    try:
+        start_run(output_dir=str(at), config=config, **{name: config[name] for name in ("device", "dtype", "seed")})
+    finally:
+        release()
 
 
 def float8(capability: tuple[int, int], **settings) -> None:

@@ -14,9 +14,8 @@ from cot_components.evaluation.saved import read_evaluation
 
 def write_run(folder, *steps):
     folder.mkdir()
-    (folder / "log.jsonl").write_text(
-        "".join(json.dumps({"step": step, "loss_answer": 1.0 / (step + 1)}) + "\n" for step in range(12))
-    )
+    lines = [json.dumps({"step": step, "loss_answer": 1.0 / (step + 1)}) for step in range(12)]
+    (folder / "log.jsonl").write_text("\n".join(lines))
     for step in steps:
         example = Example("x:1", 0, ({"role": "user", "content": "q"},), "a", "a", "a", True, True, step)
         Evaluation((example,), losses={"val_loss": 0.5}).save(folder / "evaluations" / f"step_{step}.json")
@@ -29,25 +28,14 @@ def test_the_last_evaluation_is_the_one_of_the_highest_step(tmp_path):
         last_evaluation(write_run(tmp_path / "b"))
 
 
-def test_it_prints_one_column_per_run(tmp_path, capsys):
-    runs = [str(write_run(tmp_path / name, 5)) for name in ("sft", "target")]
-    assert main(["compare", *runs]) == 0
-    printed = capsys.readouterr().out
-    assert "sft" in printed and "target" in printed and (tmp_path / "target" / "comparison.png").is_file()
-
-
-def test_answers_that_were_cut_stand_beside_the_accuracy(tmp_path, capsys):
+def test_runs_side_by_side_with_the_answers_that_were_cut(tmp_path, capsys):
     runs = [write_run(tmp_path / name, 5) for name in ("old", "new")]
     saved = read_evaluation(runs[1] / "evaluations" / "step_5.json")
     cut = dataclasses.replace(saved, examples=tuple(dataclasses.replace(e, cut=True) for e in saved.examples))
     cut.save(runs[1] / "evaluations" / "step_5.json")
     assert main(["compare", *map(str, runs)]) == 0
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["old", "new"] in printed and (tmp_path / "new" / "comparison.png").is_file()
     accuracy = next(i for i, words in enumerate(printed) if words[:2] == ["answers", "correct"])
     assert printed[accuracy + 1] == ["cut", "by", "max_new_tokens", "-", "100.0", "%"]
     assert not any("held-out" in words for words in printed)
-
-
-def test_errors_are_sentences(tmp_path, capsys):
-    assert main(["compare", str(write_run(tmp_path / "c"))]) == 2
-    assert "c holds no evaluation" in capsys.readouterr().err
