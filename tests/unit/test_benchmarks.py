@@ -201,9 +201,8 @@ def test_packed_rows_are_all_trained(monkeypatch):
         monkeypatch.setitem(getattr(packing, name), "cpu", value)
     monkeypatch.setattr(packing, "CPU_SHAPE", SHAPE)
     assert [row.ratio is not None for row in packing.rows("cpu")] == [True, True]
-    monkeypatch.setattr(
-        packing, "epochs", lambda *_: {"ours": packing.Epoch(1.0, 4.0), "padded": packing.Epoch(1, 4.2)}
-    )
+    lost = {"ours": packing.Epoch(1.0, 4.0), "padded": packing.Epoch(1.0, 4.2)}
+    monkeypatch.setattr(packing, "epochs", lambda *_: lost)
     monkeypatch.setattr(packing, "start_all", lambda *_, **__: ({}, {}))
     with pytest.raises(RuntimeError, match="padded"):
         packing.measure(small_work(monkeypatch), [(0,)], [(0,)])
