@@ -13,7 +13,6 @@ from cot_components.data.read.traces import read_traces
 from cot_components.errors import UserError
 from cot_components.models.load import load_model
 from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.runs.checkpoint import damage, write_checkpoint
 from cot_components.runs.folder import enter_folder, release
 from cot_components.runs.same_config import config_hash
 from cot_components.secrets import without_secrets
@@ -32,15 +31,14 @@ class Bomb:
 
 
 def test_no_source_file_can_unpickle_or_run_what_it_reads():
-    forbidden, checked = {"eval", "exec"}, 0
+    forbidden, checked = ("eval", "exec", "pickle.load", "pickle.loads"), 0
     for part in ("cot_components", "recipes"):
         for path in (ROOT / part).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call):
                     name = ast.unparse(node.func)
                     keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
-                    assert name not in forbidden and name not in ("pickle.load", "pickle.loads"), path
-                    assert "trust_remote_code" not in keywords, path
+                    assert name not in forbidden and "trust_remote_code" not in keywords, path
                     if name == "torch.load":
                         assert keywords["weights_only"] == "True", path
                     if name in ("np.load", "numpy.load"):
@@ -54,7 +52,7 @@ def test_a_pickled_checkpoint_of_a_model_runs_nothing(tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save({"bomb": Bomb(tmp_path / "ran")}, folder / "model.bin")
     node = {"_component_": "cot_components.models.from_folder", "path": str(folder)}
-    with pytest.raises(UserError, match=r"model\.bin, and only safetensors are read"):
+    with pytest.raises(UserError, match=r"model\.bin"):
         load_model(node, device=torch.device("cpu"), dtype=torch.float32)
     assert not (tmp_path / "ran").exists()
 
@@ -72,28 +70,6 @@ def test_data_that_would_run_is_refused(tmp_path, name):
     with pytest.raises(UserError):
         list(read_traces(str(folder)))
     assert not (tmp_path / "ran").exists()
-
-
-def checkpoint(folder):
-    return write_checkpoint(folder, 1, tensors={"model.safetensors": {"a": torch.zeros(2)}}, state={"step": 1})
-
-
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "hf/../../outside"])
-def test_a_manifest_cannot_name_a_file_outside(tmp_path, name):
-    path = checkpoint(tmp_path)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"][name] = {"size": 0, "sha256": "0"}
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    assert damage(path) == f"manifest.json names a file outside: {name}"
-
-
-def test_a_link_is_no_part_of_a_checkpoint(tmp_path):
-    path = checkpoint(tmp_path)
-    content = (path / "model.safetensors").read_bytes()
-    (tmp_path / "elsewhere").write_bytes(content)
-    (path / "model.safetensors").unlink()
-    (path / "model.safetensors").symlink_to(tmp_path / "elsewhere")
-    assert damage(path) == "model.safetensors is a link"
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "MY_SECRET", "DB_PASSWORD"])

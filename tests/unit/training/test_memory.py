@@ -1,6 +1,5 @@
 """The arithmetic of docs/scaling.md against what two processes hold, and against what a layer keeps."""
 
-import argparse
 import os
 import sys
 
@@ -9,8 +8,6 @@ import torch
 from commands import ROOT, must, run
 from models_for_tests import build, random_tokens
 
-from cot_components.cli import memory
-from cot_components.errors import UserError
 from cot_components.tools.memory import memory_per_gpu, sizes, table
 
 
@@ -59,8 +56,3 @@ def test_checkpointing_keeps_one_layer_and_the_inputs():
 
 def test_the_page_shows_this_table():
     assert table(sizes()) in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-
-
-def test_a_micro_batch_has_a_token():
-    with pytest.raises(UserError, match="--tokens must be at least 1, got 0"):
-        memory.run(argparse.Namespace(tokens=0))

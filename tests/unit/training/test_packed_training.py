@@ -22,18 +22,11 @@ def run(packed_tokens):
     """Fifty steps on the rows a packed plan names, laid end to end or padded."""
     plans = Plans(LENGTHS, batch_size=1, packed_tokens=128, gradient_accumulation_steps=2, epochs=8)
     assert plans.total_steps >= 50
-    model, seen = adapt(build("llama_tied")), []
-    trainer = Trainer(
-        model=model,
-        loss=sft().fused,
-        optimizer=torch.optim.AdamW(model.parameters(), lr=3e-3),
-        lr_scheduler=None,
-        device=torch.device("cpu"),
-        world=World(),
-        plain_loss=sft().fused,
-        clip_grad_norm=1.0,
-        log_blurred_every=10,
-    )
+    model, loss, seen = adapt(build("llama_tied")), sft().fused, []
+    where = {"lr_scheduler": None, "device": torch.device("cpu"), "world": World()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    how = {"clip_grad_norm": 1.0, "log_blurred_every": 10}
+    trainer = Trainer(model=model, loss=loss, optimizer=optimizer, plain_loss=loss, **where, **how)
     batches = Batches(ROWS, TRANSFORMS, 0, packed_tokens=packed_tokens)
     train(trainer, (batches[plans.plan(s)] for s in range(50)), on_step=lambda step, measured: seen.append(measured))
     return model, seen

@@ -41,10 +41,10 @@ def test_a_second_call_finds_the_weights(name, tmp_path) -> None:
 
 def test_what_it_was_made_of_and_damage(tmp_path) -> None:
     tuned("llama_tied", tmp_path, base="a", steps=3)
-    with pytest.raises(UserError, match=r"was tuned with another steps \(3, now 4\); name another output_dir"):
+    with pytest.raises(UserError, match=r"steps \(3, now 4\)"):
         tuned("llama_tied", tmp_path, base="a", steps=4)
     (tmp_path / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes()[:100])
-    with pytest.raises(UserError, match=r"damaged .*; remove it to tune again"):
+    with pytest.raises(UserError, match="damaged"):
         tuned("llama_tied", tmp_path, base="a", steps=3)
 
 

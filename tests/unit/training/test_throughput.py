@@ -50,15 +50,9 @@ def test_seen_tokens():
     assert pad(FLAT, pad_id=0).seen_tokens == pack(FLAT, pad_id=0, num_tokens=400).seen_tokens == expected
 
 
-def step(seconds=2.0, **others):
-    return {
-        "step_seconds": seconds,
-        "tokens_per_second": 100.0,
-        "loader_wait_fraction": 0.25,
-        "supervised_tokens": 50.0,
-        "context_tokens": 10.0,
-        **others,
-    }
+def step(seconds=2.0):
+    rates = {"tokens_per_second": 100.0, "loader_wait_fraction": 0.25}
+    return {"step_seconds": seconds, "supervised_tokens": 50.0, "context_tokens": 10.0, **rates}
 
 
 def test_the_summary(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def test_highlight_takes_its_classes_from_the_scores(tmp_path: Path) -> None:
     assert 0 < found.groups.sum() < scored_tokens(flat).sum()
     assert not Highlight(scores=str(tmp_path), threshold=0.5)(flat, NOW).groups.any()
     assert found.tokens is flat.tokens and found.labels is flat.labels and found.weights is flat.weights
-    with pytest.raises(UserError, match="has no scores 'tuned'"):
+    with pytest.raises(UserError, match="'tuned'"):
         Highlight(scores=str(tmp_path), shuffled="tuned")
 
 
@@ -80,18 +79,8 @@ def test_fixed_weights_per_class_multiply_what_is_there(tmp_path: Path) -> None:
     flat = flat.with_weights(np.full(len(flat.tokens), 3, dtype=np.float32))
     weights = ByGroup(boilerplate=0.5, reasoning=2.0)(flat, NOW).weights
     assert weights.tolist() == [3 * (2.0 if group else 0.5) for group in flat.groups] and weights.dtype == np.float32
-    with pytest.raises(UserError, match="put Highlight or ByPattern before ByGroup"):
+    with pytest.raises(UserError, match="before ByGroup"):
         ByGroup()(replace(flat, groups=None), NOW)
-    with pytest.raises(UserError, match="boilerplate must be a number from 0, got -1"):
-        ByGroup(boilerplate=-1)
-    with pytest.raises(UserError, match="reasoning must be a number from 0, got inf"):
-        ByGroup(reasoning=float("inf"))
-
-
-@pytest.mark.parametrize("factor", [None, "0.5", float("nan"), -1.0])
-def test_a_factor_is_a_number(factor) -> None:
-    with pytest.raises(UserError, match="factor of thought must be a number from 0"):
-        ByRole({"thought": factor})
 
 
 def test_weights_per_role() -> None:
@@ -99,17 +88,6 @@ def test_weights_per_role() -> None:
     weights = ByRole({"thought": 0.5, "answer": 2})(flat, NOW).weights
     factors = {Role.THOUGHT: 0.5, Role.ANSWER: 2.0}
     assert weights.tolist() == [factors.get(Role(role), 1.0) for role in flat.roles] and weights.dtype == np.float32
-    with pytest.raises(UserError, match="unknown role 'thougt'; did you mean 'thought'"):
-        ByRole({"thougt": 1})
-    with pytest.raises(UserError, match="unknown role '2'; valid: answer, call, think_close, think_open, thought"):
-        ByRole({2: 0.5})
-    for never in ("prompt", "observation", "pad"):
-        with pytest.raises(
-            UserError, match=f"tokens of role '{never}' are never trained on; roles that are: think_open"
-        ):
-            ByRole({never: 2})
-    with pytest.raises(UserError, match="factor of call must be a number from 0, got nan"):
-        ByRole({"call": float("nan")})
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.6, 1.0])
@@ -123,7 +101,7 @@ def test_only_the_largest_gaps_to_the_reference_count(tmp_path: Path, keep: floa
     assert (weights[~where] == 1).all()
     part = TopGap(scores=str(tmp_path), keep=keep)(keep_row(flat, 3), NOW).weights
     assert part.tolist() == weights[flat.row_start[3] : flat.row_start[4]].tolist()
-    with pytest.raises(UserError, match=r"keep must lie in \(0, 1\], got 0"):
+    with pytest.raises(UserError, match="keep"):
         TopGap(scores=str(tmp_path), keep=0)
 
 
@@ -137,9 +115,7 @@ def keep_row(flat: Flat, row: int) -> Flat:
 def marked(text: str, *patterns: str) -> str:
     """The characters of an answer that are reasoning, dots in place of the others."""
     flat = byte_flat([[(Role.PROMPT, "{q}"), (Role.CALL, text)]])
-    groups = (ByPattern(tokenizer=decode_bytes, patterns=patterns) if patterns else ByPattern(tokenizer=decode_bytes))(
-        flat, NOW
-    ).groups
+    groups = ByPattern(tokenizer=decode_bytes, **({"patterns": patterns} if patterns else {}))(flat, NOW).groups
     assert not groups[:3].any()
     return "".join(c if group else "." for c, group in zip(text, groups[3:], strict=True))
 
@@ -161,19 +137,3 @@ def test_a_token_is_boilerplate_only_where_all_of_it_is() -> None:
 
     flat = byte_flat([[(Role.PROMPT, "q"), (Role.ANSWER, "\0\1\0")]])
     assert ByPattern(tokenizer=Tokenizer(), patterns=["abc"])(flat, NOW).groups.tolist() == [0, 0, 1, 1]
-
-
-@pytest.mark.parametrize("tokenizer", [None, "/a/path"])
-def test_a_tokenizer_decodes(tokenizer: object) -> None:
-    with pytest.raises(UserError, match=rf"tokenizer must have decode\(ids\), .*, got {tokenizer!r}"):
-        ByPattern(tokenizer=tokenizer)
-
-
-def test_bad_patterns() -> None:
-    for patterns in ([1], "abc"):
-        with pytest.raises(UserError, match=re.escape(f"patterns must be a list of texts, got {patterns!r}")):
-            ByPattern(tokenizer=str, patterns=patterns)
-    with pytest.raises(UserError, match="patterns: name at least one"):
-        ByPattern(tokenizer=str, patterns=[])
-    with pytest.raises(UserError, match=r"pattern '\(': missing \)"):
-        ByPattern(tokenizer=str, patterns=["("])
