@@ -167,7 +167,7 @@ def test_a_newer_format_is_an_error_not_damage(two):
     count("faults injected")
     file = two / "step_00000010" / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
-    with pytest.raises(UserError, match="step_00000010.*format 2"):
+    with pytest.raises(UserError, match=r"step_00000010.*format 2"):
         find_newest(two)
 
 

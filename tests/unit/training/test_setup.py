@@ -123,7 +123,7 @@ def test_the_split_of_a_step_matters_where_it_is_counted():
     one, other = Plans(LENGTHS, batch_size=4, gradient_accumulation_steps=2), Plans(LENGTHS, batch_size=8)
     facts = [[plan_facts(data_of([1], transforms={"remove": t}), p) for p in (one, other)] for t in (plain, counting)]
     refuse_other_plan(Earlier(None, {"plan": facts[0][0]}), facts[0][1])
-    with pytest.raises(UserError, match="4 x 2.*8 x 1"):
+    with pytest.raises(UserError, match=r"4 x 2.*8 x 1"):
         refuse_other_plan(Earlier(None, {"plan": facts[1][0]}), facts[1][1])
 
 
