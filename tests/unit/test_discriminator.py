@@ -91,10 +91,7 @@ def test_published_losses_from_scores_to_weights(tau: float, loss: float, reason
     torch.testing.assert_close(weights / 6, slopes, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("tau", "slopes", "wrong"), [(1.0, (0.280377, 0.052956), (0.354616, -0.021282))])
-def test_weights_with_gradient_would_push_boilerplate_down(
-    tau: float, slopes: tuple[float, float], wrong: tuple[float, float]
-) -> None:
+def test_weights_with_gradient_would_push_boilerplate_down() -> None:
     """Through the loss itself, on logits whose losses are the published ones: slopes are d loss / d nll of a token."""
     probabilities = torch.exp(-torch.tensor(CURRENT, dtype=torch.float64))
     logits = torch.stack([probabilities, 1 - probabilities], -1).log().requires_grad_()
@@ -107,11 +104,11 @@ def test_weights_with_gradient_would_push_boilerplate_down(
         slope = grad[:, 0] / (probabilities - 1)  # d nll / d logit of the label is p - 1
         return float(slope[3]), float(slope[0])
 
-    out = losses.sft(weight_rule=GroupSoftmax(tau=tau)).from_logits(logits, labels, columns=columns)
-    assert per_nll(out.objective.sum() / 6) == pytest.approx(slopes, abs=1e-5)
+    out = losses.sft(weight_rule=GroupSoftmax(tau=1.0)).from_logits(logits, labels, columns=columns)
+    assert per_nll(out.objective.sum() / 6) == pytest.approx((0.280377, 0.052956), abs=1e-5)
     nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    undetached = (GroupSoftmax(tau=tau)(nll, **columns) * nll).sum() / 6
-    assert per_nll(undetached) == pytest.approx(wrong, abs=1e-5)
+    undetached = (GroupSoftmax(tau=1.0)(nll, **columns) * nll).sum() / 6
+    assert per_nll(undetached) == pytest.approx((0.354616, -0.021282), abs=1e-5)
 
 
 # Sampling and shuffling
@@ -132,11 +129,10 @@ def test_rows_with_nothing_to_learn_are_not_sampled() -> None:
     weights = rows.weights.copy()
     weights[: rows.row_start[3]] = 0
     assert sample_rows(Rows(**{**vars(rows), "weights": weights})).tolist() == [3, 4, 5]
-    with pytest.raises(UserError, match="outputs cannot be shuffled among 1 rows"):
-        sample_rows(rows.select([0]))
-    for knobs, message in (({"share": 0.0}, r"share must lie in \(0, 1\]"), ({"at_least": 1}, "at_least must be 2")):
-        with pytest.raises(UserError, match=message):
-            sample_rows(rows, **knobs)
+    one = rows.select([0])
+    for few, knobs, said in ((one, {}, "1 rows"), (rows, {"share": 0.0}, "share"), (rows, {"at_least": 1}, "at_least")):
+        with pytest.raises(UserError, match=said):
+            sample_rows(few, **knobs)
 
 
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=40), st.integers(0, 1000))
@@ -169,9 +165,7 @@ def test_shuffled_rows_are_a_prompt_and_another_rows_output(outputs: int | None)
         assert output_of(shuffled, place) != output_of(rows, index)
     again = shuffle_outputs(rows, indices)
     assert (again.tokens == shuffled.tokens).all() and len(indices) > 0
-    assert {name: getattr(shuffled, name).dtype for name in vars(rows)} == {
-        name: getattr(rows, name).dtype for name in vars(rows)
-    }
+    assert all(getattr(shuffled, name).dtype == getattr(rows, name).dtype for name in vars(rows))
 
 
 def test_long_shuffled_rows_lose_the_end_of_their_output() -> None:
@@ -182,7 +176,7 @@ def test_long_shuffled_rows_lose_the_end_of_their_output() -> None:
         a, b = whole.row_start[i], cut.row_start[i]
         assert cut.tokens[b : cut.row_start[i + 1]].tolist() == whole.tokens[a : a + cut.lengths[i]].tolist()
     assert 0 < len(shuffle_outputs(rows, range(60), max_seq_len=4)) < 60
-    with pytest.raises(UserError, match="no prompt is shorter than 1 tokens"):
+    with pytest.raises(UserError, match="no prompt"):
         shuffle_outputs(rows, range(60), max_seq_len=1)
 
 
@@ -196,7 +190,6 @@ def test_losses_of_positions_become_losses_of_tokens() -> None:
     first = np.zeros(len(flat.tokens), dtype=bool)
     first[flat.row_start[:-1]] = True
     assert np.isnan(values[first]).all() and (values[~first] == flat.tokens[~first]).all()
-    assert (~first).sum() > 0
 
 
 def test_confusion() -> None:

@@ -2,20 +2,17 @@
 
 import numpy as np
 import pytest
-from rows import random_rows
+from rows import random_store
 
 from cot_components.clock import Clock
 from cot_components.data.rows.scores import score_rows
-from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.transforms import Highlight
 from experiments.keep import keep_scores
 
 
 def test_the_first_rows_are_found_again_and_no_others(tmp_path):
-    flat = random_rows(20).flat(range(20))
-    columns = {name: getattr(flat, name).astype(kind) for name, kind in PER_TOKEN.items()}
-    rows = Rows(**columns, row_start=flat.row_start, ids=flat.ids)
+    rows = random_store(20)
     chance = np.random.default_rng(0)
 
     def score(batch):
@@ -26,5 +23,5 @@ def test_the_first_rows_are_found_again_and_no_others(tmp_path):
     first = rows.flat(range(6))
     found, wanted = (Highlight(scores=str(tmp_path / name))(first, Clock(0, 0)).groups for name in ("kept", "all"))
     assert np.array_equal(found, wanted) and 0 < found.sum() < len(found)
-    with pytest.raises(UserError, match="has no scores"):
+    with pytest.raises(UserError, match="no scores"):
         Highlight(scores=str(tmp_path / "kept"))(rows.flat([6]), Clock(0, 0))
