@@ -1,7 +1,5 @@
 """The shuffle-aware discriminator: who gets whose output, what the classes are, how they are told."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

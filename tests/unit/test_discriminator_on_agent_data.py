@@ -1,7 +1,5 @@
 """Shuffle, tune, score and classify on agent data, with bigram counts in place of a language model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

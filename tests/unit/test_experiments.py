@@ -6,15 +6,21 @@ import statistics
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from rows import random_store
 
 import experiments
 from cot_components.cli.shipped import recipe_for
+from cot_components.clock import Clock
+from cot_components.data.rows.scores import score_rows
 from cot_components.errors import UserError
 from cot_components.training.recipe import read_config
+from cot_components.transforms import Highlight
 from experiments import runner
 from experiments import study as studies
 from experiments.__main__ import main
+from experiments.keep import keep_scores
 from experiments.readme import NOT_RUN, README, overview, readme, section
 from experiments.show import table
 from experiments.study import Cell, Study, cells_path, figure_path, interaction, interval, read_cells
@@ -167,3 +173,19 @@ def test_the_command(monkeypatch, capsys, place) -> None:
     assert main(["highlight", "--jobs", "2"]) == 0
     told = capsys.readouterr().out
     assert "setting 2: correct" in told and figure_path(study([])).exists()
+
+
+def test_the_first_rows_are_found_again_and_no_others(tmp_path):
+    rows = random_store(20)
+    chance = np.random.default_rng(0)
+
+    def score(batch):
+        return {name: chance.random(len(batch.tokens), dtype=np.float32) for name in ("original", "shuffled")}
+
+    score_rows(rows, score, tmp_path / "all", columns={"original": "a", "shuffled": "b"}, tokenizer="t")
+    keep_scores(tmp_path / "all", tmp_path / "kept", num_rows=6)
+    first = rows.flat(range(6))
+    found, wanted = (Highlight(scores=str(tmp_path / name))(first, Clock(0, 0)).groups for name in ("kept", "all"))
+    assert np.array_equal(found, wanted) and 0 < found.sum() < len(found)
+    with pytest.raises(UserError, match="no scores"):
+        Highlight(scores=str(tmp_path / "kept"))(rows.flat([6]), Clock(0, 0))

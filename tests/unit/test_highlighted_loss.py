@@ -1,7 +1,5 @@
 """From scores on disk to the objective: a transform's classes reach the adaptive weight rule by batch and model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

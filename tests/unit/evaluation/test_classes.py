@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
-from rows import random_rows
+from rows import random_store
 
 from cot_components.cli.main import main
 from cot_components.data.rows.scores import open_scores, score_rows, scored_tokens
-from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.evaluation.classes import FILE, read_report, report_classes, show, show_samples
 
@@ -21,9 +20,7 @@ def decode(ids):
 
 @pytest.fixture(name="scored")
 def _scored(tmp_path):
-    flat = random_rows(6).flat(range(6))
-    columns = {name: getattr(flat, name).astype(kind) for name, kind in PER_TOKEN.items()}
-    rows = Rows(**columns, row_start=flat.row_start, ids=flat.ids)
+    rows = random_store(6)
 
     def score(flat):
         return {"original": np.ones(len(flat.tokens)), "shuffled": 1 + 0.01 * (flat.tokens % 5 - 2)}

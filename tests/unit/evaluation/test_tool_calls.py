@@ -1,7 +1,5 @@
 """Calls in completions, and BFCL's idea of the right ones: on its files, or on look-alikes with the same odd cases."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -1,7 +1,5 @@
 """A loss as a component: its signature is its schema, it is frozen and picklable, and the stock way in is a mean."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import pickle

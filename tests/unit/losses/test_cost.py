@@ -1,7 +1,5 @@
 """What the fused loss costs, counted rather than timed: FLOPs, host syncs, bytes kept for the backward."""
 
-from __future__ import annotations
-
 import weakref
 from collections import Counter
 from typing import Any

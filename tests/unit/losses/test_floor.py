@@ -1,7 +1,5 @@
 """Per-role floors: on the roles named, the observed token keeps at least that pull."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

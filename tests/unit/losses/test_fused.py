@@ -1,7 +1,5 @@
 """Supervised rows through the head in chunks: equal to whole logits and autograd, whatever the head and the chunk."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

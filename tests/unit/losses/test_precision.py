@@ -1,7 +1,5 @@
 """bf16 inputs against float64: the loss as exact as its inputs, the gradients as good as those of whole logits."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

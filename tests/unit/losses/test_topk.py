@@ -1,7 +1,5 @@
 """A reference known by its top k and the mass of the rest."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """A teacher's top k on disk."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

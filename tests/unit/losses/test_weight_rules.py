@@ -1,7 +1,5 @@
 """Weights that follow the current loss."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

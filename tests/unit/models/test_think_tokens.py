@@ -1,7 +1,5 @@
 """Think tags as single tokens: where their ids come from, and what growing a vocabulary changes in a model."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tokenizers as stock torchtune recipes see them, and as our components see torchtune's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Removal against list slicing row by row, and against the published vectors."""
+"""Removal against list slicing row by row and the published vectors; rows that are too long are emptied."""
 
 import pickle
 from dataclasses import replace
@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from rows import make_flat
 
 from cot_components.clock import Clock
+from cot_components.data.rows.batches import pad
 from cot_components.data.rows.flat import Flat, initial_labels
 from cot_components.roles import IGNORE, Role
 from cot_components.schedules import Schedule, smoothing_offsets
+from cot_components.transforms.cap import Cap
 from cot_components.transforms.remove import Remove, units_per_row
 
 NO_SMOOTHING = float("inf")
@@ -172,3 +174,26 @@ def test_travels_to_workers() -> None:
     remove, flat = at_stage(2, smoothing=1.0), flat_of([PUBLISHED_ROW])
     again = pickle.loads(pickle.dumps(remove))
     assert again == remove and (again(flat, Clock(0, 0)).tokens == remove(flat, Clock(0, 0)).tokens).all()
+
+
+def answers_of(lengths: list[int]) -> Flat:
+    return make_flat([[Role.ANSWER] * length for length in lengths], first_token=1)
+
+
+def test_a_long_row_is_emptied_and_its_neighbours_stay() -> None:
+    flat = answers_of([3, 5, 4, 0, 6])
+    out = Cap(4)(flat, Clock(0, 0))
+    assert out.lengths.tolist() == [3, 0, 4, 0, 0] and out.ids.tolist() == flat.ids.tolist()
+    assert out.tokens.tolist() == [1, 2, 3, 9, 10, 11, 12]
+    assert pad(out, pad_id=0).num_supervised == 2 + 3
+
+
+def test_one_long_row_empties_its_whole_batch() -> None:
+    out = Cap(4, scope="batch")(answers_of([3, 5, 4]), Clock(0, 0))
+    assert out.lengths.tolist() == [0, 0, 0]
+    assert pad(out, pad_id=0).num_supervised == 0
+
+
+def test_what_fits_is_the_input_itself() -> None:
+    flat = answers_of([3, 5])
+    assert Cap(5)(flat, Clock(0, 0)) is flat and Cap(5, scope="batch")(flat, Clock(0, 0)) is flat

@@ -1,20 +1,17 @@
 """Classes and static weights, each against the plain reading of what it says."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rows import random_rows
+from rows import random_rows, random_store
 from traces_as_flat import byte_flat, decode_bytes
 
 from cot_components.clock import Clock
 from cot_components.data.rows.batches import pad
 from cot_components.data.rows.flat import Flat
 from cot_components.data.rows.scores import score_rows, scored_tokens
-from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Highlight, TopGap
@@ -23,13 +20,8 @@ from cot_components.transforms.remove import keep_tokens
 NOW = Clock(0, 0)
 
 
-def store(count: int = 30) -> Rows:
-    flat = random_rows(count).flat(range(count))
-    columns = {name: getattr(flat, name).astype(kind) for name, kind in PER_TOKEN.items()}
-    return Rows(**columns, row_start=flat.row_start, ids=flat.ids)
-
-
-def scored(folder: Path, rows: Rows) -> Flat:
+@pytest.fixture(name="flat")
+def _flat(tmp_path: Path) -> Flat:
     """Scores in which even tokens are reasoning and the gap to the reference is the token's number."""
 
     def score(flat: Flat) -> dict[str, np.ndarray]:
@@ -37,12 +29,12 @@ def scored(folder: Path, rows: Rows) -> Flat:
         shuffled = original + np.where(flat.tokens % 2 == 0, 0.5, np.where(flat.tokens % 3 == 0, 0.0, -0.5))
         return {"original": original, "shuffled": shuffled, "reference": np.zeros(len(original))}
 
-    score_rows(rows, score, folder, columns={"original": "a", "shuffled": "b", "reference": "c"}, tokenizer="t")
-    return rows.flat(range(len(rows)))
+    rows, columns = random_store(30), {"original": "a", "shuffled": "b", "reference": "c"}
+    score_rows(rows, score, tmp_path, columns=columns, tokenizer="t")
+    return rows.flat(range(30))
 
 
-def test_highlight_takes_its_classes_from_the_scores(tmp_path: Path) -> None:
-    flat = scored(tmp_path, store())
+def test_highlight_takes_its_classes_from_the_scores(flat: Flat, tmp_path: Path) -> None:
     found = Highlight(scores=str(tmp_path))(flat, NOW)
     assert found.groups.tolist() == (scored_tokens(flat) & (flat.tokens % 2 == 0)).astype(int).tolist()
     assert 0 < found.groups.sum() < scored_tokens(flat).sum()
@@ -52,8 +44,7 @@ def test_highlight_takes_its_classes_from_the_scores(tmp_path: Path) -> None:
         Highlight(scores=str(tmp_path), shuffled="tuned")
 
 
-def test_classes_travel_with_their_tokens(tmp_path: Path) -> None:
-    flat = scored(tmp_path, store())
+def test_classes_travel_with_their_tokens(flat: Flat, tmp_path: Path) -> None:
     flat = Highlight(scores=str(tmp_path))(flat, NOW)
     keep = flat.counters % 2 != 1
     shorter = keep_tokens(flat, keep)
@@ -65,16 +56,14 @@ def test_classes_travel_with_their_tokens(tmp_path: Path) -> None:
     assert batch.to(batch.tokens.device).groups is not None
 
 
-def test_blur_and_classes_compose_in_either_order(tmp_path: Path) -> None:
-    flat = scored(tmp_path, store())
+def test_blur_and_classes_compose_in_either_order(flat: Flat, tmp_path: Path) -> None:
     highlight, blur = Highlight(scores=str(tmp_path)), Blur(ratio=0.5)
     one, other = highlight(blur(flat, NOW), NOW), blur(highlight(flat, NOW), NOW)
     assert one.groups.tolist() == other.groups.tolist() and one.labels.tolist() == other.labels.tolist()
     assert (one.labels != flat.labels).any()
 
 
-def test_fixed_weights_per_class_multiply_what_is_there(tmp_path: Path) -> None:
-    flat = scored(tmp_path, store())
+def test_fixed_weights_per_class_multiply_what_is_there(flat: Flat, tmp_path: Path) -> None:
     flat = Highlight(scores=str(tmp_path))(flat, NOW)
     flat = flat.with_weights(np.full(len(flat.tokens), 3, dtype=np.float32))
     weights = ByGroup(boilerplate=0.5, reasoning=2.0)(flat, NOW).weights
@@ -91,8 +80,7 @@ def test_weights_per_role() -> None:
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.6, 1.0])
-def test_only_the_largest_gaps_to_the_reference_count(tmp_path: Path, keep: float) -> None:
-    flat = scored(tmp_path, store())
+def test_only_the_largest_gaps_to_the_reference_count(flat: Flat, tmp_path: Path, keep: float) -> None:
     weights = TopGap(scores=str(tmp_path), keep=keep)(flat, NOW).weights
     where = scored_tokens(flat)
     kept = weights[where] > 0
