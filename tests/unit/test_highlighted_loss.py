@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from models_for_tests import VOCABULARY, build
-from rows import random_rows, random_store
+from rows import random_store
 
 from cot_components.clock import Clock
 from cot_components.curriculum import Stepwise
@@ -62,12 +62,6 @@ def test_the_objective_is_that_of_the_paper_sample_by_sample(tmp_path: Path, rat
     assert float(out.objective.detach()) == pytest.approx(wanted, rel=1e-5)
     assert kinds[0] == 1 and 2 in kinds
     assert float(out.loss.detach()) == pytest.approx(float(nll.sum()), rel=1e-5)
-
-
-def test_without_classes_the_rule_says_what_is_missing() -> None:
-    batch = pad(random_rows(2, vocabulary=VOCABULARY).flat(range(2)), pad_id=0)
-    with pytest.raises(UserError, match="needs the column 'groups'"):
-        adapt(build("llama_tied")).loss(sft(weight_rule=GroupSoftmax(tau=TAU)).fused, batch)
 
 
 def test_classes_stay_with_their_tokens_when_a_curriculum_removes_some(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The loop: the same step however the batch is split, honest denominators, and a stop before a poisoned update."""
+"""The loop: the same step however the batch is split, honest denominators; the shuffled model that is tuned once."""
 
 import copy
 import math
@@ -10,15 +10,18 @@ import pytest
 import torch
 from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from safetensors.torch import load_file
 
 from cot_components.clock import Clock
 from cot_components.data.rows.batches import Batches
 from cot_components.data.rows.plans import Plans
+from cot_components.errors import UserError
 from cot_components.losses import sft
 from cot_components.losses.weight_rules import GroupSoftmax
 from cot_components.models.adapter import adapt
 from cot_components.training.distributed import World
 from cot_components.training.loop import NonFiniteError, Trainer, train, train_step
+from cot_components.training.shuffled import WEIGHTS, tuned_model, weights_hash
 from cot_components.transforms import Blur, ByRole
 
 ROWS = random_rows(24, vocabulary=VOCABULARY)
@@ -158,3 +161,50 @@ def test_fifty_packed_steps_are_the_padded_ones():
     weights = torch.cat([(a - b).abs().flatten() for a, b in pairs])
     assert weights.max() < 2e-3 and weights.mean() < 2e-5
     assert ours[-1]["loss"] < ours[0]["loss"] - 0.2
+
+
+def tuned(name: str, folder, **made_of):
+    model = build(name)
+    if name == "llama_lora":
+        from torchtune.modules.peft import get_adapter_params, set_trainable_params
+
+        set_trainable_params(model, get_adapter_params(model))
+    calls = []
+
+    def tune() -> None:
+        calls.append(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * parameter.requires_grad)
+
+    tuned_model(model, folder, made_of, tune)
+    return model, len(calls)
+
+
+@pytest.mark.parametrize("name", ["llama_tied", "llama_lora"])
+def test_a_second_call_finds_the_weights(name, tmp_path) -> None:
+    first, calls = tuned(name, tmp_path, base="a", steps=3)
+    second, again = tuned(name, tmp_path, base="a", steps=3)
+    assert (calls, again) == (1, 0) and weights_hash(first) == weights_hash(second)
+    assert weights_hash(first) != weights_hash(build(name))
+
+    kept = load_file(tmp_path / WEIGHTS)
+    trainable = {name for name, parameter in first.named_parameters() if parameter.requires_grad}
+    assert set(kept) == trainable and not list(tmp_path.glob("*.tmp"))
+
+
+def test_what_it_was_made_of_and_damage(tmp_path) -> None:
+    tuned("llama_tied", tmp_path, base="a", steps=3)
+    with pytest.raises(UserError, match=r"steps \(3, now 4\)"):
+        tuned("llama_tied", tmp_path, base="a", steps=4)
+    (tmp_path / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        tuned("llama_tied", tmp_path, base="a", steps=3)
+
+
+def test_a_base_is_the_same_with_and_without_its_adapters() -> None:
+    model = build("llama_lora")
+    before = weights_hash(model, adapters=False), weights_hash(model)
+    with torch.no_grad():
+        model.layers[0].attn.q_proj.lora_a.weight.add_(1)
+    assert weights_hash(model, adapters=False) == before[0] and weights_hash(model) != before[1]
