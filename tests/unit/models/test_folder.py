@@ -152,9 +152,9 @@ def test_a_config_that_is_not_supported_is_one_sentence(copy, case, change, said
     folder = copy(case)
     edit(folder, **change)
     for refuse in (check_folder, lambda path: from_folder(path=str(path), quiet=True)):
-        with pytest.raises(UserError, match=f"model.*{said}") as caught:
+        with pytest.raises(UserError, match=said) as caught:
             refuse(folder)
-        assert "\n" not in str(caught.value)
+        assert "model" in str(caught.value) and "\n" not in str(caught.value)
 
 
 UP = "model.layers.0.mlp.up_proj.weight"

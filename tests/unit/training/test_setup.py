@@ -206,7 +206,7 @@ def test_a_schedule_of_schedules_goes_on_exactly(tmp_path, make):
         return seen
 
     def new():
-        model = torch.nn.Linear(1, 1)
+        model = torch.nn.Linear(2, 2)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         parts = {"model": model, "optimizer": optimizer, "lr_scheduler": make(optimizer)}
         return SimpleNamespace(**parts, world=World(), device=torch.device("cpu"))
