@@ -22,8 +22,10 @@ from cot_components.data.rows.overlap import check_no_overlap, prompts_of
 from cot_components.data.rows.plans import Plans
 from cot_components.data.rows.store import Rows
 from cot_components.errors import UserError
-from cot_components.schedules import MicroBatchTick, Schedule, check_finishes
+from cot_components.schedules import Anneal, MicroBatchTick, Schedule, check_finishes
 from cot_components.transforms.remove import Remove, Side, Unit
+
+__all__ = ["Anneal", "NoCurriculum", "NoStages", "Released", "Stages", "Stepwise"]
 
 
 class Stages(Protocol):

@@ -9,8 +9,10 @@ from typing import Literal
 from cot_components.config import build
 from cot_components.datasets import chat_format
 from cot_components.evaluation.table import summary_table
+from cot_components.models.generate import decode_with
 from cot_components.models.load import check_start, load_model
 from cot_components.models.tokenizers import as_text_tokenizer
+from cot_components.runs.layout import EVALUATION
 from cot_components.training.recipe import recipe
 from cot_components.training.setup import one_process, start_run
 from cot_components.viz.console import plain_console
@@ -51,8 +53,8 @@ def main(
     answers.prompts(written, max_seq_len=net.max_seq_len)  # before the first is answered
     if answers.report.num_dropped:
         console.print(answers.report.summary(), soft_wrap=True)
-    result = answers(net, written)
-    path = result.save(run.output_dir / "evaluation.json")
+    result = answers(decode_with(net), written)
+    path = result.save(run.output_dir / EVALUATION)
     console.print(summary_table(result=result))
     console.print(one_line(f"every completion: {path}"), soft_wrap=True)
 

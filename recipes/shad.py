@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import partial
 
 from cot_components.config import build
-from cot_components.data.rows.scores import data_key
+from cot_components.data.rows.score_pass import data_key
 from cot_components.losses import sft
 from cot_components.models.load import check_start, load_model
-from cot_components.models.score import adapters_off, as_it_is, has_adapters, score_data
+from cot_components.models.score import Asked, adapters_off, has_adapters, score_data
 from cot_components.training.batching import load_batches, plan_steps
 from cot_components.training.classes import check_calls, print_classes
 from cot_components.training.loop import Trainer, train
@@ -92,14 +92,14 @@ def main(
     made_of |= {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "clip_grad_norm": clip_grad_norm}
     if has_adapters(net):  # one pass over the data, adapters off and on
         tuned_model(net, run.output_dir, made_of, tune)
-        scores = score(net, columns={"original": (base, adapters_off), "shuffled": (weights_hash(net), as_it_is)})
+        scores = score(net, columns={"original": Asked(base, view=adapters_off), "shuffled": Asked(weights_hash(net))})
     else:  # what the model thinks before it is changed, then after
-        score(net, columns={"original": (base, as_it_is)})
+        score(net, columns={"original": Asked(base)})
         tuned_model(net, run.output_dir, made_of, tune)
-        scores = score(net, columns={"shuffled": (weights_hash(net), as_it_is)})
+        scores = score(net, columns={"shuffled": Asked(weights_hash(net))})
     if second is not None:
         second.prepare(net, data, device=run.device, dtype=run.dtype)
-        scores = score(second.teacher, columns={"reference": (weights_hash(second.teacher), as_it_is)})
+        scores = score(second.teacher, columns={"reference": Asked(weights_hash(second.teacher))})
 
     true_classes = build(truth, data.rows, data.chat.tokenizer.decode)
     print_classes(run, data, scores, threshold=threshold, truth=true_classes, shown_rows=shown_rows)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cot_components.config import check
+from cot_components.config import build, check
 from cot_components.data.bad_rows import DropReport
 from cot_components.data.generated.dialogues import agent_dialogues, as_traces
 from cot_components.data.generated.multiplication import draw_operands, multiplication_traces
 from cot_components.data.generated.task_families import STYLES
 from cot_components.data.generated.tasks import make_traces
+from cot_components.data.read.formats import RowReader
 from cot_components.data.read.places import check_source
 from cot_components.data.read.traces import Trace, read_traces
 from cot_components.data.rows.prepare import source_key
@@ -43,7 +44,7 @@ class Source:
     source: str
     split: str = "train"
     subset: str | None = None
-    format: str = "auto"
+    format: str | RowReader = "auto"
     columns: Mapping[str, str] | None = None
     max_rows: int | None = None
     weight: float = 1.0
@@ -74,9 +75,13 @@ class Source:
         return traces
 
     def key(self) -> str | None:
-        """What stands for the data in a cache key; None where only the traces themselves can."""
+        """What stands for the data in a cache key; None where only the traces themselves can: rows that are made, or
+        read by a format of the user's own.
+        """
+        if self.source in MAKERS or callable(self.format):
+            return None
         options = {name: value for name, value in asdict(self).items() if name not in ("source", "weight")}
-        return None if self.source in MAKERS else source_key(self.source, **options)
+        return source_key(self.source, **options)
 
 
 def _tasks(split: str, count: int, subset: str | None) -> list[Trace]:
@@ -126,5 +131,6 @@ def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source
         shared = {name: value for name, value in options.items() if not (made and name in ("format", "columns"))}
         given = {**shared, **own}
         check(Source, given, f"dataset.source.{name}")
+        given["format"] = build(given.get("format", "auto"), where=f"dataset.source.{name}.format")
         found.append(Source(**given))
     return found

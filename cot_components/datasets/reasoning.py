@@ -11,6 +11,7 @@ import numpy as np
 
 from cot_components.config import COMPONENT, build, nearest, walk
 from cot_components.data.bad_rows import DropReport
+from cot_components.data.read.formats import RowReader
 from cot_components.data.rows.batches import Transform
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.first_rows import check_first_rows
@@ -31,7 +32,7 @@ def reasoning_dataset(
     source: str | Mapping[str, Any],
     split: str = "train",
     subset: str | None = None,
-    format: str = "auto",
+    format: str | RowReader = "auto",
     columns: Mapping[str, str] | None = None,
     max_rows: int | None = None,
     template: str | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 
 from cot_components.data.bad_rows import DropReport
 from cot_components.data.generated.multiplication import Split, draw_operands, multiplication_rows, read_operands
+from cot_components.data.read.formats import RowReader
 from cot_components.data.read.gsm8k import EmptyThoughts, choose_empty, with_equations
 from cot_components.data.read.traces import Trace
 from cot_components.data.rows.dataset import ReasoningDataset
@@ -30,7 +31,7 @@ def icot_dataset(
     tokenizer: Any,
     *,
     source: str,
-    format: str = "auto",
+    format: str | RowReader = "auto",
     split: str = "train",
     subset: str | None = None,
     columns: Mapping[str, str] | None = None,

@@ -1,15 +1,16 @@
 """Answers in text: where they stand, when two are the same, and whether a completion has the form thought, then answer.
 
 An extractor is a plain function from the text after the thought to the answer, or None. Configs name one of
-`EXTRACTORS`, or several that are tried in turn.
+`EXTRACTORS`, several that are tried in turn, or a component of the user's own that returns one.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cot_components.config import nearest
 from cot_components.data.bad_rows import RowError
@@ -89,10 +90,12 @@ def find_extractor(extractor: str | Sequence[str] | Extractor) -> Extractor:
     """The extractor of a config: a name, several names of which the first to find something counts, or a function.
 
     Raises:
-        UserError: unknown name, or no name at all.
+        UserError: unknown name, or no name at all; a function of the user's own finds something that is not text.
     """
     if callable(extractor):
-        return extractor
+        return functools.partial(_text_of, extractor)
+    if not isinstance(extractor, str | Sequence):
+        raise UserError(f"evaluation.extractor must be a name or a function, got {type(extractor).__name__}")
     names = [extractor] if isinstance(extractor, str) else list(extractor)
     if not names:
         raise UserError("extractor: name at least one")
@@ -101,6 +104,13 @@ def find_extractor(extractor: str | Sequence[str] | Extractor) -> Extractor:
             raise UserError(f"unknown extractor '{name}'{nearest(name, EXTRACTORS)}")
     functions = [EXTRACTORS[name] for name in names]
     return lambda text: next((answer for f in functions if (answer := f(text)) is not None), None)
+
+
+def _text_of(extractor: Extractor, text: str) -> str | None:
+    found: Any = extractor(text)
+    if not isinstance(found, str | None):
+        raise UserError(f"evaluation.extractor must return text or None, it returned {type(found).__name__}")
+    return found
 
 
 def split_completion(text: str, tags: Tags) -> tuple[str | None, str | None]:

@@ -9,6 +9,7 @@ from cot_components.config import check, fits
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.files import entries, read_object
+from cot_components.runs.layout import EVALUATIONS
 
 _STEP = re.compile(r"step_(\d+)\.json")
 
@@ -47,5 +48,5 @@ def _read_example(saved: object) -> Example:
 
 def saved_evaluations(run_dir: Path) -> dict[int, Path]:
     """The files of all evaluations that a run saved, by step, in order."""
-    found = ((_STEP.fullmatch(path.name), path) for path in entries(run_dir / "evaluations"))
+    found = ((_STEP.fullmatch(path.name), path) for path in entries(run_dir / EVALUATIONS))
     return dict(sorted((int(step[1]), path) for step, path in found if step))

@@ -8,8 +8,7 @@ from typing import Any
 
 from cot_components.errors import UserError
 from cot_components.files import files_below, read_object, sha256, sync_below, write_whole, writing
-
-FINISHED, MODEL_FOLDER, ADAPTER_FOLDER = "finished.json", "model", "adapter"
+from cot_components.runs.layout import ADAPTER, FINISHED, MODEL
 
 
 def mark_finished(folder: Path, **facts: Any) -> str | None:
@@ -21,7 +20,7 @@ def mark_finished(folder: Path, **facts: Any) -> str | None:
     Raises:
         UserError: the disk refuses.
     """
-    results = [folder / name for name in (MODEL_FOLDER, ADAPTER_FOLDER) if (folder / name).is_dir()]
+    results = [folder / name for name in (MODEL, ADAPTER) if (folder / name).is_dir()]
     with writing(folder / FINISHED):
         refusals = [sync_below(result) for result in results]
         files = {

@@ -16,15 +16,21 @@ from omegaconf import OmegaConf
 from cot_components.errors import UserError
 from cot_components.files import entries, write_whole
 from cot_components.runs.checkpoint import damage, find_newest, read_state, remove_unfinished
-from cot_components.runs.finished import ADAPTER_FOLDER, FINISHED, MODEL_FOLDER, why_unfinished
-from cot_components.runs.log import LOG_NAME
-from cot_components.runs.same_config import CONFIG, flat, read_config, refuse_other_config
+from cot_components.runs.finished import why_unfinished
+from cot_components.runs.layout import (
+    ADAPTER,
+    CHECKPOINTS,
+    CONFIG,
+    EVALUATIONS,
+    FILES,
+    FINISHED,
+    FOLDERS,
+    LOCK,
+    LOG,
+    MODEL,
+)
+from cot_components.runs.same_config import flat, read_config, refuse_other_config
 from cot_components.secrets import without_secrets
-
-CHECKPOINTS, EVALUATIONS, LOCK = "checkpoints", "evaluations", ".lock"
-VERSIONS, TOKENS, CURVES, REPORT = "versions.json", "tokens.html", "curves.png", "report.html"
-FOLDERS = (CHECKPOINTS, EVALUATIONS, MODEL_FOLDER, ADAPTER_FOLDER)
-FILES = (LOG_NAME, CONFIG, VERSIONS, FINISHED, TOKENS, CURVES, REPORT)
 
 
 class Closes(Protocol):
@@ -77,7 +83,7 @@ def enter_folder(folder: Path, config: Mapping[str, Any], *, resume: str) -> Ear
         if exports:
             _refuse_overwriting(folder, config)
         if earlier is None:
-            (folder / LOG_NAME).unlink(missing_ok=True)
+            (folder / LOG).unlink(missing_ok=True)
         written = OmegaConf.to_yaml(OmegaConf.create(without_secrets(dict(config))))
         write_whole(folder / CONFIG, written.encode())
     except OSError as error:
@@ -87,7 +93,7 @@ def enter_folder(folder: Path, config: Mapping[str, Any], *, resume: str) -> Ear
 
 def _decide(folder: Path, config: Mapping[str, Any], resume: str) -> Earlier | None:
     checkpoints = folder / CHECKPOINTS
-    holds_run = checkpoints.is_dir() or any((folder / name).exists() for name in (LOG_NAME, FINISHED))
+    holds_run = checkpoints.is_dir() or any((folder / name).exists() for name in (LOG, FINISHED))
     named = resume not in ("auto", "never")
     again = named and holds_run and (folder / CONFIG).exists() and read_config(folder).get("resume") == resume
     if named and not again:
@@ -144,7 +150,7 @@ def _from_path(path: Path, folder: Path, config: Mapping[str, Any], holds_run: b
         earlier = Earlier(path, state, (f"resumed from {path}: {state['step']} steps done",))
     if own:
         return earlier._replace(messages=(*earlier.messages, *_set_aside_newer(earlier)))
-    for name in (LOG_NAME, EVALUATIONS):
+    for name in (LOG, EVALUATIONS):
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
         elif (source / name).exists():
@@ -204,7 +210,7 @@ def _refuse_blocked(folder: Path) -> None:
 
 def _refuse_overwriting(folder: Path, config: Mapping[str, Any]) -> None:
     """Raises UserError for weights or a tokenizer to start from that lie where the run will write its own."""
-    results = [(folder / name).resolve() for name in (MODEL_FOLDER, ADAPTER_FOLDER)]
+    results = [(folder / name).resolve() for name in (MODEL, ADAPTER)]
     for key, value in flat(config).items():
         if key.rpartition(".")[2] in ("weights", "path") and isinstance(value, str):
             start = Path(value).expanduser().resolve()

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from cot_components.errors import UserError
-
-LOG_NAME = "log.jsonl"
+from cot_components.runs.layout import LOG
 
 Record = dict[str, Any]
 
@@ -27,7 +26,7 @@ def read_log(path: str | Path) -> list[Record]:
         UserError: no such file, or a line in the middle that is no record; names file and line.
     """
     path = Path(path)
-    path = path / LOG_NAME if path.is_dir() else path
+    path = path / LOG if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such log")
     lines = path.read_bytes().split(b"\n")

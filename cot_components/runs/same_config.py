@@ -13,9 +13,8 @@ from omegaconf import OmegaConf
 from cot_components.config import ConfigError
 from cot_components.config.files import read_keys
 from cot_components.errors import UserError
+from cot_components.runs.layout import CONFIG
 from cot_components.secrets import agree, without_secrets
-
-CONFIG = "config.yaml"
 
 FREE_TO_CHANGE = {
     *("output_dir", "resume", "save_every_n_steps", "save_every_minutes", "keep_checkpoints", "export_checkpoints"),

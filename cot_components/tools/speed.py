@@ -19,6 +19,7 @@ from cot_components.errors import UserError
 from cot_components.evaluation import AnswerEvaluation
 from cot_components.models.generate import decode_with
 from cot_components.models.load import load_model
+from cot_components.runs.layout import CONFIG, MODEL
 from cot_components.training.setup import DTYPES, pick_device
 
 
@@ -37,13 +38,13 @@ def load_run(folder: Path) -> Finished:
     Raises:
         UserError: the folder holds no finished run, a run without an evaluation, or a config that cannot be read.
     """
-    path = folder / "config.yaml"
-    if not path.is_file() or not (folder / "model" / "config.json").is_file():
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / MODEL / "config.json").is_file():
         raise UserError(f"{folder} holds no finished run (config.yaml and model/ are missing)")
     config = _run_config(path)
     device, dtype = pick_device(config["device"]), DTYPES[config["dtype"]]
     data = build(config["dataset"], build(config["tokenizer"], where="tokenizer"), where="dataset")
-    exported = {"_component_": "cot_components.models.from_folder", "path": str(folder / "model"), "quiet": True}
+    exported = {"_component_": "cot_components.models.from_folder", "path": str(folder / MODEL), "quiet": True}
     model = load_model(exported, device=device, dtype=dtype)
     return Finished(folder.name, model, data.chat, build(config["evaluation"], where="evaluation"))
 

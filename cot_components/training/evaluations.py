@@ -17,7 +17,7 @@ from cot_components.evaluation.questions import AnswerEvaluation
 from cot_components.evaluation.saved import read_evaluation
 from cot_components.files import sha256, sync, writing
 from cot_components.models.generate import decode_with
-from cot_components.runs.folder import EVALUATIONS
+from cot_components.runs.layout import EVALUATIONS
 from cot_components.runs.signals import Interrupted, raise_if_stopping
 from cot_components.training.loop import Trainer
 from cot_components.training.run_log import RunLog
@@ -68,6 +68,8 @@ class Evaluations:
         self._at_start, self._every = at_start, every
         if self._answers is not None and self._answers.report.num_dropped:
             self._log.say(f"evaluation: {self._answers.report.summary()}")
+        if self._answers is not None and (said := self._answers.overlap_summary()):
+            self._log.say(said)
         self.run_if_due(step)
 
     def run_if_due(self, step: int) -> None:

@@ -16,6 +16,7 @@ from cot_components.errors import UserError
 from cot_components.models.export import adapted_modules, save_pretrained
 from cot_components.models.peft_export import save_adapters
 from cot_components.models.think_tokens import write_tag_tokens
+from cot_components.runs.layout import ADAPTER
 
 RULES = "tokenizer.json"
 PROBE = "Naïve: the 12 cats' price, 3.50€ each\n\n\tis x_1 = 42.\n漢字 <a b='c'/>"
@@ -66,7 +67,7 @@ def export_checkpoint(
 ) -> None:
     """What a checkpoint holds for others: `adapter/` of a model with adapters, else `hf/`, the whole model."""
     if adapted_modules(model):
-        export_adapters(model, folder / "adapter", weights)
+        export_adapters(model, folder / ADAPTER, weights)
     else:
         export_model(model, folder / "hf", weights, data, nodes)
 

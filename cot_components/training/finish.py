@@ -18,8 +18,8 @@ from cot_components.errors import UserError
 from cot_components.evaluation.table import summary_table
 from cot_components.files import writing
 from cot_components.models.export import adapted_modules
-from cot_components.runs.finished import ADAPTER_FOLDER, MODEL_FOLDER, mark_finished
-from cot_components.runs.folder import CURVES, REPORT, TOKENS
+from cot_components.runs.finished import mark_finished
+from cot_components.runs.layout import ADAPTER, CURVES, MODEL, REPORT, TOKENS
 from cot_components.runs.log import read_log
 from cot_components.secrets import without_secrets
 from cot_components.training.distributed import full_weights
@@ -82,12 +82,12 @@ def _write(
     clocks: Mapping[str, Clock],
 ) -> None:
     out = run.output_dir
-    folder = out / MODEL_FOLDER
+    folder = out / MODEL
     with writing(folder):
         export_model(trainer.model, folder, weights, data, nodes)
     written = {"model": folder}
     if adapted_modules(trainer.model):
-        written["adapter"] = export_adapters(trainer.model, out / ADAPTER_FOLDER, weights)
+        written["adapter"] = export_adapters(trainer.model, out / ADAPTER, weights)
     refused = mark_finished(out, evaluations=[step for step, _ in evaluations.done])
     pictures: dict[str, Callable[[], Path | None]] = {
         "token view": lambda: token_view(data, clocks=clocks).save(out / TOKENS),

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from cot_components.data.rows.batches import Step
 from cot_components.files import write_whole, writing
 from cot_components.runs.folder import hold
-from cot_components.runs.log import LOG_NAME, parse
+from cot_components.runs.layout import LOG
+from cot_components.runs.log import parse
 from cot_components.training.setup import Run
 from cot_components.training.throughput import SpeedMeter, chip_name, sentence
 
@@ -34,7 +35,7 @@ class RunLog:
 
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
         first = run.world.is_first
-        self.folder, self._path = run.output_dir, run.output_dir / LOG_NAME
+        self.folder, self._path = run.output_dir, run.output_dir / LOG
         told = take_up(self._path, run.earlier.state["log_bytes"]) if first and run.earlier is not None else []
         self._file = hold(open(self._path, "a", encoding="utf-8")) if first else None  # noqa: SIM115
         self._bar: tqdm | None = None

@@ -21,7 +21,8 @@ from cot_components.files import writing
 from cot_components.losses.checks import require
 from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
-from cot_components.runs.folder import VERSIONS, Earlier, enter_folder
+from cot_components.runs.folder import Earlier, enter_folder
+from cot_components.runs.layout import VERSIONS
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.float8 import convert_to_float8
 
@@ -134,8 +135,15 @@ def _changes(written: Path) -> list[str]:
 def versions() -> dict[str, str]:
     """Versions of what decides a run's numbers, down to how its sums are rounded."""
     names = ("cot-components", "torch", "torchtune", "torchao", "numpy", "tokenizers", "datasets")
-    found = {name: metadata.version(name) for name in names}
+    found = {name: _version(name) for name in names}
     return {"python": platform.python_version(), **found, "cpu threads": str(torch.get_num_threads())}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a checkout of this project on the path
+        return "not installed"
 
 
 def pick_device(device: str) -> torch.device:

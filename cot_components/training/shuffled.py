@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cot_components.errors import UserError
 from cot_components.files import sync
-from cot_components.runs.log import LOG_NAME
+from cot_components.runs.layout import LOG
 from cot_components.training.setup import Run
 
 WEIGHTS = "shuffled.safetensors"
@@ -77,5 +77,5 @@ def tuning_folder(run: Run) -> Run:
     """
     folder = run.output_dir / "tuning"
     folder.mkdir(exist_ok=True)
-    (folder / LOG_NAME).unlink(missing_ok=True)
+    (folder / LOG).unlink(missing_ok=True)
     return run._replace(output_dir=folder)

@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))  # the helpers shared by all tests
 
-from browser.chromium import Page, find_chromium, open_browser
+from chromium import Page, find_chromium, open_browser
 from commands import cot, must
 from lookalikes import shared_data
 from traces_as_flat import byte_flat, decode_bytes, trace, without

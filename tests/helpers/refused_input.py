@@ -241,7 +241,6 @@ RUNS = [
 COMMANDS = [
     lambda at: cot("report", at / "run"),
     lambda at: cot("compare", at),
-    lambda at: cot("classes", at),
     lambda at: cot("speed", at),
     lambda at: cot("memory", "--tokens", "0"),
     lambda at: cot("validate", "bt_sft/quikstart"),

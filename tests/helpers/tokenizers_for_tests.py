@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.data.text.tokenizer_json import read_hf_tokenizer
+from cot_components.models.tokenizers import HFTokenizer
 
 MERGES = ["t h", "th e", "\u0120 a", "i n", "\u010a \u010a", "1 2"]
 CHATML_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -165,4 +166,12 @@ def gpt2_originals(folder: Path, corpus: Sequence[str] = ()) -> Path:
     vocab, merges = learner.model.save(str(folder))
     Path(vocab).rename(folder / "encoder.json")
     Path(merges).rename(folder / "vocab.bpe")
+    return folder
+
+
+def write_files(tokenizer: HFTokenizer, folder: Path) -> Path:
+    """The folder that an export writes for a tokenizer made in memory."""
+    folder.mkdir()
+    for name, text in tokenizer.files.items():
+        (folder / name).write_text(text)
     return folder

@@ -123,7 +123,7 @@ def test_its_samples_stand_side_by_side(finished, tmp_path):
     _, out = finished
     shown = must(cot("samples", out, "--n", "2", cwd=tmp_path))
     assert "before" in shown and "step 12" in shown and shown.count("wrong:") + shown.count("right:") == 4
-    assert "holds no evaluations" in user_error(cot("samples", tmp_path, cwd=tmp_path))
+    assert "holds no evaluation" in user_error(cot("samples", tmp_path, cwd=tmp_path))
     assert "--n must be at least 1" in user_error(cot("samples", out, "--n", "0", cwd=tmp_path))
 
 

@@ -213,7 +213,7 @@ def test_a_wheel_holds_recipes_and_configs_and_runs_anywhere(hub, tmp_path):
         env={"PYTHONPATH": str(site)},
     )
     must(result)
-    assert (tmp_path / "out" / "model" / "config.json").is_file()
+    assert all((tmp_path / "out" / name).is_file() for name in ("model/config.json", "tokens.html", "report.html"))
     probe = "import bt_sft, cot_components, cot_components.config as c; "
     probe += "print(bt_sft.__file__, cot_components.__file__, len(c.shipped_configs()))"
     where = must(run(python, "-W", "ignore", "-c", probe, cwd=tmp_path, env={"PYTHONPATH": str(site)})).split()

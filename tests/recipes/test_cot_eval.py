@@ -1,7 +1,9 @@
 """`tune run cot_eval`, as typed."""
 
 import json
+import shutil
 
+from bfcl_for_tests import write_bfcl
 from commands import must, tune, user_error
 
 
@@ -59,6 +61,20 @@ def test_any_order_of_rows_gives_one_result(hub, tmp_path):
     assert results[0] == results[1]
     opened = {prompt: completion.startswith("<think>") for prompt, completion in results[0].items()}
     assert [opened[row["prompt"]] for row in rows] == [False, True, False]
+
+
+def test_calls_are_scored_against_all_that_are_right(hub, tmp_path):
+    model = shutil.copytree(hub / "model", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
+    start = [f"model.path={model}", "device=cpu", "dtype=fp32", "output_dir=calls"]
+    asked = [f"evaluation.source={write_bfcl(tmp_path / 'bfcl')}", "evaluation.subset=simple_python parallel"]
+    words = ["--config", "cot_eval/bfcl", *start, *asked, "evaluation.max_new_tokens=4"]
+    printed = must(tune("cot_eval", *words, cwd=tmp_path))
+    assert "answers correct" in printed and "3 examples; 95 % intervals" in printed
+    saved = json.loads((tmp_path / "calls" / "evaluation.json").read_text())
+    assert [example["correct"] for example in saved["examples"]] == [False] * 3
+    assert "Rome, Italy" in saved["examples"][0]["reference"]
 
 
 def test_greedy_samples_are_refused(hub, tmp_path):

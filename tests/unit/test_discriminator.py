@@ -18,7 +18,8 @@ from cot_components.data.rows.batches import pad
 from cot_components.data.rows.encode import EncodedRow
 from cot_components.data.rows.flat import Flat
 from cot_components.data.rows.prepare import RowSettings, prepare_rows
-from cot_components.data.rows.scores import open_scores, score_rows, scored_tokens
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.data.rows.scores import open_scores, scored_tokens
 from cot_components.data.rows.store import Rows
 from cot_components.data.text.chat import ChatFormat
 from cot_components.data.text.segments import Tags
@@ -264,7 +265,7 @@ def test_agent_data_runs_through(name: str, tmp_path: Path) -> None:
     def score(flat: Flat) -> dict[str, np.ndarray]:
         return {"original": bigram_losses(original, flat), "shuffled": bigram_losses(tuned, flat)}
 
-    names = {"original": "uniform", "shuffled": "bigrams"}
+    names = {"original": Column("uniform"), "shuffled": Column("bigrams")}
     scores = score_rows(rows, score, tmp_path / "scores", columns=names, tokenizer=tokenizer.fingerprint())
     where = scored_tokens(rows)
     assert len(scores.finished("shuffled")) == where.sum() > 0

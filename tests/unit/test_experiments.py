@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rows import random_store
+from scipy import stats
 
 import experiments
 from cot_components.cli.shipped import recipe_for
 from cot_components.clock import Clock
-from cot_components.data.rows.scores import score_rows
+from cot_components.data.rows.score_pass import Column, score_rows
 from cot_components.errors import UserError
 from cot_components.training.recipe import read_config
 from cot_components.transforms import Highlight
@@ -93,7 +94,9 @@ def test_table_and_intervals() -> None:
     width = 100 * 4.303 * statistics.stdev([0.5, 0.51, 0.52]) / math.sqrt(3)
     assert f"51.0 +- {width:.1f} %" in lines[1] and "3 seeds" in lines[1]
     assert lines[2].endswith("+10.0 +- 0.0 % against old")
-    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.303 / math.sqrt(3)))
+    values = [0.3, 0.1, 0.35, 0.2] * 10
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    assert interval(values) == pytest.approx(((low + high) / 2, (high - low) / 2))
     assert math.isnan(interval([2.0])[1])
 
 
@@ -182,7 +185,7 @@ def test_the_first_rows_are_found_again_and_no_others(tmp_path):
     def score(batch):
         return {name: chance.random(len(batch.tokens), dtype=np.float32) for name in ("original", "shuffled")}
 
-    score_rows(rows, score, tmp_path / "all", columns={"original": "a", "shuffled": "b"}, tokenizer="t")
+    score_rows(rows, score, tmp_path / "all", columns={"original": Column("a"), "shuffled": Column("b")}, tokenizer="t")
     keep_scores(tmp_path / "all", tmp_path / "kept", num_rows=6)
     first = rows.flat(range(6))
     found, wanted = (Highlight(scores=str(tmp_path / name))(first, Clock(0, 0)).groups for name in ("kept", "all"))

@@ -14,7 +14,7 @@ from cot_components.data.bad_rows import DropReport
 from cot_components.data.rows.batches import Batches, pad
 from cot_components.data.rows.flat import Flat
 from cot_components.data.rows.plans import Plans
-from cot_components.data.rows.scores import score_rows
+from cot_components.data.rows.score_pass import Column, score_rows
 from cot_components.data.rows.store import Rows
 from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
@@ -36,7 +36,7 @@ def scored_rows(folder: Path) -> Rows:
         shuffled = np.where(np.repeat(flat.ids, flat.lengths) == rows.ids[0], -1, random.normal(size=len(flat.tokens)))
         return {"original": np.zeros(len(flat.tokens)), "shuffled": shuffled}
 
-    names = {"original": "a", "shuffled": "b"}
+    names = {"original": Column("a"), "shuffled": Column("b")}
     score_rows(rows, score, folder, columns=names, tokenizer="t", max_tokens=1)
     return rows
 

@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 from commands import ROOT, must, run
 
 ROOMS = (
-    *("errors", "roles", "clock", "files", "secrets", "schedules", "config"),
+    *("errors", "roles", "clock", "files", "secrets", "schedules", "config", "runs.layout"),
     *("data.bad_rows", "data.read", "data.text", "data.rows", "data.generated", "data.sources"),
     *("losses", "transforms", "curriculum", "evaluation", "models", "datasets"),
     *("runs", "viz", "training", "tools", "cli", "notebook"),

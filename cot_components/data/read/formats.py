@@ -17,13 +17,17 @@
 | `icot`              | text: `question||cot #### result` (system)    | as above                                       |
 | `xlam`              | query, tools, answers (calls)                 | tools as system prompt, user, assistant: calls |
 | `react`             | trajectory: `Question: ... Thought: ...`      | user, assistant                                |
+| `bfcl`              | question, function, ground_truth              | functions as system prompt, the turns of the   |
+|                     |                                               | question, assistant: calls                     |
 
 Detection takes the first format in this order whose columns are all there; rows with `question` and `answer` are
 `gsm8k` if the first of them has `####`. Turns and tools may be lists or the JSON text of lists. `answer` beside a
 response is a reference for scoring, never trained on. In `gsm8k` and `icot` the blanks around a separator belong to it,
 the thought may be empty, and each separator must stand there once.
 
-How a turn may be spelled: see `turns`. Tools, calls and results: see `agents`.
+How a turn may be spelled: see `turns`. Tools, calls and results: see `agent_rows`.
+
+Rows of any other shape need a `RowReader`: `dataset.format: {_component_: my_module.my_format}`.
 """
 
 from __future__ import annotations
@@ -34,11 +38,27 @@ from typing import Any, NamedTuple
 from cot_components.config import nearest
 from cot_components.data.bad_rows import RowError, shortened
 from cot_components.data.read.agent_rows import agent_messages, from_react, from_xlam
+from cot_components.data.read.bfcl import from_bfcl
 from cot_components.data.read.messages import Content, Fields, Message, as_text
 from cot_components.data.read.turns import read_turns
 from cot_components.errors import UserError
 
-__all__ = ["FORMATS", "Content", "Fields", "Format", "Message", "check_format", "check_order", "detect", "read_row"]
+__all__ = [
+    "FORMATS",
+    "Content",
+    "Fields",
+    "Format",
+    "Message",
+    "RowReader",
+    "check_format",
+    "check_order",
+    "detect",
+    "read_row",
+    "translated",
+]
+
+RowReader = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""A format of the user's own: a row as its file holds it to a row of any shape of the table above."""
 
 HASHES = "####"
 
@@ -169,13 +189,31 @@ FORMATS = {
     "icot": Format(("text",), ("system",), _from_icot),
     "xlam": Format(("query", "tools", "answers"), (), from_xlam),
     "react": Format(("trajectory",), (), from_react),
+    "bfcl": Format(("question", "function", "ground_truth"), (), from_bfcl),
 }
 
 
-def check_format(name: str, columns: Mapping[str, str]) -> None:
+def translated(reader: RowReader, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row that a format of the user's own makes of `row`; raises RowError for whatever it raises."""
+    try:
+        found = reader(row)
+    except RowError:
+        raise
+    except Exception as error:
+        raise RowError("dataset.format cannot read the row", shortened(f"{type(error).__name__}: {error}")) from error
+    if not isinstance(found, Mapping):
+        raise RowError("dataset.format must return a mapping of columns", f"it returned {type(found).__name__}")
+    return found
+
+
+def check_format(name: str | RowReader, columns: Mapping[str, str]) -> None:
     """Raise UserError for an unknown format, for a mapped field that no format, or not the named one, has, and for a
     column whose name is no text.
     """
+    if callable(name):
+        if columns:
+            raise UserError("columns are not read with a format of your own, which sees whole rows; leave them out")
+        return
     if name != "auto" and name not in FORMATS:
         raise UserError(f"unknown format {name!r}{nearest(name, ['auto', *FORMATS])}")
     formats = FORMATS.values() if name == "auto" else [FORMATS[name]]

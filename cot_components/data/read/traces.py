@@ -31,8 +31,9 @@ from pathlib import Path
 
 from cot_components.data.bad_rows import DropReport, RowError, TraceError
 from cot_components.data.read.arrow import data_set_rows
+from cot_components.data.read.bfcl import bfcl_rows, is_bfcl
 from cot_components.data.read.files import PlacedRow, file_rows
-from cot_components.data.read.formats import FORMATS, Message, check_format, detect, read_row
+from cot_components.data.read.formats import FORMATS, Message, RowReader, check_format, detect, read_row, translated
 from cot_components.data.read.places import (
     check_source,
     find_source,
@@ -65,7 +66,7 @@ class Trace:
 def read_traces(
     source: str | Path,
     *,
-    format: str = "auto",
+    format: str | RowReader = "auto",
     columns: Mapping[str, str] | None = None,
     split: str = "train",
     subset: str | None = None,
@@ -73,11 +74,12 @@ def read_traces(
     report: DropReport | None = None,
     max_rows: int | None = None,
 ) -> Iterator[Trace]:
-    """Traces of a file (`files.READERS`), of a local folder in hub layout or from `save_to_disk`, or of a hub data set.
+    """Traces of a file (`files.READERS`), of a local folder (hub layout, `save_to_disk` or BFCL), or of a hub data set.
 
     Args:
         source: path, or name of a hub data set (fetched by `datasets`, so its cache and HF_DATASETS_OFFLINE apply)
-        format: a name of `formats.FORMATS`, or "auto": found from the columns of the first usable row
+        format: a name of `formats.FORMATS`, or "auto": found from the columns of the first usable row; or a
+            `RowReader`, whose rows may be of any of these
         columns: field of the format -> column that holds it, such as {"instruction": "problem", "response": "solution"}
         split: split of a folder or hub data set
         subset: configuration of a folder or hub data set, when it has several
@@ -98,7 +100,12 @@ def read_traces(
 
 
 def _traces(
-    source: str, rows: Iterable[PlacedRow], format: str, columns: dict[str, str], strict: bool, report: DropReport
+    source: str,
+    rows: Iterable[PlacedRow],
+    format: str | RowReader,
+    columns: dict[str, str],
+    strict: bool,
+    report: DropReport,
 ) -> Iterator[Trace]:
     row_id = -1
     for row_id, (where, row) in enumerate(rows):
@@ -108,9 +115,14 @@ def _traces(
                 raise row
             if not isinstance(row, Mapping):
                 raise RowError("a row is not an object", f"it is {type(row).__name__}")
-            if format == "auto":
-                format = detect(row, columns)
-            content = read_row(row, FORMATS[format], columns)
+            if callable(format):
+                row = translated(format, row)
+                shape = detect(row, columns)
+            elif format == "auto":
+                shape = format = detect(row, columns)
+            else:
+                shape = format
+            content = read_row(row, FORMATS[shape], columns)
         except (RowError, RecursionError) as error:
             fault = error if isinstance(error, RowError) else RowError("nested too deeply to be read")
             if strict:
@@ -129,4 +141,5 @@ def _placed_rows(source: str, split: str, subset: str | None) -> Iterator[Placed
         return data_set_rows(f"{source}/{split}", hub_data_set(source, split, subset))
     if is_saved(path):
         return data_set_rows(str(path), saved_data_set(path, split, subset))
-    return itertools.chain.from_iterable([file_rows(file) for file in source_files(path, split, subset)])
+    files = source_files(path, split, subset)
+    return bfcl_rows(files) if is_bfcl(path) else itertools.chain.from_iterable([file_rows(file) for file in files])

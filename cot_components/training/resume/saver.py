@@ -14,7 +14,7 @@ from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
 from cot_components.models.export import family_of
 from cot_components.runs.checkpoint import write_checkpoint
-from cot_components.runs.folder import CHECKPOINTS
+from cot_components.runs.layout import CHECKPOINTS
 from cot_components.runs.same_config import config_hash
 from cot_components.runs.signals import defer_stops, exit_code, stop_received
 from cot_components.secrets import without_secrets

@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 from cot_components.data.generated import byte_tokenizer
 from cot_components.data.generated.byte_tokenizer import (
     CONTROL_TOKENS,
-    VOCAB_SIZE,
     build_byte_tokenizer,
     write_byte_tokenizer,
 )
@@ -31,7 +30,7 @@ def tokenizer(folder) -> Tokenizer:
 
 
 def test_ids_are_bytes_then_merges_then_control_tokens(tokenizer):
-    assert tokenizer.get_vocab_size() == VOCAB_SIZE == 384
+    assert tokenizer.get_vocab_size() == 384
     for byte in range(128):
         assert tokenizer.decode([byte], skip_special_tokens=False) == chr(byte)
     assert [tokenizer.token_to_id(token) for token in CONTROL_TOKENS] == list(range(374, 384))

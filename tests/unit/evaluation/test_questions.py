@@ -139,11 +139,18 @@ def test_rows_are_held_out_where_no_prompt_is_trained_on(bytes_, tmp_path, sourc
     rows = [{"instruction": f"{i} + 1?", "response": f"<think>{i}</think>Answer: {i + 1}"} for i in range(6)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
     data = reasoning_dataset(bytes_, source=str(tmp_path / "train.jsonl"), template=template(tmp_path, source))
-    for tested, held_out in ((rows[4:], True), (rows[3:], False)):
+    for tested, held_out, said in (
+        (rows[4:], True, "none of 2 prompts stands in"),
+        (rows[2:], False, "2 of 4 prompts stand in the training data (first: "),
+    ):
         evaluation = evaluation_of(tmp_path, *tested)
-        assert evaluation(nothing, data.chat).held_out is None
+        assert evaluation(nothing, data.chat).held_out is None and evaluation.overlap_summary() == ""
         evaluation.compare_with_training(data.rows, data.chat)
         assert evaluation(nothing, data.chat).held_out is held_out
+        assert (
+            list(evaluation.trained_on.values()) == ([] if held_out else [2, 3])
+            and said in evaluation.overlap_summary()
+        )
 
 
 def test_answers_that_the_limit_cut_are_counted(bytes_, tmp_path):

@@ -1,22 +1,22 @@
 """Calls in completions, and BFCL's idea of the right ones: on its files, or on look-alikes with the same odd cases."""
 
 import copy
-import json
 import os
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cot_components.data.read.bfcl import Accepted, accepted_calls
 from cot_components.data.read.calls import Call, canonical_calls, write_calls
-from cot_components.errors import UserError
+from cot_components.data.read.traces import read_traces
 from cot_components.evaluation.extract import exact_match, find_extractor
-from cot_components.evaluation.tool_calls import CallTask, calls_fault, calls_match, parse_calls, read_bfcl
+from cot_components.evaluation.tool_calls import calls_fault, calls_match, parse_calls
 
-PARTS = ("simple_python", "multiple", "parallel")
 SCHEMAS = {
     "days": {"type": "integer"},
     "area": {"type": "float"},
@@ -49,15 +49,18 @@ FUNCTION = function("geo.find", SCHEMAS, "days", "area", "city", "point", "budge
 PLAY = function("play", {"song": {"type": "string"}}, "song")
 
 
+class CallTask(NamedTuple):
+    allowed: Sequence[Accepted]
+    functions: Sequence[Mapping[str, Any]]
+
+
 def tasks() -> list[CallTask]:
     if shared := os.environ.get("COT_SHARED_DATA"):
-        folder, names = Path(shared) / "bfcl", [f"BFCL_v4_{part}.json" for part in PARTS]
-        return [task for name in names for task in read_bfcl(folder / name, folder / "possible_answer" / name)]
+        found = [accepted_calls(trace.answer or "") for trace in read_traces(Path(shared) / "bfcl")]
+        return [CallTask(*one) for one in found if one is not None]
     find = {"geo.find": ALLOWED}
     songs = [{"play": {"song": ["a"]}}, {"play": {"song": ["a", "b"]}}]
-    turns = ({"role": "user", "content": "q"},)
-    functions = (FUNCTION, PLAY)
-    return [CallTask(str(i), turns, functions, tuple(a)) for i, a in enumerate([[find], songs, [find, *songs]])]
+    return [CallTask(calls, (FUNCTION, PLAY)) for calls in ([find], songs, [find, *songs])]
 
 
 TASKS = tasks()
@@ -91,8 +94,8 @@ def right_calls(task: CallTask, choose: random.Random) -> list[Call]:
 
 
 def test_the_ground_truth_is_right_on_every_row() -> None:
-    faults = {t.id: calls_fault(right_calls(t, random.Random(0)), t.allowed, t.functions) for t in TASKS}
-    assert not {task: fault for task, fault in faults.items() if fault}
+    faults = [calls_fault(right_calls(task, random.Random(0)), *task) for task in TASKS]
+    assert not [fault for fault in faults if fault]
     assert len(faults) == (800 if os.environ.get("COT_SHARED_DATA") else 3)
 
 
@@ -203,10 +206,21 @@ def test_every_way_to_write_a_call_is_read(text: str) -> None:
     assert exact_match(find_extractor("tool_calls")(text), canonical_calls(PARSED))
 
 
-NO_CALLS = ["", "Yes.", "f(1)", "f(**x)", "f(a=g())", "[]", "[f(a=1), 2]", "<tool_call>{</tool_call>"]
+NO_CALLS = [
+    "",
+    "Yes.",
+    "f(1)",
+    "f(**x)",
+    "f(a=g())",
+    "f(a={1, 2})",
+    "f(a=1e999)",
+    "[]",
+    "[f(a=1), 2]",
+    "<tool_call>{</tool_call>",
+]
 
 
-@pytest.mark.parametrize("text", [*NO_CALLS, "Action: f\nAction Input: x"])
+@pytest.mark.parametrize("text", [*NO_CALLS, "<tool_call>{</tool_call>", "Action: f\nAction Input: x"])
 def test_what_is_no_call_is_none(text: str) -> None:
     assert parse_calls(text) is None and find_extractor("tool_calls")(text) is None
 
@@ -215,13 +229,3 @@ def test_canonical_lines_ignore_order_but_not_values() -> None:
     a, b = Call("f", {"x": 1, "y": 2}), Call("g", {})
     assert canonical_calls([a, b]) == canonical_calls([b, Call("f", {"y": 2, "x": 1})])
     assert canonical_calls([a]) != canonical_calls([Call("f", {"x": 1, "y": 3})])
-
-
-def test_bfcl_files_that_cannot_be_used(tmp_path: Path) -> None:
-    questions, answers = tmp_path / "q.json", tmp_path / "a.json"
-    with pytest.raises(UserError, match="BFCL"):
-        read_bfcl(questions, answers)
-    questions.write_text(json.dumps({"id": "x", "question": [[]], "function": []}) + "\n")
-    answers.write_text("")
-    with pytest.raises(UserError, match="'x'"):
-        read_bfcl(questions, answers)

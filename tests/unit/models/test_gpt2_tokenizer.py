@@ -7,15 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers_for_tests import gpt2_originals
+from tokenizers_for_tests import gpt2_originals, write_files
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from cot_components.models.gpt2_bpe import (
     COMPACT_SYMBOLS,
     compact_tokenizer,
     gpt2_tokenizer,
-    write_compact_tokenizer,
-    write_gpt2_tokenizer,
 )
 
 CORPUS = [
@@ -45,7 +43,7 @@ def _theirs(originals) -> GPT2Tokenizer:
 def test_ids_equal_transformers_from_every_layout(originals, theirs, tmp_path) -> None:
     shutil.copy(originals / "encoder.json", tmp_path / "vocab.json")
     shutil.copy(originals / "vocab.bpe", tmp_path / "merges.txt")
-    for path in (originals, tmp_path, write_gpt2_tokenizer(str(originals), tmp_path / "converted")):
+    for path in (originals, tmp_path, write_files(gpt2_tokenizer(str(originals)), tmp_path / "converted")):
         ours = gpt2_tokenizer(str(path))
         for text in CORPUS:
             ids = ours.encode(text, add_bos=False, add_eos=False)
@@ -55,13 +53,13 @@ def test_ids_equal_transformers_from_every_layout(originals, theirs, tmp_path) -
 
 
 def test_transformers_reads_what_we_write(originals, theirs, tmp_path) -> None:
-    loaded = AutoTokenizer.from_pretrained(write_gpt2_tokenizer(str(originals), tmp_path / "out"))
+    loaded = AutoTokenizer.from_pretrained(write_files(gpt2_tokenizer(str(originals)), tmp_path / "out"))
     assert [loaded.encode(text) for text in CORPUS] == [theirs.encode(text) for text in CORPUS]
     assert loaded.eos_token == "<|endoftext|>" and loaded.eos_token_id == theirs.eos_token_id
 
 
 def test_the_hub_s_folder_names_no_special_token(originals, theirs, tmp_path) -> None:
-    folder = write_gpt2_tokenizer(str(originals), tmp_path / "hub")
+    folder = write_files(gpt2_tokenizer(str(originals)), tmp_path / "hub")
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
     ours = gpt2_tokenizer(str(folder))
     assert ours.eos_id == ours.bos_id == ours.pad_id == theirs.eos_token_id and ours.stop_tokens == [ours.eos_id]
@@ -101,8 +99,7 @@ def test_compact_gives_any_text_back(text: str) -> None:
 
 
 def test_compact_folder_loads_in_transformers(tmp_path) -> None:
-    theirs = AutoTokenizer.from_pretrained(write_compact_tokenizer(tmp_path / "compact"))
-    ours = compact_tokenizer()
+    theirs = AutoTokenizer.from_pretrained(write_files(ours := compact_tokenizer(), tmp_path / "compact"))
     assert len(theirs) == ours.vocab_size == 290
     assert theirs.eos_token_id == ours.eos_id == 289
     assert [theirs.encode(text) for text in CORPUS] == [ours.text.encode_text(text) for text in CORPUS]

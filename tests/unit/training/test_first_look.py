@@ -41,7 +41,7 @@ def test_one_kind_of_token_is_enough(hub, left):
 
 def test_a_mask_that_opens_later_is_something_to_learn(hub):
     """An annealed blur hides all at the first step and nothing at the last."""
-    anneal = {"_component_": "cot_components.schedules.Anneal", "first": 1.0, "last": 0.0, "num_steps": 3}
+    anneal = {"_component_": "cot_components.curriculum.Anneal", "first": 1.0, "last": 0.0, "num_steps": 3}
     data = data_with(hub, {**SILENT, "blur": {**SILENT["blur"], "ratio": anneal}})
     check_learns(data, Plans(data.rows.lengths, batch_size=4, epochs=2))
     with pytest.raises(UserError, match=r"^dataset\.transforms: no token of any step"):

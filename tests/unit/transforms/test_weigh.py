@@ -11,7 +11,8 @@ from traces_as_flat import byte_flat, decode_bytes
 from cot_components.clock import Clock
 from cot_components.data.rows.batches import pad
 from cot_components.data.rows.flat import Flat
-from cot_components.data.rows.scores import score_rows, scored_tokens
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.data.rows.scores import scored_tokens
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Highlight, TopGap
@@ -29,7 +30,7 @@ def _flat(tmp_path: Path) -> Flat:
         shuffled = original + np.where(flat.tokens % 2 == 0, 0.5, np.where(flat.tokens % 3 == 0, 0.0, -0.5))
         return {"original": original, "shuffled": shuffled, "reference": np.zeros(len(original))}
 
-    rows, columns = random_store(30), {"original": "a", "shuffled": "b", "reference": "c"}
+    rows, columns = random_store(30), {name: Column(name) for name in ("original", "shuffled", "reference")}
     score_rows(rows, score, tmp_path, columns=columns, tokenizer="t")
     return rows.flat(range(30))
 

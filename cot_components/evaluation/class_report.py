@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import RenderableType
-from rich.rule import Rule
-from rich.table import Table
-from rich.text import Text
 
 from cot_components.config import check, fits
 from cot_components.data.rows.scores import Scores, scored_tokens
@@ -28,11 +24,6 @@ from cot_components.transforms.discriminator import (
     loss_difference,
     phrases,
 )
-from cot_components.viz.classes import classes_text
-from cot_components.viz.visible import visible
-
-FILE = "classes.json"
-SHOWN_PHRASES = 10
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class ClassReport:
 
     @property
     def against_truth(self) -> Confusion | None:
-        """Errors; None where nobody knows the truth."""
+        """Errors; None where the truth is unknown."""
         return None if self.confusion is None else Confusion(np.array(self.confusion))
 
     def save(self, path: Path) -> Path:
@@ -114,60 +105,3 @@ def report_classes(
     confusion = None if truth is None else Confusion.of(truth, found, where).counts.tolist()
     low, high = phrases(rows, loss_difference(*losses), decode)
     return ClassReport(threshold, int(where.sum()), int((found[where] == REASONING).sum()), confusion, low, high)
-
-
-def show(report: ClassReport) -> Iterator[RenderableType]:
-    """The report for a terminal."""
-    share = report.num_reasoning / max(report.num_tokens, 1)
-    yield Text(f"{share:.1%} of {report.num_tokens:,} output tokens are reasoning (LD above {report.threshold:g})")
-    if report.against_truth is not None:
-        yield Text(report.against_truth.table())
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for side in CLASSES:
-        table.add_column(f"most {side}-like")
-        table.add_column("LD", justify="right")
-        table.add_column("times", justify="right")
-    for low, high in zip(report.boilerplate[:SHOWN_PHRASES], report.reasoning[:SHOWN_PHRASES], strict=False):
-        cells = [(visible(p.text).replace("\n", ""), f"{p.difference:+.2f}", f"{p.times:,}") for p in (low, high)]
-        table.add_row(*(Text(cell) for cell in (*cells[0], *cells[1])))
-    yield table
-
-
-def show_samples(
-    rows: Rows,
-    scores: Scores,
-    decode: Callable[[Sequence[int]], str],
-    *,
-    indices: Sequence[int],
-    threshold: float = 0.0,
-    truth: np.ndarray | None = None,
-    coloured: bool = True,
-) -> Iterator[RenderableType]:
-    """Outputs of some rows with their classes."""
-    found = classify(scores.column("original"), scores.column("shuffled"), threshold=threshold)
-    where = scored_tokens(rows)
-    for index in indices:
-        here = np.arange(rows.row_start[index], rows.row_start[index + 1])
-        output = here[where[here]]
-        of_truth = None if truth is None else truth[output]
-        yield Rule(Text(f"row {rows.ids[index]}"), align="left", style="bright_black")
-        yield classes_text(rows.tokens[output].tolist(), found[output], decode, truth=of_truth, coloured=coloured)
-
-
-def compare_reports(run_dirs: Sequence[Path]) -> Table:
-    """One line per run of the recipe `shad`.
-
-    Raises:
-        UserError: a folder without a report.
-    """
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for name in ("", "reasoning", "error rate", "reasoning found", "boilerplate taken for reasoning"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for folder in run_dirs:
-        report = read_report(folder / FILE)
-        cells = [f"{report.num_reasoning / max(report.num_tokens, 1):.1%}"]
-        if (errors := report.against_truth) is not None:
-            wrong = errors.counts[0, 1] / max(errors.counts[0].sum(), 1)
-            cells += [f"{errors.error_rate:.2%}", f"{errors.recall:.1%}", f"{wrong:.2%}"]
-        table.add_row(Text(visible(folder.name)), *cells)
-    return table

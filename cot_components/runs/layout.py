@@ -1,0 +1,12 @@
+"""What lies where in a run's folder. Every other file takes the names from here."""
+
+CONFIG, VERSIONS, LOG, LOCK = "config.yaml", "versions.json", "log.jsonl", ".lock"
+CHECKPOINTS, EVALUATIONS, EVALUATION = "checkpoints", "evaluations", "evaluation.json"
+FINISHED, MODEL, ADAPTER = "finished.json", "model", "adapter"
+TOKENS, CURVES, REPORT = "tokens.html", "curves.png", "report.html"
+CLASSES, COMPARISON = "classes.json", "comparison.png"
+
+FOLDERS = (CHECKPOINTS, EVALUATIONS, MODEL, ADAPTER)
+FILES = (LOG, CONFIG, VERSIONS, FINISHED, TOKENS, CURVES, REPORT)
+"""What a training run makes; `EVALUATION` is what `cot_eval` leaves, `CLASSES` what `shad` does, `COMPARISON` what
+`cot compare` does."""
