@@ -206,18 +206,7 @@ def test_every_way_to_write_a_call_is_read(text: str) -> None:
     assert exact_match(find_extractor("tool_calls")(text), canonical_calls(PARSED))
 
 
-NO_CALLS = [
-    "",
-    "Yes.",
-    "f(1)",
-    "f(**x)",
-    "f(a=g())",
-    "f(a={1, 2})",
-    "f(a=1e999)",
-    "[]",
-    "[f(a=1), 2]",
-    "<tool_call>{</tool_call>",
-]
+NO_CALLS = ["", "Yes.", "f(1)", "f(**x)", "f(a=g())", "f(a={1, 2})", "f(a=1e999)", "[]", "[f(a=1), 2]"]
 
 
 @pytest.mark.parametrize("text", [*NO_CALLS, "<tool_call>{</tool_call>", "Action: f\nAction Input: x"])
