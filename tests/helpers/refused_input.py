@@ -88,7 +88,7 @@ def folder(at: Path, *, lora: dict | None = None, max_seq_len: int | None = None
 def start(at: Path, **settings) -> None:
     config = {"device": "cpu", "dtype": "fp32", "seed": 0, **settings}
     try:
-        start_run(output_dir=str(at), config=config, **{name: config[name] for name in ("device", "dtype", "seed")})
+        start_run(output_dir=str(at), config=config, **{name: config[name] for name in ("device", "seed")})
     finally:
         release()
 
