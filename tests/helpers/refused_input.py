@@ -243,6 +243,7 @@ COMMANDS = [
     lambda at: cot("compare", at),
     lambda at: cot("speed", at),
     lambda at: cot("memory", "--tokens", "0"),
+    lambda at: cot("validate", write(at / "c.yaml", "output_dirr: x\n")),
     lambda at: cot("validate", "bt_sft/quikstart"),
     lambda at: cot("validate", "bt_sft/quickstart", "epochs=two"),
     lambda at: cot("validate", "bt_sft/quickstart", "dataset.transforms.blur.ration=0.5"),
