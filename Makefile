@@ -1,8 +1,9 @@
 # make quickstart   train BT-SFT on a laptop CPU and look at the result (under two minutes, set-up apart)
 # make quickstart-real   the same with a real pretrained model of 135 M parameters
 # make test         lint, types and every test
+# make gpu          all that wants a GPU, in the environment that is active; docs/performance.md says what it needs
 #
-# Each target makes its own environment in .venv. On Linux, pip's default torch is the CUDA build; for a CPU-only one:
+# Each target but `gpu` makes its own environment in .venv. On Linux, pip's default torch is the CUDA build; for a CPU-only one:
 #   make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: install quickstart quickstart-real quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint docs figures clean soak
+.PHONY: install quickstart quickstart-real quickstart-target quickstart-rft quickstart-icot evidence notebooks tiny test lint docs figures clean soak gpu
 
 install: $(INSTALLED)
 
@@ -63,8 +64,6 @@ quickstart-icot: $(INSTALLED)
 		wait $$baseline || { cat $(RUNS)/icot_sft_no_cot.txt; exit 1; }
 	@$(BIN)/cot compare $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
 	@$(BIN)/cot speed $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart
-	@$(BIN)/cot internalisation $(RUNS)/icot_sft_no_cot $(RUNS)/icot_sft_quickstart \
-		--out $(RUNS)/icot_sft_quickstart/internalisation.png
 
 # A base model; the discriminator, on fixed boilerplate and on diverse; fine-tuning with its classes and without. What
 # can be done at the same time is, on a core each.
@@ -76,7 +75,7 @@ quickstart-rft: tiny
 		shown_rows=0 output_dir=$(RUNS)/shad_diversity_$$n || exit; done; } > $(RUNS)/shad_diversity.txt 2>&1 & curve=$$!; \
 		$(ONE) shad --config shad/quickstart output_dir=$(RUNS)/shad_quickstart || { kill $$curve; exit 1; }; \
 		wait $$curve || { cat $(RUNS)/shad_diversity.txt; exit 1; }
-	@$(BIN)/cot classes \
+	@$(BIN)/cot compare \
 		$(RUNS)/shad_quickstart $(RUNS)/shad_diversity_4 $(RUNS)/shad_diversity_24
 	@$(ONE) cot_sft --config rft/quickstart output_dir=$(RUNS)/rft_sft loss.weight_rule=null > $(RUNS)/rft_sft.txt 2>&1 & plain=$$!; \
 		$(ONE) rft --config rft/quickstart output_dir=$(RUNS)/rft_quickstart || { kill $$plain; exit 1; }; \
@@ -112,9 +111,14 @@ soak: $(INSTALLED)
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/unit/data/test_ids.py | tail -n 3 | tee docs/results/ids.txt
 	@COT_SOAK=1 $(BIN)/python -m pytest -q tests/recipes/test_combinations.py | tail -n 3 | tee docs/results/combinations.txt
 
-# The API reference, from the docstrings.
+# Everything that needs a GPU, in the active environment, part by part: docs/performance.md.
+gpu:
+	@$(PYTHON) -m benchmarks gpu
+
+# README, pages, studies and API as one site; a warning is an error.
 docs: $(INSTALLED)
-	@$(BIN)/python docs/api.py build/docs
+	@$(BIN)/python docs/site.py build
+	@echo "To read and search it: $(BIN)/python -m http.server -d build/docs"
 
 # The README's pictures, from what the quickstarts left behind.
 figures: $(INSTALLED)

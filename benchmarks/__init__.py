@@ -1,7 +1,8 @@
 """Ours against a peer, in one process, on fresh random inputs that both have just been shown to agree on.
 
-`python -m benchmarks [NAME ...] [--device cuda] [--strict]` prints a table and writes `benchmarks/results/`. To join, a
-benchmark is a module of this package with `rows(device: str) -> Iterable[Row]`, named in `BENCHMARKS`.
+`python -m benchmarks [NAME ...] [--strict]` runs on a CPU, prints a table and writes `benchmarks/results/`. To join, a
+benchmark is a module of this package with `rows() -> Iterable[Row]`, named in `BENCHMARKS`; one that a GPU runs too is
+a part of `python -m benchmarks gpu` (see `benchmarks.gpu`) and takes `rows(device, size)`.
 """
 
 BENCHMARKS = {
@@ -10,6 +11,7 @@ BENCHMARKS = {
     "icot": "benchmarks.icot",
     "scoring": "benchmarks.scoring",
     "step": "benchmarks.step",
+    "generation": "benchmarks.generation",
     "sizes": "benchmarks.sizes",
     "packing": "benchmarks.packing",
     "loader": "benchmarks.loader",

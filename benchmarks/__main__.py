@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME ...]`: exit code 1 if a gate is missed, or with `--strict` if anything could not run."""
+"""`python -m benchmarks [NAME ...]`: exit code 1 if a gate is missed, or with `--strict` if anything could not run.
+
+`python -m benchmarks gpu`: see `benchmarks.gpu`.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,24 @@ import argparse
 import importlib
 import resource
 import sys
+from collections.abc import Iterator
 
 import torch
 
 from benchmarks import BENCHMARKS
-from benchmarks.report import HEADER, Row, write
+from benchmarks.gpu import command
+from benchmarks.report import HEADER, Absent, Row, verdicts, write
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours against a peer, ratio by ratio.")
+    if argv[:1] == ["gpu"]:
+        return command.main(argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Ours against a peer on a CPU, ratio by ratio.",
+        epilog="python -m benchmarks gpu ...: all that wants a GPU; gpu --help says more",
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all when none is given")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--strict", action="store_true", help="what cannot run counts as missed")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in BENCHMARKS]
@@ -28,16 +38,16 @@ def main(argv: list[str]) -> int:
     began = processor_seconds()
     for name in options.names or BENCHMARKS:
         so_far = processor_seconds()
-        print(f"\n{name} on {options.device}\n{HEADER}", flush=True)
+        print(f"\n{name}\n{HEADER}", flush=True)
         rows = []
-        for row in run(name, options.device):
+        for row in run(name):
             print(row.line(), flush=True)
             rows.append(row)
         if any(row.ratio is not None for row in rows):
-            path = write(name, rows, options.device, f"python -m benchmarks {name} --device {options.device}")
+            path = write(name, rows, f"python -m benchmarks {name}")
             print(f"written to {path} after {processor_seconds() - so_far:,.0f} s of processor time")
         everything += rows
-    count = {verdict: sum(row.verdict == verdict for row in everything) for verdict in ("ok", "MISSED", "NOT RUN")}
+    count = verdicts(everything)
     print(f"\n{count['ok']} gates kept, {count['MISSED']} missed, {count['NOT RUN']} rows not run")
     print(f"{processor_seconds() - began:,.0f} s of processor time, child processes included")
     return int(count["MISSED"] > 0 or (options.strict and count["NOT RUN"] > 0))
@@ -48,11 +58,12 @@ def processor_seconds() -> float:
     return sum(sum(resource.getrusage(whose)[:2]) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def run(name: str, device: str) -> list[Row]:
+def run(name: str) -> Iterator[Row]:
     """Rows of one benchmark, as they come."""
-    if device == "cuda" and not torch.cuda.is_available():
-        return [Row(name, "all", "", note="no CUDA device here")]
-    return importlib.import_module(BENCHMARKS[name]).rows(device)
+    try:
+        yield from importlib.import_module(BENCHMARKS[name]).rows()
+    except Absent as error:
+        yield Row(name, "all", "", note=str(error))
 
 
 if __name__ == "__main__":

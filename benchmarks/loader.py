@@ -33,7 +33,7 @@ CACHED_ROWS, CACHED_MEAN_TOKENS, FIRST_BATCH_SECONDS = 250_000, 300, 10.0
 TRANSFORMS = {"blur": Blur(ratio=0.2), "weigh": ByRole({"answer": 2.0})}
 
 
-def rows(device: str) -> Iterator[Row]:
+def rows() -> Iterator[Row]:
     data = traces(NUM_ROWS, MEAN_TOKENS)
     plans = Plans(data.lengths, batch_size=1, packed_tokens=PACKED_TOKENS)
     batches = Batches(data, TRANSFORMS, 0, packed_tokens=PACKED_TOKENS)

@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,44 +23,38 @@ def seconds(
     rounds: int = 3,
     warm: bool = False,
     far: float = math.inf,
-    check: Callable[[str, Any], None] | None = None,
 ) -> dict[str, float]:
     """Median seconds of each step, taking turns; before that one round to warm up, unless they are warm.
 
     CPU: processor time of the process, so that other people's load counts little. GPU: events around the step.
 
     far: a step that has taken more than `far` times as long as the first of them is not taken again.
-    check: called in the first round with the name of each step and what it has returned.
     """
     taken: dict[str, list[float]] = {name: [] for name in steps}
     first = next(iter(steps))
-    for number in range(rounds + (not warm)):
+    for _ in range(rounds + (not warm)):
         for name, step in steps.items():
             if taken[name] and taken[name][0] > far * taken[first][0]:
                 continue
-            spent, result = _gpu_seconds(step) if device == "cuda" else _cpu_seconds(step)
-            taken[name].append(spent)
-            if number == 0 and check is not None:
-                check(name, result)
-            del result
+            taken[name].append(_gpu_seconds(step) if device == "cuda" else _cpu_seconds(step))
     return {name: statistics.median(values[-rounds:]) for name, values in taken.items()}
 
 
-def _cpu_seconds(step: Step) -> tuple[float, Any]:
+def _cpu_seconds(step: Step) -> float:
     gc.collect()
     began = time.process_time()
-    result = step()
-    return time.process_time() - began, result
+    step()
+    return time.process_time() - began
 
 
-def _gpu_seconds(step: Step) -> tuple[float, Any]:
+def _gpu_seconds(step: Step) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
-    result = step()
+    step()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1e3, result
+    return start.elapsed_time(end) / 1e3
 
 
 def peak_bytes(step: Step, device: str, *, rehearsal: Step | None = None) -> int:

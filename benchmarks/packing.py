@@ -15,15 +15,16 @@ import numpy as np
 
 from benchmarks.paced import Paced, quiet
 from benchmarks.report import Row
-from benchmarks.step import CPU_SHAPE, GATES, GPU_SHAPE, TRL, start_all
+from benchmarks.step import CPU_SHAPE, GATES, GPU_SHAPE, TINY_SHAPE, TRL, start_all
 from benchmarks.step_peers import Work, encoded, ours
 from benchmarks.step_transformers import trl
 from cot_components.data.rows.plans import Plans
 
-BATCH_SIZE = {"cpu": 4, "cuda": 8}
-PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384}
-MEDIAN_TOKENS = {"cpu": 160, "cuda": 900}
-NUM_ROWS = {"cpu": 64, "cuda": 512}
+SHAPES = {"cpu": CPU_SHAPE, "cuda": GPU_SHAPE, "tiny": TINY_SHAPE}
+BATCH_SIZE = {"cpu": 4, "cuda": 8, "tiny": 2}
+PACKED_TOKENS = {"cpu": 1024, "cuda": 16_384, "tiny": 64}
+MEDIAN_TOKENS = {"cpu": 160, "cuda": 900, "tiny": 20}
+NUM_ROWS = {"cpu": 64, "cuda": 192, "tiny": 8}
 ROUNDS = 2
 TRL_PACKED = f"{TRL}, packed"
 TOLERANCE = 1e-5
@@ -36,17 +37,17 @@ class Epoch(NamedTuple):
     loss: float
 
 
-def rows(device: str) -> Iterator[Row]:
+def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
     """Tokens per second of an epoch; against padded rows the bound is what the padding costs at the least."""
-    work = make_work(device)
+    work, packed_tokens = make_work(device, size), PACKED_TOKENS[size]
     lengths = encoded(work).lengths
-    plans = Plans(lengths, batch_size=1, packed_tokens=PACKED_TOKENS[device])
+    plans = Plans(lengths, batch_size=1, packed_tokens=packed_tokens)
     packed = [plan.micro_batches[0] for plan in plans]
     order = np.random.default_rng(1).permutation(len(lengths))
-    padded = [tuple(part.tolist()) for part in np.array_split(order, len(order) // BATCH_SIZE[device])]
+    padded = [tuple(part.tolist()) for part in np.array_split(order, len(order) // work.batch_size)]
     positions = sum(len(part) * int(lengths[list(part)].max()) for part in padded)
     share, fill = 1 - lengths.sum() / positions, plans.fill(steps=len(packed))
-    found, absent = measure(work, packed, padded)
+    found, absent = measure(work, packed, padded, packed_tokens)
     speeds = {name: lengths.sum() / epoch.seconds for name, epoch in found.items()}
     case = f"tokens/s of an epoch, {share:.0%} padding, {fill:.1%} full"
     yield Row(case, "padded rows", "", speeds["ours"], speeds["padded"], 0.9 / (1 - share), at_most=False)
@@ -57,19 +58,24 @@ def rows(device: str) -> Iterator[Row]:
 
 
 def measure(
-    work: Work, packed: list[tuple[int, ...]], padded: list[tuple[int, ...]]
+    work: Work, packed: list[tuple[int, ...]], padded: list[tuple[int, ...]], packed_tokens: int
 ) -> tuple[dict[str, Epoch], dict[str, str]]:
     """An epoch of ours, packed as `packed` says and padded, and one of TRL; and who could not run, with the reason.
 
     Raises:
         RuntimeError: the mean losses differ.
     """
-    size, repeats = PACKED_TOKENS[work.device], ROUNDS + 1
+    repeats = ROUNDS + 1
     by_trl: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"packing": True, "max_length": size, "per_device_train_batch_size": 1, "num_train_epochs": repeats}
+        settings = {
+            "num_train_epochs": repeats,
+            "packing": True,
+            "max_length": packed_tokens,
+            "per_device_train_batch_size": 1,
+        }
         makers = {
-            "ours": lambda: Paced(ours(work, packed * repeats, packed_tokens=size), work.device),
+            "ours": lambda: Paced(ours(work, packed * repeats, packed_tokens=packed_tokens), work.device),
             "padded": lambda: Paced(ours(work, padded * repeats), work.device),
             TRL_PACKED: lambda: Paced(trl(work, Path(folder), supervised=by_trl, **settings), work.device),
         }
@@ -108,10 +114,8 @@ def epochs(loops: dict[str, Paced], supervised: dict[str, list[int]]) -> dict[st
     return {name: min(epochs) for name, epochs in found.items()}
 
 
-def make_work(device: str) -> Work:
-    random = np.random.default_rng(0)
-    shape = CPU_SHAPE if device == "cpu" else GPU_SHAPE
-    longest = PACKED_TOKENS[device]
-    lengths = random.lognormal(np.log(MEDIAN_TOKENS[device]), 0.7, NUM_ROWS[device]).clip(16, longest).astype(int)
+def make_work(device: str, size: str) -> Work:
+    random, shape, longest = np.random.default_rng(0), SHAPES[size], PACKED_TOKENS[size]
+    lengths = random.lognormal(np.log(MEDIAN_TOKENS[size]), 0.7, NUM_ROWS[size]).clip(16, longest).astype(int)
     made = [(random.integers(1, shape["vocab_size"], length).tolist(), length // 5) for length in lengths]
-    return Work(shape, made, BATCH_SIZE[device], device)
+    return Work(shape, made, BATCH_SIZE[size], device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -12,6 +13,10 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 VERSIONS_OF = ("torch", "torchtune", "torchao", "transformers", "trl", "numpy", "liger-kernel", "cut-cross-entropy")
+
+
+class Absent(Exception):
+    """A benchmark cannot run for want of something that is not of this project; says what."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,19 @@ def machine(device: str) -> dict[str, Any]:
     return {"device": device, "chip": chip, "python": platform.python_version(), "versions": versions}
 
 
-def write(name: str, rows: Iterable[Row], device: str, command: str) -> Path:
-    """`results/<name>_<device>.json`: machine, command, and every row with its ratio and verdict."""
+def as_kept(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Every row with its ratio and verdict, as files hold it."""
+    return [{**asdict(row), "ratio": row.ratio, "verdict": row.verdict} for row in rows]
+
+
+def verdicts(rows: Iterable[Row]) -> Counter[str]:
+    """How many rows have each verdict."""
+    return Counter(row.verdict for row in rows)
+
+
+def write(name: str, rows: Iterable[Row], command: str) -> Path:
+    """`results/<name>_cpu.json`: machine, command, rows."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}_{device}.json"
-    kept = [{**asdict(row), "ratio": row.ratio, "verdict": row.verdict} for row in rows]
-    path.write_text(json.dumps({**machine(device), "command": command, "rows": kept}, indent=1) + "\n")
+    path = RESULTS / f"{name}_cpu.json"
+    path.write_text(json.dumps({**machine("cpu"), "command": command, "rows": as_kept(rows)}, indent=1) + "\n")
     return path

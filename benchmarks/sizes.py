@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.paced import Paced, median_seconds, take_turns
 from benchmarks.report import Row
+from benchmarks.step import TINY_SHAPE
 from benchmarks.step_peers import Work, llama, ours
 from cot_components.models.families.gpt2 import gpt2
 from cot_components.training.throughput import PEAK_FLOPS
@@ -62,10 +63,21 @@ CASES = [
 ]
 
 
-def rows(device: str) -> Iterator[Row]:
+TINY_SHAPES = (
+    TINY_SHAPE,
+    {"vocab_size": 64, "num_layers": 1, "num_heads": 2, "embed_dim": 16, "max_seq_len": 64, "dropout": 0.0},
+)
+
+
+def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
+    """A GPU's figures; at size `cpu` they are named as missing."""
+    if size == "tiny":
+        for case, shape in zip(CASES, TINY_SHAPES, strict=True):
+            yield measure(case._replace(shape=shape, rows=2, row_tokens=12), device)
+        return
     for case in CASES:
-        if device == "cpu":
-            yield Row(case.name, case.source, "", note="needs a GPU: python -m benchmarks sizes --device cuda")
+        if size == "cpu":
+            yield Row(case.name, case.source, "", note="needs a GPU: python -m benchmarks gpu --only sizes")
         else:
             yield measure(case, device)
 
@@ -75,7 +87,7 @@ def measure(case: Case, device: str) -> Row:
     random, needed = np.random.default_rng(0), case.rows * (STEPS + WARM_UP + 1)
     made = [(random.integers(1, case.shape["vocab_size"], case.row_tokens).tolist(), 1) for _ in range(needed)]
     work = Work(case.shape, made, case.rows, device, case.build)
-    taken = take_turns({"ours": Paced(ours(work, compile=device == "cuda"), device)}, steps=STEPS, warm_up=WARM_UP)
+    taken = take_turns({"ours": Paced(ours(work, compile=True), device)}, steps=STEPS, warm_up=WARM_UP)
     tokens = case.rows * case.row_tokens
     speed = tokens / median_seconds(taken["ours"])
     work_per_token = work.flops.total(tokens=1, seen=(case.row_tokens + 1) / 2, supervised=1)

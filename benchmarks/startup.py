@@ -37,14 +37,10 @@ class FirstStep:
         raise RuntimeError("the recipe ended before its first record")
 
 
-def rows(device: str) -> Iterator[Row]:
+def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         tiny = write_tiny_checkpoint(Path(folder) / "tiny")
-        common = [
-            f"tokenizer.path={tiny}",
-            "metric_logger._component_=benchmarks.startup.FirstStep",
-            f"device={device}",
-        ]
+        common = [f"tokenizer.path={tiny}", "metric_logger._component_=benchmarks.startup.FirstStep", "device=cpu"]
         ours = ["bt_sft", "--config", "bt_sft/quickstart", *common, "evaluate_before_training=false"]
         stock = [
             "full_finetune_single_device",

@@ -40,19 +40,29 @@ GPU_SHAPE = {  # Llama-3.2-1B
     "intermediate_dim": 8192,
     "max_seq_len": 8192,
 }
+TINY_SHAPE = {
+    "vocab_size": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "embed_dim": 32,
+    "intermediate_dim": 64,
+    "max_seq_len": 64,
+}
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "cpu": [CPU_SHAPE, {**CPU_SHAPE, "vocab_size": 32_768, "num_layers": 4}],
     "cuda": [GPU_SHAPE],
+    "tiny": [TINY_SHAPE],
 }
-ROW_TOKENS = {"cpu": 256, "cuda": 4096}
-BATCH_SIZE = {"cpu": 4, "cuda": 4}
+ROW_TOKENS = {"cpu": 256, "cuda": 4096, "tiny": 16}
+BATCH_SIZE = {"cpu": 4, "cuda": 4, "tiny": 2}
 IGNORED = (0.0, 0.3, 0.5, 0.7, 0.9)
 SCHEDULE = (0.0, 0.3, 0.0, 0.5, 0.0, 0.7, 0.0, 0.9, 0.0)
 """The share of each step of a round: with nothing ignored ours gains least, so that is measured most."""
 SHORTER_SCHEDULE = (0.0, 0.3, 0.5, 0.0, 0.7, 0.9)
 """Of further shapes, whose head is most of the step: no gate is near there."""
 WARM_UP = 3
-ROUNDS = {"cpu": 4, "cuda": 3}
+ROUNDS = {"cpu": 4, "cuda": 3, "tiny": 1}
 FEWER_ROUNDS = 3
 """Of further shapes."""
 STOCK, TRL = "torchtune, stock recipe", "TRL SFTTrainer"
@@ -63,31 +73,33 @@ GATES = {STOCK: 1.05, TRL: 1.20, **dict.fromkeys(ON_GPU, 1.0)}
 GPU_TOKENS_PER_SECOND = 54_000
 
 
-def rows(device: str) -> Iterator[Row]:
+def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
     """Tokens per second of each loop at each `f`; the `f` take turns from step to step."""
-    for number, shape in enumerate(SHAPES[device]):
-        rounds = min(FEWER_ROUNDS, ROUNDS[device]) if number else ROUNDS[device]
+    for number, shape in enumerate(SHAPES[size]):
+        rounds = min(FEWER_ROUNDS, ROUNDS[size]) if number else ROUNDS[size]
         schedule = SHORTER_SCHEDULE if number else SCHEDULE
-        work = make_work(shape, device, schedule)
+        work = make_work(shape, device, schedule, size)
         with tempfile.TemporaryDirectory() as folder:
-            loops, absent = start_all(makers(work, Path(folder)))
+            loops, absent = start_all(makers(work, Path(folder), on_gpu=size != "cpu"))
             taken = take_turns(loops, steps=rounds * len(schedule), warm_up=WARM_UP - 1)
         rounded = taken.pop(FLOAT8, None)
         check_losses(taken)
-        yield from compare(work, taken, device, schedule)
+        yield from compare(work, taken, schedule)
         if rounded is not None:
             yield float8_row(work, taken["ours"], rounded)
         if device == "cuda":
+            speed = tokens_per_step(work) / median_seconds(whole_steps(taken["ours"], schedule))
+            yield Row("tokens/s, f=0", "45 % MFU of a H200", "", speed, GPU_TOKENS_PER_SECOND, 1.0, at_most=False)
             yield from memory(taken)
         for name, reason in absent.items():
             yield Row("tokens/s", name, "", note=reason)
-    for name in (STOCK, TRL, *ON_GPU, FLOAT8) if device == "cpu" else ():
-        yield Row("tokens/s, Llama-3.2-1B", name, "", note="needs a GPU: python -m benchmarks step --device cuda")
+    for name in (STOCK, TRL, *ON_GPU, FLOAT8) if size == "cpu" else ():
+        yield Row("tokens/s, Llama-3.2-1B", name, "", note="needs a GPU: python -m benchmarks gpu --only step")
 
 
-def makers(work: Work, folder: Path, *, on_gpu: bool | None = None) -> dict[str, Callable[[], Paced]]:
-    """What makes each loop that belongs to the device; the first is ours."""
-    compile = on_gpu = work.device == "cuda" if on_gpu is None else on_gpu
+def makers(work: Work, folder: Path, *, on_gpu: bool) -> dict[str, Callable[[], Paced]]:
+    """What makes each loop of those that run on a CPU or on a GPU; the first is ours."""
+    compile = on_gpu
     made: dict[str, Callable[[], Loop]] = {
         "ours": partial(ours, work, compile=compile),
         STOCK: partial(stock, work, compile=compile),
@@ -122,17 +134,20 @@ def start_all(
     return loops, absent
 
 
-def make_work(shape: dict[str, Any], device: str, schedule: Sequence[float] | None = None) -> Work:
+def make_work(
+    shape: dict[str, Any], device: str, schedule: Sequence[float] | None = None, size: str | None = None
+) -> Work:
     """Rows of one length whose first `f` is prompt; `f` is the same within a step."""
-    random, length, size = np.random.default_rng(0), ROW_TOKENS[device], BATCH_SIZE[device]
+    size = size or device
+    random, length, batch_size = np.random.default_rng(0), ROW_TOKENS[size], BATCH_SIZE[size]
     schedule = schedule or SCHEDULE
-    num_steps = (ROUNDS[device] + 2) * len(schedule)
+    num_steps = (ROUNDS[size] + 2) * len(schedule)
     made = []
-    for number in range(num_steps * size):
-        ignored = schedule[number // size % len(schedule)]
+    for number in range(num_steps * batch_size):
+        ignored = schedule[number // batch_size % len(schedule)]
         prompt = max(round(ignored * length), 1)
         made.append((random.integers(1, shape["vocab_size"], length).tolist(), prompt))
-    return Work(shape, made, size, device)
+    return Work(shape, made, batch_size, device)
 
 
 def check_losses(taken: dict[str, list[Measured]], *, tolerance: float = 2e-3) -> None:
@@ -143,14 +158,27 @@ def check_losses(taken: dict[str, list[Measured]], *, tolerance: float = 2e-3) -
             raise RuntimeError(f"losses of {name} differ from ours by {worst:.1e}; their times cannot be compared")
 
 
-def compare(work: Work, taken: dict[str, list[Measured]], device: str, schedule: Sequence[float]) -> Iterator[Row]:
-    tokens = ROW_TOKENS[device] * BATCH_SIZE[device]
-    shares = [schedule[(WARM_UP + number) % len(schedule)] for number in range(len(taken["ours"]))]
+def tokens_per_step(work: Work) -> int:
+    return work.batch_size * len(work.rows[0][0])
+
+
+def shares_of(steps: list[Measured], schedule: Sequence[float]) -> list[float]:
+    """`f` of each measured step."""
+    return [schedule[(WARM_UP + number) % len(schedule)] for number in range(len(steps))]
+
+
+def whole_steps(steps: list[Measured], schedule: Sequence[float]) -> list[Measured]:
+    """Those with nothing ignored."""
+    return [step for step, share in zip(steps, shares_of(steps, schedule), strict=True) if share == 0]
+
+
+def compare(work: Work, taken: dict[str, list[Measured]], schedule: Sequence[float]) -> Iterator[Row]:
+    tokens, shares = tokens_per_step(work), shares_of(taken["ours"], schedule)
     at = {
         name: {share: [step for step, of in zip(steps, shares, strict=True) if of == share] for share in IGNORED}
         for name, steps in taken.items()
     }
-    everything = work.flops.total(tokens=1, seen=(ROW_TOKENS[device] + 1) / 2, supervised=1)
+    everything = work.flops.total(tokens=1, seen=(len(work.rows[0][0]) + 1) / 2, supervised=1)
     head = 6 * work.shape["vocab_size"] * work.shape["embed_dim"] / everything
     model = f"V={work.shape['vocab_size']} h={head:.2f}"
     for name in [name for name in taken if name != "ours"]:
@@ -164,14 +192,11 @@ def compare(work: Work, taken: dict[str, list[Measured]], device: str, schedule:
         whole = at["ours"][0.0][:: len(at["ours"][0.0]) // len(mine)]  # one of each round
         gain, limit = 1 / ratio(mine, whole), 1 / (1 - ignored * head)
         yield Row(f"speed at f={ignored} over f=0, {model}", "S(f)", "x", gain, limit, 0.9, at_most=False)
-    if device == "cuda":
-        speed = tokens / median_seconds(at["ours"][0.0])
-        yield Row(f"tokens/s, {model} f=0", "45 % MFU", "", speed, GPU_TOKENS_PER_SECOND, 1.0, at_most=False)
 
 
 def float8_row(work: Work, plain: list[Measured], rounded: list[Measured]) -> Row:
     """Informs: what float8 products gain in time, and how far their losses are from those of bf16."""
-    tokens = work.batch_size * len(work.rows[0][0])
+    tokens = tokens_per_step(work)
     worst = max(abs(a.loss / b.loss - 1) for a, b in zip(rounded, plain, strict=True))
     speed, factor = tokens / median_seconds(plain), 1 / ratio(rounded, plain)
     return Row("tokens/s, float8 layers, all f", "ours in bf16", "", factor * speed, speed, note=f"loss +-{worst:.1e}")

@@ -32,7 +32,7 @@ from cot_components.schedules import Schedule
 from cot_components.transforms.remove import Remove
 
 BATCH_SIZE = 32
-REPEATS = 100
+REPEATS = {"cpu": 100, "cuda": 100, "tiny": 1}
 SPEED_GATE = 0.142  # at least 7 times faster
 CASES = {"4x4, 8 removed": (4, 8), "4x4, all removed": (4, 200), "9x9, 8 removed": (9, 8), "9x9, 120 removed": (9, 120)}
 """Digits, and units removed from every row before its offset."""
@@ -51,14 +51,15 @@ class Surgery(NamedTuple):
     all_gone: bool
 
 
-def rows(device: str) -> Iterator[Row]:
+def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
     """Per case: milliseconds per batch of 32 rows, and what reaches torch's dispatcher."""
-    chat = ICoTFormat(compact_tokenizer().text)
-    for case, (num_digits, stage) in CASES.items():
+    chat, repeats = ICoTFormat(compact_tokenizer().text), REPEATS[size]
+    for case, (num_digits, stage) in list(CASES.items())[: 1 if size == "tiny" else None]:
         removal, finished, peer = workers(chat, num_digits, stage, device)
         check_equal(finished(), peer())
-        taken = seconds({"removal": many(removal), "finished": many(finished), "peer": many(peer)}, device)
-        milliseconds = {name: 1e3 * value / REPEATS for name, value in taken.items()}
+        work = {"removal": removal, "finished": finished, "peer": peer}
+        taken = seconds({name: many(function, repeats) for name, function in work.items()}, device)
+        milliseconds = {name: 1e3 * value / repeats for name, value in taken.items()}
         yield Row(f"removal, {case}", PEER, "ms", milliseconds["removal"], milliseconds["peer"], SPEED_GATE)
         yield Row(f"finished, {case}", PEER, "ms", milliseconds["finished"], milliseconds["peer"])
         ours, theirs = operations(finished), operations(peer)
@@ -90,9 +91,9 @@ def workers(
     return removal, finished, peer
 
 
-def many(function: Callable[[], object]) -> Callable[[], None]:
+def many(function: Callable[[], object], repeats: int) -> Callable[[], None]:
     def repeated() -> None:
-        for _ in range(REPEATS):
+        for _ in range(repeats):
             function()
 
     return repeated

@@ -8,24 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import BENCHMARKS
+from benchmarks.gpu import PARTS
 from benchmarks.report import RESULTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+GPU_RESULTS = PAGE.parent / "results" / "gpu"
 BEGIN, END = "<!-- begin: python -m benchmarks.table -->", "<!-- end -->"
 HEAD = "| case | against | ours | peer | ratio | gate | |\n|---|---|---|---|---|---|---|"
 
 
-def markdown(results: Path | None = None) -> str:
+def markdown() -> str:
     """A table per file of results, in the order of the benchmarks, the CPU's before the GPU's."""
-    folder = results or RESULTS
-    files = [folder / f"{name}_{device}.json" for device in ("cpu", "cuda") for name in BENCHMARKS]
+    files = [RESULTS / f"{name}_cpu.json" for name in BENCHMARKS] + [GPU_RESULTS / f"{name}.json" for name in PARTS]
     return "\n\n".join(_of_file(json.loads(file.read_text())) for file in files if file.is_file())
 
 
 def _of_file(kept: dict[str, Any]) -> str:
     with_versions = ", ".join(f"{name} {version}" for name, version in kept["versions"].items() if version != "absent")
-    lines = [f"`{kept['command']}`, {kept['chip']}; {with_versions}.", "", HEAD]
+    lines = [f"`{kept['command']}`, {kept['chip']}; {with_versions}.{_of_part(kept)}", "", HEAD]
     return "\n".join(lines + [_line(row) for row in kept["rows"]])
+
+
+def _of_part(kept: dict[str, Any]) -> str:
+    """What a part of the GPU command says of itself; nothing for a benchmark on a CPU."""
+    if "part" not in kept:
+        return ""
+    ended = ", ".join(part for part in (kept["state"], kept["note"]) if part)
+    return f" Part `{kept['part']}`: {ended}; commit {kept['commit']}, driver {kept['driver']}."
 
 
 def _line(row: dict[str, Any]) -> str:

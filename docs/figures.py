@@ -20,6 +20,8 @@ sys.path.insert(0, str(ROOT / "tests"))  # the browser of the tests
 
 from browser.chromium import find_chromium, open_browser  # noqa: E402
 
+from cot_components.viz.curves import plot_run  # noqa: E402
+from cot_components.viz.panels import internalisation_panels  # noqa: E402
 from cot_components.viz.targets import plot_targets  # noqa: E402
 
 STUDENT, TEACHER, OBSERVED = [2.0, 1.0, 0.5, -1.0], [0.5, 2.5, 0.0, -0.5], 1
@@ -80,16 +82,16 @@ def main(argv: Sequence[str]) -> int:
     plot_targets(STUDENT, OBSERVED, TEACHER, tokens=["six", "nine", "ten", "cat"], path=images / "targets.png")
     failed = 0
     if (run := find_run(runs, "bt_sft_quickstart", "log.jsonl")) is not None:
-        failed |= cot("plot", run, "--out", images / "bt_sft_quickstart_curves.png")
+        failed |= cot("compare", run, "--out", images / "bt_sft_quickstart_curves.png")
     failed |= view(images / "bt_sft_quickstart_tokens.png", "bt_sft/quickstart", "--epochs", "0,1", height=332)
     without = find_run(runs, "icot_sft_no_cot", "log.jsonl")
     run = find_run(runs, "icot_sft_quickstart", "log.jsonl")
     if run is not None and without is not None:
-        failed |= cot("internalisation", without, run, "--out", images / "internalisation.png")
+        plot_run([without, run], images / "internalisation.png", panels=internalisation_panels)
     without = find_run(runs, "icot_sft_cpu_3x3_no_cot", "log.jsonl")
     run = find_run(runs, "icot_sft_cpu_3x3", "log.jsonl")
     if run is not None and without is not None:
-        failed |= cot("internalisation", without, run, "--out", images / "internalisation_3x3.png")
+        plot_run([without, run], images / "internalisation_3x3.png", panels=internalisation_panels)
     if (run := find_run(runs, "shad_quickstart", "scores")) is not None:
         shown = [f"dataset.transforms.highlight.scores={run / 'scores'}", *CLASSES_AS_WEIGHTS]
         failed |= view(images / "shad_quickstart_classes.png", "rft/quickstart", *shown, height=200)

@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from scipy import stats
+
 from cot_components.errors import UserError
 
 RESULTS = Path(__file__).parent / "results"
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond, 1.96 plus a little."""
 
 
 class Cell(NamedTuple):
@@ -134,11 +134,9 @@ def read_cells(study: Study) -> list[Result]:
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half the width of its 95 % interval (Student's t); NaN for the width of a single value."""
-    n = len(values)
-    if n < 2:
+    if len(values) < 2:
         return (values[0] if values else math.nan), math.nan
-    t = T_975[n - 2] if n - 2 < len(T_975) else 1.96 + 2.5 / (n - 1)
-    return statistics.fmean(values), t * statistics.stdev(values) / math.sqrt(n)
+    return statistics.fmean(values), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def values_of(cells: Sequence[Result], arm: str, setting: str, metric: str) -> dict[int, float]:

@@ -34,7 +34,8 @@ from cot_components.roles import Role
 from cot_components.runs.log import read_log
 from cot_components.schedules import Schedule, smoothing_offsets
 from cot_components.transforms.remove import Remove
-from cot_components.viz.internalisation import accuracy_by_removal, plot_internalisation
+from cot_components.viz.curves import plot_run
+from cot_components.viz.panels import accuracy_by_removal, internalisation_panels
 from cot_components.viz.theme import RUN_COLOURS
 from cot_components.viz.token_view import TokenView
 
@@ -186,7 +187,8 @@ command = ["icot_sft", "--config", "icot_sft/quickstart", f"output_dir={runs}/fi
 said = tune(*command, *size)
 
 # %%
-Image(plot_internalisation([runs / "first_stages"], runs / "first_stages.png").read_bytes(), width=860)
+picture = plot_run(runs / "first_stages", runs / "first_stages.png", panels=internalisation_panels)
+Image(picture.read_bytes(), width=860)
 
 # %% [markdown]
 # Left, every point is an evaluation on pairs of numbers that no training set holds. A few hundred steps are far too
@@ -201,7 +203,7 @@ Image(plot_internalisation([runs / "first_stages"], runs / "first_stages.png").r
 # %%
 logs = Path("../experiments/logs")
 whole = [logs / "icot_sft_quickstart", logs / "icot_sft_no_cot"]
-Image(plot_internalisation(whole, runs / "whole.png").read_bytes(), width=860)
+Image(plot_run(whole, runs / "whole.png", panels=internalisation_panels).read_bytes(), width=860)
 
 # %% [markdown]
 # Accuracy at the end of a stage goes up and down: 0.57 with all steps (after one epoch, still learning), 0.93 with one
@@ -212,7 +214,7 @@ Image(plot_internalisation(whole, runs / "whole.png").read_bytes(), width=860)
 
 # %%
 three = [logs / "icot_sft_cpu_3x3", logs / "icot_sft_cpu_3x3_no_cot"]
-Image(plot_internalisation(three, runs / "three.png").read_bytes(), width=860)
+Image(plot_run(three, runs / "three.png", panels=internalisation_panels).read_bytes(), width=860)
 
 # %% [markdown]
 # Here it nearly dies on the way, and comes back after the last token. The paper sees the same: even its full method

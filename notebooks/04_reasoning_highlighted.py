@@ -27,7 +27,7 @@ from cot_components.clock import Clock
 from cot_components.data.generated.dialogues import agent_truth
 from cot_components.data.rows.scores import open_scores
 from cot_components.datasets import reasoning_dataset
-from cot_components.evaluation.classes import read_report
+from cot_components.evaluation.class_report import read_report
 from cot_components.losses import GroupSoftmax
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.models.tokenizers import hf_tokenizer

@@ -1,28 +1,83 @@
-"""Print the last evaluations of several runs side by side, and draw their curves in one picture."""
+"""Compare runs, or the beginning and the end of one: tables of what was measured, and their curves in one picture.
+
+Runs with evaluations: accuracies with 95 % intervals, and their differences on the same examples. Runs of shad: how
+well they tell boilerplate from reasoning. Runs with a curriculum: accuracy against removed tokens, in the picture.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-EXAMPLES = ("cot compare runs/sft_baseline runs/dft_baseline runs/target_sft_quickstart",)
+from cot_components.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+EXAMPLES = (
+    "cot compare runs/bt_sft_quickstart",
+    "cot compare runs/sft_baseline runs/dft_baseline runs/target_sft_quickstart --out three.png",
+    "cot compare runs/shad_quickstart runs/shad_diversity_24",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="output_dir of a finished run")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="output_dir of a run, finished or not")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.png",
+        help="the picture; default: curves.png in the run's folder, comparison.png in the last of several",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    from cot_components.evaluation.compare import last_evaluation
-    from cot_components.evaluation.table import summary_table
+    from cot_components.runs.layout import COMPARISON, CURVES, LOG
+    from cot_components.runs.log import read_log
     from cot_components.viz.console import plain_console
     from cot_components.viz.curves import plot_run, run_names
+    from cot_components.viz.panels import panels_of
     from cot_components.viz.visible import one_line
 
-    names = run_names(options.runs)
-    evaluations = {name: last_evaluation(folder) for name, folder in zip(names, options.runs, strict=True)}
-    picture = plot_run(options.runs, options.runs[-1] / "comparison.png")
-    console = plain_console(width=max(plain_console().width, 30 + 26 * len(options.runs)))
-    console.print(summary_table(**evaluations))
-    console.print(one_line(f"curves  {picture}"), soft_wrap=True)
+    runs = dict(zip(run_names(options.runs), options.runs, strict=True))
+    logged = {name: folder for name, folder in runs.items() if (folder / LOG).exists()}
+    measured, tables = _tables(runs)
+    if missing := [folder for name, folder in runs.items() if name not in {*logged, *measured}]:
+        raise UserError(f"{missing[0]} holds no log, evaluation or report of classes; is it the output_dir of a run?")
+    picture = None
+    if options.out or not tables or panels_of([read_log(folder) for folder in logged.values()]):
+        default = options.runs[-1] / (CURVES if len(runs) == 1 else COMPARISON)
+        picture = plot_run(list(logged.values()), options.out or default)
+    console = plain_console(width=max(plain_console().width, 90, 30 + 26 * len(runs)))
+    for table in tables:
+        console.print(table)
+    for name in runs if tables else ():
+        if name not in measured:
+            console.print(f"{name}: no evaluation yet")
+    if picture:
+        console.print(one_line(f"curves  {picture}"), soft_wrap=True)
     return 0
+
+
+def _tables(runs: Mapping[str, Path]) -> tuple[set[str], list[RenderableType]]:
+    """The runs that hold evaluations or a report of classes, by name, and what is to be printed of them."""
+    from cot_components.evaluation.class_report import read_report
+    from cot_components.evaluation.compare import first_and_last, last_evaluation, named_evaluations
+    from cot_components.evaluation.table import comparison_table
+    from cot_components.runs.layout import CLASSES
+    from cot_components.viz.class_view import compare_reports, show
+
+    evaluated = {name: folder for name, folder in runs.items() if named_evaluations(folder)}
+    reports = {name: read_report(folder / CLASSES) for name, folder in runs.items() if (folder / CLASSES).exists()}
+    tables: list[RenderableType] = []
+    if len(runs) == 1:
+        tables += [comparison_table(first_and_last(folder)) for folder in evaluated.values()]
+        tables += [part for report in reports.values() for part in show(report)]
+    else:
+        if evaluated:
+            tables.append(comparison_table({name: last_evaluation(folder) for name, folder in evaluated.items()}))
+        if reports:
+            tables.append(compare_reports(reports))
+    return {*evaluated, *reports}, tables

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 from cot_components.config.components import nearest, only_known
@@ -23,18 +24,16 @@ COMMANDS = {
     "cp": "cp",
     "validate": "validate",
     "view": "view",
-    "plot": "plot",
+    "audit": "audit",
+    "score": "score",
     "report": "report",
     "compare": "compare",
     "samples": "samples",
-    "classes": "classes",
-    "internalisation": "internalisation",
     "speed": "speed",
     "memory": "memory",
     "tiny": "tiny",
     "get": "get",
     "doctor": "doctor",
-    "completion": "completion",
 }
 """Command to module of this package, in the order of the help."""
 
@@ -67,7 +66,7 @@ def make_parser() -> Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, runs_config=getattr(module, "RUNS_CONFIG", False))
     return parser
 
 
@@ -83,11 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     _take_overrides(parser, options, rest)
+    options.words = words
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # components and recipes of the user's own, as `tune run` finds them
     quiet_imports()
     try:
-        with only_known(getattr(options, "allow", ())):
+        with nullcontext() if options.runs_config else only_known(getattr(options, "allow", ())):
             return options.run(options)
     except UserError as error:
         _say(str(error))
@@ -99,7 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(sentence: str) -> None:
-    print(f"error: {one_line(without_secrets(sentence))}", file=sys.stderr)
+    said = one_line(without_secrets(sentence))
+    if "RANK" in os.environ:  # one of several processes
+        from cot_components.training.recipe import say
+
+        return say(said)
+    print(f"error: {said}", file=sys.stderr)
+    return None
 
 
 def _take_overrides(parser: Parser, options: argparse.Namespace, rest: list[str]) -> None:
@@ -115,3 +121,7 @@ def _take_overrides(parser: Parser, options: argparse.Namespace, rest: list[str]
 def entry() -> NoReturn:
     """The console script."""
     raise SystemExit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -14,10 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from cot_components.runs.layout import REPORT
     from cot_components.viz.report import report_html
 
     page = report_html(options.run_dir)
-    path = options.out or options.run_dir / "report.html"
+    path = options.out or options.run_dir / REPORT
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     print(path)

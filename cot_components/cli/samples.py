@@ -16,15 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from cot_components.evaluation.saved import read_evaluation, saved_evaluations
+    from cot_components.evaluation.compare import first_and_last
     from cot_components.evaluation.table import samples_table
     from cot_components.viz.console import plain_console
 
     if options.n < 1:
         raise UserError(f"--n must be at least 1, got {options.n}")
-    saved = saved_evaluations(options.run_dir)
-    if not saved:
-        raise UserError(f"{options.run_dir} holds no evaluations")
-    ends = {f"step {step}" if step else "before": saved[step] for step in dict.fromkeys((min(saved), max(saved)))}
-    plain_console().print(samples_table({name: read_evaluation(path) for name, path in ends.items()}, rows=options.n))
+    plain_console().print(samples_table(first_and_last(options.run_dir), rows=options.n))
     return 0

@@ -182,9 +182,10 @@ def add_allow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow", metavar="MODULE", action="append", default=[], type=_module_name, help=said)
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """`CONFIG [key=value ...] [--recipe NAME]`, for `read`."""
+def add_config_arguments(parser: argparse.ArgumentParser, *, allow: bool = True) -> None:
+    """`CONFIG [key=value ...] [--recipe NAME]`, for `read`, and `--allow` where the command only looks."""
     parser.add_argument("config", metavar="CONFIG", help="a shipped name (cot ls) or a path")
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="as behind tune run; also ~key")
     parser.add_argument("--recipe", metavar="NAME", help="default: told from the config's place, header and keys")
-    add_allow(parser)
+    if allow:
+        add_allow(parser)

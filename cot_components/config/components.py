@@ -85,7 +85,7 @@ def locate(path: str, where: str) -> Callable[..., Any]:
     """
     parts = path.split(".")
     if not all(part.isidentifier() for part in parts):
-        raise ConfigError(f"{where}: '{path}' is not a dotted path")
+        raise ConfigError(f"{where}: {path!r} is not a dotted path")
     if not (may_import(path) or parts[0] == _OURS or _is_listed(path)):
         raise refusal(where, path, parts[0])
     found = _resolve(parts, where)
@@ -109,7 +109,7 @@ def _resolve(parts: list[str], where: str) -> Any:
                 continue
             raise ConfigError(f"{where}: '{path}' needs the module '{error.name}', which is not installed") from error
         except ValueError as error:
-            raise ConfigError(f"{where}: '{path}' is not a dotted path") from error
+            raise ConfigError(f"{where}: {path!r} is not a dotted path") from error
         for part in parts[size:]:
             if not hasattr(found, part):
                 public = [name for name in dir(found) if not name.startswith("_")]

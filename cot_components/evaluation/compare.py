@@ -1,12 +1,21 @@
-"""What a finished run found in the end, to set runs side by side."""
+"""Runs side by side: what each found in the end, and how much more one answers right than another."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation
+from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.evaluation.saved import read_evaluation, saved_evaluations
+from cot_components.evaluation.statistics import Difference, paired_difference
+from cot_components.runs.layout import EVALUATION
+
+
+def named_evaluations(run_dir: Path) -> dict[str, Path]:
+    """The files of a run's evaluations in order: `before` training, then `step 10` ...; or the one of `cot_eval`."""
+    found = {f"step {step:,}" if step else "before": path for step, path in saved_evaluations(run_dir).items()}
+    alone = run_dir / EVALUATION
+    return found or ({"evaluation": alone} if alone.is_file() else {})
 
 
 def last_evaluation(run_dir: Path) -> Evaluation:
@@ -15,7 +24,35 @@ def last_evaluation(run_dir: Path) -> Evaluation:
     Raises:
         UserError: the folder holds none.
     """
-    saved = saved_evaluations(run_dir)
+    return list(first_and_last(run_dir).values())[-1]
+
+
+def first_and_last(run_dir: Path) -> dict[str, Evaluation]:
+    """The first and the last of a run's evaluations, by name; one where there is one.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    saved = named_evaluations(run_dir)
     if not saved:
         raise UserError(f"{run_dir} holds no evaluation; is it the output_dir of a finished run?")
-    return read_evaluation(saved[max(saved)])
+    names = list(saved)
+    return {name: read_evaluation(saved[name]) for name in dict.fromkeys((names[0], names[-1]))}
+
+
+def accuracy_difference(first: Evaluation, second: Evaluation) -> Difference | None:
+    """How much higher the accuracy of `second` is on the examples that both answered; None where they share none.
+
+    An example is the same where its place in the source, its prompt and its reference answer are.
+    """
+    scores = [{_question(samples[0]): _score(samples) for samples in e.scored} for e in (first, second)]
+    shared = [question for question in scores[0] if question in scores[1]]
+    return paired_difference(*([of_run[q] for q in shared] for of_run in scores)) if shared else None
+
+
+def _question(example: Example) -> tuple:
+    return example.where, example.reference, tuple((turn["role"], turn["content"]) for turn in example.prompt)
+
+
+def _score(samples: tuple[Example, ...]) -> float:
+    return sum(bool(sample.correct) for sample in samples) / len(samples)

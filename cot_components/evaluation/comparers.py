@@ -9,9 +9,12 @@ import threading
 from collections.abc import Callable
 
 from cot_components.config import nearest
+from cot_components.data.read.bfcl import accepted_calls
+from cot_components.data.read.calls import canonical_calls
 from cot_components.errors import UserError
 from cot_components.evaluation.extract import exact_match, peeled
 from cot_components.evaluation.numbers import read_number, written
+from cot_components.evaluation.tool_calls import calls_match, parse_calls
 
 Comparer = Callable[[str, str], bool]
 
@@ -47,7 +50,18 @@ def math_match(answer: str, reference: str) -> bool:
     return bool(verify(right, given, timeout_seconds=seconds))
 
 
-COMPARERS: dict[str, Comparer] = {"exact": exact_match, "math": math_match}
+def calls_equal(answer: str, reference: str) -> bool:
+    """Whether the answer makes the calls of the reference in any order: any of the accepted ones where the row names
+    several (format `bfcl`, see `tool_calls`), else exactly these.
+    """
+    calls, accepted = parse_calls(answer), accepted_calls(reference)
+    if accepted is not None:
+        return calls_match(calls, *accepted)
+    right = parse_calls(reference)
+    return None not in (calls, right) and canonical_calls(calls or ()) == canonical_calls(right or ())
+
+
+COMPARERS: dict[str, Comparer] = {"calls": calls_equal, "exact": exact_match, "math": math_match}
 
 
 def find_comparer(comparer: str | Comparer) -> Comparer:

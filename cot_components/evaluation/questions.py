@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cot_components.data.bad_rows import DropReport, RowError
+from cot_components.data.read.bfcl import accepted_calls
 from cot_components.data.read.formats import Message, RowReader
 from cot_components.data.read.traces import Trace
-from cot_components.data.rows.overlap import first_overlap
+from cot_components.data.rows.overlap import overlaps
 from cot_components.data.rows.store import Rows
 from cot_components.data.sources import read_sources
 from cot_components.data.text.chat import ChatFormat
@@ -34,15 +35,15 @@ class AnswerEvaluation:
         batch_size: prompts decoded together.
         temperature: 0 is greedy.
         num_samples: completions per prompt.
-        extractor: `answer_line`, `boxed`, `gsm8k`, `last_number` or `whole`, or several to try in turn; or a
-            component that returns a function from the text after the thought to the answer, or None.
-        comparer: `exact`, or `math` for equal expressions, by the package math-verify; or a component that returns a
-            function of answer and reference.
+        extractor: `answer_line`, `boxed`, `gsm8k`, `last_number`, `tool_calls` or `whole`, or several to try in
+            turn; or a component that returns a function from the text after the thought to the answer, or None.
+        comparer: `exact`, `math` (equal expressions, by the package math-verify) or `calls` (tool calls, of which
+            several may be right); or a component that returns a function of answer and reference.
         seed: of the sampling.
 
     Raises:
         UserError: an extractor or a comparer that is not known, or lacks its package; several greedy samples, which
-            would all be the same; no row.
+            would all be the same; no row; rows that accept several calls, compared by `exact` or `math`.
     """
 
     source: str | Mapping[str, Any]
@@ -61,6 +62,8 @@ class AnswerEvaluation:
     seed: int = 0
     held_out: bool | None = field(init=False, repr=False, default=None)
     """Whether no prompt is one of the training data; None until `compare_with_training` is called."""
+    trained_on: dict[str, int] = field(init=False, repr=False, default_factory=dict)
+    """Where each prompt stands that is one -> id of the training row; as `held_out`."""
     traces: list[Trace] = field(init=False, repr=False)
     report: DropReport = field(init=False, repr=False)
 
@@ -85,6 +88,8 @@ class AnswerEvaluation:
         self.report = DropReport()
         self.traces = [t for source in sources for t in source.read(strict=self.strict, report=self.report)]
         self._refuse_none()
+        if self.comparer in ("exact", "math") and any(t.answer and accepted_calls(t.answer) for t in self.traces):
+            raise UserError(f"evaluation.comparer must be calls: rows of {self.source} accept several tool calls")
 
     def _refuse_none(self) -> None:
         if not self.traces:
@@ -153,10 +158,20 @@ class AnswerEvaluation:
         return replace(result, held_out=self.held_out)
 
     def compare_with_training(self, rows: Rows, chat: ChatFormat) -> None:
-        """Find out whether the prompts are held out: whether none of them is the prompt of a training row."""
+        """Find out which prompts are held out: which are not the prompt of a training row."""
         asked = []
         for trace in self.traces:
             ids, opening = chat.prompt_ids(trace.messages[:-1]), chat.opening(trace.messages[:-1])
             longest = len(chat.tokenizer.encode_text(opening)) if opening else 0  # what a row's prompt leaves out
             asked += [(trace.where, ids[: len(ids) - left_out]) for left_out in range(longest + 1)]
-        self.held_out = first_overlap(rows, asked) is None
+        self.trained_on = overlaps(rows, asked)
+        self.held_out = not self.trained_on
+
+    def overlap_summary(self) -> str:
+        """One line: how many prompts are trained on, with the first; "" before `compare_with_training`."""
+        if self.held_out is None:
+            return ""
+        said = f"evaluation: {len(self.trained_on) or 'none'} of {len(self.traces):,} prompts"
+        for where, row_id in self.trained_on.items():
+            return f"{said} stand in the training data (first: {where}, as row {row_id}): they are not held out"
+        return f"{said} stands in the training data"

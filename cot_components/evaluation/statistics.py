@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 Vote = TypeVar("Vote", bound=Hashable)
 
@@ -26,6 +26,48 @@ def wilson_interval(rate: float, count: int, *, z: float = 1.959964) -> tuple[fl
     spread = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+class Difference(NamedTuple):
+    """How much higher a rate is than another, both on the same `num_examples` examples, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    num_examples: int
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """How much higher the mean of `second` is than that of `first`, with its 95 % interval.
+
+    Square-and-add interval for paired proportions, method 10 of R. G. Newcombe (1998), Statistics in Medicine 17,
+    2635 to 2650: the Wilson intervals of both rates, joined by the correlation of the pairs, which is corrected for
+    continuity. Two methods that err on the same examples differ with more certainty than their own intervals say.
+
+    Args:
+        first, second: scores in [0, 1] of the same `n` examples, in the same order; right is 1, wrong 0, a share in
+            between where an example was answered several times.
+
+    Raises:
+        ValueError: not as many of one as of the other, or none.
+    """
+    n = len(first)
+    if n != len(second) or n == 0:
+        raise ValueError(f"scores of the same examples are needed, got {n} and {len(second)}")
+    a, b = sum(first) / n, sum(second) / n
+    (low_a, high_a), (low_b, high_b) = wilson_interval(a, n), wilson_interval(b, n)
+    covariance = n * sum(x * y for x, y in zip(first, second, strict=True)) - sum(first) * sum(second)
+    if covariance > 0:
+        covariance = max(0.0, covariance - n / 2)
+    variance_a, variance_b = (n * sum(x * x for x in scores) - sum(scores) ** 2 for scores in (first, second))
+    spread = math.sqrt(max(0.0, variance_a * variance_b))
+    correlation = covariance / spread if spread else 0.0
+
+    def joined(of_a: float, of_b: float) -> float:
+        return math.sqrt(max(0.0, of_a**2 - 2 * correlation * of_a * of_b + of_b**2))
+
+    value = b - a
+    return Difference(value, value - joined(high_a - a, b - low_b), value + joined(a - low_a, high_b - b), n)
 
 
 def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:

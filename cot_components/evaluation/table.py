@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cot_components.errors import UserError
+from cot_components.evaluation.compare import accuracy_difference
 from cot_components.evaluation.evaluate import Evaluation
+from cot_components.evaluation.statistics import Difference
 
 LOSS_NAMES = {
     "val_loss": "validation loss",
@@ -40,13 +42,37 @@ def summary_table(**evaluations: Evaluation) -> RenderableType:
     if not evaluations:
         raise UserError("no evaluation to show")
     results = list(evaluations.values())
+    return _table(list(evaluations), summary_rows(results), footnote(results))
+
+
+def comparison_table(evaluations: Mapping[str, Evaluation]) -> RenderableType:
+    """`summary_table` of evaluations by name, with the difference of each accuracy from that of the first.
+
+    Differences are taken example by example and come with their 95 % interval (see `paired_difference`).
+
+    Raises:
+        UserError: no evaluation.
+    """
+    if not evaluations:
+        raise UserError("no evaluation to show")
+    (first_name, first), *others = evaluations.items()
+    rows, notes = summary_rows(list(evaluations.values())), [footnote(list(evaluations.values()))]
+    found = [accuracy_difference(first, other) for _, other in others]
+    if any(found):
+        rows.insert(1, (f"difference from {first_name}", [Cell(), *map(_difference, found)]))
+        counts = ", ".join(f"{n:,}" for n in sorted({d.num_examples for d in found if d}))
+        notes.append(f"differences in points, over the {counts} examples that both answered")
+    return _table(list(evaluations), rows, "\n".join(notes))
+
+
+def _table(names: Sequence[str], rows: Sequence[tuple[str, list[Cell]]], note: str) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("")
-    for name in evaluations:
+    for name in names:
         table.add_column(Text(name), no_wrap=True)
-    for name, cells in summary_rows(results):
-        table.add_row(name, *(_aligned(cell) for cell in cells))
-    return Group(table, Text(footnote(results), style="dim"))
+    for title, cells in rows:
+        table.add_row(Text(title), *(_aligned(cell) for cell in cells))
+    return Group(table, Text(note, style="dim"))
 
 
 def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
@@ -85,6 +111,13 @@ def _rate(rate: float | None, interval: tuple[float, float] | None = None) -> Ce
         return Cell()
     detail = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else ""
     return Cell(f"{100 * rate:.1f} %", detail)
+
+
+def _difference(difference: Difference | None) -> Cell:
+    if difference is None:
+        return Cell()
+    value, low, high = (f"{100 * x:+.1f}" for x in difference[:3])
+    return Cell(value, f"{low} to {high}")
 
 
 def _number(value: float | None, form: str) -> Cell:

@@ -1,7 +1,6 @@
 """Tool calls in a completion, and whether they are right.
 
-What is right follows BFCL (Berkeley Function Calling Leaderboard, its AST check for Python functions): per call a
-function's name, per argument a list of allowed values, in which "" says that the argument may be left out.
+What is right follows BFCL (its AST check for Python functions; see `data.read.bfcl` for what its rows say).
 
 | compared     | right when                                                                                           |
 |--------------|------------------------------------------------------------------------------------------------------|
@@ -18,19 +17,13 @@ Calls that stand in more than one possible pairing are paired by search, where B
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cot_components.data.bad_rows import RowError
+from cot_components.data.read.bfcl import Accepted
 from cot_components.data.read.calls import CALL_OPEN, Call, as_calls, canonical_calls, read_tagged
-from cot_components.errors import UserError
-
-Allowed = Mapping[str, Mapping[str, Sequence[Any]]]
-"""Function name -> argument -> allowed values; exactly one function."""
 
 _ACTION = re.compile(
     r"^[ \t]*Action:[ \t]*(.+?)[ \t]*\n[ \t]*Action Input:(.*?)(?=^[ \t]*Observation:|\Z)", re.M | re.S
@@ -77,8 +70,10 @@ def _bare_calls(text: str) -> list[Call] | None:
             return None
     try:
         tree = ast.parse(text, mode="eval").body
-        return [_python_call(node) for node in (tree.elts if isinstance(tree, ast.List) else [tree])] or None
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        calls = [_python_call(node) for node in (tree.elts if isinstance(tree, ast.List) else [tree])]
+        canonical_calls(calls)  # raises for a value that JSON does not have, such as a set
+        return calls or None
+    except (RowError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None
 
 
@@ -102,7 +97,7 @@ def tool_calls(text: str) -> str | None:
 
 
 def calls_fault(
-    calls: Sequence[Call] | None, allowed: Sequence[Allowed], functions: Sequence[Mapping[str, Any]] = ()
+    calls: Sequence[Call] | None, allowed: Sequence[Accepted], functions: Sequence[Mapping[str, Any]] = ()
 ) -> str | None:
     """What is wrong with the calls, in words; None when they are right.
 
@@ -122,7 +117,7 @@ def calls_fault(
 
 
 def calls_match(
-    calls: Sequence[Call] | None, allowed: Sequence[Allowed], functions: Sequence[Mapping[str, Any]] = ()
+    calls: Sequence[Call] | None, allowed: Sequence[Accepted], functions: Sequence[Mapping[str, Any]] = ()
 ) -> bool:
     """Whether the calls are right; see `calls_fault`."""
     return calls_fault(calls, allowed, functions) is None
@@ -144,7 +139,7 @@ def _can_pair(fits: Sequence[Sequence[bool]]) -> bool:
     return all(place(row, set()) for row in range(len(fits)))
 
 
-def _call_fault(call: Call, allowed: Allowed, described: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _call_fault(call: Call, allowed: Accepted, described: Mapping[str, Mapping[str, Any]]) -> str | None:
     ((name, options),) = allowed.items()
     if call.name != name:
         return f"calls {call.name}, not {name}"
@@ -190,34 +185,3 @@ def _same(value: Any, option: Any, schema: Mapping[str, Any]) -> bool:
 
 def _standard(text: str) -> str:
     return _IGNORED.sub("", text).lower().replace("'", '"')
-
-
-@dataclass(frozen=True)
-class CallTask:
-    """One question of BFCL: the turns to answer, the functions to choose from, the calls that are right."""
-
-    id: str
-    messages: tuple[Mapping[str, str], ...]
-    functions: tuple[Mapping[str, Any], ...]
-    allowed: tuple[Allowed, ...]
-
-
-def read_bfcl(questions: str | Path, answers: str | Path) -> list[CallTask]:
-    """Single-turn questions of a BFCL file and their possible answers, paired by id.
-
-    Raises:
-        UserError: a file that cannot be read, or a question without an answer.
-    """
-    try:
-        rows, truth = (
-            [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
-            for path in (questions, answers)
-        )
-        allowed = {row["id"]: tuple(row["ground_truth"]) for row in truth}
-        return [
-            CallTask(row["id"], tuple(row["question"][0]), tuple(row["function"]), allowed[row["id"]]) for row in rows
-        ]
-    except (OSError, ValueError, TypeError, IndexError) as error:
-        raise UserError(f"{questions}, {answers}: not BFCL files ({error})") from error
-    except KeyError as error:
-        raise UserError(f"{questions}: {error} is missing in a row, or has no answer in {answers}") from error

@@ -7,7 +7,7 @@ the upstream scalar, on the device. With `per_token` it saves its inputs and com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,11 +108,11 @@ def _reference_rows(reference: Pairs | Tensor | TopK | None, chunk: slice) -> Te
         return TopK(*(column[chunk] for column in reference))
     if isinstance(reference, list):
         xs, weights = zip(*reference, strict=True)
-        return _logits(list(xs), list(weights), chunk)
+        return logits_of(xs, weights, chunk)
     return None if reference is None else reference[chunk]
 
 
-def _logits(xs: list[Tensor], weights: list[Tensor], chunk: slice, buffer: Tensor | None = None) -> Tensor:
+def logits_of(xs: Sequence[Tensor], weights: Sequence[Tensor], chunk: slice, buffer: Tensor | None = None) -> Tensor:
     """Sum of `x W^T` over the pairs for one chunk of rows, in the buffer if there is one."""
     out = None if buffer is None else buffer[: chunk.stop - chunk.start]
     logits = torch.mm(xs[0][chunk], weights[0].t(), out=out)
@@ -126,7 +126,7 @@ def _run(job: Job, xs: list[Tensor], weights: list[Tensor], grads: HeadGrads | N
     buffer = xs[0].new_empty(min(job.chunk_rows, len(xs[0])), weights[0].shape[0])
 
     def read(chunk: slice) -> Tensor:
-        return _logits(xs, weights, chunk, buffer)
+        return logits_of(xs, weights, chunk, buffer)
 
     def write(chunk: slice, dlogits: Tensor) -> None:
         assert grads is not None

@@ -133,7 +133,7 @@ class Loss:
         if rows is None:
             vocab_size = head.shape[0] if isinstance(head, Tensor) else None
             rows = checks.supervised_rows(labels, weights, ignore_index=self.ignore_index, vocab_size=vocab_size)
-        pairs = _pairs(head, hidden.index_select(0, rows))
+        pairs = pairs_of(head, hidden.index_select(0, rows))
         job = self._job(labels, weights, rows, columns, hidden.device)
         if reference is not None and self.needs_reference:
             job = replace(job, reference=_reference_of(reference, rows, len(labels), pairs[0][1].shape[0]))
@@ -216,7 +216,12 @@ def _plain(job: Job) -> Job:
     return replace(job, row_losses=partial(row_losses, Target(imitate=1.0)), columns={}, reference=None)
 
 
-def _pairs(head: Head, hidden_rows: Tensor) -> Pairs:
+def pairs_of(head: Head, hidden_rows: Tensor) -> Pairs:
+    """The head as pairs `(x, W)` for these rows of hidden states.
+
+    Raises:
+        UserError: a head function that returns something else; see `checks.check_pairs`.
+    """
     pairs = [(hidden_rows, head)] if isinstance(head, Tensor) else head(hidden_rows)
     if not isinstance(pairs, list) or not pairs:
         raise UserError(
@@ -234,7 +239,7 @@ def _reference_of(reference: Reference, rows: Tensor, num_tokens: int, vocab_siz
         return TopK(*(column.index_select(0, rows) for column in reference))
     hidden, head = reference
     checks.check_tokens("the reference's hidden states", hidden, num_tokens)
-    pairs = _pairs(head, hidden.index_select(0, rows))
+    pairs = pairs_of(head, hidden.index_select(0, rows))
     checks.check_vocabulary(vocab_size, pairs[0][1].shape[0])
     return pairs
 

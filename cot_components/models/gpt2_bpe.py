@@ -50,16 +50,6 @@ def compact_tokenizer() -> HFTokenizer:
     return _in_memory(_build_compact())
 
 
-def write_gpt2_tokenizer(path: str, folder: str | Path) -> Path:
-    """Convert GPT-2's original files in `path` into a folder with `tokenizer.json`; returns it."""
-    return _write(_from_original_files(Path(path).expanduser()), Path(folder))
-
-
-def write_compact_tokenizer(folder: str | Path) -> Path:
-    """Write `compact_tokenizer` as a folder with `tokenizer.json`; returns it."""
-    return _write(_build_compact(), Path(folder))
-
-
 def _from_original_files(folder: Path) -> Tokenizer:
     for vocabulary_name, merges_name in ORIGINAL_FILES:
         vocabulary, merges = folder / vocabulary_name, folder / merges_name
@@ -92,7 +82,6 @@ def _byte_level(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> To
 
 
 def _write(tokenizer: Tokenizer, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

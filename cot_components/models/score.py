@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,37 +14,14 @@ import torch
 from cot_components.data.rows.batches import pad
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.flat import Flat, is_supervised
-from cot_components.data.rows.scores import Score, Scores, score_rows
+from cot_components.data.rows.score_pass import ONE_PROCESS, Column, Processes, Score, score_rows
+from cot_components.data.rows.scores import Scores
 from cot_components.errors import UserError
-from cot_components.losses import sft
+from cot_components.losses.measures import measure
 from cot_components.transforms.discriminator import token_losses
 
 View = Callable[[Any], AbstractContextManager[Any]]
 """A model to a context in which its forward is another model's: `adapters_off`."""
-
-
-def score_data(
-    model: Any,
-    data: ReasoningDataset,
-    folder: Path,
-    columns: Mapping[str, tuple[str, View]],
-    *,
-    max_tokens: int = 16_384,
-) -> Scores:
-    """Score all rows of a data set, as encoded, into a folder; goes on where an earlier call was stopped.
-
-    Args:
-        model: went through `adapt`.
-        columns: name of a column -> the model's hash, and how `model` is looked at to be that model.
-        max_tokens: tokens per forward pass, padding included.
-
-    Raises:
-        UserError: see `data.scores.score_rows` and `model_scores`.
-    """
-    tokenizer = data.chat.tokenizer
-    score = model_scores(model, {name: view for name, (_, view) in columns.items()}, pad_id=tokenizer.pad_id)
-    names = {name: made_by for name, (made_by, _) in columns.items()}
-    return score_rows(data.rows, score, folder, columns=names, tokenizer=tokenizer.fingerprint(), max_tokens=max_tokens)
 
 
 def as_it_is(model: Any) -> AbstractContextManager[Any]:
@@ -63,18 +41,61 @@ def has_adapters(model: Any) -> bool:
     return any(hasattr(module, "lora_a") for module in model.modules())
 
 
-def model_scores(model: Any, columns: Mapping[str, View], *, pad_id: int) -> Score:
-    """A scoring function for `data.scores.score_rows`: the loss in nats of every supervised token, a column per view.
+class Asked(NamedTuple):
+    """A column to be made: which model (a hash), what of it (of `losses.measures.MEASURES`), how it is looked at."""
+
+    model: str
+    measure: str = "nll"
+    view: View = as_it_is
+
+
+def score_data(
+    model: Any,
+    data: ReasoningDataset,
+    folder: Path,
+    columns: Mapping[str, Asked],
+    *,
+    max_tokens: int = 16_384,
+    processes: Processes = ONE_PROCESS,
+) -> Scores:
+    """Score all rows of a data set, as encoded, into a folder; goes on where an earlier call was stopped.
+
+    Args:
+        model: went through `adapt`, and is sharded where there are several processes.
+        columns: by name. Those of one view share a forward pass, and all of them one pass over the data.
+        max_tokens: tokens per forward pass, padding included.
+        processes: among which the batches are shared out.
+
+    Raises:
+        UserError: see `data.rows.score_pass.score_rows` and `model_scores`.
+    """
+    tokenizer = data.chat.tokenizer
+    return score_rows(
+        data.rows,
+        model_scores(model, columns, pad_id=tokenizer.pad_id),
+        folder,
+        columns={name: Column(asked.model, asked.measure) for name, asked in columns.items()},
+        tokenizer=tokenizer.fingerprint(),
+        max_tokens=max_tokens,
+        processes=processes,
+    )
+
+
+def model_scores(model: Any, columns: Mapping[str, Asked], *, pad_id: int) -> Score:
+    """A scoring function for `score_rows`: a column of each name for the supervised tokens.
 
     Args:
         model: went through `adapt`; scored in evaluation mode.
-        columns: name of a column -> how the model is looked at; two views share one pass over the data.
+        columns: by name; their `model` is not looked at.
         pad_id: token id of the padding.
 
     Raises:
         UserError: when called, a row longer than the model's context.
     """
-    plain, device = sft().fused, next(model.parameters()).device
+    device = next(model.parameters()).device
+    views: dict[View, dict[str, str]] = {}
+    for name, asked in columns.items():
+        views.setdefault(asked.view, {})[name] = asked.measure
 
     def score(flat: Flat) -> dict[str, np.ndarray]:
         if int(flat.lengths.max(initial=0)) > model.max_seq_len:
@@ -88,13 +109,17 @@ def model_scores(model: Any, columns: Mapping[str, View], *, pad_id: int) -> Sco
         found = {}
         was_training = model.training
         model.eval()
-        with torch.inference_mode():
-            for name, view in columns.items():
+        with torch.no_grad():
+            for view, named in views.items():
                 with view(model):
-                    nll = model.loss(plain, batch, labels=batch.next_tokens, rows=rows).nll
-                values = torch.zeros(batch.tokens.numel(), device=device)
-                values[rows] = nll.float()
-                found[name] = token_losses(values.view(batch.tokens.shape).cpu().numpy(), flat)
+                    wanted = tuple(dict.fromkeys(named.values()))
+                    given = model.loss(partial(measure, wanted=wanted), batch, labels=batch.next_tokens, rows=rows)
+                by_token = {}
+                for name, of_rows in given.items():
+                    values = torch.zeros(batch.tokens.numel(), device=device)
+                    values[rows] = of_rows
+                    by_token[name] = token_losses(values.view(batch.tokens.shape).cpu().numpy(), flat)
+                found.update({name: by_token[what] for name, what in named.items()})
         model.train(was_training)
         return found
 

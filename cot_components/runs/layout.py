@@ -4,7 +4,9 @@ CONFIG, VERSIONS, LOG, LOCK = "config.yaml", "versions.json", "log.jsonl", ".loc
 CHECKPOINTS, EVALUATIONS, EVALUATION = "checkpoints", "evaluations", "evaluation.json"
 FINISHED, MODEL, ADAPTER = "finished.json", "model", "adapter"
 TOKENS, CURVES, REPORT = "tokens.html", "curves.png", "report.html"
+CLASSES, COMPARISON = "classes.json", "comparison.png"
 
 FOLDERS = (CHECKPOINTS, EVALUATIONS, MODEL, ADAPTER)
 FILES = (LOG, CONFIG, VERSIONS, FINISHED, TOKENS, CURVES, REPORT)
-"""What a training run makes; `EVALUATION` is what `cot_eval` leaves."""
+"""What a training run makes; `EVALUATION` is what `cot_eval` leaves, `CLASSES` what `shad` does, `COMPARISON` what
+`cot compare` does."""

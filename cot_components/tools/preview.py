@@ -18,6 +18,7 @@ from cot_components.errors import UserError
 from cot_components.training.batching import plan_steps
 from cot_components.training.combination import combine
 from cot_components.training.distributed import World
+from cot_components.training.precision import Precision
 from cot_components.training.setup import Run
 from cot_components.training.validation import validation_data
 from cot_components.transforms.discriminator import sample_rows, shuffle_outputs
@@ -26,11 +27,12 @@ _OF_PLANS = ("packed_tokens", "gradient_accumulation_steps", "epochs", "max_step
 
 
 class Preview(NamedTuple):
-    """Training data with all transforms, the steps of one process, and times by name."""
+    """Training data with all transforms, the steps of one process, times by name, and validation data."""
 
     data: ReasoningDataset
     plans: Plans
     clocks: dict[str, Clock]
+    held_out: ReasoningDataset | None
 
     def summary(self) -> str:
         """The line a run begins with."""
@@ -55,14 +57,14 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
         raise UserError("the config has no dataset, so nothing is trained on")
     curriculum = combine(values).curriculum if values.get("loss") else NoCurriculum()
     text = build(values["tokenizer"], where="tokenizer")
-    data, _ = validation_data(values["dataset"], values.get("dataset_val"), build(values["dataset"], text), text)
+    data, held_out = validation_data(values["dataset"], values.get("dataset_val"), build(values["dataset"], text), text)
     seed = values.get("seed") or 0
     if values.get("share") is not None:
         sample = sample_rows(data.rows, share=values["share"], at_least=values["at_least"], seed=seed)
         data = replace(data, transforms={}).with_rows(shuffle_outputs(data.rows, sample, seed=seed))
-    here = Run(Path(), torch.device("cpu"), torch.float32, World())
+    here = Run(Path(), torch.device("cpu"), Precision(), World())
     settings = {key: values[key] for key in _OF_PLANS if values.get(key) is not None}
     plans = plan_steps(data, here, batch_size=values["batch_size"], **settings)
     stages = curriculum(plans, data.rows, data.chat.step_ends)
     clocks = stages.clocks() if epochs is None else plans.epoch_clocks(epochs)
-    return Preview(stages.applied_to(data), plans, clocks)
+    return Preview(stages.applied_to(data), plans, clocks, held_out)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.scores import Scores
+from cot_components.datasets import ReasoningDataset
 from cot_components.errors import UserError
-from cot_components.evaluation.classes import FILE, report_classes, show, show_samples
+from cot_components.evaluation.class_report import report_classes
 from cot_components.roles import Role
+from cot_components.runs.layout import CLASSES
 from cot_components.training.setup import Run
+from cot_components.transforms.discriminator import classify
+from cot_components.viz.class_view import show, show_samples
 from cot_components.viz.console import plain_console
 from cot_components.viz.visible import one_line
 
 
 def check_calls(data: ReasoningDataset, *, needed: bool) -> None:
-    """Make sure agent data are agent data.
+    """Require at least one tool call.
 
     Raises:
         UserError: calls are needed and no row has one.
@@ -38,14 +41,13 @@ def print_classes(
 ) -> None:
     """Count the classes of scored rows into `classes.json`; print them, the phrases at both ends and some samples."""
     report = report_classes(data.rows, scores, data.chat.tokenizer.decode, threshold=threshold, truth=truth)
-    written, console = report.save(run.output_dir / FILE), plain_console()
+    written, console = report.save(run.output_dir / CLASSES), plain_console()
     indices = np.linspace(0, len(data.rows) - 1, min(shown_rows, len(data.rows)), dtype=np.int64).tolist()
     samples = show_samples(
         data.rows,
-        scores,
+        classify(scores.column("original"), scores.column("shuffled"), threshold=threshold),
         data.chat.tokenizer.decode,
         indices=indices,
-        threshold=threshold,
         truth=truth,
         coloured=console.color_system is not None and not console.no_color,
     )

@@ -68,6 +68,8 @@ class Evaluations:
         self._at_start, self._every = at_start, every
         if self._answers is not None and self._answers.report.num_dropped:
             self._log.say(f"evaluation: {self._answers.report.summary()}")
+        if self._answers is not None and (said := self._answers.overlap_summary()):
+            self._log.say(said)
         self.run_if_due(step)
 
     def run_if_due(self, step: int) -> None:

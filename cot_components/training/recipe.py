@@ -60,7 +60,7 @@ def recipe(
             if os.environ.get("RANK", "0") == "0":
                 print(done, flush=True)
         except (UserError, OSError, SafetensorError) as error:
-            _say(without_secrets(_sentence(error)))
+            say(without_secrets(_sentence(error)))
             raise SystemExit(2) from None
         _leave()
 
@@ -79,7 +79,7 @@ def require(main: Callable[..., None], *keys: str) -> Callable[..., Any]:
     return recipe(main.__wrapped__, supplies=main.supplies, requires=keys)  # type: ignore[attr-defined]
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
     """The last line of this process; of several, the first speaks for all that end alike."""
     from cot_components.training.distributed import first_says, leave_word
 

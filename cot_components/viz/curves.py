@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cot_components.errors import UserError
-from cot_components.runs.log import read_log
-from cot_components.viz.panels import Panel, compare_panels, run_panels
+from cot_components.runs.log import Record, read_log
+from cot_components.viz.panels import MARKS, Panel, panels_of
 from cot_components.viz.theme import INK, LINE, MUTED, PAPER, RUN_COLOURS
 from cot_components.viz.visible import one_line
 
@@ -52,7 +52,12 @@ STYLE: Any = {
 MARGINS: Any = {"w_pad": 0.16, "h_pad": 0.1, "wspace": 0.04, "hspace": 0.06}
 
 
-def plot_run(run_dirs: str | Path | Sequence[str | Path], path: str | Path) -> Path:
+def plot_run(
+    run_dirs: str | Path | Sequence[str | Path],
+    path: str | Path,
+    *,
+    panels: Callable[[Sequence[list[Record]]], list[Panel]] = panels_of,
+) -> Path:
     """Draw the log of one run, or the logs of several with one panel per quantity.
 
     Loss by role, accuracy and format rate, thought length, removed tokens or stage: whatever the log holds.
@@ -60,6 +65,7 @@ def plot_run(run_dirs: str | Path | Sequence[str | Path], path: str | Path) -> P
     Args:
         run_dirs: a folder that holds `log.jsonl`, or several to compare; each is named by its folder.
         path: the PNG (or any type matplotlib writes) to make.
+        panels: what to draw of the logs; the default is everything.
 
     Returns:
         `path`.
@@ -70,13 +76,12 @@ def plot_run(run_dirs: str | Path | Sequence[str | Path], path: str | Path) -> P
     dirs = [Path(d) for d in ([run_dirs] if isinstance(run_dirs, str | Path) else run_dirs)]
     if not dirs:
         raise UserError("no run to plot")
-    logs = [read_log(d) for d in dirs]
-    panels = run_panels(logs[0]) if len(dirs) == 1 else compare_panels(logs)
-    if not panels:
+    drawn = panels([read_log(d) for d in dirs])
+    if not drawn:
         raise UserError(f"{', '.join(map(str, dirs))}: the log holds nothing to plot yet")
     path = picture_path(path)
     colours = [INK.light] if len(dirs) == 1 else cycle(RUN_COLOURS)
-    figure = draw_panels(panels, list(zip(run_names(dirs), colours, strict=False)))
+    figure = draw_panels(drawn, list(zip(run_names(dirs), colours, strict=False)))
     with drawing():
         figure.savefig(path, dpi=160)
     return path
@@ -170,6 +175,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for line in panel.lines:
+        if line.marks:
+            axes.plot(line.steps, line.values, color=line.colour, linestyle="", **MARKS[line.marks])
+            continue
         draw: Callable[..., Any] = axes.step if line.stairs else axes.plot
         extra = {"where": "post"} if line.stairs else {}
         marker = "o" if len(line.steps) <= 30 and not line.smooth and not line.stairs else None
@@ -179,7 +187,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         draw(line.steps, line.trend, color=line.colour, linestyle=dashes, marker=marker, markersize=3, **extra)
     axes.set_title(panel.title, loc="left", fontsize=10.5, fontweight="bold", pad=10)
     axes.margins(x=0.02)
-    axes.set_xlabel("step", loc="right", labelpad=1)
+    axes.set_xlabel(panel.across, loc="right", labelpad=1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     _set_scale(axes, panel)
 

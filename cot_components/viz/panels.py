@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from cot_components.roles import Role
-from cot_components.runs.log import Record, has_any, series
+from cot_components.runs.log import Record, as_number, has_any, series
 from cot_components.viz.theme import BLURRED, MUTED, ROLE_COLOURS, RUN_COLOURS
 
 THOUGHT, ANSWER = ROLE_COLOURS[Role.THOUGHT].light, ROLE_COLOURS[Role.ANSWER].light
 FORMAT, STAGE = ROLE_COLOURS[Role.THINK_OPEN].light, ROLE_COLOURS[Role.CALL].light
 
 
+MARKS: dict[str, dict[str, Any]] = {
+    "ring": {"marker": "o", "markersize": 4, "markerfacecolor": "none", "alpha": 0.5},
+    "square": {"marker": "s", "markersize": 6},
+    "diamond": {"marker": "D", "markersize": 7},
+}
+"""How matplotlib draws points without a line."""
+
+
+REMOVAL_MARKS = {"ring": "within a stage", "square": "at the end", "diamond": "unchanged"}
+"""What the marks of accuracy against removal mean."""
+
+
 @dataclass(frozen=True)
 class Line:
-    """One curve. Training curves are noisy: `smooth` draws the raw values faintly behind a running median."""
+    """One curve. Training curves are noisy: `smooth` draws the raw values faintly behind a running median.
+
+    marks: a name of `MARKS` for points without a line
+    """
 
     label: str
     colour: str
@@ -28,6 +43,7 @@ class Line:
     smooth: bool = False
     dashed: bool = False
     stairs: bool = False
+    marks: str = ""
 
     @property
     def trend(self) -> np.ndarray:
@@ -37,17 +53,26 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes. `kind`: loss (logarithmic where it falls far), share (0 to 100 %), count (from 0)."""
+    """One set of axes. `kind`: loss (logarithmic where it falls far), share (0 to 100 %), count (from 0).
+
+    across: what the horizontal axis counts
+    """
 
     title: str
     kind: Literal["loss", "share", "count"]
     lines: list[Line]
+    across: str = "step"
+
+
+def panels_of(logs: Sequence[Sequence[Record]]) -> list[Panel]:
+    """Everything there is to draw of one run, or of several with one quantity per panel."""
+    return run_panels(logs[0]) if len(logs) == 1 else compare_panels(logs)
 
 
 def run_panels(records: Sequence[Record]) -> list[Panel]:
     """Panels of one run: quantities that belong together share axes."""
 
-    def line(key: str, label: str, colour: str, **how: bool) -> Line:
+    def line(key: str, label: str, colour: str, **how: Any) -> Line:
         steps, values = series(records, key)
         return Line(label, colour, steps, values, **how)
 
@@ -73,6 +98,7 @@ def run_panels(records: Sequence[Record]) -> list[Panel]:
         ),
         Panel("Thought length, tokens", "count", [line("thought_tokens", "", THOUGHT)]),
         Panel("Removed tokens", "count", [line("removed", "", STAGE, stairs=True)]),
+        *_removal_panels([records], [ANSWER]),
     ]
     if not has_any(records, "removed"):
         panels.append(Panel("Stage", "count", [line("stage", "", STAGE, stairs=True)]))
@@ -98,11 +124,62 @@ def compare_panels(logs: Sequence[Sequence[Record]]) -> list[Panel]:
             for records, colour in zip(logs, cycle(RUN_COLOURS), strict=False)
         ]
         panels.append(Panel(title, kind, lines))
-    return _filled(panels)
+    return _filled([*panels, *_removal_panels(logs, RUN_COLOURS)])
+
+
+def internalisation_panels(logs: Sequence[Sequence[Record]]) -> list[Panel]:
+    """Stepwise internalisation in two panels: what is still right when more and more of the thought is gone, and the
+    loss on answers, which jumps with every removal and comes back.
+    """
+    losses = [
+        Line("", colour, *series(records, "loss_answer"))
+        for records, colour in zip(logs, cycle(RUN_COLOURS), strict=False)
+    ]
+    return _filled([*_removal_panels(logs, RUN_COLOURS), Panel("Loss on answers", "loss", losses)])
+
+
+def accuracy_by_removal(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every evaluation of a run, in order: units removed by then, answer accuracy, and the step, `[E]` each."""
+    found = [[as_number(r.get(name)) for name in ("removed", "answer_accuracy", "step")] for r in records]
+    columns = np.array(found, dtype=np.float64).reshape(-1, 3)
+    columns = columns[np.isfinite(columns).all(axis=1)]
+    return columns[:, 0], columns[:, 1], columns[:, 2]
+
+
+def _removal_panels(logs: Sequence[Sequence[Record]], colours: Sequence[str]) -> list[Panel]:
+    """Accuracy against removed tokens, where one of the runs removes more and more of them; else nothing."""
+    lines = [_removal_lines(records, colour) for records, colour in zip(logs, cycle(colours), strict=False)]
+    if not any(len(of_run) > 1 for of_run in lines):
+        return []
+    drawn = [line for of_run in lines for line in of_run]
+    marks = {line.marks for line in drawn if len(line.values)}
+    said = ", ".join(f"{mark}: {words}" for mark, words in REMOVAL_MARKS.items() if mark in marks)
+    across = f"tokens of the thought removed\n{said}"
+    return [Panel("Answers correct by removal", "share", drawn, across)]
+
+
+def _removal_lines(records: Sequence[Record], colour: str) -> list[Line]:
+    """A line through the last evaluation of every stage but the last, where it is the first: what training gains after
+    everything is gone goes straight up from there. All others are rings. A run that never changes how much it removes
+    is its last accuracy, a diamond.
+    """
+    removed, accuracy, _ = accuracy_by_removal(records)
+    stage = np.floor(removed + 1e-6)  # smoothing adds a little to the stage
+    if len(np.unique(stage)) < 2:
+        return [Line("", colour, stage[-1:], accuracy[-1:], marks="diamond")]
+    on_line = np.append(stage[1:] != stage[:-1], False)
+    arrived = np.flatnonzero(stage == stage[-1])[0]
+    on_line[arrived] = True
+    return [
+        Line("", colour, stage[~on_line], accuracy[~on_line], marks="ring"),
+        Line("", colour, stage[on_line], accuracy[on_line]),
+        Line("", colour, stage[[-1, -1]], accuracy[[arrived, -1]], dashed=True),
+        Line("", colour, stage[-1:], accuracy[-1:], marks="square"),
+    ]
 
 
 def _filled(panels: Sequence[Panel]) -> list[Panel]:
-    kept = [Panel(p.title, p.kind, [x for x in p.lines if np.isfinite(x.values).any()]) for p in panels]
+    kept = [replace(p, lines=[line for line in p.lines if np.isfinite(line.values).any()]) for p in panels]
     return [panel for panel in kept if panel.lines]
 
 

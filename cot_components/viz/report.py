@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import html
 import io
 import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from cot_components.config.files import read_text
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.evaluation.saved import read_evaluation, saved_evaluations
-from cot_components.evaluation.table import footnote, summary_rows
+from cot_components.evaluation.table import Cell, footnote, summary_rows
 from cot_components.files import entries, files_below, read_object
+from cot_components.runs.layout import CHECKPOINTS, CONFIG, VERSIONS
 from cot_components.runs.log import Record, read_log, series
-from cot_components.viz.curves import draw_panels
-from cot_components.viz.page import COLOURS, page
+from cot_components.viz.curves import draw_panels, drawing
+from cot_components.viz.page import COLOURS, render
 from cot_components.viz.panels import run_panels
 from cot_components.viz.visible import visible
 
 SHOWN_EXAMPLES = 6
-RESUMING = "The same command goes on from the newest whole one where a run was stopped; resume=FOLDER from another."
-
-STYLE = """
-.cot figure { margin: 1rem 0 0; overflow-x: auto; }
-.cot figure svg { display: block; max-width: max(100%, 44rem); height: auto; }
-.cot figure svg text { font-family: inherit !important; }
-.cot table { border-collapse: collapse; border: 0; margin: .9rem 0 0; font-size: .9rem; background: none; }
-.cot tr, .cot th, .cot td { background: none; border: 0; padding: .15rem 2rem .15rem 0; text-align: left;
-  color: var(--ink); }
-.cot th { font-weight: 400; color: var(--muted); }
-.cot thead th, .cot td b { font-weight: 600; color: var(--ink); }
-.cot td small { color: var(--muted); margin-left: .6em; font-size: .9em; }
-.cot .table { overflow-x: auto; }
-.cot .example { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem 2.2rem; padding: 1.1rem 0;
-  border-bottom: 1px solid var(--line); }
-.cot .example:last-child { border-bottom: 0; }
-.cot .example > :first-child, .cot .example > :last-child:nth-child(2) { grid-column: 1 / -1; }
-.cot .example > :first-child { color: var(--muted); }
-.cot .example h3 small { font-weight: 400; font-size: .92em; margin-left: .5em; }
-@media (max-width: 45rem) { .cot .example { grid-template-columns: 1fr; } }
-.cot .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: .15rem 0 0; font-size: .92rem; max-height: 24rem;
-  overflow-y: auto; }
-.cot .right { color: var(--call); } .cot .wrong { color: var(--answer); }
-.cot pre { margin: .9rem 0 0; padding: 1rem 1.2rem; border-radius: .35rem; background: var(--panel); color: var(--ink);
-  font: .82rem/1.6 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; overflow-x: auto; }
-"""
 
 
 def report_html(run_dir: str | Path) -> str:
@@ -63,19 +40,21 @@ def report_html(run_dir: str | Path) -> str:
         raise UserError(f"{run_dir}: no such run")
     records = read_log(run_dir)
     evaluations = read_evaluations(run_dir)
-    name = visible(run_dir.resolve().name)
-    sections = {
-        "Before and after": _summary(evaluations),
-        "Curves": _curves(records),
-        "Samples": _samples([evaluation for evaluation in evaluations.values() if evaluation.examples]),
-        "Checkpoints": _checkpoints(run_dir),
-        "On disk": _files(run_dir),
-        "Config": _preformatted(run_dir / "config.yaml"),
-        "Versions": _versions(run_dir / "versions.json"),
-    }
-    body = f'<header><h1>{html.escape(name)}</h1><p class="muted numbers">{_headline(records)}</p></header>'
-    body += "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections.items() if content)
-    return page(name, STYLE, body)
+    checkpoints, unreadable = _checkpoints(run_dir)
+    config, versions = run_dir / CONFIG, run_dir / VERSIONS
+    return render(
+        "report.jinja",
+        title=visible(run_dir.resolve().name),
+        headline=_headline(records),
+        summary=_summary(evaluations),
+        curves=_curves(records),
+        samples=_samples([evaluation for evaluation in evaluations.values() if evaluation.examples]),
+        checkpoints=checkpoints,
+        unreadable=unreadable,
+        files={f"{path.name}{'/' if path.is_dir() else ''}": _size(path) for path in sorted(run_dir.iterdir())},
+        config=read_text(config) if config.is_file() else None,
+        versions=read_object(versions) if versions.is_file() else None,
+    )
 
 
 def read_evaluations(run_dir: Path) -> dict[int, Evaluation]:
@@ -98,92 +77,83 @@ def _headline(records: Sequence[Record]) -> str:
     return ", ".join(parts)
 
 
-def _summary(evaluations: dict[int, Evaluation]) -> str:
+class Summary(NamedTuple):
     """The first and the last evaluation side by side."""
-    steps = sorted({min(evaluations), max(evaluations)}) if evaluations else []
-    if not steps:
-        return ""
+
+    steps: list[int]
+    rows: list[tuple[str, list[Cell]]]
+    footnote: str
+
+
+def _summary(evaluations: dict[int, Evaluation]) -> Summary | None:
+    if not evaluations:
+        return None
+    steps = sorted({min(evaluations), max(evaluations)})
     results = [evaluations[step] for step in steps]
-    head = "".join(f"<th>step {step:,}</th>" for step in steps)
-    rows = ""
-    for name, cells in summary_rows(results):
-        columns = "".join(f"<td><b>{cell.value or '-'}</b><small>{cell.detail}</small></td>" for cell in cells)
-        rows += f"<tr><th>{name}</th>{columns}</tr>"
-    table = f'<table class="numbers"><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'<div class="table">{table}</div><p class="muted">{footnote(results)}</p>'
+    return Summary(steps, summary_rows(results), footnote(results))
 
 
-def _curves(records: Sequence[Record]) -> str:
+def _curves(records: Sequence[Record]) -> Markup | None:
     panels = run_panels(records)
     if not panels:
-        return ""
+        return None
     drawn = io.StringIO()
-    draw_panels(panels, []).savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure = draw_panels(panels, [])
+    with drawing():
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = drawn.getvalue()
     # The colours of the theme become the variables of the page, so that the figure is light or dark as the page is.
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour.light, f"var(--{variable})")
-    return f"<figure>{svg[svg.index('<svg') :]}</figure>"
+    return Markup(svg[svg.index("<svg") :])
 
 
-def _samples(evaluations: Sequence[Evaluation]) -> str:
+class Sample(NamedTuple):
+    """A prompt with what the model said, `before` and `after`."""
+
+    prompt: str
+    completions: dict[str, Example]
+
+
+def _samples(evaluations: Sequence[Evaluation]) -> list[Sample]:
     """Some prompts with what the model said at first and at last; wrong answers first, as they tell more."""
     if not evaluations:
-        return ""
+        return []
     first, last = evaluations[0], evaluations[-1]
-    before = {example.where: example for example in reversed(first.examples)}
+    before = {example.where: example for example in reversed(first.examples)} if len(evaluations) > 1 else {}
     lead = [samples[0] for samples in last.by_trace]
     wrong, right = ([e for e in lead if (e.correct is False) is is_wrong] for is_wrong in (True, False))
     shown = wrong[: SHOWN_EXAMPLES // 2]
     shown += right[: SHOWN_EXAMPLES - len(shown)]
-    blocks = []
+    samples = []
     for example in shown:
+        said = {"before": before[example.where]} if example.where in before else {}
         prompt = "\n".join(message["content"] for message in example.prompt)
-        columns = _completion(example, "after")
-        if len(evaluations) > 1 and example.where in before:
-            columns = _completion(before[example.where], "before") + columns
-        blocks.append(f'<div class="example"><p class="text">{_text(prompt)}</p>{columns}</div>')
-    return "".join(blocks)
+        samples.append(Sample(prompt, {**said, "after": example}))
+    return samples
 
 
-def _completion(example: Example, name: str) -> str:
-    verdicts = {True: ("right", "right"), False: ("wrong", "wrong"), None: ("muted", "no reference")}
-    colour, verdict = verdicts[example.correct]
-    parts = [f'<span class="{colour}">{verdict}</span>']
-    parts.append("no answer" if example.extracted is None else f"answer {_text(example.extracted)}")
-    if example.correct is False and example.reference is not None:
-        parts.append(f"expected {_text(example.reference)}")
-    if example.cut:
-        parts.append("cut off")
-    if example.thought_tokens is not None:
-        parts.append(f"{example.thought_tokens:,} thought tokens")
-    heading = f'<h3>{name} <small class="muted">{", ".join(parts)}</small></h3>'
-    return f'<div>{heading}<p class="text">{_text(example.completion)}</p></div>'
+class Checkpoint(NamedTuple):
+    """A folder of `checkpoints/`; `damage` is "" for one that looks whole. Hashes are not checked."""
+
+    name: str
+    step: str
+    size: str
+    damage: str
 
 
-def _text(text: str) -> str:
-    return html.escape(visible(text).replace("\u21b5\n", "\n"))
-
-
-def _checkpoints(run_dir: Path) -> str:
-    """The run's checkpoints, oldest first: steps done, size, and what is missing from one. Hashes are not checked."""
-    rows = ""
+def _checkpoints(run_dir: Path) -> tuple[list[Checkpoint], str]:
+    """The run's checkpoints, oldest first; or why they cannot be read."""
     try:
-        found = [path for path in entries(run_dir / "checkpoints") if path.name.startswith("step_")]
+        found = [path for path in entries(run_dir / CHECKPOINTS) if path.name.startswith("step_")]
     except OSError as error:
-        return f'<p class="wrong">cannot be read: {_text(str(error.strerror))}</p>'
-    for path in found:
-        step = re.sub(r"\D*0*(\d+)$", r"\1", path.name)
-        cells = (f"{_text(path.name)}/", _text(step), _size(path), _lacks(path))
-        rows += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-    if not rows:
-        return ""
-    head = "<thead><tr><th></th><th>steps done</th><th></th><th></th></tr></thead>"
-    table = f'<table class="numbers">{head}<tbody>{rows}</tbody></table>'
-    return f'<div class="table">{table}</div><p class="muted">{RESUMING}</p>'
+        return [], str(error.strerror)
+    return [
+        Checkpoint(path.name, re.sub(r"\D*0*(\d+)$", r"\1", path.name), _size(path), _damage(path)) for path in found
+    ], ""
 
 
-def _lacks(checkpoint: Path) -> str:
+def _damage(checkpoint: Path) -> str:
     """What a checkpoint's own manifest names and its folder does not hold; "" for one that looks whole."""
     try:
         named = read_object(checkpoint / "manifest.json")["files"]
@@ -193,38 +163,17 @@ def _lacks(checkpoint: Path) -> str:
             if not (checkpoint / name).is_file() or (checkpoint / name).stat().st_size != entry["size"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return '<span class="wrong">damaged: its manifest cannot be read</span>'
-    return f'<span class="wrong">damaged: {_text(wrong[0])}</span>' if wrong else ""
-
-
-def _files(run_dir: Path) -> str:
-    """Everything the run left, with sizes."""
-    rows = "".join(
-        f"<tr><td>{html.escape(visible(path.name))}{'/' if path.is_dir() else ''}</td><td>{_size(path)}</td></tr>"
-        for path in sorted(run_dir.iterdir())
-    )
-    return f'<div class="table"><table class="numbers"><tbody>{rows}</tbody></table></div>'
+        return "its manifest cannot be read"
+    return wrong[0] if wrong else ""
 
 
 def _size(path: Path) -> str:
     try:
         size = float(sum(file.lstat().st_size for file in (files_below(path) if path.is_dir() else [path])))
     except OSError as error:
-        return _text(f"cannot be read: {error.strerror}")
+        return f"cannot be read: {error.strerror}"
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             break
         size /= 1024
     return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-
-
-def _preformatted(path: Path) -> str:
-    return f"<pre>{_text(read_text(path))}</pre>" if path.is_file() else ""
-
-
-def _versions(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    versions = read_object(path).items()
-    rows = "".join(f"<tr><th>{_text(str(name))}</th><td>{_text(str(version))}</td></tr>" for name, version in versions)
-    return f'<table class="numbers"><tbody>{rows}</tbody></table>'

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cot_components.data.text.pieces import Piece
 from cot_components.roles import Role
-from cot_components.viz.samples import Draw, Run, Sample, State, Totals
+from cot_components.viz.token_samples import Draw, Run, Sample, State, Totals
 
 STRIP_CELLS = 60
 _GAP = 3

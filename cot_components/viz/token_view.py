@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cot_components.data.rows.flat import Flat
 from cot_components.data.text.pieces import Decode
-from cot_components.viz.samples import Flats, Sample, Totals, count_tokens, make_samples, name_draws
 from cot_components.viz.token_html import token_html
+from cot_components.viz.token_samples import Flats, Sample, Totals, count_tokens, make_samples, name_draws
 from cot_components.viz.token_terminal import TokenTerminal
 from cot_components.viz.visible import visible
 

@@ -31,9 +31,9 @@ def undisturbed(hub, tmp_path_factory) -> Callable[[str], Undisturbed]:
     return of
 
 
-@pytest.fixture(scope="session", params=["cot_sft", "icot_sft"])
+@pytest.fixture(scope="session", params=["cot_sft", "icot_sft", "target_sft"])
 def reference(request, undisturbed) -> Undisturbed:
-    """Every method at once, and a GPT-2 with dropout whose optimizer starts anew: all that a run can have to lose."""
+    """Methods combined, a GPT-2 with dropout whose optimizer is reset, a frozen teacher: all that a run can lose."""
     return undisturbed(request.param)
 
 

@@ -83,11 +83,8 @@ HARMS: dict[str, Callable[[Path, random.Random], Any]] = {
 }
 COMMANDS: dict[str, list[str]] = {
     "report": ["report", "{run}", "--out", "{out}/report.html"],
-    "plot": ["plot", "{run}", "--out", "{out}/curves.png"],
-    "compare": ["compare", "{run}"],
+    "compare": ["compare", "{run}", "--out", "{out}/curves.png"],
     "samples": ["samples", "{run}"],
-    "classes": ["classes", "{run}"],
-    "internalisation": ["internalisation", "{run}", "--out", "{out}/picture.png"],
     "validate": ["validate", "{run}/config.yaml"],
     "view": ["view", "{run}/config.yaml", "--n", "1"],
     "speed": ["speed", "{run}", "--rows", "1", "--batch-size", "1"],

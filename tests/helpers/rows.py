@@ -9,7 +9,7 @@ import numpy as np
 
 from cot_components.data.rows.encode import EncodedRow
 from cot_components.data.rows.flat import Flat, initial_labels
-from cot_components.data.rows.store import COLUMNS, Rows
+from cot_components.data.rows.store import COLUMNS, PER_TOKEN, Rows
 from cot_components.roles import Role
 
 Parts = Sequence[tuple[Role, str]]
@@ -125,3 +125,10 @@ def without(flat: Flat, gone: np.ndarray) -> Flat:
     names = ("tokens", "roles", "counters", "labels", "weights")
     columns = {name: getattr(flat, name)[kept] for name in names}
     return Flat(**columns, row_start=np.cumsum([0, *lengths]).astype(np.int64), ids=flat.ids)
+
+
+def random_store(count: int, **settings: int) -> Rows:
+    """`random_rows` as they are kept on disk."""
+    flat = random_rows(count, **settings).flat(range(count))
+    columns = {name: getattr(flat, name).astype(kind) for name, kind in PER_TOKEN.items()}
+    return Rows(**columns, row_start=flat.row_start, ids=flat.ids)

@@ -25,12 +25,23 @@ FROM_FOLDER = ["model=cot_components.models.from_folder", *(f"~model.{size}" for
 """What makes the model of `bt_sft/quickstart` one from `model.path`."""
 
 LORA = ["model.lora.rank=4", "model.lora.alpha=8", "model.lora.dropout=0.1"]
+EIGHT_BITS = ["optimizer._component_=torchao.optim.AdamW8bit", "~optimizer.fused"]
 ADAPTERS = {
     "lora": LORA,
     "dora": [*LORA, "model.lora.dora=true"],
     "qlora": [*LORA, "model.lora.quantize=true"],
-    "8bit": ["optimizer._component_=torchao.optim.AdamW8bit", "~optimizer.fused"],
+    "8bit": EIGHT_BITS,
 }
+BF16 = {
+    "bf16": [],
+    "moments": ["optimizer_state=fp32_moments"],
+    "weights": ["optimizer_state=fp32_weights"],
+    "nearest": ["dtype=bf16_nearest"],
+    "8bit_bf16": EIGHT_BITS,
+    "lora_bf16": LORA,
+    "qlora_bf16": ADAPTERS["qlora"],
+}
+"""With `dtype=bf16`."""
 WIDE = {"embed_dim": 256, "num_kv_heads": 4, "intermediate_dim": 512}
 """NF4 takes weights in blocks of 64 x 256, and every process whole ones."""
 STEPS = 6
@@ -41,8 +52,9 @@ log_every_n_steps=1 save_every_n_steps=1 keep_checkpoints=100
 
 
 def adapter_run(base: Path, kind: str) -> list[str]:
-    """Six steps of `bt_sft` with one of `ADAPTERS` on the checkpoint in `base`."""
-    return [*FROM_FOLDER, f"tokenizer.path={base}", f"model.path={base}", *ADAPTERS[kind], *SIX_STEPS.split()]
+    """Six steps of `bt_sft` with one of `ADAPTERS` or `BF16` on the checkpoint in `base`."""
+    chosen = ADAPTERS[kind] if kind in ADAPTERS else ["dtype=bf16", *BF16[kind]]
+    return [*FROM_FOLDER, f"tokenizer.path={base}", f"model.path={base}", *chosen, *SIX_STEPS.split()]
 
 
 def llama_tied() -> Any:

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.data.text.tokenizer_json import read_hf_tokenizer
+from cot_components.models.tokenizers import HFTokenizer
 
 MERGES = ["t h", "th e", "\u0120 a", "i n", "\u010a \u010a", "1 2"]
 CHATML_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -253,4 +254,12 @@ def write_like(kind: str, folder: Path, template: str | None = None) -> Path:
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+def write_files(tokenizer: HFTokenizer, folder: Path) -> Path:
+    """The folder that an export writes for a tokenizer made in memory."""
+    folder.mkdir()
+    for name, text in tokenizer.files.items():
+        (folder / name).write_text(text)
     return folder

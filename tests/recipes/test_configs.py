@@ -36,6 +36,8 @@ def test_config_is_valid_and_says_how_to_run_it(name):
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"--config {name}" in header
     assert "Result" in header or "quickstart" in name
+    fits = re.search(r"One GPU of (24|40|80) GB holds|\d+ GPUs of 80 GB hold", header)
+    assert fits or "# Memory" not in header
 
 
 @pytest.mark.parametrize("name", [name for name in OF_OUR_RECIPES if name.endswith(("_gsm8k", "_gsm8k_lora"))])
@@ -66,7 +68,8 @@ def test_stock_configs_name_components_that_exist():
         ("dataset.transforms.blur.ration=1", "unknown key 'dataset.transforms.blur.ration'; did you mean 'ratio'?"),
         ("seed=null", "seed must be int, got None"),
         ("batch_size=two", "batch_size must be int, got 'two'"),
-        ("dtype=None", "dtype must be str, got None"),
+        ("dtype=None", "dtype must be 'bf16' or 'fp32' or 'bf16_nearest', got None"),
+        ("device=null", "device must be str, got None"),
         ("normalize=mean", "normalize must be 'count' or 'weight', got 'mean'"),
         ("loss=cot_components.losses.sfft", "loss: 'cot_components.losses' has no 'sfft'; did you mean 'sft'?"),
         ("~output_dir", "missing key 'output_dir'"),
@@ -165,7 +168,7 @@ def test_a_wheel_holds_recipes_and_configs_and_runs_anywhere(hub, tmp_path):
     short = "evaluation=null dataset_val=null dataset.max_rows=32 epochs=1 batch_size=16 output_dir=out"
     words = f"bt_sft --config bt_sft/quickstart {short}"
     must(tune(words, f"tokenizer.path={hub / 'model'}", cwd=tmp_path, env=env))
-    assert (tmp_path / "out" / "model" / "config.json").is_file()
+    assert all((tmp_path / "out" / name).is_file() for name in ("model/config.json", "tokens.html", "report.html"))
     probe = "import bt_sft, cot_components, cot_components.config as c; "
     probe += "print(bt_sft.__file__, cot_components.__file__, len(c.shipped_configs()))"
     recipe, package, configs = must(run(*python, "-c", probe, cwd=tmp_path, env=env)).split()

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from cot_components.config import shipped_configs
 SHORT = "dataset.max_rows=64 epochs=3 max_steps_per_epoch=2 batch_size=8 dataset_val.max_rows=8 evaluation.max_rows=4"
 SHORT = f"{SHORT} evaluation.max_new_tokens=8 evaluate_every_n_steps=null save_every_n_steps=3".split()
 SHORT.append(  # drawn at the step where an epoch begins: page and run must mean the same one
-    "dataset.transforms.blur.ratio={_component_: cot_components.curriculum.Anneal, first: 0.1, last: 1, num_steps: 6}"
+    "dataset.transforms.blur.ratio={_component_: cot_components.schedules.Anneal, first: 0.1, last: 1, num_steps: 6}"
 )
 
 
@@ -160,7 +159,7 @@ def test_the_recipe_of_a_config_is_found(name, tmp_path):
     assert recipe_for(str(path)).name == whole_recipe(recipe).stem
 
 
-def test_plot_report_compare(copied, monkeypatch, capsys, refused):
+def test_report_and_compare(copied, monkeypatch, capsys, refused):
     monkeypatch.chdir(copied)
     done = Path("runs/my")
     for path in ("curves.png", "report.html"):
@@ -170,26 +169,25 @@ def test_plot_report_compare(copied, monkeypatch, capsys, refused):
         assert main([*words]) == 0
         return capsys.readouterr().out
 
-    assert shown("plot", "runs/my").strip() == str(done / "curves.png")
+    assert shown("compare", "runs/my").splitlines()[-1] == f"curves  {done / 'curves.png'}"
     assert (done / "curves.png").read_bytes().startswith(b"\x89PNG")
     shutil.copytree(done, "another")
-    shown("plot", "runs/my", "another", "--out", "both.png")
+    table = shown("compare", "runs/my", "another", "--out", "both.png")
+    assert "answers correct" in table and "my" in table and "difference from my" in table
     assert Path("both.png").stat().st_size > 10_000
     shown("report", "runs/my")
     page = (done / "report.html").read_text()
     for part in ("<h2>Checkpoints</h2>", "step_00000003/", "step_00000006/", "<h2>Versions</h2>", "redraw", "<svg"):
         assert part in page, part
-    table = shown("compare", "runs/my", "another")
-    assert "answers correct" in table and "my" in table and "another" in table
     shutil.copytree(done, "twin/my")
     assert re.search(r"^ +runs/my +twin/my *$", shown("compare", "runs/my", "twin/my"), re.MULTILINE)
     assert refused(main(["compare", "runs/my", "runs/my"])) == "runs/my: the same run twice"
     for picture in ("x/c.xyz", "x"):
-        said = refused(main(["plot", "runs/my", "--out", picture]))
+        said = refused(main(["compare", "runs/my", "--out", picture]))
         assert said.startswith(f"{picture}: a picture's name must end in its type: ") and ".png, " in said
     assert not Path("x").exists() and not Path("x.png").exists()
     assert refused(main(["report", "nowhere"])) == "nowhere: no such run"
-    assert refused(main(["plot", "nowhere"])) == "nowhere: no such log"
+    assert "nowhere holds no log" in refused(main(["compare", "nowhere"]))
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"])
@@ -259,7 +257,7 @@ def test_help_is_instant(tmp_path):
     ("typed", "said"),
     [
         ("veiw", "cot has no command 'veiw'; did you mean 'view'?"),
-        ("plot x --oops", "cot plot does not know '--oops'"),
+        ("compare x --oops", "cot compare does not know '--oops'"),
         ("view", "the following arguments are required: CONFIG"),
         ("view c --epochs x", "'x' is no list like 0,1,2"),
     ],
@@ -270,22 +268,3 @@ def test_errors_are_sentences(typed, said, refused):
     except SystemExit as end:
         code = end.code
     assert said in refused(code)
-
-
-def test_completion(tmp_path):
-    def completed(*words: str) -> list[str]:
-        ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _cot; echo ${{COMPREPLY[@]}}"
-        script = f'eval "$(cot completion bash)"; {ask}'
-        path = f"{COT.parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
-        )
-        assert done.returncode == 0 and not done.stderr, done.stderr
-        return done.stdout.split()
-
-    assert completed("cot", "vi") == ["view"]
-    assert completed("cot", "view", "icot_sft/gpt2_4") == ["icot_sft/gpt2_4x4"]
-    assert completed("cot", "view", "x", "--ep") == ["--epochs"]
-    (Path(tmp_path) / "my_run").mkdir()
-    assert completed("cot", "report", "my") == ["my_run"]
-    assert "bashcompinit" in must(cot("completion", "zsh", cwd=tmp_path))

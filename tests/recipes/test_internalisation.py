@@ -11,14 +11,14 @@ from lookalikes import is_real, shared_data
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tiny_runs import run
-from tiny_tokenizers import gpt2_originals
+from tiny_tokenizers import gpt2_originals, write_files
 from tokenizers import Tokenizer
 
 from cot_components.cli.main import main
 from cot_components.data.generated.multiplication import draw_operands, multiplication_lines
 from cot_components.models.export import save_pretrained
 from cot_components.models.families.gpt2 import gpt2
-from cot_components.models.gpt2_bpe import write_gpt2_tokenizer
+from cot_components.models.gpt2_bpe import gpt2_tokenizer
 from cot_components.runs.log import read_log
 
 TINY = ["model.embed_dim=16", "model.num_heads=2", "model.num_layers=1", "model.dropout=0", "log_every_n_steps=1"]
@@ -138,7 +138,7 @@ def test_published_files_and_pretrained_weights(tmp_path):
     """`gpt2_4x4` on a folder in hub layout, the paper's own test file, and that file's pairs left out of training."""
     torch.manual_seed(0)
     originals = gpt2_originals(tmp_path / "originals")
-    vocabulary = write_gpt2_tokenizer(str(originals), tmp_path / "gpt2") / "tokenizer.json"
+    vocabulary = write_files(gpt2_tokenizer(str(originals)), tmp_path / "gpt2") / "tokenizer.json"
     size = {"vocab_size": Tokenizer.from_file(str(vocabulary)).get_vocab_size(), "num_layers": 1, "num_heads": 2}
     save_pretrained(gpt2(**size, embed_dim=16, max_seq_len=128), tmp_path / "gpt2")
     file = shared_data(tmp_path) / "icot_mult" / "4_by_4" / "valid.txt"

@@ -10,7 +10,7 @@ from commands import CONFIGS
 from families import distance, write_case
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from tiny_models import ADAPTERS, adapter_run
+from tiny_models import ADAPTERS, BF16, adapter_run
 from tiny_runs import checkpoint, copied, differences, overrides_for, records, run, saved_steps
 
 from cot_components.cli.main import main
@@ -86,6 +86,22 @@ def test_it_learns_goes_on_and_is_exported(hub, wide, tmp_path, family, kind):
         for folder in (out / "adapter", checkpoint(out, last) / "adapter"):
             assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
             assert distance(adapted_by_peft(base, folder, nf4=kind == "qlora"), expected) < 1e-4
+
+
+@pytest.mark.parametrize("kind", BF16)
+def test_in_bf16_it_goes_on_and_is_exported(hub, wide, tmp_path, kind):
+    """Bit for bit; adapters have fp32 weights beside their copies; `transformers` reads bf16."""
+    from transformers import AutoModelForCausalLM
+
+    out, last = gone_on_with(adapter_run((wide if "qlora" in kind else hub) / "model", kind), tmp_path, until=3)
+    weights, states = (load_file(checkpoint(out, last) / f"{name}.safetensors") for name in ("model", "optimizer"))
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    fine = {name for name in states if name.endswith("/fp32")}
+    assert fine == ({f"{name}/fp32" for name in weights} if "lora" in kind or kind == "weights" else set())
+    rounded = {value.dtype for name, value in states.items() if name.endswith("exp_avg")}
+    assert rounded == {torch.bfloat16 if kind in ("bf16", "8bit_bf16", "nearest") else torch.float32}
+    assert {value.dtype for value in load_file(out / "model" / "model.safetensors").values()} == {torch.bfloat16}
+    assert AutoModelForCausalLM.from_pretrained(out / "model").dtype == torch.bfloat16
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from commands import CONFIGS, ROOT, cot, must, run, tune
 from omegaconf import OmegaConf
 
 from benchmarks import BENCHMARKS
+from benchmarks.gpu import PARTS
 from cot_components.cli.main import make_parser
 from cot_components.cli.shipped import whole_recipe
 from cot_components.config import shipped_configs
@@ -84,8 +85,8 @@ def check_make(words):
 
 def check_python(words):
     if words[0] == "-m" and words[1] == "benchmarks":
-        known = {*BENCHMARKS, "cpu", "cuda"}
-        assert all(word in known or "-" in word for word in words[2:]), words
+        known = {*BENCHMARKS, "gpu", "cpu", "tiny", *PARTS}
+        assert all(word in known or "-" in word for part in words[2:] for word in part.split(",")), words
     elif words[0] == "-m" and words[1] == "pydoc":
         assert pydoc.locate(words[2]) is not None, words
     elif words[0] == "-m":
@@ -240,21 +241,6 @@ def test_components_that_the_pages_name_exist():
     assert len(dotted) > 10 and not [name for name in dotted if pydoc.locate(name) is None]
 
 
-def test_calls_are_scored_as_the_page_of_data_says(tmp_path):
-    asked = {"id": "0", "question": [[{"role": "user", "content": "The area of a triangle, base 10, height 5?"}]]}
-    sides = {side: {"type": "integer"} for side in ("base", "height")}
-    parameters = {"type": "dict", "properties": sides, "required": ["base", "height"]}
-    asked["function"] = [{"name": "calculate_triangle_area", "parameters": parameters}]
-    right = {"id": "0", "ground_truth": [{"calculate_triangle_area": {"base": [10], "height": [5]}}]}
-    (tmp_path / "possible_answer").mkdir()
-    (tmp_path / "BFCL_v4_simple_python.json").write_text(json.dumps(asked))
-    (tmp_path / "possible_answer" / "BFCL_v4_simple_python.json").write_text(json.dumps(right))
-    (block,) = blocks(ROOT / "docs" / "data.md", "python")
-    assert must(run(sys.executable, "-c", block, cwd=tmp_path)).strip() == "None"
-    wrong = must(run(sys.executable, "-c", block.replace('"height": 5', '"height": 6'), cwd=tmp_path))
-    assert "height" in wrong
-
-
 def test_tables_made_from_the_code_are_current():
     """`python docs/tables.py` writes them; a key without an explanation on its line is an error."""
     spec = spec_from_file_location("docs_tables", DOCS / "tables.py")
@@ -275,8 +261,21 @@ def test_sources_of_the_methods_are_named():
     assert all({"type", "title", "authors"} <= reference.keys() for reference in cited["references"])
 
 
-def test_the_reference_builds_without_a_warning(tmp_path):
-    printed = must(run(sys.executable, ROOT / "docs" / "api.py", tmp_path / "api", cwd=tmp_path))
-    assert printed.strip().endswith(" 0 warnings")
-    page = (tmp_path / "api" / "cot_components" / "transforms.html").read_text()
-    assert "span_length" in page and (tmp_path / "api" / "cot_components" / "cli" / "view.html").is_file()
+def test_the_site_builds_without_a_warning_and_finds_what_a_reader_types(tmp_path):
+    must(run(sys.executable, ROOT / "docs" / "site.py", tmp_path, cwd=tmp_path))
+    index = json.loads((tmp_path / "docs" / "search.json").read_text())["items"]
+    for word in ("from_folder", "ratio"):
+        pages = {item["location"].split("/")[0] for item in index if word in item["title"] + item["text"]}
+        assert pages >= {"api", "docs"}, word
+    methods = (tmp_path / "docs" / "docs" / "methods.html").read_text()
+    assert 'href="../experiments/index.html"' in methods and "unpkg" not in methods
+    assert (tmp_path / "docs" / "CITATION.cff").read_bytes() == (ROOT / "CITATION.cff").read_bytes()
+
+
+def test_a_link_to_what_is_not_there_ends_the_site(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "start.md").write_text("[one](https://x.org/y), [two](../LICENSE) and [none](none.yaml#top)\n")
+    for name in ("LICENSE", "docs/site.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    result = run(sys.executable, tmp_path / "docs" / "site.py", tmp_path / "build", cwd=tmp_path)
+    assert result.returncode == 1 and result.stderr == "error: docs/start.md links to none.yaml: no such file\n"

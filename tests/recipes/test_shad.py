@@ -47,9 +47,9 @@ def test_scores_classes_and_the_same_again(hub, scored, capsys):
     assert run("shad", arguments(hub, scored)).code == 0
     again = capsys.readouterr().out
     assert "tuning on" not in again and "error rate" in again
-    assert main(["classes", str(scored)]) == 0
+    assert main(["compare", str(scored)]) == 0
     compared = capsys.readouterr().out
-    assert f"{report['error_rate']:.2%}" in compared and f"{report['recall']:.1%}" in compared
+    assert f"{report['error_rate']:.2%}" in compared and f"{report['recall']:.2%}" in compared
 
 
 def test_lora_scores_with_adapters_off_and_on_in_one_pass(hub, scored, tmp_path):
@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_one_sentence(hub, tmp_path, refused, overrides, sa
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("dataset.max_rows=23", "holds scores of another data"),
+        ("dataset.max_rows=23", "holds scores of other data"),
         ("optimizer.lr=1e-5", "shuffled.safetensors was tuned with another optimizer"),
         ("clip_grad_norm=0.5", "shuffled.safetensors was tuned with another clip_grad_norm"),
         ("model.dropout=0.5", "shuffled.safetensors was tuned with another model"),

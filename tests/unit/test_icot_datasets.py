@@ -2,8 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
+from degenerate import write_lines
 
 from cot_components.clock import Clock
 from cot_components.config import build
@@ -20,64 +20,62 @@ SOLUTIONS = [
     {"question": "Ann has 3 cups and buys 4.", "answer": "She has 3+4 = <<3+4=7>>7.\n#### 7"},
     {"question": "How much?", "answer": "It is plain.\n#### 2,125"},
 ]
+STEPS = {"question": "Is Tom a pet?", "steps": ["Tom is a cat.", "Every cat is a pet."], "answer": "Tom is a pet."}
+TOKENIZER = compact_tokenizer()
+TWO_DIGITS = multiplication_line(12, 34, 2)
 
 
-@pytest.fixture(scope="module", name="tokenizer")
-def _tokenizer():
-    return compact_tokenizer()
-
-
-def texts(data) -> list[str]:
+def texts(data):
     """Each row as text, the separators as S."""
     rows, decode = data.rows, data.chat.tokenizer.decode
     bounds = zip(rows.row_start[:-1], rows.row_start[1:], strict=True)
     return [decode(rows.tokens[start:stop]).replace("<|endoftext|>", "S") for start, stop in bounds]
 
 
-def test_lines_become_rows(tokenizer, tmp_path) -> None:
+def read(path, content, tokenizer=TOKENIZER, **options):
+    """A data set of the lines, or of the value as JSON."""
+    path.write_text("\n".join(content) + "\n" if path.suffix == ".txt" else json.dumps(content))
+    return icot_dataset(tokenizer, source=str(path), **options)
+
+
+def test_lines_become_rows(tmp_path):
     lines = multiplication_lines(*draw_operands(2, 5))
-    (tmp_path / "rows.txt").write_text("\n".join(lines) + "\n")
-    data = icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"))
+    data = read(tmp_path / "rows.txt", lines)
     question, solution = lines[3].split("||")
     thought, answer = solution.split(" #### ")
     assert texts(data)[3] == f" {question} S {thought} S #### {answer} S"
     assert data.report.read == len(data.rows) == 5
 
 
-def test_the_official_data_set_becomes_equations(tokenizer, tmp_path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in SOLUTIONS))
-    data = icot_dataset(tokenizer, source=str(path), thoughts="equations")
-    assert texts(data) == [" Ann has 3 cups and buys 4. S <<3+4=7>> S #### 7 S", " How much? S  S #### 2125 S"]
-    fewer = icot_dataset(tokenizer, source=str(path), thoughts="equations", empty_thoughts="drop")
-    assert len(fewer.rows) == fewer.report.kept == 1 and fewer.report.num_dropped == 0
-    assert "She has" in texts(icot_dataset(tokenizer, source=str(path)))[0]
+def test_the_official_data_set_becomes_equations_and_the_cache_tells_settings_apart(tmp_path):
+    source = str(write_lines(tmp_path / "train.jsonl", *SOLUTIONS))
+    whole = [" Ann has 3 cups and buys 4. S <<3+4=7>> S #### 7 S", " How much? S  S #### 2125 S"]
+    for options, expected in (
+        ({}, None),
+        ({"thoughts": "equations"}, whole),
+        ({"thoughts": "equations", "empty_thoughts": "drop"}, whole[:1]),
+        ({}, None),
+    ):
+        data = icot_dataset(TOKENIZER, source=source, cache_dir=str(tmp_path / "cache"), **options)
+        assert texts(data) == expected if expected else "She has" in texts(data)[0]
+        assert len(data.rows) == data.report.kept and data.report.num_dropped == 0
 
 
-def test_empty_thoughts_are_dropped_from_any_format(tokenizer, tmp_path) -> None:
-    (tmp_path / "rows.txt").write_text("how much?||1 2 #### 3\nhow many?|| #### 4\n")
-    (tmp_path / "rows.json").write_text(json.dumps([{"question": "q", "steps": s, "answer": "a"} for s in (["b"], [])]))
-    for name, format in (("rows.txt", "icot"), ("rows.json", "steps")):
-        for empty_thoughts, kept in (("keep", 2), ("drop", 1)):
-            data = icot_dataset(tokenizer, source=str(tmp_path / name), format=format, empty_thoughts=empty_thoughts)
-            assert len(data.rows) == data.report.kept == kept and data.report.num_dropped == 0
+@pytest.mark.parametrize(
+    ("name", "content", "format"),
+    [
+        ("rows.txt", ["how much?||1 2 #### 3", "how many?|| #### 4"], "icot"),
+        ("rows.json", [STEPS, STEPS | {"steps": []}], "steps"),
+    ],
+)
+@pytest.mark.parametrize(("empty_thoughts", "kept"), [("keep", 2), ("drop", 1)])
+def test_empty_thoughts_are_dropped_from_any_format(name, content, format, empty_thoughts, kept, tmp_path):
+    data = read(tmp_path / name, content, format=format, empty_thoughts=empty_thoughts)
+    assert len(data.rows) == data.report.kept == kept and data.report.num_dropped == 0
 
 
-def test_the_cache_tells_settings_apart(tokenizer, tmp_path) -> None:
-    path, cache = tmp_path / "train.jsonl", str(tmp_path / "cache")
-    path.write_text("".join(json.dumps(row) + "\n" for row in SOLUTIONS))
-    seen = [
-        texts(icot_dataset(tokenizer, source=str(path), cache_dir=cache, **options))
-        for options in ({}, {"thoughts": "equations"}, {"thoughts": "equations", "empty_thoughts": "drop"}, {})
-    ]
-    assert seen[0] == seen[3] and len({tuple(rows) for rows in seen}) == 3
-
-
-def test_step_lists_are_removed_step_by_step(tokenizer, tmp_path) -> None:
-    path = tmp_path / "steps.json"
-    row = {"question": "Is Tom a pet?", "steps": ["Tom is a cat.", "Every cat is a pet."], "answer": "Tom is a pet."}
-    path.write_text(json.dumps([row] * 4))
-    data = icot_dataset(tokenizer, source=str(path), format="steps", max_rows=3)
+def test_step_lists_are_removed_step_by_step(tmp_path):
+    data = read(tmp_path / "steps.json", [STEPS] * 4, format="steps", max_rows=3)
     assert texts(data) == [" Is Tom a pet? S Tom is a cat.\nEvery cat is a pet. S #### Tom is a pet. S"] * 3
     plans = Plans(data.rows.lengths, batch_size=3, epochs=3)
     run = Stepwise(per_epoch=1, unit="step", smoothing=float("inf"))(plans, data.rows, data.chat.step_ends)
@@ -85,70 +83,61 @@ def test_step_lists_are_removed_step_by_step(tokenizer, tmp_path) -> None:
     assert data.chat.tokenizer.decode(left.tokens[left.roles == Role.THOUGHT]) == "Every cat is a pet. "
 
 
-def test_step_lists_have_the_settings_of_other_rows(tokenizer, tmp_path) -> None:
-    path = tmp_path / "steps.json"
-    good = {"question": "q", "steps": ["a", "b"], "answer": "c"}
-    path.write_text(json.dumps([good, {"question": "q"}, good]))
-    read = lambda **options: icot_dataset(tokenizer, source=str(path), format="steps", **options)  # noqa: E731
-    with pytest.raises(UserError, match="row 2: question or answer is missing"):
-        read()
-    data = read(strict=False, max_dropped=0.5)
+def test_step_lists_have_the_settings_of_other_rows(tmp_path):
+    path, rows = tmp_path / "steps.json", [STEPS, {"question": "q"}, STEPS]
+    data = read(path, rows, format="steps", strict=False, max_dropped=0.5)
     assert len(data.rows) == 2 and (data.report.read, data.report.num_dropped) == (3, 1)
-    assert len(read(max_rows=1).rows) == 1
-    with pytest.raises(UserError, match="max_rows must be at least 1"):
-        read(max_rows=-1)
-    for name, value in {"split": "test", "subset": "x", "columns": {"q": "question"}}.items():
-        with pytest.raises(UserError, match=rf"dataset\.{name} is not read with format: steps"):
-            read(**{name: value})
+    assert len(read(path, rows, format="steps", max_rows=1).rows) == 1
+    for options, message in (
+        ({}, "row 2: question or answer is missing"),
+        ({"max_rows": -1}, "max_rows must be at least 1"),
+        ({"split": "test"}, r"dataset\.split is not read with format: steps"),
+        ({"subset": "x"}, r"dataset\.subset is not read with format: steps"),
+        ({"columns": {"q": "question"}}, r"dataset\.columns is not read with format: steps"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(path, rows, format="steps", **options)
 
 
-def test_multiplication_from_a_config(tokenizer) -> None:
+def test_multiplication_from_a_config():
     node = {"_component_": "cot_components.datasets.multiplication_dataset", "num_digits": 3, "num_rows": 40}
-    train, held_out = build(node, tokenizer), build({**node, "split": "held_out"}, tokenizer)
-    assert len(train.rows) == 40 and train.report.kept == 40
-    assert not {text.split(" S")[0] for text in texts(train)} & {text.split(" S")[0] for text in texts(held_out)}
+    train, held_out = (build({**node, "split": split}, TOKENIZER) for split in ("train", "held_out"))
+    questions, others = ({text.split(" S")[0] for text in texts(data)} for data in (train, held_out))
+    assert len(train.rows) == 40 == train.report.kept and not questions & others
     assert texts(train)[0].count("S") == 3 and "thought" in train.rows.tokens_by_role()
-    batch = train.batches().batch([0, 1], Clock(0, 0))
-    assert batch.tokens.shape == (2, int(train.rows.lengths[0]))
+    assert train.batches().batch([0, 1], Clock(0, 0)).tokens.shape == (2, int(train.rows.lengths[0]))
 
 
-def test_excluded_files_are_left_out(tokenizer, tmp_path) -> None:
+def test_excluded_files_are_left_out(tmp_path):
     path = tmp_path / "test.txt"
     path.write_text(multiplication_line(7, 8, 1) + "\n")
-    node = {"num_digits": 1, "num_rows": 2000}
-    everything, rest = (multiplication_dataset(tokenizer, **node, exclude=e) for e in ([], [str(path)]))
-    questions = [{text.split(" S")[0].strip() for text in texts(data)} for data in (everything, rest)]
-    assert questions[0] - questions[1] == {"7 * 8", "8 * 7"}
+    some = [multiplication_dataset(TOKENIZER, num_digits=1, num_rows=2000, exclude=e) for e in ([], [str(path)])]
+    everything, rest = ({text.split(" S")[0].strip() for text in texts(data)} for data in some)
+    assert everything - rest == {"7 * 8", "8 * 7"}
     with pytest.raises(ValueError, match="holds numbers of 1 digits, but num_digits is 2"):
-        multiplication_dataset(tokenizer, num_digits=2, num_rows=5, exclude=[str(path)])
+        multiplication_dataset(TOKENIZER, num_digits=2, num_rows=5, exclude=[str(path)])
 
 
-def test_settings_that_mean_nothing_are_refused(tokenizer, tmp_path) -> None:
-    (tmp_path / "rows.txt").write_text(multiplication_line(7, 8, 1) + "\n")
-    with pytest.raises(ValueError, match=r"dataset\.thoughts must be"):
-        icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"), thoughts="short")
-    with pytest.raises(ValueError, match=r"dataset\.num_rows must be"):
-        multiplication_dataset(tokenizer, num_digits=2, num_rows=0)
-    with pytest.raises(UserError, match=r"dataset\.seed must not be negative, got -1"):
-        multiplication_dataset(tokenizer, num_digits=2, num_rows=1, seed=-1)
+def test_settings_that_mean_nothing_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.thoughts must be"):
+        read(tmp_path / "rows.txt", [TWO_DIGITS], thoughts="short")
+    for settings in ({"num_rows": 0}, {"num_rows": 1, "seed": -1}):
+        with pytest.raises(UserError, match=rf"dataset\.{list(settings)[-1]} must"):
+            multiplication_dataset(TOKENIZER, num_digits=2, **settings)
 
 
-def test_rows_longer_than_the_limit_are_named(tokenizer, tmp_path) -> None:
-    lines = [multiplication_line(12, 34, 2), multiplication_line(123, 456, 3)]
-    (tmp_path / "rows.txt").write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=r"rows\.txt:2: longer than 30 tokens"):
-        icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"), max_seq_len=30)
-    kept = icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"), max_seq_len=30, strict=False, max_dropped=0.5)
-    assert kept.rows.ids.tolist() == [0] and np.diff(kept.rows.row_start).max() <= 30
-    limited = HFTokenizer(tokenizer.text, max_seq_len=30)
-    with pytest.raises(UserError, match=r"rows\.txt:2: longer than 30 tokens"):
-        icot_dataset(limited, source=str(tmp_path / "rows.txt"))
-    assert len(icot_dataset(limited, source=str(tmp_path / "rows.txt"), max_seq_len=300).rows) == 2
+def test_rows_longer_than_the_limit_are_named(tmp_path):
+    path, lines = tmp_path / "rows.txt", [TWO_DIGITS, multiplication_line(123, 456, 3)]
+    limited = HFTokenizer(TOKENIZER.text, max_seq_len=30)
+    for options in ({"max_seq_len": 30}, {"tokenizer": limited}):
+        with pytest.raises(UserError, match=r"rows\.txt:2: longer than 30 tokens"):
+            read(path, lines, **options)
+    kept = read(path, lines, max_seq_len=30, strict=False, max_dropped=0.5)
+    assert kept.rows.ids.tolist() == [0] and kept.rows.lengths.max() <= 30
+    assert len(read(path, lines, limited, max_seq_len=300).rows) == 2
 
 
-def test_lines_without_their_separators_are_named(tokenizer, tmp_path) -> None:
-    good = multiplication_line(12, 34, 2)
-    for bad, mark in ((good.replace("||", " "), r"'\|\|'"), (good.replace("####", ""), "'####'")):
-        (tmp_path / "rows.txt").write_text(f"{good}\n{bad}\n")
-        with pytest.raises(ValueError, match=rf"rows\.txt:2: {mark} does not stand there exactly once"):
-            icot_dataset(tokenizer, source=str(tmp_path / "rows.txt"))
+@pytest.mark.parametrize("mark", ["||", "####"])
+def test_lines_without_their_separators_are_named(mark, tmp_path):
+    with pytest.raises(ValueError, match=rf"rows\.txt:2: '{mark.replace('|', chr(92) + '|')}' does not stand there"):
+        read(tmp_path / "rows.txt", [TWO_DIGITS, TWO_DIGITS.replace(mark, " ")])

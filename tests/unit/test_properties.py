@@ -1,10 +1,10 @@
 """Random traces through the whole data path, random overrides through validation: 500 of each here, 10,000 with
 HYPOTHESIS_PROFILE=nightly."""
 
-from __future__ import annotations
-
 import functools
 import itertools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,61 +14,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tally import count
 from tiny_runs import read
+from tiny_tokenizers import make_tokenizer
 
 from cot_components.clock import Clock
 from cot_components.config import ConfigError
 from cot_components.data.bad_rows import DropReport, RowError
-from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.read.formats import Message
 from cot_components.data.read.traces import Trace
 from cot_components.data.rows.batches import Batches
-from cot_components.data.rows.flat import Flat
 from cot_components.data.rows.prepare import RowSettings, encode_traces
 from cot_components.data.rows.store import Rows
-from cot_components.data.text.chat import ChatFormat
 from cot_components.data.text.segments import Tags, segment_text
 from cot_components.roles import IGNORE, SUPERVISED_ROLES, Role
 from cot_components.schedules import Schedule
 from cot_components.transforms import Blur, ByRole
 from cot_components.transforms.remove import Remove
 
-ROLES = [int(role) for role in SUPERVISED_ROLES]
 MANY = settings(max_examples=max(500, settings.default.max_examples))
+START = Clock(0, 0)
 
 PIECES = ["<think>", "</think>", "<THINK>", "< think >", "<|end|>", "<|assistant|>", "<|pad|>", "\n", " ", "####"]
-WORDS = ["12 + 5 = 17", "ok", HOSTILE, "\ufeff", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")]
+PIECES += ["12 + 5 = 17", "ok", HOSTILE, "\ufeff", "\U0001f600"]
 free_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-piece = st.one_of(st.sampled_from(PIECES + WORDS), free_text)
-mixed = st.lists(piece, max_size=6).map("".join)
+mixed = st.lists(st.sampled_from(PIECES) | free_text, max_size=6).map("".join)
 proper = st.tuples(free_text, free_text).map(lambda pair: f"<think>{pair[0]}</think>{pair[1]}")
-responses = st.one_of(mixed, proper)
+responses = mixed | proper
+thoughtful = st.lists(st.tuples(free_text, proper), min_size=1, max_size=4)
 
 
 @functools.cache
-def byte_chat() -> ChatFormat:
-    import tempfile
-    from pathlib import Path
-
-    from cot_components.models.tokenizers import as_text_tokenizer, hf_tokenizer
-
+def byte_chat():
     with tempfile.TemporaryDirectory() as folder:
-        write_byte_tokenizer(Path(folder))
-        return chat(as_text_tokenizer(hf_tokenizer(folder)))
+        return chat(make_tokenizer("byte", Path(folder)))
 
 
-def encoded(texts: list[tuple[str, str]]) -> tuple[Rows, DropReport, list[int]]:
-    report, messages = (
-        DropReport(),
-        [(Message("user", prompt), Message("assistant", answer)) for prompt, answer in texts],
-    )
+def encoded(texts):
+    """Rows of the pairs of prompt and response, and what was dropped."""
+    count("inputs generated")
+    messages = [(Message("user", prompt), Message("assistant", answer)) for prompt, answer in texts]
     traces = [Trace(id=i, where=f"test:{i}", messages=pair) for i, pair in enumerate(messages)]
-    rows = Rows.concatenate(list(encode_traces(traces, byte_chat(), RowSettings(), strict=False, report=report)))
-    return rows, report, rows.ids.tolist()
+    report = DropReport()
+    parts = encode_traces(traces, byte_chat(), RowSettings(), strict=False, report=report)
+    return Rows.concatenate(list(parts)), report
 
 
 @MANY
 @given(responses, st.booleans())
-def test_segments_join_to_the_text_or_there_is_a_reason(text: str, opened: bool) -> None:
+def test_segments_join_to_the_text_or_there_is_a_reason(text, opened):
     count("inputs generated")
     try:
         segments = segment_text(text, Tags(), opened=opened)
@@ -81,104 +73,77 @@ def test_segments_join_to_the_text_or_there_is_a_reason(text: str, opened: bool)
 
 @MANY
 @given(st.lists(st.tuples(free_text, responses), min_size=1, max_size=4))
-def test_no_trace_gets_wrong_labels(texts: list[tuple[str, str]]) -> None:
+def test_no_trace_gets_wrong_labels(texts):
     """A row is exact or dropped with a reason: what is supervised decodes to the response, no more and no less."""
-    count("inputs generated")
-    rows, report, ids = encoded(texts)
-    assert len(ids) + report.num_dropped == len(texts)
-    tokenizer, control = byte_chat().tokenizer, set(byte_chat().tokenizer.control.values())
-    for place, row_id in enumerate(ids):
+    rows, report = encoded(texts)
+    assert len(rows) + report.num_dropped == len(texts)
+    tokenizer = byte_chat().tokenizer
+    for place, row_id in enumerate(rows.ids.tolist()):
         flat = rows.flat([place])
-        text_ids = [
-            t for t, r in zip(flat.tokens, flat.roles, strict=True) if r in SUPERVISED_ROLES and t not in control
-        ]
-        assert tokenizer.decode([int(t) for t in text_ids]) == texts[row_id][1]
-        assert ((flat.labels != IGNORE) <= np.isin(flat.roles, ROLES)).all()
-        inside = [t for t in flat.tokens.tolist() if t in control]
-        assert len(inside) == 4  # the template's own; none came from the data
+        supervised = np.isin(flat.roles, [int(role) for role in SUPERVISED_ROLES])
+        control = np.isin(flat.tokens, list(tokenizer.control.values()))
+        assert tokenizer.decode(flat.tokens[supervised & ~control]) == texts[row_id][1]
+        assert ((flat.labels != IGNORE) <= supervised).all()
+        assert control.sum() == 4  # the template's own; none came from the data
 
 
 @MANY
-@given(
-    st.lists(st.tuples(free_text, proper), min_size=1, max_size=4),
-    st.floats(0, 1),
-    st.floats(0, 1),
-    st.floats(0, 3),
-    st.integers(0, 6),
-    st.integers(0, 5),
-)
-def test_transforms_keep_their_promises(texts, low, high, weight, amount, epoch) -> None:
+@given(thoughtful, st.tuples(st.floats(0, 1), st.floats(0, 1)), st.floats(0, 3), st.integers(0, 6), st.integers(0, 5))
+def test_transforms_keep_their_promises(texts, ratios, weight, amount, epoch):
     """Blur, removal, weights over any rows: strength 0 is the input, masks grow with the ratio, nothing else moves."""
-    count("inputs generated")
-    rows, _, ids = encoded(texts)
-    if not ids:
+    rows, _ = encoded(texts)
+    if not len(rows):
         return
-    flat, clock = rows.flat(range(len(ids))), Clock(epoch, epoch)
-    low, high = min(low, high), max(low, high)
-    less, more = (Blur(ratio=ratio, seed=3)(flat, clock).labels == IGNORE for ratio in (low, high))
+    flat, clock = rows.flat(range(len(rows))), Clock(epoch, epoch)
+    less, more = (Blur(ratio=ratio, seed=3)(flat, clock).labels == IGNORE for ratio in sorted(ratios))
     assert (less <= more).all() and (Blur(ratio=0)(flat, clock).labels == flat.labels).all()
-    assert (flat.roles[more & (flat.labels != IGNORE)] == Role.THOUGHT).all()
+    is_thought = flat.roles == Role.THOUGHT
+    assert is_thought[more & (flat.labels != IGNORE)].all()
 
     weighed = ByRole({"thought": weight})(flat, clock)
     assert (weighed.tokens == flat.tokens).all() and (weighed.labels == flat.labels).all()
-    assert np.allclose(weighed.weights[flat.roles == Role.THOUGHT], weight)
+    assert np.allclose(weighed.weights[is_thought], weight)
 
     shrunk = Remove(schedule=Schedule(ticks_per_epoch=1, per_epoch=amount), smoothing=float("inf"))(flat, clock)
-    thought, left = thought_tokens(flat), thought_tokens(shrunk)
-    assert left == [max(count - amount * epoch, 0) for count in thought]
-    kept = flat.roles != Role.THOUGHT
-    assert (shrunk.tokens[shrunk.roles != Role.THOUGHT] == flat.tokens[kept]).all()
+    assert thought_tokens(shrunk) == [max(tokens - amount * epoch, 0) for tokens in thought_tokens(flat)]
+    assert (shrunk.tokens[shrunk.roles != Role.THOUGHT] == flat.tokens[~is_thought]).all()
 
 
-def thought_tokens(flat: Flat) -> list[int]:
+def thought_tokens(flat):
     """Thought tokens of each row."""
-    ends = flat.row_start.tolist()
-    return [int((flat.roles[a:b] == Role.THOUGHT).sum()) for a, b in itertools.pairwise(ends)]
+    return [int((flat.roles[a:b] == Role.THOUGHT).sum()) for a, b in itertools.pairwise(flat.row_start.tolist())]
 
 
 @MANY
-@given(st.lists(st.tuples(free_text, proper), min_size=1, max_size=4), st.floats(0, 1))
-def test_packed_and_padded_hold_the_same_targets(texts, ratio) -> None:
-    count("inputs generated")
-    rows, _, ids = encoded(texts)
-    if not ids:
+@given(thoughtful, st.floats(0, 1))
+def test_packed_and_padded_hold_the_same_targets(texts, ratio):
+    rows, _ = encoded(texts)
+    if not len(rows):
         return
-    everything = range(len(ids))
-    transforms = {"blur": Blur(ratio=ratio)}
-    padded = Batches(rows, transforms, pad_id=0).batch(everything, Clock(0, 0))
-    packed = Batches(rows, transforms, pad_id=0, packed_tokens=int(rows.lengths.sum())).batch(everything, Clock(0, 0))
+    sizes = (None, int(rows.lengths.sum()))
+    made = (Batches(rows, {"blur": Blur(ratio=ratio)}, pad_id=0, packed_tokens=size) for size in sizes)
+    padded, packed = (batches.batch(range(len(rows)), START) for batches in made)
 
-    def targets(batch) -> list[tuple[int, int, int, float]]:
+    def targets(batch):
         columns = (batch.tokens, batch.labels, batch.roles, batch.weights)
-        taken = [column.flatten()[batch.rows].tolist() for column in columns]
-        return sorted(zip(*taken, strict=True))
+        return sorted(zip(*(column.flatten()[batch.rows].tolist() for column in columns), strict=True))
 
     assert targets(padded) == targets(packed) and padded.num_supervised == packed.num_supervised
-    assert torch.equal(padded.labels.flatten()[padded.rows] != IGNORE, torch.ones(len(padded.rows), dtype=torch.bool))
+    assert torch.all(padded.labels.flatten()[padded.rows] != IGNORE)
 
 
-KEYS = [
-    "batch_size",
-    "seed",
-    "dtype",
-    "loss.eta",
-    "optimizer.lr",
-    "dataset.transforms.blur.ratio",
-    "resume",
-    "nope",
-    "model",
-]
+KEYS = ["batch_size", "seed", "dtype", "loss.eta", "optimizer.lr", "dataset.transforms.blur.ratio", "resume", "nope"]
+KEYS.append("model")
 VALUES = ["1", "-1", "null", "None", "nan", "1e400", "[1,2]", "{a:1}", "true", "''", "${seed}", "${nope}", "../..", "?"]
 
 
 @MANY
-@given(st.lists(st.tuples(st.sampled_from(KEYS), st.one_of(st.sampled_from(VALUES), free_text)), max_size=3))
-def test_any_overrides_end_in_a_config_or_one_sentence(pairs) -> None:
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES) | free_text), max_size=3))
+def test_any_overrides_end_in_a_config_or_one_sentence(pairs):
     """Nothing but `ConfigError` comes out of validation, and its message is one line."""
     count("inputs generated")
-    overrides = [f"{key}={value}" for key, value in pairs]
     try:
-        config = read("bt_sft/quickstart", *overrides)
+        config = read("bt_sft/quickstart", *(f"{key}={value}" for key, value in pairs))
     except ConfigError as error:
         assert str(error) and "\n" not in str(error)
     else:

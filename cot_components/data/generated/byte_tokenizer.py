@@ -26,7 +26,6 @@ CONTROL_TOKENS = (
     "<|tool|>",
     *(f"<|reserved_{i}|>" for i in range(4)),
 )
-VOCAB_SIZE = 256 + NUM_MERGES + len(CONTROL_TOKENS)
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

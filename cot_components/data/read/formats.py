@@ -17,6 +17,8 @@
 | `icot`              | text: `question||cot #### result` (system)    | as above                                       |
 | `xlam`              | query, tools, answers (calls)                 | tools as system prompt, user, assistant: calls |
 | `react`             | trajectory: `Question: ... Thought: ...`      | user, assistant                                |
+| `bfcl`              | question, function, ground_truth              | functions as system prompt, the turns of the   |
+|                     |                                               | question, assistant: calls                     |
 
 Detection takes the first format in this order whose columns are all there; rows with `question` and `answer` are
 `gsm8k` if the first of them has `####`. Turns and tools may be lists or the JSON text of lists. `answer` beside a
@@ -36,6 +38,7 @@ from typing import Any, NamedTuple
 from cot_components.config import nearest
 from cot_components.data.bad_rows import RowError, shortened
 from cot_components.data.read.agent_rows import agent_messages, from_react, from_xlam
+from cot_components.data.read.bfcl import from_bfcl
 from cot_components.data.read.messages import Content, Fields, Message, as_text
 from cot_components.data.read.turns import read_turns
 from cot_components.errors import UserError
@@ -186,6 +189,7 @@ FORMATS = {
     "icot": Format(("text",), ("system",), _from_icot),
     "xlam": Format(("query", "tools", "answers"), (), from_xlam),
     "react": Format(("trajectory",), (), from_react),
+    "bfcl": Format(("question", "function", "ground_truth"), (), from_bfcl),
 }
 
 

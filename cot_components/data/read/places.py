@@ -1,4 +1,4 @@
-"""Where rows lie: a file, a folder in hub layout, a folder that `datasets` saved, or the hub."""
+"""Where rows lie: a file, a folder in hub layout, of BFCL or saved by `datasets`, or the hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cot_components.data.bad_rows import one_line
+from cot_components.data.read.bfcl import bfcl_files, is_bfcl
 from cot_components.data.read.files import READERS, kind_of
 from cot_components.errors import UserError
 
@@ -50,6 +51,8 @@ def source_files(path: Path, split: str, subset: str | None) -> list[Path]:
     """
     if is_saved(path):
         return [Path(file["filename"]) for file in saved_data_set(path, split, subset).cache_files]
+    if is_bfcl(path):
+        return bfcl_files(path, split, subset)
     if path.is_dir():
         return _hub_layout(path, split, subset)
     if split != "train" or subset is not None:

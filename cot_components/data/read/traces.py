@@ -31,6 +31,7 @@ from pathlib import Path
 
 from cot_components.data.bad_rows import DropReport, RowError, TraceError
 from cot_components.data.read.arrow import data_set_rows
+from cot_components.data.read.bfcl import bfcl_rows, is_bfcl
 from cot_components.data.read.files import PlacedRow, file_rows
 from cot_components.data.read.formats import FORMATS, Message, RowReader, check_format, detect, read_row, translated
 from cot_components.data.read.places import (
@@ -73,7 +74,7 @@ def read_traces(
     report: DropReport | None = None,
     max_rows: int | None = None,
 ) -> Iterator[Trace]:
-    """Traces of a file (`files.READERS`), of a local folder in hub layout or from `save_to_disk`, or of a hub data set.
+    """Traces of a file (`files.READERS`), of a local folder (hub layout, `save_to_disk` or BFCL), or of a hub data set.
 
     Args:
         source: path, or name of a hub data set (fetched by `datasets`, so its cache and HF_DATASETS_OFFLINE apply)
@@ -140,4 +141,5 @@ def _placed_rows(source: str, split: str, subset: str | None) -> Iterator[Placed
         return data_set_rows(f"{source}/{split}", hub_data_set(source, split, subset))
     if is_saved(path):
         return data_set_rows(str(path), saved_data_set(path, split, subset))
-    return itertools.chain.from_iterable([file_rows(file) for file in source_files(path, split, subset)])
+    files = source_files(path, split, subset)
+    return bfcl_rows(files) if is_bfcl(path) else itertools.chain.from_iterable([file_rows(file) for file in files])

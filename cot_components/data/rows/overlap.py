@@ -22,20 +22,24 @@ def check_no_overlap(train: Rows, test: Iterable[tuple[str, Sequence[int]]]) -> 
     Raises:
         UserError: names the first test row that is trained on, and the training row.
     """
-    if (found := first_overlap(train, test)) is not None:
-        where, row_id = found
+    for where, row_id in overlaps(train, test).items():
         raise UserError(
             f"{where} of the test data asks what row {row_id} of the training data asks; leave it out of one of them"
         )
 
 
-def first_overlap(train: Rows, test: Iterable[tuple[str, Sequence[int]]]) -> tuple[str, int] | None:
-    """Where the first test row stands that is trained on, and the id of the training row; arguments as above."""
-    asked = {np.asarray(ids, dtype=np.int32).tobytes(): where for where, ids in test}
+def overlaps(train: Rows, test: Iterable[tuple[str, Sequence[int]]]) -> dict[str, int]:
+    """Where each test row stands that is trained on -> id of the first training row that asks the same; arguments as
+    above, where several prompts may stand in one place.
+    """
+    asked: dict[bytes, int] = {}
     for prompt, row_id in zip(_prompts(train), train.ids.tolist(), strict=True):
-        if (where := asked.get(prompt.tobytes())) is not None:
-            return where, row_id
-    return None
+        asked.setdefault(prompt.tobytes(), row_id)
+    found: dict[str, int] = {}
+    for where, ids in test:
+        if (row := asked.get(np.asarray(ids, dtype=np.int32).tobytes())) is not None:
+            found.setdefault(where, row)
+    return found
 
 
 def prompts_of(rows: Rows) -> list[tuple[str, Sequence[int]]]:

@@ -1,8 +1,8 @@
 """The byte-level tokenizer: lossless, deterministic, and a folder that transformers reads."""
 
-from __future__ import annotations
-
-import json
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from cot_components.data.generated import byte_tokenizer
 from cot_components.data.generated.byte_tokenizer import (
     CONTROL_TOKENS,
-    VOCAB_SIZE,
+    NUM_MERGES,
     build_byte_tokenizer,
     write_byte_tokenizer,
 )
@@ -26,82 +25,50 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tokenizer(folder) -> Tokenizer:
+def tokenizer(folder):
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def test_ids_are_bytes_then_merges_then_control_tokens(tokenizer):
-    assert tokenizer.get_vocab_size() == VOCAB_SIZE == 384
+    assert tokenizer.get_vocab_size() == 384 and NUM_MERGES == 118
     for byte in range(128):
-        assert tokenizer.decode([byte], skip_special_tokens=False) == chr(byte)
-    assert [tokenizer.token_to_id(token) for token in CONTROL_TOKENS] == list(range(374, 384))
-
-
-@given(text=st.text(max_size=60))
-def test_any_text_survives(text):
-    tokenizer = build_byte_tokenizer()
-    ids = tokenizer.encode(text).ids
-    control = any(token in text for token in CONTROL_TOKENS)
-    assert tokenizer.decode(ids, skip_special_tokens=False) == text
-    assert control or max(ids, default=0) < 256 + byte_tokenizer.NUM_MERGES
-
-
-def test_every_byte_has_its_own_id(tokenizer):
-    text = "".join(chr(point) for point in range(0x20, 0x2000))
-    ids = tokenizer.encode(text).ids
-    assert tokenizer.decode(ids) == text
-    assert all(id_ < 256 or id_ in range(256, 374) for id_ in ids)
-    assert [tokenizer.encode(chr(point)).ids for point in range(128)] == [[point] for point in range(128)]
+        assert tokenizer.encode(chr(byte)).ids == [byte] and tokenizer.decode([byte]) == chr(byte)
     assert tokenizer.encode("\u00e9").ids == list("\u00e9".encode())
-
-
-def test_numbers_of_the_tasks_are_single_tokens(tokenizer):
-    assert sum(len(tokenizer.encode(f" {number}").ids) == 1 for number in range(21)) >= 18
-    merged = [tokenizer.id_to_token(i) for i in range(256, 374)]
-    assert len(merged) == byte_tokenizer.NUM_MERGES == 118
-
-
-def test_merges_shorten_the_tasks_and_are_learned_from_training_problems_only(tokenizer):
-    problems = make_problems(split="held_out", count=120)
-    lengths = [(len(tokenizer.encode(text).ids), len(text)) for text in (p.response for p in problems)]
-    assert sum(tokens for tokens, _ in lengths) < 0.75 * sum(characters for _, characters in lengths)
-
-
-def test_building_twice_gives_the_same_bytes(folder, tmp_path):
-    byte_tokenizer._learn_merges.cache_clear()
-    again = write_byte_tokenizer(tmp_path)
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["tokenizer.json", "tokenizer_config.json"]
-    for name in names:
-        assert (again / name).read_bytes() == (folder / name).read_bytes()
-
-
-def test_control_tokens_are_single_ids(tokenizer):
+    assert [tokenizer.token_to_id(token) for token in CONTROL_TOKENS] == list(range(374, 384))
     assert tokenizer.encode("a<|end|><|pad|>").tokens == ["a", "<|end|>", "<|pad|>"]
 
 
-def test_transformers_loads_the_folder(folder, tokenizer):
-    loaded = AutoTokenizer.from_pretrained(folder)
-    text = "<|user|>What is 34 + 5?<|end|><|assistant|><think>\nHmm \u00e9.\n</think>\n\nAnswer: 39<|end|>"
-    ids = loaded.encode(text)
-    assert ids == tokenizer.encode(text).ids and loaded.decode(ids) == text
-    assert (loaded.eos_token, loaded.pad_token, loaded.bos_token, len(loaded)) == ("<|end|>", "<|pad|>", None, 384)
+@given(text=st.text(max_size=60) | st.just("".join(map(chr, range(0x20, 0x2000)))))
+def test_any_text_survives(text):
+    tokenizer = build_byte_tokenizer()
+    ids = tokenizer.encode(text).ids
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    assert any(token in text for token in CONTROL_TOKENS) or max(ids, default=0) < 256 + NUM_MERGES
 
 
-def test_chat_template_of_the_prompt_starts_the_whole(folder):
+def test_merges_shorten_the_tasks_and_their_numbers(tokenizer):
+    assert sum(len(tokenizer.encode(f" {number}").ids) == 1 for number in range(21)) >= 18
+    texts = [problem.response for problem in make_problems(split="held_out", count=120)]
+    assert sum(len(tokenizer.encode(text).ids) for text in texts) < 0.75 * sum(map(len, texts))
+
+
+def test_another_process_writes_the_same_bytes(folder, tmp_path):
+    code = f"from {write_byte_tokenizer.__module__} import *; write_byte_tokenizer({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_transformers_loads_the_folder_with_its_template(folder, tokenizer):
     loaded = AutoTokenizer.from_pretrained(folder)
     problem = make_problems(split="train", count=1)[0]
     messages = [{"role": "user", "content": problem.question}, {"role": "assistant", "content": problem.response}]
     prompt = loaded.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
     whole = loaded.apply_chat_template(messages, tokenize=False)
-    assert whole == prompt + messages[1]["content"] + "<|end|>"
     assert prompt == f"<|user|>{problem.question}<|end|><|assistant|>"
+    assert whole == prompt + problem.response + "<|end|>"
     others = [{"role": "system", "content": "s"}, {"role": "tool", "content": "t"}]
-    rendered = loaded.apply_chat_template(others, tokenize=False)
-    assert rendered == "<|system|>s<|end|><|tool|>t<|end|>"
-
-
-def test_config_names_what_it_holds(folder):
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    assert {config["eos_token"], config["pad_token"]} <= set(CONTROL_TOKENS)
-    assert "add_generation_prompt" in config["chat_template"]
+    assert loaded.apply_chat_template(others, tokenize=False) == "<|system|>s<|end|><|tool|>t<|end|>"
+    ids = loaded.encode(whole + "\u00e9")
+    assert ids == tokenizer.encode(whole + "\u00e9").ids and loaded.decode(ids) == whole + "\u00e9"
+    assert (loaded.eos_token, loaded.pad_token, loaded.bos_token, len(loaded)) == ("<|end|>", "<|pad|>", None, 384)

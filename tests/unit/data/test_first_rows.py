@@ -1,36 +1,30 @@
 """A run whose first rows do not begin as inference begins ends before it starts."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from chats import PLAIN, ask, chat
+from reading import reader
 from tiny_tokenizers import MAKERS, write_like
 
-from cot_components.data.bad_rows import DropReport
 from cot_components.data.read.traces import Trace
 from cot_components.data.rows.first_rows import NUM_ROWS, check_first_rows
-from cot_components.data.rows.prepare import RowSettings, encode_traces
-from cot_components.data.rows.store import Rows
+from cot_components.data.rows.prepare import RowSettings, prepare_rows
 from cot_components.data.text.chat import ChatFormat
-from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.models import hf_tokenizer
 
 
-def traces(count: int, question: str = "How many hens?") -> list[Trace]:
-    messages = [*ask(question, "<think>ask.</think>3", "And ducks?", "Answer: 7")]
-    return [Trace(i, tuple(messages), f"data.jsonl:{i + 1}") for i in range(count)]
+def traces(count, question="How many hens?"):
+    messages = tuple(ask(question, "<think>ask.</think>3", "And ducks?", "Answer: 7"))
+    return [Trace(i, messages, f"data.jsonl:{i + 1}") for i in range(count)]
 
 
-def rows_of(source: list[Trace], format: ChatFormat, turns: str = "last") -> Rows:
-    parts = encode_traces(source, format, RowSettings(turns=turns), strict=True, report=DropReport())
-    return Rows.concatenate(list(parts))
+def rows_of(source, format, turns="last"):
+    return prepare_rows(reader(source), format, RowSettings(turns=turns)).rows
 
 
 class ByParts(ChatFormat):
@@ -40,43 +34,36 @@ class ByParts(ChatFormat):
 
 
 @pytest.fixture(scope="module")
-def legacy(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
-    return read_hf_tokenizer(write_like("legacy", tmp_path_factory.mktemp("legacy")))
+def legacy(tmp_path_factory):
+    return chat(read_hf_tokenizer(write_like("legacy", tmp_path_factory.mktemp("legacy"))))
 
 
-@pytest.mark.parametrize("turns", ["last", "each"])
-def test_good_rows_are_compared_and_the_reading_stops(legacy: TextTokenizer, turns: str) -> None:
+@pytest.mark.parametrize(("turns", "per_trace"), [("last", 1), ("each", 2)])
+def test_good_rows_are_compared_and_the_reading_stops(legacy, turns, per_trace):
     source = traces(40)
-    rows = rows_of(source, chat(legacy), turns)
     again = iter(source)
-    assert check_first_rows(again, rows, chat(legacy), turns=turns) == NUM_ROWS
-    assert len(list(again)) == 40 - NUM_ROWS // (2 if turns == "each" else 1)
+    assert check_first_rows(again, rows_of(source, legacy, turns), legacy, turns=turns) == NUM_ROWS
+    assert len(list(again)) == 40 - NUM_ROWS // per_trace
 
 
-def test_the_first_difference_is_shown(legacy: TextTokenizer) -> None:
-    source, right = traces(3), chat(legacy)
-    rows = rows_of(source, ByParts(right.tokenizer, right.template, right.tags))
-    with pytest.raises(UserError) as caught:
-        check_first_rows(source, rows, right)
-    message = str(caught.value)
-    assert message.startswith("data.jsonl:1: the prompt's ids are not those of inference: from token 1 on 'How many")
-    assert "template and tokenizer give ' How many" in message
+def test_the_first_difference_is_shown(legacy):
+    rows = rows_of(traces(3), ByParts(legacy.tokenizer, legacy.template, legacy.tags))
+    shown = r"^data\.jsonl:1: .* from token 1 on 'How many.*template and tokenizer give ' How many"
+    with pytest.raises(UserError, match=shown):
+        check_first_rows(traces(3), rows, legacy)
 
 
-def test_text_that_spells_a_control_token_is_not_compared(legacy: TextTokenizer) -> None:
-    source = [*traces(2, "say <|end|>"), *traces(1)]
-    source[2] = replace(source[2], id=2)
-    rows = rows_of(source, chat(legacy))
-    assert check_first_rows(source, rows, chat(legacy)) == 1
+def test_text_that_spells_a_control_token_is_not_compared(legacy):
+    source = [*traces(2, "say <|end|>"), replace(traces(1)[0], id=2)]
+    assert check_first_rows(source, rows_of(source, legacy), legacy) == 1
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_every_data_set_is_checked(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_like(kind, tmp_path / "tokenizer", PLAIN)
+def test_every_data_set_is_checked(kind, tmp_path, monkeypatch):
+    tokenizer, path = hf_tokenizer(str(write_like(kind, tmp_path / "tokenizer", PLAIN))), tmp_path / "data.jsonl"
     row = {"prompt": "How many hens?", "completion": "<think>\nask.\n</think>\n\nAnswer: 3"}
-    (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    make = lambda: reasoning_dataset(hf_tokenizer(str(folder)), source=str(tmp_path / "data.jsonl"))  # noqa: E731
-    assert len(make()) == 1
-    monkeypatch.setattr("cot_components.data.text.chat.ChatFormat.inference_ids", lambda self, messages: [1, 2, 3])
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert len(reasoning_dataset(tokenizer, source=str(path))) == 1
+    monkeypatch.setattr(ChatFormat, "inference_ids", lambda self, messages: [1, 2, 3])
     with pytest.raises(UserError, match=r"data\.jsonl:1: the prompt's ids"):
-        make()
+        reasoning_dataset(tokenizer, source=str(path))

@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from rows import random_rows
 
 from cot_components.clock import Clock
 from cot_components.data.rows.flat import Flat
-from cot_components.data.rows.scores import (
-    Scores,
-    open_scores,
-    row_hashes,
-    score_rows,
-    scored_tokens,
-    similar_lengths,
-)
+from cot_components.data.rows.score_pass import Column, score_rows, similar_lengths
+from cot_components.data.rows.scores import VERSION, Scores, open_scores, row_hashes, scored_tokens
 from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.roles import SUPERVISED_ROLES
 from cot_components.transforms.blur import Blur
 
-COLUMNS = {"original": "a", "shuffled": "b"}
+COLUMNS = {"original": Column("a"), "shuffled": Column("b")}
 
 
 def store(count: int = 40, *, seed: int = 0) -> Rows:
@@ -71,9 +68,8 @@ def test_scored_tokens_are_the_supervised_ones_but_for_a_rows_first() -> None:
 
 
 def test_batches_hold_rows_of_similar_lengths_once_each() -> None:
-    lengths, indices = np.array([5, 3, 9, 1, 7, 40]), np.array([0, 1, 2, 4, 5])
-    batches = list(similar_lengths(lengths, indices, 16))
-    assert [batch.tolist() for batch in batches] == [[5], [2], [4, 0], [1]]
+    batches = list(similar_lengths(np.array([5, 3, 9, 7, 40]), 16))
+    assert [batch.tolist() for batch in batches] == [[4], [2], [3, 0], [1]]
 
 
 class Stopped(Exception):
@@ -110,12 +106,86 @@ def test_an_interrupted_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
     write(tmp_path, rows, lambda flat: pytest.fail("nothing is left to do"))
 
 
+def test_batches_are_the_same_whatever_is_missing_and_however_many_processes_there_are(tmp_path: Path) -> None:
+    """A score that depends on what else is in its batch, as floats do in their last bits."""
+    rows, size = store(), 3
+
+    def mixed(flat: Flat) -> dict[str, np.ndarray]:
+        return {name: values + flat.ids.sum() for name, values in by_token(flat).items()}
+
+    whole = write(tmp_path / "whole", rows, mixed)
+    meet, decided = Barrier(size), [None]
+    with ThreadPoolExecutor(size) as pool:
+        for rank in range(size):
+            pool.submit(write, tmp_path / "shared", rows, mixed, processes=OneOf(rank, size, meet, decided))
+    assert len(open_scores(tmp_path / "shared").finished("original")) == scored_tokens(rows).sum()
+    damaged = np.load(tmp_path / "shared/original.npy", mmap_mode="r+")
+    damaged[np.flatnonzero(~np.isnan(damaged))[::50]] = np.nan
+    damaged.flush()
+    shared = write(tmp_path / "shared", rows, mixed)
+    for name in COLUMNS:
+        np.testing.assert_array_equal(shared.finished(name), whole.finished(name))
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A thread among those that share the work, in place of a process."""
+
+    rank: int
+    size: int
+    meet: Barrier
+    decided: list[object]
+
+    def gather(self, value: object) -> list[object]:
+        self.meet.wait(10)
+        return [value] * self.size
+
+    def first_decides(self, decide: Callable) -> object:
+        if self.rank == 0:
+            self.decided[:] = [decide()]
+        self.meet.wait(10)
+        decided = self.decided[0]
+        self.meet.wait(10)
+        return decided
+
+
+def test_the_parquet_file_says_the_same_row_by_row(tmp_path: Path) -> None:
+    rows = store()
+    kinds = {"nll": "nll", "entropy": "entropy", "rank": "rank", "other_nll": "nll"}
+
+    def score(flat: Flat) -> dict[str, np.ndarray]:
+        return {name: by_token(flat)["original"] + number for number, name in enumerate(kinds)}
+
+    scores = write(tmp_path, rows, score, columns={name: Column("m", kind) for name, kind in kinds.items()})
+    table = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert [line["id"] for line in table] == rows.ids.tolist()
+    scored = scored_tokens(rows)
+    for index, line in enumerate(table):
+        here = slice(rows.row_start[index], rows.row_start[index + 1])
+        given = {name: scores.column(name)[here][scored[here]] for name in kinds}
+        assert line["tokens"] == rows.tokens[here].tolist() and line["length"] == len(line["tokens"])
+        assert line["scored"] == scored[here].sum() and isinstance(line["rank"][-1], int | None)
+        for name, values in given.items():
+            assert [value for value in line[name] if value is not None] == values.tolist()
+            assert [value is not None for value in line[name]] == scored[here].tolist()
+        if len(given["nll"]):
+            assert line["sum_logprob"] == pytest.approx(-given["nll"].sum(dtype=np.float64))
+            assert line["mean_logprob"] == pytest.approx(-given["nll"].mean(dtype=np.float64))
+            assert line["other_mean_logprob"] == pytest.approx(-given["other_nll"].mean(dtype=np.float64))
+            assert line["mean_entropy"] == pytest.approx(given["entropy"].mean(dtype=np.float64))
+        else:
+            assert line["mean_logprob"] is None
+
+
 def test_columns_may_come_one_after_the_other(tmp_path: Path) -> None:
     rows = store()
-    write(tmp_path, rows, columns={"original": "a"})
-    with pytest.raises(UserError, match="has no scores 'shuffled'; it has: original"):
+    write(tmp_path, rows, columns={"original": Column("a")})
+    with pytest.raises(UserError, match="has no scores 'shuffled'; valid: original"):
         open_scores(tmp_path).column("shuffled")
-    scores = write(tmp_path, rows, columns={"shuffled": "b"})
+    with pytest.raises(UserError, match="has no scores 'orginal'; did you mean 'original'"):
+        open_scores(tmp_path).column("orginal")
+    scores = write(tmp_path, rows, columns={"shuffled": Column("b")})
+    assert {"original", "shuffled"} <= set(pq.read_schema(tmp_path / "scores.parquet").names)
     assert (scores.finished("original") == -scores.finished("shuffled")).all()
 
 
@@ -123,10 +193,10 @@ def test_other_rows_tokenizers_and_models_are_refused(tmp_path: Path) -> None:
     rows = store()
     scores = write(tmp_path, rows)
     for knobs, message in (
-        ({"rows": store(seed=1)}, "holds scores of another data; score into a new folder"),
-        ({"rows": rows.select(range(39))}, "holds scores of another data"),
-        ({"tokenizer": "u"}, "holds scores of another tokenizer"),
-        ({"columns": {"original": "z"}}, "holds scores 'original' of a, not of z"),
+        ({"rows": store(seed=1)}, r"holds scores of other data \(40 rows of .*\); score into a new folder"),
+        ({"rows": rows.select(range(39))}, r"holds scores of other data \(40 rows of .*, these are 39"),
+        ({"tokenizer": "u"}, "holds scores with another tokenizer"),
+        ({"columns": {"original": Column("z")}}, r"holds scores 'original' of another model \(a, this is z\)"),
     ):
         with pytest.raises(UserError, match=message):
             write(tmp_path, **{"rows": rows, **knobs})
@@ -169,7 +239,7 @@ def test_bad_scores_and_damaged_folders(tmp_path: Path) -> None:
         write(tmp_path / "a", rows, lambda flat: {**by_token(flat), "original": np.full(len(flat.tokens), np.inf)})
     with pytest.raises(UserError, match="not finite, or too few"):
         write(tmp_path / "b", rows, lambda flat: {**by_token(flat), "shuffled": np.zeros(3)})
-    for columns in ({}, {"../up": "a"}):
+    for columns in ({}, {"../up": Column("a")}):
         with pytest.raises(UserError, match="names of scores must be words"):
             write(tmp_path / "c", rows, columns=columns)
     with pytest.raises(UserError, match="no scores here"):
@@ -179,10 +249,11 @@ def test_bad_scores_and_damaged_folders(tmp_path: Path) -> None:
     (tmp_path / "d/meta.json").write_text(json.dumps(json.loads((tmp_path / "d/meta.json").read_text())))
     with pytest.raises(UserError, match="damaged scores"):
         open_scores(tmp_path / "d")
-    meta = json.loads((tmp_path / "a/meta.json").read_text()) | {"version": 0}
+    meta = json.loads((tmp_path / "a/meta.json").read_text()) | {"version": VERSION - 1}
     (tmp_path / "a/meta.json").write_text(json.dumps(meta))
-    with pytest.raises(UserError, match="scores of version 0"):
-        open_scores(tmp_path / "a")
+    for old in (lambda: open_scores(tmp_path / "a"), lambda: write(tmp_path / "a", rows)):
+        with pytest.raises(UserError, match=f"scores of version {VERSION - 1}, .*; remove them and score again"):
+            old()
 
 
 def test_transforms_carry_a_path_and_not_the_scores(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs side by side: the last evaluation of each, and one sentence where there is none."""
+"""Runs side by side, or one before and after: tables, differences on the same examples, one picture."""
 
 import dataclasses
 import json
@@ -7,47 +7,92 @@ import pytest
 
 from cot_components.cli.main import main
 from cot_components.errors import UserError
-from cot_components.evaluation.compare import last_evaluation
+from cot_components.evaluation.compare import accuracy_difference, last_evaluation
 from cot_components.evaluation.evaluate import Evaluation, Example
-from cot_components.evaluation.saved import read_evaluation
+from cot_components.evaluation.statistics import paired_difference
 
 
-def write_run(folder, *steps):
+def evaluation(right, *, num_samples=1, thought_tokens=5, **changes):
+    """One example for each letter of `right`: r, w or - for one without a reference; several samples of one follow."""
+    examples = []
+    for at, letter in enumerate(right):
+        number = at // num_samples
+        reference = None if letter == "-" else "a"
+        correct = {"r": True, "w": False, "-": None}[letter]
+        prompt = ({"role": "user", "content": f"q{number}"},)
+        example = Example(f"x:{number}", at % num_samples, prompt, "a", "a", reference, correct, True, thought_tokens)
+        examples.append(dataclasses.replace(example, **changes))
+    return Evaluation(tuple(examples), num_samples=num_samples, losses={"val_loss": 0.5})
+
+
+def write_run(folder, **evaluations):
     folder.mkdir()
-    (folder / "log.jsonl").write_text(
-        "".join(json.dumps({"step": step, "loss_answer": 1.0 / (step + 1)}) + "\n" for step in range(12))
-    )
-    for step in steps:
-        example = Example("x:1", 0, ({"role": "user", "content": "q"},), "a", "a", "a", True, True, step)
-        Evaluation((example,), losses={"val_loss": 0.5}).save(folder / "evaluations" / f"step_{step}.json")
+    records = [{"step": step, "loss_answer": 1.0 / (step + 1)} for step in range(12)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for name, saved in evaluations.items():
+        saved.save(folder / "evaluations" / f"{name}.json")
     return folder
 
 
+@pytest.fixture(name="compare")
+def _compare(capsys):
+    def compare(*words, code=0):
+        assert main(["compare", *map(str, words)]) == code
+        printed = capsys.readouterr()
+        return printed.err if code else [line.split() for line in printed.out.splitlines()]
+
+    return compare
+
+
 def test_the_last_evaluation_is_the_one_of_the_highest_step(tmp_path):
-    assert last_evaluation(write_run(tmp_path / "a", 0, 10, 9)).thought_tokens == 10
+    steps = {f"step_{step}": evaluation("r", thought_tokens=step) for step in (0, 10, 9)}
+    assert last_evaluation(write_run(tmp_path / "a", **steps)).thought_tokens == 10
     with pytest.raises(UserError, match="holds no evaluation"):
         last_evaluation(write_run(tmp_path / "b"))
 
 
-def test_it_prints_one_column_per_run(tmp_path, capsys):
-    runs = [str(write_run(tmp_path / name, 5)) for name in ("sft", "target")]
-    assert main(["compare", *runs]) == 0
-    printed = capsys.readouterr().out
-    assert "sft" in printed and "target" in printed and (tmp_path / "target" / "comparison.png").is_file()
+def test_differences_are_of_the_examples_that_both_answered():
+    """Without references, and prompts that only one has, count for neither; several samples are a share."""
+    found = accuracy_difference(evaluation("rwwr-r"), evaluation("rrwww"))
+    assert found == paired_difference([1, 0, 0, 1], [1, 1, 0, 0]) and (found.value, found.num_examples) == (0, 4)
+    shares = accuracy_difference(evaluation("rw"), evaluation("rrrw", num_samples=2))
+    assert shares == paired_difference([1, 0], [1, 0.5])
+    assert accuracy_difference(evaluation("r"), evaluation("r", where="y:0")) is None
+    assert accuracy_difference(evaluation("r"), evaluation("r", reference="b")) is None
 
 
-def test_answers_that_were_cut_stand_beside_the_accuracy(tmp_path, capsys):
-    runs = [write_run(tmp_path / name, 5) for name in ("old", "new")]
-    saved = read_evaluation(runs[1] / "evaluations" / "step_5.json")
-    cut = dataclasses.replace(saved, examples=tuple(dataclasses.replace(e, cut=True) for e in saved.examples))
-    cut.save(runs[1] / "evaluations" / "step_5.json")
-    assert main(["compare", *map(str, runs)]) == 0
-    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    accuracy = next(i for i, words in enumerate(printed) if words[:2] == ["answers", "correct"])
-    assert printed[accuracy + 1] == ["cut", "by", "max_new_tokens", "-", "100.0", "%"]
-    assert not any("held-out" in words for words in printed)
+def test_runs_are_columns_with_their_differences_from_the_first(tmp_path, compare):
+    run = write_run(tmp_path / "sft", step_5=evaluation("rrww" * 20))
+    other = write_run(tmp_path / "target", step_5=evaluation("rrrw" * 20, cut=True))
+    unfinished = write_run(tmp_path / "new")
+    printed = compare(run, other, unfinished)
+    assert printed[0] == ["sft", "target"]
+    rows = {" ".join(words[:2]): words for words in printed}
+    assert rows["answers correct"][2:4] == ["50.0", "%"] and "75.0" in rows["answers correct"]
+    assert rows["cut by"][3:] == ["-", "100.0", "%"]
+    expected = paired_difference([1, 1, 0, 0] * 20, [1, 1, 1, 0] * 20)
+    low, high = (f"{100 * bound:+.1f}" for bound in (expected.low, expected.high))
+    assert rows["difference from"][2:] == ["sft", "-", "+25.0", low, "to", high]
+    said = "\n".join(" ".join(words) for words in printed)
+    assert "over the 80 examples that both answered" in said and "new: no evaluation yet" in said
+    assert "held-out" not in said and (unfinished / "comparison.png").is_file()
 
 
-def test_errors_are_sentences(tmp_path, capsys):
-    assert main(["compare", str(write_run(tmp_path / "c"))]) == 2
-    assert "c holds no evaluation" in capsys.readouterr().err
+def test_one_run_is_before_and_after(tmp_path, compare):
+    run = write_run(tmp_path / "run", step_0=evaluation("w"), step_5=evaluation("r"), step_9=evaluation("r"))
+    printed = compare(run, "--out", tmp_path / "x.svg")
+    assert printed[0] == ["before", "step", "9"] and (tmp_path / "x.svg").is_file() and not list(run.glob("*.png"))
+    (run / "log.jsonl").unlink()
+    assert compare(run) == printed[:-1], "evaluations alone"
+    evaluation("r").save(tmp_path / "answered" / "evaluation.json")  # by cot_eval
+    assert compare(tmp_path / "answered")[0] == ["evaluation"]
+
+
+def test_errors_are_sentences(tmp_path, compare, capsys):
+    run = write_run(tmp_path / "c", step_0=evaluation("w"))
+    assert "nowhere holds no log, evaluation or report" in compare(run, tmp_path / "nowhere", code=2)
+    (run / "log.jsonl").write_text('{"step": 0, "lr": 0.1}\n')
+    assert "nothing to plot yet" in compare(run, "--out", tmp_path / "x.png", code=2)
+    with pytest.raises(SystemExit):
+        main(["comapre", str(run)])
+    assert "did you mean 'compare'" in capsys.readouterr().err

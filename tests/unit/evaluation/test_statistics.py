@@ -3,38 +3,56 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy import stats
 
-from cot_components.evaluation.statistics import majority, pass_at_k, wilson_interval
-
-
-def test_wilson_against_published_figures():
-    """Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
-    published = {
-        (81, 263): (0.2553, 0.3662),
-        (15, 148): (0.0624, 0.1605),
-        (0, 20): (0.0, 0.1611),
-        (1, 29): (0.0061, 0.1718),
-    }
-    for (successes, count), (low, high) in published.items():
-        assert wilson_interval(successes / count, count) == pytest.approx((low, high), abs=6e-5)
-    assert published
+from cot_components.evaluation.statistics import majority, paired_difference, pass_at_k, wilson_interval
 
 
 @given(st.integers(0, 300), st.integers(1, 300))
-def test_wilson_solves_its_quadratic(successes, count):
-    """The bounds are the rates from which the seen one is exactly z standard errors away."""
-    rate = min(successes, count) / count
-    low, high = wilson_interval(rate, count)
-    assert 0 <= low <= rate + 1e-12 and rate - 1e-12 <= high <= 1
-    for bound in (low, high):
-        if 0 < bound < 1:
-            assert (rate - bound) ** 2 == pytest.approx(1.959964**2 * bound * (1 - bound) / count, abs=1e-12)
+@example(0, 20)
+@example(300, 300)
+def test_wilson_is_that_of_scipy(successes, count):
+    successes = min(successes, count)
+    theirs = stats.binomtest(successes, count).proportion_ci(method="wilson")
+    assert wilson_interval(successes / count, count) == pytest.approx(theirs, abs=1e-8)
 
 
 def test_no_examples_say_nothing():
     assert wilson_interval(0.0, 0) == (0.0, 1.0)
+
+
+def pairs(both, first, second, neither):
+    """Scores of examples that both get right, only the first, only the second, and neither."""
+    return [1] * (both + first) + [0] * (second + neither), [1] * both + [0] * first + [1] * second + [0] * neither
+
+
+@pytest.mark.parametrize(
+    ("counts", "published"),
+    [
+        ((1, 7, 1, 12), (-0.507, -0.026)),  # Fagerland, Lydersen, Laake (2014): airway hyper-responsiveness
+        ((14, 0, 5, 22), (0.011, 0.226)),  # Altman et al. (2000), Statistics with Confidence, table 6.2
+    ],
+)
+def test_paired_intervals_against_published_figures(counts, published):
+    found = paired_difference(*pairs(*counts))
+    assert (found.low, found.high) == pytest.approx(published, abs=6e-4) and found.num_examples == sum(counts)
+    assert found.value == pytest.approx((counts[2] - counts[1]) / sum(counts))
+
+
+@given(st.lists(st.tuples(st.sampled_from((0, 0.5, 1)), st.sampled_from((0, 0.5, 1))), min_size=1, max_size=40))
+def test_paired_intervals_hold_the_difference_and_mirror(scores):
+    first, second = zip(*scores, strict=True)
+    found, mirrored = paired_difference(first, second), paired_difference(second, first)
+    assert -1 - 1e-9 <= found.low <= found.value + 1e-12 and found.value - 1e-12 <= found.high <= 1 + 1e-9
+    assert (-mirrored.high, -mirrored.low) == pytest.approx((found.low, found.high))
+
+
+def test_paired_intervals_need_pairs():
+    for first, second in (([1], []), ([], [])):
+        with pytest.raises(ValueError, match="the same examples"):
+            paired_difference(first, second)
 
 
 def test_pass_at_k_is_the_share_of_lucky_draws():

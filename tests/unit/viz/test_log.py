@@ -23,7 +23,10 @@ def lines(records):
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-def test_a_complete_log_and_its_folder(tmp_path):
+def test_a_complete_log_its_folder_and_none(tmp_path):
+    with pytest.raises(UserError, match="no such log"):
+        read_log(tmp_path)
+    assert read_log(write(tmp_path / "log.jsonl", "")) == []
     write(tmp_path / "log.jsonl", lines(RECORDS))
     assert read_log(tmp_path / "log.jsonl") == read_log(tmp_path) == read_log(str(tmp_path)) == RECORDS
 
@@ -39,8 +42,7 @@ def test_a_log_cut_anywhere_gives_its_whole_records(tmp_path_factory, cut):
 @given(cut=st.integers(1, len(lines(RECORDS[:1])) - 2))
 def test_a_resumed_log_keeps_what_follows_the_half_line(tmp_path_factory, cut):
     text = lines(RECORDS[:2]) + lines(RECORDS[2:3])[:cut] + lines(RECORDS[2:])
-    path = write(tmp_path_factory.mktemp("run") / "log.jsonl", text)
-    assert read_log(path) == RECORDS
+    assert read_log(write(tmp_path_factory.mktemp("run") / "log.jsonl", text)) == RECORDS
 
 
 def test_a_half_character_at_the_end(tmp_path):
@@ -59,12 +61,6 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
     write(tmp_path / "log.jsonl", lines(RECORDS[:2]) + line + "\n" + lines(RECORDS[2:]))
     with pytest.raises(UserError, match=r"log\.jsonl:3: not a log record"):
         read_log(tmp_path)
-
-
-def test_no_log(tmp_path):
-    with pytest.raises(UserError, match="no such log"):
-        read_log(tmp_path)
-    assert read_log(write(tmp_path / "log.jsonl", "")) == []
 
 
 def test_a_step_done_twice_keeps_its_last_value_and_order_is_by_step():
