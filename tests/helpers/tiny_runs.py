@@ -127,8 +127,8 @@ def patched(*changes: tuple[Any, str, Any]) -> Iterator[None]:
         yield
 
 
-def run(name: str, arguments: list[str], *, config: Path | str | None = None) -> Seen:
-    """`tune run NAME --config NAME/quickstart ...` in this process, or with another config."""
+def run(name: str, arguments: list[str], *, config: Path | str | None = None, pictures: bool = False) -> Seen:
+    """`tune run NAME --config NAME/quickstart ...` in this process, or with another config; the curves if asked for."""
     seen, train_step = Seen(), loop.train_step
 
     def watched(trainer, step, **options):
@@ -142,7 +142,7 @@ def run(name: str, arguments: list[str], *, config: Path | str | None = None) ->
         (finish, "plot_run", lambda folder, path: path),  # half of the time of so small a run
         (finish, "report_html", lambda folder: ""),
     )
-    with patched((sys, "argv", argv), (loop, "train_step", watched), *without_pictures):
+    with patched((sys, "argv", argv), (loop, "train_step", watched), *(() if pictures else without_pictures)):
         try:
             importlib.import_module(name).main()
         except SystemExit as end:

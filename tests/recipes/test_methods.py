@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from commands import CONFIGS, ROOT, cot, must, tune
+from commands import CONFIGS, ROOT, cot, must, tune, user_error
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tiny_models import TINY_OVERRIDES
@@ -111,8 +111,19 @@ def test_its_samples_stand_side_by_side(finished, tmp_path, capsys, refused):
     assert main(["samples", str(finished.out), "--n", "2"]) == 0
     shown = capsys.readouterr().out
     assert "before" in shown and "step 12" in shown and len(re.findall("wrong:|right:", shown)) == 4
-    assert "holds no evaluations" in refused(main(["samples", str(tmp_path)]))
+    assert "holds no evaluation" in refused(main(["samples", str(tmp_path)]))
     assert "--n " in refused(main(["samples", str(finished.out), "--n", "0"]))
+
+
+def test_a_second_run_does_not_write_over_the_first(finished, hub, refused):
+    words, log = [*overrides_for(finished.name, hub), f"output_dir={finished.out}"], finished.out / "log.jsonl"
+    before = log.read_bytes()
+    another = "a run with another config (epochs was 2, is 3)"
+    assert another in refused(run(finished.name, [*words, "epochs=3"]))
+    assert "already holds a run" in refused(run(finished.name, [*words, "resume=never"]))
+    if finished.name == "bt_sft":
+        assert another in user_error(tune("bt_sft --config bt_sft/quickstart", *words, "epochs=3", cwd=finished.out))
+    assert log.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -153,8 +164,24 @@ def test_a_copy_of_any_name_is_the_whole_recipe_and_trains(hub, tmp_path):
     assert len(mine) == 2 and mine == pytest.approx([loss for _, _, loss in ours.steps], rel=1e-5)
 
 
+REFUSED_BY_ALL = [
+    ("batch_sise=4", "unknown key 'batch_sise'; did you mean 'batch_size'?"),
+    ("dataset.source=nowhere", "nowhere"),
+    ("optimizer.lr=-1", "optimizer: Invalid learning rate"),
+    ("loss=cot_components.losses.target", "loss: 'cot_components.losses' has no 'target'"),
+    ("resume=nowhere", "resume: no folder"),
+]
 REFUSED = {
     # name: [(overrides of its tiny quickstart, what the sentence must name)]
+    "bt_sft": [
+        ("dataset.transforms.blur.ratio=2", "ratio"),
+        ("dataset.transforms.blur.granularity=word", "dataset.transforms.blur.granularity must be"),
+    ],
+    "cot_sft": [
+        ("reference=null", "in the key 'reference'"),
+        ("packed_tokens=600", "packed_tokens"),
+        ("dataset.transforms.classes=null", "loss.weight_rule"),
+    ],
     "rft": [
         ("dataset.transforms=null", "loss.weight_rule"),
         ("dataset.subset=json", "was scored with other tokens"),
@@ -181,7 +208,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("name", "overrides", "said"), [(n, *case) for n, cases in REFUSED.items() for case in cases])
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"), [(name, *case) for name in METHODS for case in REFUSED_BY_ALL + REFUSED[name]]
+)
 def test_what_does_not_fit_is_one_sentence(hub, tmp_path, monkeypatch, refused, name, overrides, said):
     monkeypatch.chdir(tmp_path)
     if "{tmp}" in overrides:

@@ -9,7 +9,7 @@ import torch
 from commands import CONFIGS
 from families import distance, write_case
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file, save_file
 from tiny_models import ADAPTERS, BF16, adapter_run
 from tiny_runs import checkpoint, copied, differences, overrides_for, records, run, saved_steps
 
@@ -46,6 +46,21 @@ def theirs(folder):
     return AutoModelForCausalLM.from_pretrained(folder).eval()(TOKENS).logits
 
 
+def answered(folder):
+    """Whether `transformers` goes on from a question that is written by the folder's chat template."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = (kind.from_pretrained(folder) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    asked, how = [{"role": "user", "content": "1 + 1?"}], {"return_tensors": "pt", "return_dict": True}
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, **how)
+    return model.generate(**prompt, max_new_tokens=2, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
+
+
+def write_any(folder, family):
+    write_case(folder, family, vocab_size=384, max_position_embeddings=512)
+    write_byte_tokenizer(folder)
+
+
 def gone_on_with(words, tmp_path, *, until, config=None):
     """A run that learns, and its end reached once more from the checkpoint at `until`: the folder and its last step."""
     out, again = tmp_path / "out", tmp_path / "again"
@@ -69,10 +84,10 @@ def test_it_learns_goes_on_and_is_exported(hub, wide, tmp_path, family, kind):
         out, last = gone_on_with(adapter_run(base, kind), tmp_path, until=3)
     else:
         base, lora = tmp_path / "base", "null" if kind == "full" else "{rank: 4, alpha: 16, dropout: 0.1}"
-        write_case(base, family, vocab_size=384, max_position_embeddings=512)
-        write_byte_tokenizer(base)
+        write_any(base, family)
         words = [f"model.path={base}", f"model.lora={lora}", *ANY.split()]
         out, last = gone_on_with(words, tmp_path, until=2, config="bt_sft/any")
+    assert answered(out / "model")
     expected, ours = theirs(out / "model"), adapt(from_folder(path=str(out / "model"), quiet=True)).eval()
     assert distance(logits(ours, TOKENS), expected) < 1e-4 and distance(theirs(base), expected) > 1e-2
     saved = load_file(checkpoint(out, last) / "model.safetensors")
@@ -117,21 +132,25 @@ def adapted_by_peft(base, folder, *, nf4):
     return PeftModel.from_pretrained(model, folder).eval()(TOKENS).logits
 
 
-def test_another_base_is_refused(hub, tmp_path, refused):
+@pytest.mark.parametrize("family", ["tiny", "qwen3"])
+def test_another_base_is_refused(hub, tmp_path, refused, family):
     """A checkpoint holds the adapters alone: on other weights they would be another model."""
     out, again, base = tmp_path / "out", tmp_path / "again", tmp_path / "base"
-    shutil.copytree(hub / "model", base)
-    words = adapter_run(base, "lora")
+    if family == "tiny":
+        shutil.copytree(hub / "model", base)
+    else:
+        write_any(base, family)
+    words, kept = adapter_run(base, "lora"), (base / "model.safetensors").read_bytes()
     assert run("bt_sft", [*words, f"output_dir={out}"]).code == 0
     node = {"_component_": "cot_components.models.from_folder", "path": str(base), "lora": {"rank": 4, "alpha": 8}}
     adapted, merged = load_model(node, **CPU).eval(), theirs(out / "model")
     adapted.load_state_dict(load_file(checkpoint(out, 6) / "model.safetensors"), strict=False)
     assert distance(logits(adapted, TOKENS), merged) < 1e-4, "what adapters said is what the merged weights say"
     copied(out, again, until=3)
-    shutil.copyfile(hub / "teacher" / "model.safetensors", base / "model.safetensors")
+    save_file({name: value + 0.01 for name, value in load(kept).items()}, base / "model.safetensors")
     said = refused(run("bt_sft", [*words, f"output_dir={again}"]))
     assert said.startswith("resume: ") and "frozen weights" in said and str(again) in said
-    shutil.copyfile(hub / "model" / "model.safetensors", base / "model.safetensors")
+    (base / "model.safetensors").write_bytes(kept)
     assert run("bt_sft", [*words, f"output_dir={again}"]).code == 0 and differences(out, again, step=6) == []
 
 

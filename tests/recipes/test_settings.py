@@ -1,8 +1,10 @@
 """Settings that are no method: what must change nothing changes nothing, the rest trains; and `cot_eval`."""
 
 import json
+import shutil
 
 import pytest
+from bfcl import write_bfcl
 from commands import tune
 from lookalikes import shared_data
 from tiny_runs import run
@@ -12,14 +14,9 @@ from cot_components.runs.log import read_log
 SHORT = ["dataset.max_rows=48", "dataset_val=null", "evaluation=null", "epochs=1", "batch_size=8"]
 
 
-def losses(hub, out, *overrides):
-    assert (
-        run(
-            "bt_sft",
-            [f"tokenizer.path={hub / 'model'}", *SHORT, "log_every_n_steps=1", f"output_dir={out}", *overrides],
-        ).code
-        == 0
-    )
+def losses(hub, out, *overrides, **options):
+    words = [f"tokenizer.path={hub / 'model'}", *SHORT, "log_every_n_steps=1", f"output_dir={out}", *overrides]
+    assert run("bt_sft", words, **options).code == 0
     return [record["loss"] for record in read_log(out) if "loss" in record]
 
 
@@ -56,8 +53,9 @@ def test_packs_and_a_constant_rate(hub, tmp_path, plain):
 @pytest.mark.parametrize(("every", "logged"), [(0, 0), (100, 1)])
 def test_a_run_shorter_than_its_log_is_finished(hub, tmp_path, every, logged):
     """Nothing evaluated, and no step but the last is due: the run ends well, with all that it leaves."""
-    assert len(losses(hub, tmp_path / "short", f"log_every_n_steps={every}", "log_blurred_every=0")) == logged
-    assert (tmp_path / "short" / "report.html").exists() and (tmp_path / "short" / "finished.json").exists()
+    out, settings = tmp_path / "short", [f"log_every_n_steps={every}", "log_blurred_every=0"]
+    assert len(losses(hub, out, *settings, pictures=True)) == logged
+    assert (out / "report.html").exists() and (out / "curves.png").exists() == (logged > 0)
 
 
 def test_thinking_traces_of_a_real_model(hub, tmp_path, capsys):
@@ -77,10 +75,10 @@ def test_thinking_traces_of_a_real_model(hub, tmp_path, capsys):
         assert all(0 < record[f"loss_{part}"] < 10 for part in ("thought", "blurred", "answer"))
 
 
-def score(hub, out, *words):
+def score(hub, out, *words, config=None):
     """Examples and metrics of `cot_eval` on the tiny model."""
     few = ["evaluation.max_new_tokens=6", "evaluation.temperature=1.0", f"output_dir={json.dumps(str(out))}"]
-    assert run("cot_eval", [f"model.path={hub / 'model'}", *few, *words]).code == 0
+    assert run("cot_eval", [f"model.path={hub / 'model'}", *few, *words], config=config).code == 0
     return json.loads((out / "evaluation.json").read_text())
 
 
@@ -113,6 +111,19 @@ def test_any_order_of_rows_gives_one_result(hub, tmp_path, capsys):
     assert results[0] == results[1]
     opened = {prompt: completion.startswith("<think>") for prompt, completion in results[0].items()}
     assert [opened[row["prompt"]] for row in rows] == [False, True, False]
+
+
+def test_calls_are_scored_against_all_that_are_right(hub, tmp_path, capsys):
+    model = shutil.copytree(hub / "model", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
+    asked = [f"evaluation.source={write_bfcl(tmp_path / 'bfcl')}", "evaluation.subset=simple_python parallel"]
+    words = [f"model.path={model}", "device=cpu", "dtype=fp32", *asked]
+    saved = score(hub, tmp_path / "calls", *words, config="cot_eval/bfcl")
+    printed = capsys.readouterr().out
+    assert "answers correct" in printed and "3 examples; 95 % intervals" in printed
+    assert [example["correct"] for example in saved["examples"]] == [False] * 3
+    assert "Rome, Italy" in saved["examples"][0]["reference"]
 
 
 def test_what_cot_eval_refuses(hub, tmp_path, refused):

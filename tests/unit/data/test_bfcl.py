@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from bfcl_for_tests import write_bfcl
+from bfcl import write_bfcl
 from degenerate import write_lines
 
 from cot_components.data.bad_rows import DropReport, TraceError

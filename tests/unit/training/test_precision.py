@@ -82,7 +82,7 @@ def test_rounding_to_the_nearest_warns(capsys):
 def test_updates_of_two_processes_are_those_of_one():
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])}
-    printed = must(run(*command, ROOT / "tests" / "helpers" / "precision_fsdp_worker.py", cwd=ROOT, env=environment))
+    printed = must(run(*command, ROOT / "tests" / "helpers" / "precision_worker.py", cwd=ROOT, env=environment))
     assert printed.split()[-6:] == ["bf16", "True", "fp32_moments", "True", "fp32_weights", "True"]
 
 
