@@ -166,9 +166,9 @@ def test_a_copy_of_any_name_is_the_whole_recipe_and_trains(hub, tmp_path):
 
 REFUSED_BY_ALL = [
     ("batch_sise=4", "unknown key 'batch_sise'; did you mean 'batch_size'?"),
-    ("dataset.source=nowhere", "nowhere"),
+    ("save_every_n_steps=0", "save_every_n_steps must be positive"),
     ("optimizer.lr=-1", "optimizer: Invalid learning rate"),
-    ("loss=cot_components.losses.target", "loss: 'cot_components.losses' has no 'target'"),
+    ("loss=cot_components.losses.sfft", "loss: 'cot_components.losses' has no 'sfft'; did you mean 'sft'?"),
     ("resume=nowhere", "resume: no folder"),
 ]
 REFUSED = {
