@@ -76,7 +76,7 @@ OTHER_RUNS = {
     "epochs=3": "epochs was 2, is 3",
     "batch_size=2": "the size of a step",
     "resume=never": "already holds a run",
-    "resume=nowhere": "resume: no folder",
+    "resume=nowhere": "already holds another run",
     "resume={out}/checkpoints/step_00000009": "resume: no folder",
 }
 
