@@ -96,3 +96,12 @@ def test_only_what_says_so_runs_a_config_as_code(tmp_path, said):
     own = "dataset._component_=mine.rows"
     assert "--allow mine" in said("view", own, refuses=True)
     assert "30 rows" in said("score", own, "--columns", "nll")
+
+
+def test_a_stop_says_how_to_go_on(said, monkeypatch, hub, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cot_components.models.score.score_rows", stopped)
+    assert main(["score", "bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", *FEW]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
