@@ -29,6 +29,7 @@ from cot_components.roles import IGNORE, Role
 from cot_components.training.distributed import World
 from cot_components.training.float8 import check_float8
 from cot_components.training.loop import Trainer, train
+from cot_components.training.precision import Precision, with_exact_updates
 from cot_components.training.setup import prepare_model
 from cot_components.training.throughput import ModelFlops
 
@@ -122,10 +123,11 @@ def ours(
         model = adapt(work.model()).to(work.dtype)
         prepare_model(model, World(), compile=compile, float8=float8, enable_activation_checkpointing=False)
         plain = sft().fused
+        precision = Precision("bf16" if work.dtype == torch.bfloat16 else "fp32")
         trainer = Trainer(
             model=model,
             loss=plain,
-            optimizer=torch.optim.AdamW(model.parameters(), **OPTIMIZER),
+            optimizer=with_exact_updates(torch.optim.AdamW(model.parameters(), **OPTIMIZER), model, precision),
             lr_scheduler=None,
             device=torch.device(work.device),
             world=World(device=torch.device(work.device)),

@@ -34,13 +34,13 @@ def main(
     tags: dict[str, str] | None = None,  # `{open: "<think>", close: "</think>"}`
     tags_as: Literal["text", "token"] = "text",  # tags as ordinary text, or each as one token
     device: str = "auto",  # auto, cpu, cuda, cuda:1
-    dtype: str = "bf16",  # of weights and activations: bf16 or fp32
+    dtype: Literal["bf16", "fp32"] = "bf16",  # of weights and products: bf16 or fp32
     seed: int = 0,  # of random weights; sampling has its own, `evaluation.seed`
 ) -> None:
     """Answer the prompts of `evaluation` and write `evaluation.json` with every completion."""
     config = dict(locals())
     check_start(model)
-    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+    run = start_run(output_dir=output_dir, device=device, seed=seed, config=config)
     one_process(run, "cot_eval")
     text = build(tokenizer, where="tokenizer")
     written = (

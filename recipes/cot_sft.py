@@ -60,7 +60,9 @@ def main(
     num_workers: int = 0,  # processes that make batches ahead of the loop
     seed: int = 0,  # of weights, order and dropout
     device: str = "auto",  # auto, cpu, cuda, cuda:1
-    dtype: str = "bf16",  # of weights and activations: bf16 or fp32
+    dtype: Literal["bf16", "fp32", "bf16_nearest"] = "bf16",  # of weights, products; bf16_nearest loses small updates
+    optimizer_state: Literal["bf16", "fp32_moments", "fp32_weights"] = "bf16",  # with dtype bf16: 8, 12, 16 bytes
+    export_dtype: Literal["bf16", "fp32"] | None = None,  # of the exported weights; null is that of `dtype`
     compile: bool = False,  # compile the layers
     float8: bool = False,  # products in float8 (Ada, Hopper), with `dtype: bf16` and `compile: true`
     enable_activation_checkpointing: bool = False,  # compute layers again in the backward, which saves memory
@@ -78,7 +80,7 @@ def main(
     check_float8(float8, device=pick_device(device), dtype=dtype, compile=compile)
     method = combine(config)  # what does not go together is refused before anything is read
     check_start(model)
-    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config, resume=resume)
+    run = start_run(output_dir=output_dir, device=device, seed=seed, config=config, resume=resume)
     saver = Saver(run, config)
 
     # Data before the model: they are encoded first, so bad data cost seconds.
@@ -108,7 +110,7 @@ def main(
         net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing
     )
     num_steps = plans.total_steps - stages.last_reset(before=plans.start_step)
-    optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=num_steps)
+    optim, schedule = build_optimizer(optimizer, lr_scheduler, net, run, num_steps=num_steps)
     trainer = Trainer(
         model=net,
         loss=method.loss.fused,
@@ -133,7 +135,9 @@ def main(
     def before_step(step: Step) -> None:
         if stages.resets_optimizer(step.clock):
             left = plans.total_steps - step.clock.step
-            trainer.optimizer, trainer.lr_scheduler = build_optimizer(optimizer, lr_scheduler, net, num_steps=left)
+            trainer.optimizer, trainer.lr_scheduler = build_optimizer(
+                optimizer, lr_scheduler, net, run, num_steps=left, before=trainer.optimizer
+            )
 
     saver.begin(trainer, plans, data, evaluations, log)
     evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)

@@ -10,6 +10,7 @@ what repeats, and nothing else. Then every output token is scored by the model b
 
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from cot_components.config import build
 from cot_components.data.rows.score_pass import data_key
@@ -56,14 +57,14 @@ def main(
     shown_rows: int = 3,  # samples to print with their classes
     seed: int = 0,  # of the shuffling, random weights and the order of rows
     device: str = "auto",  # auto, cpu, cuda, cuda:1
-    dtype: str = "bf16",  # of weights and activations: bf16 or fp32
+    dtype: Literal["bf16", "fp32", "bf16_nearest"] = "bf16",  # of weights, products; bf16_nearest loses small updates
     enable_activation_checkpointing: bool = False,  # compute layers again in the backward
     log_every_n_steps: int = 1,  # 0 logs no step
 ) -> None:
     """Shuffle, tune, score, report."""
     config = dict(locals())
     check_start(model)
-    run = start_run(output_dir=output_dir, device=device, dtype=dtype, seed=seed, config=config)
+    run = start_run(output_dir=output_dir, device=device, seed=seed, config=config)
     one_process(run, "shad")
 
     data = replace(build(dataset, build(tokenizer, where="tokenizer")), transforms={})
@@ -81,7 +82,7 @@ def main(
     score = partial(score_data, data=data, folder=run.output_dir / "scores", max_tokens=tokens_per_pass)
 
     def tune() -> None:
-        optim, schedule = build_optimizer(optimizer, lr_scheduler, net, num_steps=plans.total_steps)
+        optim, schedule = build_optimizer(optimizer, lr_scheduler, net, run, num_steps=plans.total_steps)
         trainer = Trainer(net, sft().fused, optim, schedule, run.device, run.world, clip_grad_norm=clip_grad_norm)
         log = RunLog(tuning_folder(run), plans.total_steps, every=log_every_n_steps)
         log.say(f"{data.summary()}; tuning on {len(sample):,} rows whose outputs changed places")

@@ -6,11 +6,13 @@ import argparse
 
 from cot_components.errors import UserError
 
-EXAMPLES = ("cot memory", "cot memory --tokens 4096")
+STATES = ("bf16", "fp32_moments", "fp32_weights")
+EXAMPLES = ("cot memory", "cot memory --tokens 4096", "cot memory --optimizer-state fp32_weights")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, default=16_384, help="of a micro-batch on each GPU (default 16384)")
+    parser.add_argument("--optimizer-state", choices=STATES, default="bf16", help="as in a config (default bf16)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -18,5 +20,5 @@ def run(options: argparse.Namespace) -> int:
 
     if options.tokens < 1:
         raise UserError(f"--tokens must be at least 1, got {options.tokens}")
-    print(table(sizes(), tokens=options.tokens))
+    print(table(sizes(), tokens=options.tokens, optimizer_state=options.optimizer_state))
     return 0

@@ -130,7 +130,7 @@ def _last_layer(
         return hidden + layer.mlp_scale(layer.mlp(layer.mlp_norm(hidden)))
     flat = hidden.flatten(0, 1)
     fed = layer.mlp_scale(layer.mlp(layer.mlp_norm(flat.index_select(0, encoder_input))))
-    return flat.index_add(0, encoder_input, fed).view_as(hidden)
+    return flat.index_add(0, encoder_input, fed.to(flat.dtype)).view_as(hidden)  # autocast keeps sums in fp32
 
 
 def _validate_inputs(model: Any, seq_len: int, **inputs: Any) -> None:

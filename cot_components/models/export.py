@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ TOKENIZER_FILES = (
 )
 
 
+Rounded = Callable[[str, Tensor], Tensor]
+"""From the hub's name of a weight and the weight to what is written."""
+
+
 def save_pretrained(
     model: Any,
     folder: Path,
@@ -34,6 +38,7 @@ def save_pretrained(
     tokenizer_dir: Path | None = None,
     stop_ids: tuple[int, ...] = (),
     pad_id: int | None = None,
+    rounded: Rounded | None = None,
 ) -> Path:
     """Write the model as a Hugging Face folder.
 
@@ -43,6 +48,7 @@ def save_pretrained(
         weights: state dict to write in place of the model's own (gathered from several processes).
         tokenizer_dir: folder whose tokenizer files are copied.
         stop_ids, pad_id: for generation_config.json.
+        rounded: brings weights into the number format of the folder; None takes that of the embedding.
 
     Raises:
         UserError: an architecture that is not known.
@@ -50,9 +56,14 @@ def save_pretrained(
     family = family_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(model, stop_ids)
-    config["dtype"] = config["torch_dtype"] = str(model.tok_embeddings.weight.dtype).removeprefix("torch.")  # new, old
     spelled = family.to_hub(_merged(model, model.state_dict() if weights is None else weights), model)
+    if rounded is None:
+        spelled = {name: value.to(model.tok_embeddings.weight.dtype) for name, value in spelled.items()}
+    else:
+        spelled = {name: rounded(name, value) for name, value in spelled.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in spelled.items()}
+    dtype = str(tensors[family.hub_name("tok_embeddings.weight")].dtype).removeprefix("torch.")
+    config["dtype"] = config["torch_dtype"] = dtype  # the new name and the old one
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
     generation = {"do_sample": False, "eos_token_id": list(stop_ids), "pad_token_id": pad_id}
@@ -84,7 +95,7 @@ def _merged(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     from torchtune.modules.peft import get_merged_lora_ckpt
 
     rank, alpha = rank_and_alpha(next(iter(adapted.values())))
-    copied = {f"{name}.weight": weights[f"{name}.weight"].clone() for name in adapted}  # it adds in place
+    copied = {f"{name}.weight": weights[f"{name}.weight"].float().clone() for name in adapted}  # it adds in place
     return get_merged_lora_ckpt({**weights, **copied}, rank=rank, alpha=alpha)
 
 

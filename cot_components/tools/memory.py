@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from cot_components.training.exact_updates import AT_ONCE
+
 GIB = 2.0**30
+GPUS, SPARE = (24, 40, 80), 2
+"""Sizes in GB, and how much of it CUDA and the allocator take."""
+_STATES = {"bf16": (8, 16), "fp32_moments": (12, 8), "fp32_weights": (16, 4)}
+"""By `optimizer_state`: bytes a weight between updates, and in copies of what is updated."""
 
 
 class Memory(NamedTuple):
@@ -24,16 +30,24 @@ class Memory(NamedTuple):
                  embedding, head, norm
     activations: what the layers keep for the backward
     loss:        of the fused loss: fp32 sum of the head's gradient, rounded copy, hidden gradients, a chunk of logits
+    update:      fp32 copies of the largest weight with its gradient and moments; activations are gone by then
     """
 
     states: int
     gathered: int
     activations: int
     loss: int
+    update: int
 
     @property
     def total(self) -> int:
-        return sum(self)
+        """At the peak of a step, which is its backward or its update."""
+        return self.states + max(self.gathered + self.activations + self.loss, self.update)
+
+    @property
+    def smallest_gpu(self) -> int | None:
+        """GB of the smallest GPU that holds it, of `GPUS`; None for more than the largest."""
+        return next((size for size in GPUS if self.total <= (size - SPARE) * GIB), None)
 
 
 def memory_per_gpu(
@@ -43,6 +57,7 @@ def memory_per_gpu(
     tokens: int,
     checkpoint_activations: bool,
     bytes_per_number: int = 2,
+    optimizer_state: str = "bf16",
     chunk_rows: int = 2048,
 ) -> Memory:
     """Memory of full fine-tuning with AdamW, sharded layer by layer.
@@ -52,18 +67,21 @@ def memory_per_gpu(
         world_size: GPUs; 1 is not sharded, nothing is gathered.
         tokens: of a micro-batch on one GPU.
         checkpoint_activations: whether each layer is computed again in the backward.
-        bytes_per_number: of weights, gradients, moments and activations alike: 2 for bf16, 4 for fp32.
+        bytes_per_number: of weights, gradients and activations: 2 for bf16, 4 for fp32, which has moments in fp32, too.
+        optimizer_state: what else bf16 weights keep in fp32, see `training.precision`.
         chunk_rows: of the loss.
     """
     size, layers = bytes_per_number, [_numel(layer.parameters()) for layer in model.layers]
     root = _numel(model.parameters()) - sum(layers)
-    sharded = sum(-(-weight.shape[0] // world_size) * weight[0].numel() for weight in model.parameters())
+    shards = [-(-weight.shape[0] // world_size) * weight[0].numel() for weight in model.parameters()]
+    kept_bytes, copied = _STATES[optimizer_state] if size == 2 else (16, 0)
     gathered = (3 * max(layers) + 2 * root) * size if world_size > 1 else 0
     vocab_size, width = model.tok_embeddings.weight.shape
     per_token = _kept_per_token(model.layers[0])
-    kept = [per_token] + [width] * len(layers) if checkpoint_activations else [per_token] * len(layers)
+    layers_keep = [per_token] + [width] * len(layers) if checkpoint_activations else [per_token] * len(layers)
     loss = vocab_size * width * (4 + size) + tokens * width * (4 + 2 * size) + chunk_rows * vocab_size * (4 + size)
-    return Memory(4 * sharded * size, gathered, tokens * sum(kept) * size, loss)
+    activations, update = tokens * sum(layers_keep) * size, copied * max(*shards, AT_ONCE)
+    return Memory(kept_bytes * sum(shards), gathered, activations, loss, update)
 
 
 def _kept_per_token(layer: Any) -> int:
@@ -89,25 +107,29 @@ def sizes() -> dict[str, Any]:
         return {name: build() for name, build in builders.items()}
 
 
-def table(models: dict[str, Any], *, tokens: int = 16_384) -> str:
-    """GiB per GPU for 1, 8 and 64 GPUs, with and without activation checkpointing, in Markdown."""
-    activations = "activations, kept | total | activations, checkpointed | total"
-    lines = [f"| model | GPUs | states | gathered | loss | {activations} |"]
-    lines.append("|---" * 9 + "|")
+def table(models: dict[str, Any], *, tokens: int = 16_384, optimizer_state: str = "bf16") -> str:
+    """GiB per GPU for 1, 8 and 64 GPUs, with and without activation checkpointing, and the smallest GPU that holds it,
+    in Markdown.
+    """
+    activations = "activations, kept | total | GPU | activations, checkpointed | total | GPU"
+    lines = [f"| model | GPUs | states | update | gathered | loss | {activations} |"]
+    lines.append("|---" * 12 + "|")
     for name, model in models.items():
         for world_size in (1, 8, 64):
             kept, again = (
-                memory_per_gpu(model, world_size=world_size, tokens=tokens, checkpoint_activations=on)
+                memory_per_gpu(
+                    model,
+                    world_size=world_size,
+                    tokens=tokens,
+                    checkpoint_activations=on,
+                    optimizer_state=optimizer_state,
+                )
                 for on in (False, True)
             )
-            parts = (
-                kept.states,
-                kept.gathered,
-                kept.loss,
-                kept.activations,
-                kept.total,
-                again.activations,
-                again.total,
-            )
-            lines.append(f"| {name} | {world_size} | " + " | ".join(f"{part / GIB:.1f}" for part in parts) + " |")
+            parts = [kept.states, kept.update, kept.gathered, kept.loss]
+            cells = [f"{part / GIB:.1f}" for part in parts]
+            for memory in (kept, again):
+                gpu = f"{memory.smallest_gpu} GB" if memory.smallest_gpu else "none"
+                cells += [f"{memory.activations / GIB:.1f}", f"{memory.total / GIB:.1f}", gpu]
+            lines.append(f"| {name} | {world_size} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from cot_components.errors import UserError
 from cot_components.training.batching import plan_steps
 from cot_components.training.combination import combine
 from cot_components.training.distributed import World
+from cot_components.training.precision import Precision
 from cot_components.training.setup import Run
 from cot_components.training.validation import validation_data
 from cot_components.transforms.discriminator import sample_rows, shuffle_outputs
@@ -61,7 +62,7 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
     if values.get("share") is not None:
         sample = sample_rows(data.rows, share=values["share"], at_least=values["at_least"], seed=seed)
         data = replace(data, transforms={}).with_rows(shuffle_outputs(data.rows, sample, seed=seed))
-    here = Run(Path(), torch.device("cpu"), torch.float32, World())
+    here = Run(Path(), torch.device("cpu"), Precision(), World())
     settings = {key: values[key] for key in _OF_PLANS if values.get(key) is not None}
     plans = plan_steps(data, here, batch_size=values["batch_size"], **settings)
     stages = curriculum(plans, data.rows, data.chat.step_ends)

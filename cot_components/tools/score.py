@@ -21,7 +21,8 @@ from cot_components.models.load import check_start, load_model, weights_key
 from cot_components.models.score import Asked, adapters_off, as_it_is, has_adapters, score_data
 from cot_components.models.tokenizers import as_text_tokenizer, hf_tokenizer
 from cot_components.training.distributed import World, shard, start
-from cot_components.training.setup import DTYPES, fit_rows, pick_device
+from cot_components.training.precision import DTYPES
+from cot_components.training.setup import fit_rows, pick_device
 from cot_components.training.shuffled import weights_hash
 
 IN_A_RUN = ("", "model", "hf")

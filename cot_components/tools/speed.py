@@ -20,7 +20,8 @@ from cot_components.evaluation import AnswerEvaluation
 from cot_components.models.generate import decode_with
 from cot_components.models.load import load_model
 from cot_components.runs.layout import CONFIG, MODEL
-from cot_components.training.setup import DTYPES, pick_device
+from cot_components.training.precision import DTYPES
+from cot_components.training.setup import pick_device
 
 
 class Finished(NamedTuple):

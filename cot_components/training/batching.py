@@ -45,6 +45,7 @@ _FACTS = {
     "scores": "the scores that a transform reads (their hash)",
     "base": "the content of the frozen weights (the hash of model.path's files)",
     "reference": "the content of the reference's weights (the hash of its files)",
+    "products": "the number format of weights and products, which depends on the device,",
     "micro_batches": "the split of a step (batch_size x gradient_accumulation_steps), which a transform counts,",
 }
 

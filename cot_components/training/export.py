@@ -13,7 +13,7 @@ from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.text.templates import read_template
 from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
-from cot_components.models.export import adapted_modules, save_pretrained
+from cot_components.models.export import Rounded, adapted_modules, save_pretrained
 from cot_components.models.peft_export import save_adapters
 from cot_components.models.think_tokens import write_tag_tokens
 from cot_components.runs.layout import ADAPTER
@@ -24,7 +24,12 @@ PROBE = "Naïve: the 12 cats' price, 3.50€ each\n\n\tis x_1 = 42.\n漢字 <a b
 
 
 def export_model(
-    model: Any, folder: Path, weights: Mapping[str, Tensor], data: ReasoningDataset, nodes: Mapping[str, Any]
+    model: Any,
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    data: ReasoningDataset,
+    nodes: Mapping[str, Any],
+    rounded: Rounded | None = None,
 ) -> Path:
     """A Hugging Face folder of the whole model, adapters merged in, with its tokenizer and the template of its data.
 
@@ -35,6 +40,7 @@ def export_model(
         data: its stop tokens and tag tokens go along.
         nodes: `tokenizer`, whose files are taken from the starting weights' folder where torchtune's own tokenizer has
             none that others read.
+        rounded: as in `save_pretrained`.
     """
     tokenizer, start = nodes["tokenizer"], _start(model)
     built, own = build(tokenizer), _folder(tokenizer.get("path"))
@@ -42,6 +48,7 @@ def export_model(
         model,
         folder,
         weights=weights,
+        rounded=rounded,
         tokenizer_dir=start if start is not None and _takes_from(start, own, built, data) else own,
         stop_ids=data.chat.stop_ids,
         pad_id=data.chat.tokenizer.pad_id,
@@ -63,13 +70,18 @@ def export_adapters(model: Any, folder: Path, weights: Mapping[str, Tensor]) -> 
 
 
 def export_checkpoint(
-    model: Any, folder: Path, weights: Mapping[str, Tensor], data: ReasoningDataset, nodes: Mapping[str, Any]
+    model: Any,
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    data: ReasoningDataset,
+    nodes: Mapping[str, Any],
+    rounded: Rounded | None = None,
 ) -> None:
     """What a checkpoint holds for others: `adapter/` of a model with adapters, else `hf/`, the whole model."""
     if adapted_modules(model):
         export_adapters(model, folder / ADAPTER, weights)
     else:
-        export_model(model, folder / "hf", weights, data, nodes)
+        export_model(model, folder / "hf", weights, data, nodes, rounded)
 
 
 def _start(model: Any) -> Path | None:

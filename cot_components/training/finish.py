@@ -4,6 +4,7 @@ screen."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,10 @@ from cot_components.runs.finished import mark_finished
 from cot_components.runs.layout import ADAPTER, CURVES, MODEL, REPORT, TOKENS
 from cot_components.runs.log import read_log
 from cot_components.secrets import without_secrets
-from cot_components.training.distributed import full_weights
 from cot_components.training.evaluations import Evaluations
 from cot_components.training.export import RULES, export_adapters, export_model
 from cot_components.training.loop import Trainer
-from cot_components.training.resume.state import require_finite
+from cot_components.training.resume.state import require_finite, trained_weights
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
 from cot_components.viz.console import plain_console
@@ -61,14 +61,14 @@ def finish(
         NonFiniteError: a weight is not finite; nothing is exported.
         UserError: the disk refuses a result. (A picture that cannot be made is only said.)
     """
-    weights = full_weights(trainer.model)
+    weights = trained_weights(trainer)
     run.world.first_decides(lambda: require_finite(trainer.model, weights, num_steps=log.total_steps))
     log.speed(trainer.model)
     log.close()
     if run.world.is_first:
         nodes = {"tokenizer": tokenizer}
         with writing(run.output_dir):
-            _write(run, trainer, data, evaluations, weights, nodes, clocks)
+            _write(run, trainer, data, evaluations, weights, nodes, clocks, log.total_steps)
     run.world.close()
 
 
@@ -80,11 +80,13 @@ def _write(
     weights: dict[str, Tensor],
     nodes: Mapping[str, Any],
     clocks: Mapping[str, Clock],
+    num_steps: int,
 ) -> None:
     out = run.output_dir
     folder = out / MODEL
     with writing(folder):
-        export_model(trainer.model, folder, weights, data, nodes)
+        rounded = partial(run.precision.exported, step=num_steps)
+        export_model(trainer.model, folder, weights, data, nodes, rounded)
     written = {"model": folder}
     if adapted_modules(trainer.model):
         written["adapter"] = export_adapters(trainer.model, out / ADAPTER, weights)

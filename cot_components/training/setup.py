@@ -24,12 +24,12 @@ from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.runs.folder import Earlier, enter_folder
 from cot_components.runs.layout import VERSIONS
 from cot_components.training.distributed import World, shard, start
+from cot_components.training.exact_updates import StochasticRounding
 from cot_components.training.float8 import convert_to_float8
+from cot_components.training.precision import Precision, choose_precision, warn_of_rounding, with_exact_updates
 
 if TYPE_CHECKING:
     from cot_components.evaluation import AnswerEvaluation
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 UNTRAINED = 1e-12
 """No entry of an embedding row is larger where training never touched it: reserved tokens of a base model."""
@@ -40,9 +40,14 @@ class Run(NamedTuple):
 
     output_dir: Path
     device: torch.device
-    dtype: torch.dtype
+    precision: Precision
     world: World
     earlier: Earlier | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and products."""
+        return self.precision.torch_dtype
 
     @property
     def start_step(self) -> int:
@@ -50,18 +55,15 @@ class Run(NamedTuple):
         return self.earlier.state["step"] if self.earlier else 0
 
 
-def start_run(
-    *, output_dir: str, device: str, dtype: str, seed: int, config: Mapping[str, Any], resume: str = "never"
-) -> Run:
+def start_run(*, output_dir: str, device: str, seed: int, config: Mapping[str, Any], resume: str = "never") -> Run:
     """Choose device and number format, seed everything, join the process group, lock the run's folder and decide
     whether an earlier run in it goes on.
 
     Args:
         output_dir: the run's folder.
         device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
-        dtype: `fp32` or `bf16`, of weights and activations.
         seed: of the global random generators of torch, numpy and Python.
-        config: what the run was started with.
+        config: what the run was started with; number formats are read from it, see `choose_precision`.
         resume: `auto` goes on with an unfinished run of the same config, `never` refuses a folder that holds a run; or
             the path of a checkpoint.
 
@@ -69,22 +71,22 @@ def start_run(
         UserError: no such device or format; see `run_folder.enter_folder`.
         AlreadyFinished: there is nothing left to do.
     """
-    if dtype not in DTYPES:
-        raise UserError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     _check_numbers(config)
+    said: list[str] = []
+    precision = choose_precision(config, pick_device(device), said.append)
     world = start(pick_device(device))
-    world.agree(_of_every_process(config, world.device))
+    world.agree({**_of_every_process(config, world.device), "number format of the products": precision.dtype})
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     folder = Path(output_dir).expanduser().absolute()
     earlier = world.first_decides(lambda: enter_folder(folder, config, resume=resume))
     if world.is_first:
-        for message in (*earlier.messages, *_changes(folder / VERSIONS)) if earlier else ():
+        for message in (*said, *((*earlier.messages, *_changes(folder / VERSIONS)) if earlier else ())):
             print(message, flush=True)
         with writing(folder / VERSIONS):
             (folder / VERSIONS).write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
-    return Run(folder, world.device, DTYPES[dtype], world, earlier)
+    return Run(folder, world.device, precision, world, earlier)
 
 
 def _of_every_process(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -225,15 +227,33 @@ def _refuse_frozen_tags(model: Any, tag_ids: Mapping[str, int], added: int) -> N
 
 
 def build_optimizer(
-    optimizer: Mapping[str, Any], lr_scheduler: Mapping[str, Any] | None, model: Any, *, num_steps: int
+    optimizer: Mapping[str, Any],
+    lr_scheduler: Mapping[str, Any] | None,
+    model: Any,
+    run: Run,
+    *,
+    num_steps: int,
+    before: torch.optim.Optimizer | None = None,
 ) -> tuple[torch.optim.Optimizer, Any]:
     """A new optimizer for the weights of `model`, and its learning-rate schedule over `num_steps` steps (or None).
+
+    Args:
+        optimizer, lr_scheduler: nodes.
+        model: sharded, where it will be.
+        run: its number formats decide how weights are updated.
+        num_steps: of the schedule.
+        before: the optimizer that the new one replaces in a run; only fp32 weights are taken from it.
 
     Raises:
         UserError: a setting that one of them refuses.
     """
-    optim = build(optimizer, model.parameters(), where="optimizer")
-    return optim, build(lr_scheduler, optim, where="lr_scheduler", num_training_steps=num_steps)
+    optim = with_exact_updates(build(optimizer, model.parameters(), where="optimizer"), model, run.precision)
+    schedule = build(lr_scheduler, optim, where="lr_scheduler", num_training_steps=num_steps)
+    if before is None:
+        warn_of_rounding(optim, run.precision, run.world)
+    elif isinstance(optim, StochasticRounding):
+        optim.take_over(before)
+    return optim, schedule
 
 
 def prepare_model(

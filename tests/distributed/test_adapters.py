@@ -17,8 +17,12 @@ EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, whi
 
 
 # A share of a weight that is too small for 8 bits stays in 32, so one process rounds what two do not.
-@pytest.mark.parametrize(("kind", "largest", "mean"), [("qlora", 1e-4, 1e-6), ("8bit", 1e-2, 1e-3)])
-def test_two_processes_are_one(hub, wide, tmp_path, kind, largest, mean):
+# In bf16 sums of other parts are rounded otherwise: a weight may take the other neighbour, at lr 1e-2 by a few steps.
+@pytest.mark.parametrize(
+    ("kind", "loss", "largest", "mean"),
+    [("qlora", 2e-4, 1e-4, 1e-6), ("8bit", 2e-4, 1e-2, 1e-3), ("weights", 5e-3, 3e-2, 2e-3)],
+)
+def test_two_processes_are_one(hub, wide, tmp_path, kind, loss, largest, mean):
     hub, no_dropout = wide if kind == "qlora" else hub, ["model.lora.dropout=0.0"] if kind == "qlora" else []
     one, two, again, alone = (tmp_path / name for name in ("one", "two", "again", "alone"))
 
@@ -41,7 +45,7 @@ def test_two_processes_are_one(hub, wide, tmp_path, kind, largest, mean):
     assert len(losses) == STEPS and losses[-1] < losses[0] - 0.05
     weights = load_file(one / "model" / "model.safetensors")
     for other in (two, alone):
-        assert [record["loss"] for record in records(other)] == pytest.approx(losses, rel=2e-4)
+        assert [record["loss"] for record in records(other)] == pytest.approx(losses, rel=loss)
         theirs = load_file(other / "model" / "model.safetensors")
         assert weights.keys() == theirs.keys()
         gaps = [(weights[name] - theirs[name]).abs() for name in weights]

@@ -26,6 +26,15 @@ def test_resumed_equals_uninterrupted(reference, tmp_path, step):
     assert differences(reference.out, out) == []
 
 
+@pytest.mark.parametrize("name", ["icot_sft", "target_sft"])  # an optimizer that is reset; a frozen teacher
+def test_resumed_in_bf16_equals_uninterrupted(undisturbed, tmp_path, name):
+    words = ["dtype=bf16", "optimizer_state=fp32_weights"]
+    assert undisturbed(name).again(tmp_path / "whole", *words).code == 0
+    out = copied(tmp_path / "whole", tmp_path / "out", until=PER_EPOCH)
+    assert undisturbed(name).again(out, *words).code == 0
+    assert differences(tmp_path / "whole", out) == []
+
+
 def test_a_run_that_dies_between_two_checkpoints(reference, tmp_path):
     """Steps after the last checkpoint are done again; their records are not in the log twice."""
 

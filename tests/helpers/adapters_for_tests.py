@@ -1,4 +1,4 @@
-"""Runs with adapters, a 4-bit base and 8-bit optimizer states, by config."""
+"""Runs with adapters, a 4-bit base, 8-bit optimizer states and bf16 weights, by config."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ LORA = [
     "model.lora.alpha=8",
     "model.lora.dropout=0.1",
 ]
+EIGHT_BITS = ["optimizer._component_=torchao.optim.AdamW8bit", "~optimizer.fused"]
 KINDS = {
     "lora": LORA,
     "dora": [*LORA, "model.lora.dora=true"],
     "qlora": [*LORA, "model.lora.quantize=true"],
-    "8bit": ["optimizer._component_=torchao.optim.AdamW8bit", "~optimizer.fused"],
+    "8bit": EIGHT_BITS,
 }
+BF16 = {
+    "bf16": [],
+    "moments": ["optimizer_state=fp32_moments"],
+    "weights": ["optimizer_state=fp32_weights"],
+    "nearest": ["dtype=bf16_nearest"],
+    "8bit_bf16": EIGHT_BITS,
+    "lora_bf16": LORA,
+    "qlora_bf16": KINDS["qlora"],
+}
+"""With `dtype=bf16`."""
 STEPS = 6
 
 WIDE = {"embed_dim": 256, "num_kv_heads": 4, "intermediate_dim": 512}
@@ -29,7 +40,7 @@ def arguments(hub: Path, out: Path, kind: str) -> list[str]:
         f"tokenizer.path={hub / 'model'}",
         *FROM_FOLDER,
         f"model.path={hub / 'model'}",
-        *KINDS[kind],
+        *(KINDS[kind] if kind in KINDS else ["dtype=bf16", *BF16[kind]]),
         f"output_dir={out}",
         "dataset.max_rows=48",
         "dataset_val=null",

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from adapters_for_tests import KINDS, STEPS, arguments
+from adapters_for_tests import BF16, KINDS, STEPS, arguments
 from contract import checkpoint, copied, differences, records, run
 from safetensors.torch import load_file
 
@@ -44,6 +44,29 @@ def test_it_learns_goes_on_and_is_exported(hub, wide, tmp_path, kind):
     assert saved and all("lora_" in name or "magnitude" in name for name in saved)  # the base is not saved again
     assert any("magnitude" in name for name in saved) == (kind == "dora")
     _compare_with_peft(hub, out, kind)
+
+
+@pytest.mark.parametrize("kind", list(BF16))
+def test_in_bf16_it_goes_on_and_is_exported(hub, wide, tmp_path, kind):
+    """Bit for bit; adapters have fp32 weights beside their copies; `transformers` reads bf16."""
+    from transformers import AutoModelForCausalLM
+
+    hub, out, again = wide if "qlora" in kind else hub, tmp_path / "out", tmp_path / "again"
+    assert run("bt_sft", arguments(hub, out, kind)).code == 0
+    losses = [record["loss"] for record in records(out)]
+    assert losses[-1] < losses[0] - 0.05, losses
+    copied(out, again, until=3)
+    assert run("bt_sft", arguments(hub, again, kind)).code == 0
+    assert differences(out, again, step=STEPS) == []
+    weights, states = (load_file(checkpoint(out, STEPS) / f"{name}.safetensors") for name in ("model", "optimizer"))
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    fine = {name for name in states if name.endswith("/fp32")}
+    assert fine == ({f"{name}/fp32" for name in weights} if "lora" in kind or kind == "weights" else set())
+    rounded = {value.dtype for name, value in states.items() if name.endswith("exp_avg")}
+    assert rounded == {torch.bfloat16 if kind in ("bf16", "8bit_bf16", "nearest") else torch.float32}
+    assert {value.dtype for value in load_file(out / "model" / "model.safetensors").values()} == {torch.bfloat16}
+    exported = AutoModelForCausalLM.from_pretrained(out / "model")
+    assert exported.dtype == torch.bfloat16
 
 
 def test_another_base_is_refused(hub, tmp_path, capsys):

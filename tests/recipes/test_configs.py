@@ -36,6 +36,8 @@ def test_config_is_valid_and_says_how_to_run_it(name):
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"--config {name}" in header
     assert "Result" in header or "quickstart" in name
+    fits = re.search(r"One GPU of (24|40|80) GB holds|\d+ GPUs of 80 GB hold", header)
+    assert fits or "# Memory" not in header
 
 
 @pytest.mark.parametrize("name", [name for name in OF_OUR_RECIPES if name.endswith(("_gsm8k", "_gsm8k_lora"))])
@@ -71,7 +73,8 @@ def test_stock_configs_name_components_that_exist():
         (["dataset.transforms.blur.ration=1"], "unknown key 'dataset.transforms.blur.ration'; did you mean 'ratio'?"),
         (["seed=null"], "seed must be int, got None"),
         (["batch_size=two"], "batch_size must be int, got 'two' (str)"),
-        (["dtype=None"], "dtype must be str, got None"),
+        (["dtype=None"], "dtype must be 'bf16' or 'fp32' or 'bf16_nearest', got None"),
+        (["device=null"], "device must be str, got None"),
         (["normalize=mean"], "normalize must be 'count' or 'weight', got 'mean' (str)"),
         (["loss=cot_components.losses.sfft"], "loss: 'cot_components.losses' has no 'sfft'; did you mean 'sft'?"),
         (["~output_dir"], "missing key 'output_dir'"),

@@ -50,7 +50,7 @@ def put_back(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | Non
     """
     local = empty.to_local() if isinstance(empty, DTensor) else empty
     parts = {part: value.to(parameter.device) for part, value in parts.items()}
-    begin, end = _rows(parameter)
+    begin, end = rows_of(parameter)
     mine = _cut(parts, local, begin, end) if PLAIN not in parts and local is not None else None
     if mine is None:
         mine = (parts[PLAIN] if PLAIN in parts else _numbers(parts))[begin:end]
@@ -61,11 +61,11 @@ def put_back(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | Non
 
 def share_of(whole: Tensor, like: Tensor) -> Tensor:
     """This process's rows of a whole tensor, as FSDP2 divides them; the whole tensor for one process."""
-    begin, end = _rows(like)
+    begin, end = rows_of(like)
     return divided(whole[begin:end], like) if isinstance(like, DTensor) else whole
 
 
-def _rows(like: Tensor) -> tuple[int, int]:
+def rows_of(like: Tensor) -> tuple[int, int]:
     """The first of this process's rows and the one after the last."""
     if not isinstance(like, DTensor):
         return 0, len(like) if like.ndim else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from cot_components.training.batching import frozen_facts, plan_facts, refuse_ot
 from cot_components.training.evaluations import Evaluations
 from cot_components.training.export import export_checkpoint
 from cot_components.training.loop import Trainer
-from cot_components.training.resume.state import MODEL, capture, require_finite, restore
+from cot_components.training.resume.state import MODEL, OPTIMIZER, capture, masters, require_finite, restore
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import Run
 
@@ -65,7 +66,7 @@ class Saver:
         self._done, self._total = plans.start_step, plans.total_steps
         evaluations.rescue = self.rescue
         frozen = self._run.world.first_decides(lambda: frozen_facts(trainer.model, trainer.reference, self._config))
-        self._facts = plan_facts(data, plans) | frozen
+        self._facts = plan_facts(data, plans) | frozen | {"products": self._run.precision.dtype}
         if self._run.earlier is not None:
             refuse_other_plan(self._run.earlier, self._facts)
             restore(trainer, self._run.earlier.path, self._run.earlier.state)
@@ -128,7 +129,9 @@ class Saver:
 
         def export(checkpoint: Path) -> None:
             if self._config["export_checkpoints"]:
-                export_checkpoint(self._trainer.model, checkpoint, tensors[MODEL], self._data, self._config)
+                weights = tensors[MODEL] | masters(tensors[OPTIMIZER])
+                rounded = partial(self._run.precision.exported, step=self._done)
+                export_checkpoint(self._trainer.model, checkpoint, weights, self._data, self._config, rounded)
 
         def write() -> None:
             require_finite(self._trainer.model, tensors[MODEL], num_steps=self._done)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from cot_components.errors import UserError
-from cot_components.training.distributed import World, plain_name
+from cot_components.training.distributed import World, full_weights, plain_name
+from cot_components.training.exact_updates import MASTER
 from cot_components.training.loop import NonFiniteError, Trainer
 from cot_components.training.resume.compressed import PLAIN, put_back, share_of, whole_parts
 
@@ -62,6 +63,20 @@ def restore(trainer: Trainer, folder: Path, state: Mapping[str, Any]) -> None:
     if trainer.lr_scheduler is not None:
         trainer.lr_scheduler.load_state_dict({**trainer.lr_scheduler.state_dict(), **state["lr_scheduler"]})
     _restore_random(trainer, folder / RANDOM, state)
+
+
+def masters(optimizer: Mapping[str, Tensor]) -> Tensors:
+    """The fp32 weights among the captured states of an optimizer, by the weight's name."""
+    return {name.removesuffix(f"/{MASTER}"): v for name, v in optimizer.items() if name.endswith(f"/{MASTER}")}
+
+
+def trained_weights(trainer: Trainer) -> Tensors:
+    """The state dict as ordinary CPU tensors, trained weights in fp32 where the optimizer keeps them so; all processes
+    must call it together.
+    """
+    optimizer, names = trainer.optimizer, _names(trainer.model)
+    kept = [(f"{names[p]}/{MASTER}", state[MASTER]) for p, state in optimizer.state.items() if MASTER in state]
+    return full_weights(trainer.model) | masters(_gather(kept, trainer.world))
 
 
 def require_finite(model: nn.Module, weights: Mapping[str, Tensor], *, num_steps: int) -> None:
@@ -154,6 +169,9 @@ def _optimizer_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
 
 def _restore_optimizer(trainer: Trainer, file: Path, saved: Mapping[str, Any]) -> None:
     optimizer, names = trainer.optimizer, _names(trainer.model)
+    with safe_open(file, framework="pt") as opened:
+        if any(":" in name for name in opened.keys()):  # noqa: SIM118
+            get_optimizer_state_dict(trainer.model, optimizer)  # makes empty states: only it knows how to compress them
     for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         _check_names({names[parameter] for parameter in group["params"]}, set(values["params"]), file)
         for key, value in values.items():
@@ -166,8 +184,6 @@ def _restore_optimizer(trainer: Trainer, file: Path, saved: Mapping[str, Any]) -
         for name in opened.keys():  # noqa: SIM118
             parameter, _, key = name.rpartition("/")
             stored.setdefault(parameter, {}).setdefault(key.partition(":")[0], []).append(name)
-        if any(":" in name for name in opened.keys()):  # noqa: SIM118
-            get_optimizer_state_dict(trainer.model, optimizer)  # makes empty states: only it knows how to compress them
         for group, parameter in ((g, p) for g in optimizer.param_groups for p in g["params"]):
             on_device = bool(group.get("fused") or group.get("capturable"))
             empty, name = optimizer.state.get(parameter, {}), names[parameter]

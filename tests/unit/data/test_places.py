@@ -199,7 +199,7 @@ def test_a_single_saved_data_set_is_read_whatever_its_columns_were_shown_as(spli
     ("name", "content"),
     [
         ("train.csv", b"prompt,completion\nq,a\n"),
-        ("train.jsonl.gz", gzip.compress(json.dumps(GOOD).encode())),
+        ("train.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)),
         ("train.json", json.dumps({"data": [GOOD]}, indent=1).encode()),
     ],
 )
