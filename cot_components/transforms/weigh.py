@@ -96,7 +96,7 @@ class TopGap:
     here it is the model before training and the top share of the whole data set, so weights do not depend on batches.
 
     Args:
-        scores: folder that `data.scores.score_rows` has filled.
+        scores: folder that `cot score` or the recipe `shad` has filled.
         keep: share of the scored tokens that keep their weight, above 0 and at most 1; the others weigh 0.
         model, reference: names of the two columns.
 
