@@ -35,7 +35,7 @@ class StochasticRounding(torch.optim.Optimizer):
 
     Args:
         inner: does the arithmetic; made for the same weights, before the first step.
-        names: weight -> its name; a draw depends on the name, the seed, the number of updates and the index in the tensor.
+        names: weight -> its name; a draw depends on it, the seed, the number of updates and the index in the tensor.
         state: what is kept in fp32: `bf16` nothing (moments are rounded by chance, too), `fp32_moments`, or
             `fp32_weights` (of which the bf16 weights are copies, drawn at every update).
         seed: of the draws.

@@ -43,9 +43,7 @@ class Precision(NamedTuple):
         return DTYPES[self.dtype]
 
     def exported(self, name: str, value: Tensor, *, step: int) -> Tensor:
-        """A tensor as it is exported after `step` optimizer steps, in its own shape: what bf16 cannot hold is rounded up or
-        down by chance.
-        """
+        """A tensor as exported after `step` optimizer steps: what bf16 cannot hold is rounded up or down by chance."""
         if not value.is_floating_point():
             return value
         if self.export == FP32 or value.dtype == torch.bfloat16:
