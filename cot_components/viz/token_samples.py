@@ -180,7 +180,7 @@ def count_tokens(flat: Flat, *, before: Flat | None = None) -> Counts:
 def _row(flat: Flat, b: int) -> Flat:
     span = slice(flat.row_start[b], flat.row_start[b + 1])
     return Flat(
-        tokens=flat.tokens[span],
+        tokens=flat.read[span],
         roles=flat.roles[span],
         counters=flat.counters[span],
         labels=flat.labels[span],
