@@ -32,8 +32,8 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Counts:
-    """Tokens of a row or of several. `blurred`: thought tokens without a label; `replaced`: those whose label is another
-    token; `removed`: those no longer there.
+    """Tokens of a row or of several. `blurred`: thought tokens without a label; `replaced`: those whose label is the
+    token that stood there; `removed`: those no longer there.
     """
 
     total: int
