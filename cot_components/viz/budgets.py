@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from itertools import cycle
+from itertools import cycle, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -86,4 +85,7 @@ def _but_for_budget(folder: Path) -> str:
 
 def _common(names: list[str]) -> str:
     """How the names begin; the first where they begin differently."""
-    return os.path.commonprefix(names).rstrip("_-./ 0123456789") or names[0] if len(names) > 1 else names[0]
+    if len(names) == 1:
+        return names[0]
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike).rstrip("_-./ 0123456789") or names[0]
