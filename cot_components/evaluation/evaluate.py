@@ -79,12 +79,14 @@ class Evaluation:
     num_samples: completions per trace
     losses: validation losses by name (`val_loss`, `val_loss_thought` ...), when the caller measured them
     held_out: whether no prompt is one of the training data; None where nobody compared them
+    max_thought_tokens: after which thoughts were closed; None where they were not
     """
 
     examples: tuple[Example, ...]
     num_samples: int = 1
     losses: Mapping[str, float] = field(default_factory=dict)
     held_out: bool | None = None
+    max_thought_tokens: int | None = None
 
     @cached_property
     def by_trace(self) -> list[tuple[Example, ...]]:

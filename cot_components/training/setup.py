@@ -206,6 +206,8 @@ def fit_rows(
             )
         check_token_id(model, largest, "the data")
     check_token_id(model, data.chat.tokenizer.pad_id, PADDING)
+    for name, transform in data.transforms.items():
+        check_token_id(model, getattr(transform, "largest_id", 0), f"dataset.transforms.{name}")
     if answers is not None:
         answers.prompts(data.chat, max_seq_len=model.max_seq_len)
         answers.compare_with_training(data.rows, data.chat)
