@@ -50,6 +50,16 @@ def draw_bits(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
     return _mix(keys + (_as_uint64(counters) + np.uint64(1)) * _GOLDEN)
 
 
+def redrawn(bits: np.ndarray, salt: int) -> np.ndarray:
+    """Other bits made from these, `[N]`, for a choice that must not follow one made from the first."""
+    return draw_bits(bits, np.full(bits.shape, salt))
+
+
+def pick(bits: np.ndarray, size: int) -> np.ndarray:
+    """A whole number from 0 to `size - 1` for each, int64 `[N]`, all equally likely."""
+    return ((bits >> np.uint64(11)) * 2.0**-53 * size).astype(np.int64)
+
+
 def below(bits: np.ndarray, probability: float) -> np.ndarray:
     """`True` with the given probability; the `True` set at a low probability is a subset of that at a higher one."""
     if probability >= 1.0:

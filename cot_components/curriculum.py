@@ -1,4 +1,4 @@
-"""The curriculum of a run: what a recipe asks of it, stepwise internalisation, and none.
+"""Curricula: the `Stages` that a recipe asks, `Stepwise` and `Released` internalisation, and `NoCurriculum`.
 
     curriculum:
       _component_: cot_components.curriculum.Stepwise

@@ -1,4 +1,5 @@
-"""The schedule of stepwise internalisation (ICoT-SI, Deng, Choi, Shieber 2024, arXiv 2405.14838), a function of time.
+"""Quantities that follow the clock: `Schedule` of stepwise internalisation (ICoT-SI, Deng, Choi, Shieber 2024, arXiv
+2405.14838), and `Anneal`, a strength that moves linearly.
 
 How many units of thought (tokens or steps) are removed at a given clock is computed, never counted up, so a resumed
 run and a notebook agree with the run that wrote the log. What goes from which row: `cot_components.transforms.remove`.

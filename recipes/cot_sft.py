@@ -70,9 +70,9 @@ def main(
     log_every_n_steps: int = 1,  # 0 logs no step
     log_blurred_every: int = 50,  # steps between two measurements of the loss on tokens without a label; 0 is never
     resume: str = "auto",  # auto goes on with an unfinished run, never refuses one; or a checkpoint's folder
-    save_every_n_steps: int | None = None,  # when to write a checkpoint, by steps
-    save_every_minutes: float | None = 15.0,  # when to write a checkpoint, by time
-    keep_checkpoints: int = 2,  # the newest are kept
+    save_every_n_steps: int | None = None,  # optimizer steps between checkpoints; null is none
+    save_every_minutes: float | None = 15.0,  # minutes between checkpoints; null is none
+    keep_checkpoints: int = 2,  # how many of the newest checkpoints are kept
     export_checkpoints: bool = True,  # whether a checkpoint holds a Hugging Face folder, too
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""

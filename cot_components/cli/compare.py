@@ -1,7 +1,8 @@
 """Compare runs, or the beginning and the end of one: tables of what was measured, and their curves in one picture.
 
 Runs with evaluations: accuracies with 95 % intervals, and their differences on the same examples. Runs of shad: how
-well they tell boilerplate from reasoning. Runs with a curriculum: accuracy against removed tokens, in the picture.
+well they tell boilerplate from reasoning. Runs with a curriculum: accuracy against removed tokens, in the picture. Runs
+with several evaluation.max_thought_tokens: accuracy against tokens of the thought, in its place.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from cot_components.errors import UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from cot_components.evaluation.evaluate import Evaluation
+
 EXAMPLES = (
     "cot compare runs/bt_sft_quickstart",
     "cot compare runs/sft_baseline runs/dft_baseline runs/target_sft_quickstart --out three.png",
     "cot compare runs/shad_quickstart runs/shad_diversity_24",
+    "cot compare runs/eval_16 runs/eval_32 runs/eval_64 --out budgets.png",
 )
 
 
@@ -36,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from cot_components.runs.layout import COMPARISON, CURVES, LOG
     from cot_components.runs.log import read_log
+    from cot_components.viz.budgets import have_budgets, plot_budgets
     from cot_components.viz.console import plain_console
     from cot_components.viz.curves import plot_run, run_names
     from cot_components.viz.panels import panels_of
@@ -47,8 +52,10 @@ def run(options: argparse.Namespace) -> int:
     if missing := [folder for name, folder in runs.items() if name not in {*logged, *measured}]:
         raise UserError(f"{missing[0]} holds no log, evaluation or report of classes; is it the output_dir of a run?")
     picture = None
-    if options.out or not tables or panels_of([read_log(folder) for folder in logged.values()]):
-        default = options.runs[-1] / (CURVES if len(runs) == 1 else COMPARISON)
+    default = options.runs[-1] / (CURVES if len(runs) == 1 else COMPARISON)
+    if have_budgets(last := _last_evaluations(runs) if len(runs) > 1 else {}):
+        picture = plot_budgets(last, runs, options.out or default)
+    elif options.out or not tables or panels_of([read_log(folder) for folder in logged.values()]):
         picture = plot_run(list(logged.values()), options.out or default)
     console = plain_console(width=max(plain_console().width, 90, 30 + 26 * len(runs)))
     for table in tables:
@@ -61,10 +68,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _last_evaluations(runs: Mapping[str, Path]) -> dict[str, Evaluation]:
+    """The last evaluation of each run that has one, by name."""
+    from cot_components.evaluation.compare import last_evaluation, named_evaluations
+
+    return {name: last_evaluation(folder) for name, folder in runs.items() if named_evaluations(folder)}
+
+
 def _tables(runs: Mapping[str, Path]) -> tuple[set[str], list[RenderableType]]:
     """The runs that hold evaluations or a report of classes, by name, and what is to be printed of them."""
     from cot_components.evaluation.class_report import read_report
-    from cot_components.evaluation.compare import first_and_last, last_evaluation, named_evaluations
+    from cot_components.evaluation.compare import first_and_last, named_evaluations
     from cot_components.evaluation.table import comparison_table
     from cot_components.runs.layout import CLASSES
     from cot_components.viz.class_view import compare_reports, show
@@ -77,7 +91,7 @@ def _tables(runs: Mapping[str, Path]) -> tuple[set[str], list[RenderableType]]:
         tables += [part for report in reports.values() for part in show(report)]
     else:
         if evaluated:
-            tables.append(comparison_table({name: last_evaluation(folder) for name, folder in evaluated.items()}))
+            tables.append(comparison_table(_last_evaluations(evaluated)))
         if reports:
             tables.append(compare_reports(reports))
     return {*evaluated, *reports}, tables

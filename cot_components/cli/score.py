@@ -1,8 +1,9 @@
 """Score every token of a config's data with a model: loss, entropy, rank, top probability.
 
 One pass without gradients over the training rows as encoded, transforms left out, LoRA adapters off. The scores go to
-`scores` in output_dir: memory-mapped columns for the transforms Highlight and TopGap, and scores.parquet for everything
-else. Stopped at any time, the same command goes on with what is missing. Like training, this runs the config as code.
+`scores` in output_dir: memory-mapped columns for the transforms Highlight, TopGap and Prune, and scores.parquet for
+everything else. Stopped at any time, the same command goes on with what is missing. Like training, this runs the config
+as code.
 """
 
 from __future__ import annotations

@@ -79,12 +79,14 @@ class Evaluation:
     num_samples: completions per trace
     losses: validation losses by name (`val_loss`, `val_loss_thought` ...), when the caller measured them
     held_out: whether no prompt is one of the training data; None where nobody compared them
+    max_thought_tokens: after which thoughts were closed; None where they were not
     """
 
     examples: tuple[Example, ...]
     num_samples: int = 1
     losses: Mapping[str, float] = field(default_factory=dict)
     held_out: bool | None = None
+    max_thought_tokens: int | None = None
 
     @cached_property
     def by_trace(self) -> list[tuple[Example, ...]]:
@@ -207,7 +209,7 @@ def evaluate(
         generate: prompts to completions; gets every prompt `num_samples` times in a row.
         tags: tags of the thought.
         count_tokens: tokens of a text, for the length of thoughts.
-        extractor: where the answer stands, see `answers.EXTRACTORS`.
+        extractor: where the answer stands, see `extract.EXTRACTORS`.
         comparer: when an answer is right, see `comparers.COMPARERS`.
         num_samples: completions per prompt; more than one makes sense only for a `generate` that samples.
         prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's;

@@ -16,9 +16,11 @@ from cot_components.data.rows.store import Rows
 from cot_components.data.sources import read_sources
 from cot_components.data.text.chat import ChatFormat
 from cot_components.errors import UserError
+from cot_components.evaluation.budget import ThoughtBudget, tag_ids
 from cot_components.evaluation.comparers import Comparer, find_comparer
 from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate, reference_answer
 from cot_components.evaluation.extract import Extractor, find_extractor
+from cot_components.roles import Role
 
 Decode = Callable[..., Sequence[tuple[list[int], bool | None]]]
 """Prompts (lists of token ids) and the settings of `models.generate.generate` to `(new ids, was it cut)` per prompt."""
@@ -32,6 +34,8 @@ class AnswerEvaluation:
         source, split, subset, format, columns, max_rows: where the prompts come from, see `Source`.
         strict: the first bad row is an error; otherwise bad rows are left out, and counted in `report`.
         max_new_tokens: tokens per completion.
+        max_thought_tokens: a thought that is not closed after so many tokens is closed for the model, which then goes
+            on with its answer; None lets it be. Runs with several are drawn in one picture by `cot compare`.
         batch_size: prompts decoded together.
         temperature: 0 is greedy.
         num_samples: completions per prompt.
@@ -42,8 +46,10 @@ class AnswerEvaluation:
         seed: of the sampling.
 
     Raises:
-        UserError: an extractor or a comparer that is not known, or lacks its package; several greedy samples, which
-            would all be the same; no row; rows that accept several calls, compared by `exact` or `math`.
+        UserError: an extractor or a comparer that is not known, or lacks its package; a count below 1, a temperature
+            below 0 or infinite, a seed out of range; several greedy samples, which would all be the same; a source
+            that cannot be read, a bad row when strict, no row; rows that accept several calls, compared by `exact` or
+            `math`.
     """
 
     source: str | Mapping[str, Any]
@@ -54,6 +60,7 @@ class AnswerEvaluation:
     max_rows: int | None = 200
     strict: bool = True
     max_new_tokens: int = 512
+    max_thought_tokens: int | None = None
     batch_size: int = 32
     temperature: float = 0.0
     num_samples: int = 1
@@ -63,7 +70,7 @@ class AnswerEvaluation:
     held_out: bool | None = field(init=False, repr=False, default=None)
     """Whether no prompt is one of the training data; None until `compare_with_training` is called."""
     trained_on: dict[str, int] = field(init=False, repr=False, default_factory=dict)
-    """Where each prompt stands that is one -> id of the training row; as `held_out`."""
+    """Place of each prompt that is also a training prompt -> id of that row; empty until `compare_with_training`."""
     traces: list[Trace] = field(init=False, repr=False)
     report: DropReport = field(init=False, repr=False)
 
@@ -73,6 +80,10 @@ class AnswerEvaluation:
         for name in ("max_new_tokens", "batch_size", "num_samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"evaluation: {name} must be at least 1, got {getattr(self, name)}")
+        if self.max_thought_tokens is not None and self.max_thought_tokens < 0:
+            raise UserError(
+                f"evaluation: max_thought_tokens must be a number from 0, or null, got {self.max_thought_tokens}"
+            )
         if not 0 <= self.temperature < math.inf:
             raise UserError(f"evaluation: temperature must be a number from 0, got {self.temperature}")
         if abs(self.seed) >= 2**63:
@@ -102,7 +113,8 @@ class AnswerEvaluation:
         reference cannot be read, is a bad row: without `strict` it is left out from here on.
 
         Raises:
-            UserError: a bad row when strict, with its place; no row is left.
+            UserError: a bad row when strict, with its place; no row is left; `max_new_tokens` has no room for the
+                thought, its tags and an answer.
         """
         kept, found = [], []
         for trace in self.traces:
@@ -120,6 +132,7 @@ class AnswerEvaluation:
                 found.append((trace.where, ids))
         self.traces = kept
         self._refuse_none()
+        self._budget(chat, [trace.messages[:-1] for trace in kept])
         return found
 
     def __call__(self, decode: Decode, chat: ChatFormat) -> Evaluation:
@@ -142,6 +155,7 @@ class AnswerEvaluation:
                 seed=self.seed,
                 samples=[index % self.num_samples for index in range(len(prompts))],
                 stops_per_answer=chat.stops_per_answer,
+                **self._budget(chat, prompts),
             )
             return [Completion(tokenizer.decode(ids), cut) for ids, cut in answers]
 
@@ -155,10 +169,33 @@ class AnswerEvaluation:
             num_samples=self.num_samples,
             prefix=chat.opening,
         )
-        return replace(result, held_out=self.held_out)
+        return replace(result, held_out=self.held_out, max_thought_tokens=self.max_thought_tokens)
+
+    def _budget(self, chat: ChatFormat, prompts: Sequence[tuple[Message, ...]]) -> dict[str, ThoughtBudget]:
+        """What `decode` is told of `max_thought_tokens`; nothing where that is None."""
+        if self.max_thought_tokens is None:
+            return {}
+        opened = tuple(bool(chat.opening(prompt)) for prompt in prompts)
+        close = tag_ids(chat, chat.tags.close)
+        tags = len(close) + (0 if all(opened) else len(tag_ids(chat, chat.tags.open)))
+        if (needed := self.max_thought_tokens + tags) >= self.max_new_tokens:
+            raise UserError(
+                f"evaluation.max_new_tokens is {self.max_new_tokens}, but a thought of max_thought_tokens and its tags "
+                f"have {needed} tokens, and an answer follows; raise it, or lower max_thought_tokens"
+            )
+        return {"budget": ThoughtBudget(self.max_thought_tokens, chat.tags, close, chat.tokenizer.decode, opened)}
 
     def compare_with_training(self, rows: Rows, chat: ChatFormat) -> None:
-        """Find out which prompts are held out: which are not the prompt of a training row."""
+        """Find out which prompts are held out: which are not the prompt of a training row.
+
+        Raises:
+            UserError: thoughts have a budget, and no row has one that is closed.
+        """
+        if self.max_thought_tokens is not None and not (rows.roles == Role.THINK_CLOSE).any():
+            raise UserError(
+                f"evaluation.max_thought_tokens closes thoughts with {chat.tags.close}, and no row of the data has "
+                "one: are dataset.tags those of the data?"
+            )
         asked = []
         for trace in self.traces:
             ids, opening = chat.prompt_ids(trace.messages[:-1]), chat.opening(trace.messages[:-1])
@@ -172,6 +209,7 @@ class AnswerEvaluation:
         if self.held_out is None:
             return ""
         said = f"evaluation: {len(self.trained_on) or 'none'} of {len(self.traces):,} prompts"
+        verb = "is" if len(self.trained_on) == 1 else "are"
         for where, row_id in self.trained_on.items():
-            return f"{said} stand in the training data (first: {where}, as row {row_id}): they are not held out"
-        return f"{said} stands in the training data"
+            return f"{said} {verb} in the training data (first: {where}, as row {row_id}), so not held out"
+        return f"{said} is in the training data"

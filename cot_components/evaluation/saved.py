@@ -23,7 +23,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
     saved = read_object(Path(path))
     try:
         given = {name: saved[name] for name in ("examples", "num_samples", "losses")}
-        given["held_out"] = saved.get("held_out")
+        given |= {name: saved.get(name) for name in ("held_out", "max_thought_tokens")}
         check(Evaluation, given)
         if not all(fits(loss, float) for loss in given["losses"].values()):
             raise UserError("losses must be numbers")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,12 @@ from torch import Tensor
 
 from cot_components.errors import UserError
 from cot_components.models.adapter import PADDING, check_token_id
+
+if TYPE_CHECKING:
+    from cot_components.evaluation.budget import Thought, ThoughtBudget
+
+Choose = Callable[[Tensor], Tensor]
+"""Next-token scores `[B, V]` to the tokens that are written, `[B]`."""
 
 
 @torch.no_grad()
@@ -28,6 +34,7 @@ def generate(
     seed: int = 0,
     samples: Sequence[int] | None = None,
     stops_per_answer: int = 1,
+    budget: ThoughtBudget | None = None,
     between_batches: Callable[[], None] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt until a stop token; prompts of similar length are decoded together.
@@ -47,6 +54,8 @@ def generate(
         samples: number of each prompt among the completions of the same prompt; by default equal prompts are numbered
             as they come.
         stops_per_answer: the completion ends at so many-th stop token.
+        budget: closes thoughts that are too long; None lets them be. What is drawn for the tokens of a tag that it
+            writes is thrown away, so up to there a completion is the one without a budget.
         between_batches: called before each batch; what it raises ends the generation.
 
     Returns:
@@ -74,6 +83,8 @@ def generate(
                 between_batches()
             streams = [random_stream(seed, prompts[i], numbers[i]) for i in chosen] if temperature else []
             choose = _sampler(temperature, streams, device)
+            if budget is not None:
+                choose = _closing(choose, [budget.thought(i) for i in chosen])
             new = _decode(model, [prompts[i] for i in chosen], max_new_tokens, stops, stops_per_answer, pad_id, choose)
             for index, ids in zip(chosen, new, strict=True):
                 completions[index] = _until_stop(ids, set(stop_ids), stops_per_answer)
@@ -105,7 +116,7 @@ def _decode(
     stops: Tensor,
     stops_per_answer: int,
     pad_id: int,
-    choose: Callable[[Tensor], Tensor],
+    choose: Choose,
 ) -> list[list[int]]:
     """One batch, uncut.
 
@@ -164,11 +175,9 @@ def _occurrences(prompts: Sequence[Sequence[int]]) -> list[int]:
     return numbers
 
 
-def _sampler(
-    temperature: float, streams: Sequence[np.random.Generator], device: torch.device
-) -> Callable[[Tensor], Tensor]:
-    """Next-token scores `[B, V]` to tokens `[B]`: the best ones without a temperature, else one uniform number of each
-    row's own stream says how far to go along the cumulated probabilities.
+def _sampler(temperature: float, streams: Sequence[np.random.Generator], device: torch.device) -> Choose:
+    """The best tokens without a temperature; else one uniform number of each row's own stream says how far to go along
+    the cumulated probabilities.
     """
 
     def choose(scores: Tensor) -> Tensor:
@@ -179,6 +188,17 @@ def _sampler(
         return torch.searchsorted(up_to, drawn * up_to[:, -1:], right=True).squeeze(1).clamp(max=scores.shape[-1] - 1)
 
     return choose
+
+
+def _closing(choose: Choose, thoughts: Sequence[Thought]) -> Choose:
+    """As `choose`, but for the tags that have to be written."""
+
+    def write(scores: Tensor) -> Tensor:
+        chosen = choose(scores).tolist()
+        written = [thought.write(token) for thought, token in zip(thoughts, chosen, strict=True)]
+        return torch.tensor(written, device=scores.device)
+
+    return write
 
 
 def decode_with(

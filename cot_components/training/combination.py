@@ -183,7 +183,7 @@ def factors_without_classes(c: Combination) -> str | None:
 
 
 def packed_and_shortened(c: Combination) -> str | None:
-    """`packed_tokens` with a curriculum, or with a transform that changes lengths (`Cap`)
+    """`packed_tokens` with a curriculum, or with a transform that changes lengths (`Cap`, `Truncate`, `Prune`)
 
     Rows are packed by their lengths as encoded; what gets shorter would leave packs half empty.
     """
@@ -197,7 +197,8 @@ def packed_and_shortened(c: Combination) -> str | None:
 
 
 def looked_up_too_late(c: Combination) -> str | None:
-    """A transform that looks up stored scores (`Highlight`, `TopGap`) behind one that empties rows (`Cap`)
+    """A transform that looks up stored scores (`Highlight`, `TopGap`, `Prune`) behind one that shortens rows (`Cap`,
+    `Truncate`, `Prune`)
 
     Scores belong to rows as encoded.
     """

@@ -143,4 +143,4 @@ def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, clocks: Mappin
 
 
 def _same(a: Flat, b: Flat) -> bool:
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("tokens", "labels", "weights"))
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("read", "labels", "weights"))

@@ -16,9 +16,8 @@ import torch
 
 from cot_components.config import build
 from cot_components.data.rows.dataset import ReasoningDataset
-from cot_components.errors import UserError
+from cot_components.errors import UserError, require
 from cot_components.files import writing
-from cot_components.losses.checks import require
 from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.runs.folder import Earlier, enter_folder
@@ -68,7 +67,7 @@ def start_run(*, output_dir: str, device: str, seed: int, config: Mapping[str, A
             the path of a checkpoint.
 
     Raises:
-        UserError: no such device or format; see `run_folder.enter_folder`.
+        UserError: no such device or format; see `runs.folder.enter_folder`.
         AlreadyFinished: there is nothing left to do.
     """
     _check_numbers(config)
@@ -130,7 +129,7 @@ def _changes(written: Path) -> list[str]:
             f"{name} was {before[name]}, is {now[name]}" for name in now if before.get(name) not in (None, now[name])
         ]
         if changed:
-            return [f"{'; '.join(changed)}: sums may be rounded otherwise than before"]
+            return [f"{'; '.join(changed)}: sums may be rounded differently than before"]
     return []
 
 
@@ -207,6 +206,8 @@ def fit_rows(
             )
         check_token_id(model, largest, "the data")
     check_token_id(model, data.chat.tokenizer.pad_id, PADDING)
+    for name, transform in data.transforms.items():
+        check_token_id(model, getattr(transform, "largest_id", 0), f"dataset.transforms.{name}")
     if answers is not None:
         answers.prompts(data.chat, max_seq_len=model.max_seq_len)
         answers.compare_with_training(data.rows, data.chat)

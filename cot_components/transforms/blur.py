@@ -6,7 +6,6 @@ after the first five is ignored with probability `ratio`; both tags and the answ
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +15,7 @@ from cot_components.clock import Clock, below, draw_bits, row_keys
 from cot_components.data.rows.flat import Flat
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
-from cot_components.schedules import Anneal
+from cot_components.transforms.strength import Strength, check_seed, check_strength, strength_at
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Blur:
         UserError: a setting out of range, the ends of an `Anneal` too; when called, a ratio of a function that is.
     """
 
-    ratio: float | Callable[[Clock], float] = 0.2
+    ratio: Strength = 0.2
     granularity: Literal["token", "span"] = "token"
     span_length: int = 8
     keep_first: int = 5
@@ -48,9 +47,7 @@ class Blur:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for ratio in (self.ratio.first, self.ratio.last) if isinstance(self.ratio, Anneal) else (self.ratio,):
-            if not callable(ratio) and not 0.0 <= ratio <= 1.0:
-                raise UserError(f"blur: ratio must lie in [0, 1], got {ratio}")
+        check_strength("blur: ratio", self.ratio)
         if self.granularity not in ("token", "span"):
             raise UserError(f"blur: granularity must be 'token' or 'span', got {self.granularity!r}")
         if self.redraw not in ("epoch", "once"):
@@ -59,8 +56,7 @@ class Blur:
             raise UserError(f"blur: span_length must be at least 1, got {self.span_length}")
         if self.keep_first < 0:
             raise UserError(f"blur: keep_first must not be negative, got {self.keep_first}")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"blur: seed must lie between 0 and 2**63, got {self.seed}")
+        check_seed("blur", self.seed)
 
     @property
     def needs_epoch(self) -> bool:
@@ -69,9 +65,7 @@ class Blur:
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
         """Change `labels` alone: blurred tokens get `IGNORE`. Their weights stay."""
-        ratio = self.ratio(clock) if callable(self.ratio) else self.ratio
-        if not 0.0 <= ratio <= 1.0:
-            raise UserError(f"blur: ratio must lie in [0, 1], at step {clock.step} it is {ratio}")
+        ratio = strength_at("blur: ratio", self.ratio, clock)
         if ratio == 0.0:
             return flat
         return flat.with_labels(np.where(self.mask(flat, clock, ratio), IGNORE, flat.labels))

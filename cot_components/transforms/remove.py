@@ -16,6 +16,7 @@ from cot_components.data.rows.flat import Flat, Ragged, index_in_row
 from cot_components.errors import UserError
 from cot_components.roles import Role
 from cot_components.schedules import MicroBatchTick, Schedule, smoothing_offsets
+from cot_components.transforms.strength import check_seed
 
 Side = Literal["left", "right"]
 Unit = Literal["token", "step"]
@@ -69,8 +70,7 @@ class Remove:
             raise UserError("curriculum: unit is 'step', but the data set names no token that ends a step")
         if not self.smoothing > 0:
             raise UserError(f"curriculum: smoothing must be positive (.inf for none), got {self.smoothing}")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"curriculum: seed must lie between 0 and 2**63, got {self.seed}")
+        check_seed("curriculum", self.seed)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
         """Change `lengths`, and with `keep_position` set `positions`; tokens that stay keep labels and weights."""
@@ -135,6 +135,7 @@ def keep_tokens(flat: Flat, keep: np.ndarray) -> Flat:
         ids=flat.ids,
         positions=None if flat.positions is None else flat.positions[keep],
         groups=None if flat.groups is None else flat.groups[keep],
+        inputs=None if flat.inputs is None else flat.inputs[keep],
     )
 
 

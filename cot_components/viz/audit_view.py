@@ -27,7 +27,7 @@ def shortened(places: Sequence[str], most: int = 3) -> str:
     """The first places, without their folders, and how many more."""
     places = [place.rpartition("/")[2] for place in places]
     more = f" and {len(places) - most:,} more" if len(places) > most else ""
-    return ", ".join(places[:most]) + more
+    return "; ".join(places[:most]) + more
 
 
 def _lines(found: Any) -> Iterator[tuple[str, str]]:

@@ -185,6 +185,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             axes.plot(line.steps, line.values, color=line.colour, alpha=0.18, linewidth=0.8)
         dashes = (0, (3, 2)) if line.dashed else "-"
         draw(line.steps, line.trend, color=line.colour, linestyle=dashes, marker=marker, markersize=3, **extra)
+        if line.between is not None:
+            axes.vlines(line.steps, *line.between.T, color=line.colour, alpha=0.5, linewidth=1.2)
+        for note, x, y in zip(line.notes, line.steps, line.values, strict=False):
+            axes.annotate(note, (x, y), xytext=(4, 5), textcoords="offset points", color=line.colour, fontsize=8.5)
     axes.set_title(panel.title, loc="left", fontsize=10.5, fontweight="bold", pad=10)
     axes.margins(x=0.02)
     axes.set_xlabel(panel.across, loc="right", labelpad=1)

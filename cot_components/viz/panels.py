@@ -34,6 +34,8 @@ class Line:
     """One curve. Training curves are noisy: `smooth` draws the raw values faintly behind a running median.
 
     marks: a name of `MARKS` for points without a line
+    between: lower and upper end of each value's interval, `[n, 2]`, or None
+    notes: a word beside each point, or none
     """
 
     label: str
@@ -44,6 +46,8 @@ class Line:
     dashed: bool = False
     stairs: bool = False
     marks: str = ""
+    between: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def trend(self) -> np.ndarray:

@@ -26,12 +26,15 @@ class State(Enum):
     CONTEXT = "context"  # prompts and observations: never had a label
     IGNORED = "ignored"  # a transform took its label away
     WEIGHTLESS = "weight 0"
+    REPLACED = "replaced"  # the model reads another token; the label is the original
     REMOVED = "removed"  # a transform took it out of the sequence
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Tokens of a row or of several. `blurred`: thought tokens without a label; `removed`: those no longer there."""
+    """Tokens of a row or of several. `blurred`: thought tokens without a label; `replaced`: those whose label is the
+    token that stood there; `removed`: those no longer there.
+    """
 
     total: int
     supervised: int
@@ -39,6 +42,7 @@ class Counts:
     blurred: int
     weightless: int
     removed: int
+    replaced: int = 0
 
     def line(self) -> str:
         """`thought 412, blurred 83 (20.1 %), answer 9`, with whatever else there is."""
@@ -46,6 +50,8 @@ class Counts:
         parts = [f"thought {thought:,}"]
         if self.blurred:
             parts.append(f"blurred {self.blurred:,} ({100 * self.blurred / thought:.1f} %)")
+        if self.replaced:
+            parts.append(f"replaced {self.replaced:,} ({100 * self.replaced / thought:.1f} %)")
         if self.removed:
             parts.append(f"removed {self.removed:,} of {thought + self.removed:,}")
         parts.append(f"answer {self.by_role[Role.ANSWER]:,}")
@@ -174,13 +180,19 @@ def count_tokens(flat: Flat, *, before: Flat | None = None) -> Counts:
         blurred=int(((flat.roles == Role.THOUGHT) & (flat.labels == IGNORE)).sum()),
         weightless=int(((flat.labels != IGNORE) & (flat.weights == 0)).sum()),
         removed=0 if before is None else max(0, len(before.tokens) - len(flat.tokens)),
+        replaced=int(((flat.roles == Role.THOUGHT) & _is_replaced(flat)).sum()),
     )
+
+
+def _is_replaced(flat: Flat) -> np.ndarray:
+    """Whose label is not what the model reads there, bool `[N]`."""
+    return (flat.labels != IGNORE) & (flat.labels != flat.read)
 
 
 def _row(flat: Flat, b: int) -> Flat:
     span = slice(flat.row_start[b], flat.row_start[b + 1])
     return Flat(
-        tokens=flat.tokens[span],
+        tokens=flat.read[span],
         roles=flat.roles[span],
         counters=flat.counters[span],
         labels=flat.labels[span],
@@ -217,15 +229,16 @@ def _with_removed(row: Flat, before: Flat | None) -> tuple[Flat, np.ndarray]:
 def _states(row: Flat, removed: np.ndarray) -> list[State]:
     is_ignored = row.labels == IGNORE
     was_supervised = is_supervised(row.roles)
-    index = np.select([removed, is_ignored & was_supervised, is_ignored, row.weights == 0], [0, 1, 2, 3], default=4)
-    states = (State.REMOVED, State.IGNORED, State.CONTEXT, State.WEIGHTLESS, State.SUPERVISED)
+    states = (State.REMOVED, State.IGNORED, State.CONTEXT, State.WEIGHTLESS, State.REPLACED, State.SUPERVISED)
+    holds = [removed, is_ignored & was_supervised, is_ignored, row.weights == 0, _is_replaced(row)]
+    index = np.select(holds, list(range(len(holds))), default=len(holds))
     return [states[i] for i in index]
 
 
 def _make_draw(name: str, row: Flat, before: Flat | None, pieces_of: Callable[[np.ndarray], list[Piece]]) -> Draw:
     merged, removed = _with_removed(row, before)
     states = _states(merged, removed)
-    supervised = np.array([state is State.SUPERVISED for state in states], dtype=bool)
+    supervised = np.array([state in (State.SUPERVISED, State.REPLACED) for state in states], dtype=bool)
     return Draw(
         name=name,
         runs=tuple(_merge_runs(merged, states, pieces_of(merged.tokens))),

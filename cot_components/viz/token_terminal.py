@@ -30,7 +30,12 @@ ROLE_STYLES: dict[Role, str] = {
 }
 """Named colours, because a terminal's own palette is readable on its own background."""
 
-_MARKS = {State.IGNORED: ("[-", "-]"), State.WEIGHTLESS: ("[0 ", " 0]"), State.REMOVED: ("[x ", " x]")}
+_MARKS = {
+    State.IGNORED: ("[-", "-]"),
+    State.WEIGHTLESS: ("[0 ", " 0]"),
+    State.REPLACED: ("[~", "~]"),
+    State.REMOVED: ("[x ", " x]"),
+}
 """Without colours these brackets stand for the styles."""
 
 
@@ -78,6 +83,8 @@ def _style(run: Run) -> Style:
     base = Style.parse(ROLE_STYLES[run.role])
     if run.state is State.CONTEXT:
         return base
+    if run.state is State.REPLACED:
+        return base + Style(reverse=True)
     if run.state is State.SUPERVISED:
         return base + Style(bold=run.weight > 1 or None, dim=run.weight < 1 or None)
     return base + Style(dim=True, strike=True)
@@ -107,7 +114,8 @@ def _legend(samples: Sequence[Sample], coloured: bool) -> Text:
     runs = [run for sample in samples for draw in sample.draws for run in draw.runs]
     roles, states = {run.role for run in runs}, {run.state for run in runs}
     keys = [Text(role.label, style=ROLE_STYLES[role]) for role in Role if role in roles]
-    words = {State.IGNORED: "blurred", State.WEIGHTLESS: "weight 0", State.REMOVED: "removed"}
+    words = {State.IGNORED: "blurred", State.WEIGHTLESS: "weight 0"}
+    words |= {State.REPLACED: "replaced", State.REMOVED: "removed"}
     for state, word in words.items():
         if state in states:
             keys.append(_run(Run(Role.THOUGHT, state, 1.0, (Piece(word, 1),), (), (), ()), coloured))

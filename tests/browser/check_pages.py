@@ -216,6 +216,7 @@ CHECKS: dict[str, tuple[Callable[[Page, Path], Checks], ...]] = {
     "notebook": (check_readable, check_blur, check_titles, check_quiet),
     "view": (check_readable, check_titles, check_quiet),
     "report": (check_readable, check_quiet),
+    "audit": (check_readable, check_quiet),
     "long": (check_responsive, check_blur, check_titles, check_quiet),
 }
 

@@ -25,6 +25,9 @@ TRANSFORMS: dict[str, dict[str, Any]] = {
     "Highlight": {"scores": "{hub}/matrix_scores/scores"},
     "TopGap": {"scores": "{hub}/matrix_scores/scores"},
     "Cap": {"max_tokens": 110},
+    "Prune": {"scores": "{hub}/matrix_scores/scores", "column": "original", "ratio": 0.4},
+    "Truncate": {"at_least": 4, "at_most": 20},
+    "Corrupt": {"by": 5},
 }
 RULES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -65,9 +68,10 @@ def refused(cell: Cell) -> str | None:
         return f"the loss {cell.loss}"
     if cell.rule != "none" and cell.transform != "Highlight":
         return "loss.weight_rule"
-    if cell.packed and (cell.curriculum != "none" or cell.transform == "Cap"):
+    removes = cell.curriculum != "none" or cell.transform in ("Prune", "Truncate")
+    if cell.packed and (removes or cell.transform == "Cap"):
         return "packed_tokens"
-    if cell.curriculum != "none" and cell.reference == "TopKFile":
+    if removes and cell.reference == "TopKFile":
         return "reference"
     return None
 

@@ -116,6 +116,6 @@ def test_a_model_says_which_rows_it_finds_unlikely(audit, hub):
 
 
 def test_only_known_components_are_built(audit, tmp_path):
-    (tmp_path / "mine.py").write_text("def rows(tokenizer, *, source: str, max_rows: int): ...\n")
-    code, said = audit([GOOD], "dataset._component_=mine.rows", error=True)
-    assert code == 2 and "--allow mine" in said
+    (tmp_path / "rows_of_mine.py").write_text("def rows(tokenizer, *, source: str, max_rows: int): ...\n")
+    code, said = audit([GOOD], "dataset._component_=rows_of_mine.rows", error=True)
+    assert code == 2 and "--allow rows_of_mine" in said

@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_one_sentence(hub, tmp_path, refused, overrides, sa
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("dataset.max_rows=23", "holds scores of other data"),
+        ("dataset.max_rows=23", "holds scores of other data (24 rows of"),
         ("optimizer.lr=1e-5", "shuffled.safetensors was tuned with another optimizer"),
         ("clip_grad_norm=0.5", "shuffled.safetensors was tuned with another clip_grad_norm"),
         ("model.dropout=0.5", "shuffled.safetensors was tuned with another model"),

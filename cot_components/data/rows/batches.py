@@ -41,6 +41,8 @@ class Batch:
     seen_tokens:    tokens that a token sees (itself and those before it in its row), summed over all tokens
     input_pos:      int64 `[B, T]`, position ids where they are not 0, 1, 2, ...; None where they are
     groups:         int64 `[B, T]`, class of the predicted token where a transform made classes; None where none did
+    text:           int64 `[B, T]`, the rows' own tokens where a transform has the model read others; None where it does
+        not
     documents:      tokens of each packed row, in order, and of the padding behind them: they sum to T, and nothing may
         look from one into another; None for a padded batch
     """
@@ -59,6 +61,7 @@ class Batch:
     input_pos: Tensor | None = None
     groups: Tensor | None = None
     documents: tuple[int, ...] | None = None
+    text: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy whose tensors are on `device`."""
@@ -77,7 +80,7 @@ class Batch:
         """The token that follows each position, labelled or not, int64 `[B, T]`; meaningless at the last token of a
         row.
         """
-        return torch.roll(self.tokens, -1, dims=1)
+        return torch.roll(self.tokens if self.text is None else self.text, -1, dims=1)
 
     @property
     def sample(self) -> Tensor:
@@ -148,7 +151,7 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
 
 
 def pack(flat: Flat, *, pad_id: int, num_tokens: int) -> Batch:
-    """Shift once per row and lay the rows end to end, `[1, num_tokens]`; position ids start anew in every row. Without
+    """Shift once per row and lay the rows end to end, `[1, num_tokens]`; position ids restart in every row. Without
     rows it is all padding.
     """
     assert len(flat.tokens) <= num_tokens, f"{len(flat.tokens)} tokens do not fit into {num_tokens}"
@@ -177,7 +180,8 @@ def _lay_out(
         following[last] = empty
         return lay(following, empty, dtype)
 
-    tokens = lay(flat.tokens, pad_id, np.int64)
+    tokens = lay(flat.read, pad_id, np.int64)
+    text = None if flat.inputs is None else torch.from_numpy(lay(flat.tokens, pad_id, np.int64).reshape(shape))
     labels = lay_shifted(flat.labels, IGNORE, np.int64)
     weights = lay_shifted(flat.weights, 0.0, np.float32)
     roles = lay_shifted(flat.roles, Role.PAD, np.int64)
@@ -199,4 +203,5 @@ def _lay_out(
         seen_tokens=int((flat.lengths * (flat.lengths + 1) // 2).sum()),
         input_pos=None if input_pos is None else torch.from_numpy(input_pos),
         groups=None if groups is None else torch.from_numpy(groups),
+        text=text,
     )

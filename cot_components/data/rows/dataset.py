@@ -66,7 +66,7 @@ class ReasoningDataset:
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         flat, labels = self._without_epoch([self._labelled[index]])
-        sample = {"tokens": flat.tokens, "labels": labels, "weights": flat.weights, "roles": flat.roles}
+        sample = {"tokens": flat.read, "labels": labels, "weights": flat.weights, "roles": flat.roles}
         return {name: values.tolist() for name, values in sample.items()} | {"id": int(flat.ids[0])}
 
     def _without_epoch(self, indices: Sequence[int] | np.ndarray) -> tuple[Flat, np.ndarray]:

@@ -43,6 +43,7 @@ class Flat:
     ids:       int64 `[B]`, the row's number in its source before any filtering
     positions: int64 `[N]`, position ids inside the row where they are not 0, 1, 2, ...; None where they are
     groups:    uint8 `[N]`, class of each token for weight rules (0 boilerplate, 1 reasoning); None without classes
+    inputs:    int64 `[N]`, what the model reads where that is not the row's own `tokens`; None where it is
     """
 
     tokens: np.ndarray
@@ -54,10 +55,11 @@ class Flat:
     ids: np.ndarray
     positions: np.ndarray | None = None
     groups: np.ndarray | None = None
+    inputs: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         num_tokens, num_rows = len(self.tokens), len(self.ids)
-        per_token = (self.roles, self.counters, self.labels, self.weights, self.positions, self.groups)
+        per_token = (self.roles, self.counters, self.labels, self.weights, self.positions, self.groups, self.inputs)
         assert all(x is None or len(x) == num_tokens for x in per_token)
         assert len(self.row_start) == num_rows + 1 and self.row_start[0] == 0 and self.row_start[-1] == num_tokens
 
@@ -65,6 +67,11 @@ class Flat:
     def lengths(self) -> np.ndarray:
         """Tokens per row, int64 `[B]`."""
         return np.diff(self.row_start)
+
+    @property
+    def read(self) -> np.ndarray:
+        """What the model reads, int64 `[N]`."""
+        return self.tokens if self.inputs is None else self.inputs
 
     @property
     def row_of_token(self) -> np.ndarray:

@@ -140,8 +140,8 @@ def test_rows_are_held_out_where_no_prompt_is_trained_on(bytes_, tmp_path, sourc
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
     data = reasoning_dataset(bytes_, source=str(tmp_path / "train.jsonl"), template=template(tmp_path, source))
     for tested, held_out, said in (
-        (rows[4:], True, "none of 2 prompts stands in"),
-        (rows[2:], False, "2 of 4 prompts stand in the training data (first: "),
+        (rows[4:], True, "none of 2 prompts"),
+        (rows[2:], False, "2 of 4 prompts are in the training data (first: "),
     ):
         evaluation = evaluation_of(tmp_path, *tested)
         assert evaluation(nothing, data.chat).held_out is None and evaluation.overlap_summary() == ""

@@ -67,6 +67,14 @@ def test_the_count_line():
     assert "blurred" not in count_tokens(flat).line()
 
 
+def test_a_replaced_token_is_shown_as_it_is_read():
+    draw = draw_of(replace(FLAT, inputs=np.where(FLAT.counters % 4 == 1, ord("#"), FLAT.tokens)))
+    assert texts_in(draw, State.REPLACED) == ["#"] * 5
+    assert "T#o a#d t#o i# fo#r." in "".join(run.text for run in draw.runs)
+    assert draw.counts.line() == "thought 20, replaced 5 (25.0 %), answer 1, supervised 36 of 40"
+    assert (draw.strength >= 0).all() and draw.counts.supervised == (draw.strength > 0).sum()
+
+
 def test_removed_tokens_are_shown_where_they_stood():
     draw = draw_of(without(FLAT, (FLAT.counters >= 0) & (FLAT.counters < 4)), before=FLAT)
     assert [run.text for run in draw.runs[1:3]] == ["<think>", "Two "] and texts_in(draw, State.REMOVED) == ["Two "]
