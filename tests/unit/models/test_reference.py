@@ -24,7 +24,7 @@ FLAT = ROWS.flat(range(3))
 STORED = Rows(FLAT.tokens, FLAT.roles, FLAT.counters, FLAT.weights, FLAT.row_start, FLAT.ids)
 TOKENIZER = SimpleNamespace(fingerprint=lambda: "tokenizer", pad_id=0)
 DATA = SimpleNamespace(rows=STORED, chat=SimpleNamespace(tokenizer=TOKENIZER), transforms={})
-TEACHER = {"_component_": "models_for_tests.llama_untied"}
+TEACHER = {"_component_": "tiny_models.llama_untied"}
 
 
 def fused_and_dense(loss, student, source, reference_logits):
