@@ -229,5 +229,5 @@ def test_without_a_curriculum_nothing_changes() -> None:
     data = ReasoningDataset(rows, ((0, 8, 1.0),), {}, None, DropReport())
     assert stages.applied_to(data) is data and stages.held_out(data) is data and stages.held_out(None) is None
     assert not any(stages.resets_optimizer(plans.clock(step)) for step in range(plans.total_steps))
-    assert stages.last_reset(before=4) == 0 and stages.progress(Clock(0, 0)) == {}
+    assert stages.last_restart(before=4) == 0 and stages.progress(Clock(0, 0)) == {}
     assert stages.held_out_clock(3) == Clock(0, 0) and stages.clocks() == plans.epoch_clocks()
