@@ -171,8 +171,9 @@ class Stepwise:
         measure_every: steps between two measurements.
         count: the schedule advances with every optimizer `step`, or with every `micro_batch`.
         smoothing, side, unit, keep_position: see `Remove`.
-        reset_optimizer, restart_schedule: whether the optimizer, the learning-rate schedule (over the steps that are
-            left) begin anew with each stage, as long as there is something to remove.
+        reset_optimizer: whether the optimizer begins anew with each stage, as long as there is something to remove.
+        restart_schedule: whether the learning-rate schedule does, over the steps that are left; null is as
+            `reset_optimizer` says.
         partial: allow a run that ends before every thought is removed.
         seed: of the offsets.
     """
@@ -191,7 +192,7 @@ class Stepwise:
     unit: Unit = "token"
     keep_position: bool = False
     reset_optimizer: bool = True
-    restart_schedule: bool = True
+    restart_schedule: bool | None = None
     partial: bool = False
     seed: int = 0
 
@@ -237,7 +238,8 @@ class Stepwise:
             remove = replace(remove, schedule=self._measured(schedule, plans, longest, boundaries))
         elif not self.partial:
             check_finishes(schedule, longest=longest, epochs=plans.epochs, unit=self.unit)
-        return Internalisation(remove, plans, np.asarray(rows.ids), units, self.reset_optimizer, self.restart_schedule)
+        restart = self.reset_optimizer if self.restart_schedule is None else self.restart_schedule
+        return Internalisation(remove, plans, np.asarray(rows.ids), units, self.reset_optimizer, restart)
 
     def _schedule(self, plans: Plans) -> Schedule:
         if self.count == "micro_batch" and plans.world_size > 1:
