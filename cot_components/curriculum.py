@@ -282,5 +282,6 @@ def _count_micro_batches(plans: Plans) -> dict[str, Any]:
 
 Released = functools.partial(Stepwise, count="micro_batch", pace="rounded")
 """`Stepwise` with the released script's behaviour: time in micro-batches, one token every
-`round(micro-batches per epoch / per_epoch)` of them. Takes the same settings.
+`round(micro-batches per epoch / per_epoch)` of them. Takes the same settings; removing from the right the script never
+resets its optimizer, so its other side is `side: right` with `reset_optimizer: false`.
 """
