@@ -14,8 +14,8 @@ from cot_components.data.text.segments import Tags
 class ThoughtBudget:
     """How long thoughts may be, and how they are closed.
 
-    max_tokens: tokens of a thought that has not been closed before its close tag is written for the model; the tag's
-                own do not count, those of a tag that the model has begun do
+    max_tokens: of the thought; one that has so many and is not closed is closed for the model. A close tag that the
+                model has begun counts, and is finished
     tags:       of the thought
     close_ids:  token ids of the close tag
     decode:     token ids to text, control tokens spelled out
@@ -40,38 +40,29 @@ def tag_ids(chat: ChatFormat, tag: str) -> tuple[int, ...]:
 
 
 class Thought:
-    """One completion while it is written, token by token. One that never opens a thought is left alone."""
+    """The thought of one completion while it is written, token by token; one that is opened again goes on. A completion
+    that never opens a thought is left alone.
+    """
 
     def __init__(self, budget: ThoughtBudget, opened: bool) -> None:
-        self._budget = budget
-        self._left: int | None = budget.max_tokens if opened else None  # None: not opened yet
-        self._closed = False
+        self._budget, self._inside, self._left = budget, opened, budget.max_tokens
         self._to_write: deque[int] = deque()
         longest = max(len(tag.encode()) for tag in (budget.tags.open, budget.tags.close))
         self._recent: deque[int] = deque(maxlen=2 * longest)  # a tag has a token per byte at most
 
     def write(self, chosen: int) -> int:
         """The next token: the one that the model chose, or that of the close tag which has to stand here."""
-        if self._closed:
-            return chosen
-        if self._left == 0 and not self._to_write:
+        if self._inside and not self._left and not self._to_write:
             self._to_write.extend(self._rest_of_tag())
-        if self._to_write:
-            chosen = self._to_write.popleft()
-            self._closed = not self._to_write
-        else:
-            self._read(chosen)
-        return chosen
-
-    def _read(self, token: int) -> None:
+        token = self._to_write.popleft() if self._to_write else chosen
         self._recent.append(token)
-        text = self._budget.decode(list(self._recent))
-        self._closed = self._budget.tags.close in text
-        if self._left is not None:
-            self._left -= 1
-        elif self._budget.tags.open in text:
-            self._left = self._budget.max_tokens
+        if self._inside:
+            self._left = max(self._left - 1, 0)
+        tags = self._budget.tags
+        if (tags.close if self._inside else tags.open) in self._budget.decode(list(self._recent)):
+            self._inside = not self._inside
             self._recent.clear()
+        return token
 
     def _rest_of_tag(self) -> tuple[int, ...]:
         """The close tag without what the model has written of it."""

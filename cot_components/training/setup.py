@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -52,6 +52,11 @@ class Run(NamedTuple):
     def start_step(self) -> int:
         """Optimizer steps done before this process began."""
         return self.earlier.state["step"] if self.earlier else 0
+
+    @property
+    def boundaries(self) -> Sequence[tuple[int, int]]:
+        """Where a measured pace began its stages before this process began."""
+        return self.earlier.state.get("boundaries", ()) if self.earlier else ()
 
 
 def start_run(*, output_dir: str, device: str, seed: int, config: Mapping[str, Any], resume: str = "never") -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from itertools import cycle, takewhile
 from pathlib import Path
@@ -60,7 +61,7 @@ def plot_budgets(evaluations: Mapping[str, Evaluation], folders: Mapping[str, Pa
 
 
 def _line(evaluations: list[Evaluation], colour: str) -> Line:
-    ordered = sorted(evaluations, key=lambda e: e.thought_tokens or 0.0)
+    ordered = sorted(evaluations, key=lambda e: math.inf if e.max_thought_tokens is None else e.max_thought_tokens)
     return Line(
         "",
         colour,

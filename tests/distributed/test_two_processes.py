@@ -6,19 +6,24 @@ from same_run import compare_records, compare_weights
 from tiny_runs import overrides_for, records, run, training_recipes
 
 assert len(training_recipes()) >= 4
+PACED = [
+    *("curriculum.pace=accuracy", "curriculum.measure_every=1", "curriculum.cap=1"),
+    *("dataset.exclude=[validation]", "dataset_val={split: validation, num_rows: 7}"),
+]
 
 
-@pytest.mark.parametrize("name", [*training_recipes(), "packed"])
+@pytest.mark.parametrize("name", [*training_recipes(), "packed", "paced"])
 def test_two_processes_are_one(name, hub, tmp_path):
     """Four steps with evaluations; the last one has two rows, so that one of the four micro-batches is empty.
 
     Packed, the last step of the epoch has fewer packs than processes can share, so one process runs padding.
     """
-    recipe = "bt_sft" if name == "packed" else name
+    recipe = {"packed": "bt_sft", "paced": "icot_sft"}.get(name, name)
     changed = ("dropout", "batch_size=4", "dataset.max_rows=", "dataset.num_rows=", "gradient_accumulation_steps=2")
     words = [word for word in overrides_for(recipe, hub) if not any(part in word for part in changed)]
     words += ["epochs=1", "optimizer.lr=1e-3", "dataset.num_rows=26" if recipe == "icot_sft" else "dataset.max_rows=26"]
     words += ["model.dropout=0.0"] if recipe == "icot_sft" else []
+    words += PACED if name == "paced" else []
     alone, together = (
         ["batch_size=4", "gradient_accumulation_steps=2"],
         ["batch_size=2", "gradient_accumulation_steps=2"],

@@ -34,7 +34,7 @@ def test_every_cell_is_answered(hub, tmp_path):
         assert (sentence is None) == (expected is None), (cell, sentence)
         assert expected is None or str(sentence).startswith(expected), (cell, sentence)
         answers["trains" if sentence is None else "refused"] += 1
-    assert answers["trains"] + answers["refused"] == 2304 and min(answers.values()) > 300
+    assert answers["trains"] + answers["refused"] == 3456 and min(answers.values()) > 300
     count("combinations", len(cells()))
     assert not list(tmp_path.iterdir())
 
@@ -78,6 +78,7 @@ CASES = {
     ),
     "taken_name": ({"curriculum": "Stepwise"}, {"dataset.transforms.remove": BLUR}),
     "answers_with_gaps": ({"curriculum": "Stepwise"}, {"curriculum.keep_position": True, "evaluation": ANSWERS}),
+    "paced_by_nothing": ({"curriculum": "accuracy"}, {}),
 }
 
 

@@ -181,7 +181,7 @@ def test_the_first_commands_go_through(set_up):
         few = {"view": FEW[:1], "validate": FEW[:1], "run": FEW[:-1]}.get(words[0], [])
         must({"cot": cot, "tune": run_tune}[program](*words, *few, cwd=set_up))
     assert (set_up / "tokens.html").is_file() and (set_up / "runs" / "my" / "report.html").is_file()
-    assert typed[-1] == ["cot", "doctor"] and len(typed) == 8
+    assert typed[-1] == ["cot", "doctor"] and len(typed) == 9
 
 
 def run_tune(run, *arguments, cwd):

@@ -1,9 +1,13 @@
 """The curriculum of a run: when the optimizer starts anew, what a log says, and that batches agree with both."""
 
 import inspect
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from rows import make_flat
 from torch.utils.data import DataLoader
 
@@ -19,10 +23,14 @@ from cot_components.errors import UserError
 from cot_components.models import hf_tokenizer
 from cot_components.roles import Role
 from cot_components.schedules import REMOVE_ALL
+from cot_components.training.batching import load_stages
+from cot_components.training.distributed import World
+from cot_components.training.setup import Run
 from cot_components.transforms import Cap
 
 NO_SMOOTHING = float("inf")
 STEP_END = 7
+BYTES = SimpleNamespace(tokenizer=SimpleNamespace(pad_id=0))
 
 
 def rows_with(thoughts: list[int]) -> Rows:
@@ -96,6 +104,64 @@ def test_every_process_sees_the_same_reset() -> None:
         run, split, _ = run_of(thoughts, per_epoch=2, plans={"batch_size": 4, "rank": rank, "world_size": 2})
         assert split.total_steps == plans.total_steps
         assert resets(run, split) == expected != []
+
+
+@pytest.mark.parametrize(
+    ("switches", "resets_wanted", "restarts_wanted"),
+    [
+        ({}, True, True),
+        ({"reset_optimizer": False}, False, False),
+        ({"reset_optimizer": False, "restart_schedule": True}, False, True),
+        ({"restart_schedule": False}, True, False),
+    ],
+)
+def test_reset_and_restart_are_two_switches(switches: dict, resets_wanted: bool, restarts_wanted: bool) -> None:
+    run, plans, _ = run_of([4] * 20, per_epoch=1, smoothing=NO_SMOOTHING, **switches)
+    restarts = [step for step in range(plans.total_steps) if run.restarts_schedule(plans.clock(step))]
+    assert resets(run, plans) == [5, 10, 15, 20] * resets_wanted and restarts == [5, 10, 15, 20] * restarts_wanted
+    assert [run.last_restart(before=step) for step in (5, 6, 40)] == [0, 5 * restarts_wanted, 20 * restarts_wanted]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_follow_the_boundaries_whoever_makes_them(num_workers: int) -> None:
+    """Stages end at measurements, which come while workers are ahead; a run that goes on makes the same batches."""
+    pace = {"pace": "accuracy", "measure_every": 3, "smoothing": NO_SMOOTHING, "partial": True}
+    run, plans, rows = run_of([4] * 20, **pace)
+    data = run.applied_to(ReasoningDataset(rows, ((0, 20, 1.0),), {}, BYTES, DropReport()))
+    ended = {6: 1.0, 9: 0.95, 15: 1.0}
+
+    def removed(stages, data, plans) -> list[int]:
+        found = []
+        for step in load_stages(
+            data, plans, Run(Path(), torch.device("cpu"), None, World()), stages, num_workers=num_workers
+        ):
+            found += {4 - int((batch.roles == Role.THOUGHT).sum(1)[0]) for batch in step.micro_batches}
+            if stages.measures(step.clock.step + 1):
+                stages.decide(step.clock.step + 1, ended.get(step.clock.step + 1, 0.94))
+        return found
+
+    seen = removed(run, data, plans)
+    assert seen[:18] == [0] * 6 + [1] * 3 + [2] * 6 + [3] * 3 and len(seen) == plans.total_steps == 40
+    assert resets(run, plans)[:3] == [6, 9, 15] and run.progress(plans.clock(8))["stage"] == 1
+    for boundaries, same in ((run.boundaries[:2], True), ((), False)):
+        again = Stepwise(**pace)(plans, rows, (), boundaries)
+        later = removed(again, again.applied_to(replace(data, transforms={})), replace(plans, start_step=11))
+        assert (later == seen[11:]) == same and (again.boundaries == run.boundaries) == same
+
+
+def test_validation_rows_that_cannot_decide_are_refused() -> None:
+    run, _, rows = run_of([4] * 20, pace="accuracy", measure_every=1)
+    data = ReasoningDataset(rows, ((0, 20, 1.0),), {}, BYTES, DropReport())
+    others = replace(rows, tokens=rows.tokens + 100)
+    questions = SimpleNamespace(prompts=lambda chat: [("test.txt:7", [101, 109])])
+    run.check_held_out(data, data.with_rows(others), None)
+    for held_out, answers, said in (
+        (others, questions, "test.txt:7 .* validation data"),
+        (rows, None, "row .* training data"),
+        (replace(others, roles=np.minimum(others.roles, Role.THOUGHT)), None, "dataset_val"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run.check_held_out(data, data.with_rows(held_out), answers)
 
 
 def test_log_of_a_step_agrees_with_its_batches() -> None:
@@ -190,5 +256,5 @@ def test_without_a_curriculum_nothing_changes() -> None:
     data = ReasoningDataset(rows, ((0, 8, 1.0),), {}, None, DropReport())
     assert stages.applied_to(data) is data and stages.held_out(data) is data and stages.held_out(None) is None
     assert not any(stages.resets_optimizer(plans.clock(step)) for step in range(plans.total_steps))
-    assert stages.last_reset(before=4) == 0 and stages.progress(Clock(0, 0)) == {}
+    assert stages.last_restart(before=4) == 0 and stages.progress(Clock(0, 0)) == {}
     assert stages.held_out_clock(3) == Clock(0, 0) and stages.clocks() == plans.epoch_clocks()

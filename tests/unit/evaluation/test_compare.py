@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ from cot_components.cli.main import main
 from cot_components.errors import UserError
 from cot_components.evaluation.compare import accuracy_difference, last_evaluation
 from cot_components.evaluation.evaluate import Evaluation, Example
+from cot_components.evaluation.saved import read_evaluation
 from cot_components.evaluation.statistics import paired_difference
 
 
@@ -96,3 +98,33 @@ def test_errors_are_sentences(tmp_path, compare, capsys):
     with pytest.raises(SystemExit):
         main(["comapre", str(run)])
     assert "did you mean 'compare'" in capsys.readouterr().err
+
+
+def test_runs_with_several_budgets_are_drawn_over_their_thoughts(tmp_path, compare):
+    """One line per model; the order of the runs is no matter, and a run without thoughts is left out."""
+    folders = []
+    for model, budget, right, tokens in (
+        ("sft", None, "rrrr", 40),
+        ("sft", 8, "rwww", 8),
+        ("sft", 16, "rrww", 16),
+        ("truncated", 16, "rrrw", 15),
+    ):
+        folders.append(tmp_path / f"{model}_{budget}")
+        made = dataclasses.replace(evaluation(right, thought_tokens=tokens), max_thought_tokens=budget)
+        assert read_evaluation(made.save(folders[-1] / "evaluation.json")) == made
+        node = {"max_thought_tokens": budget, "source": "generated"}
+        config = {"output_dir": str(folders[-1]), "model": {"path": model}, "evaluation": node}
+        (folders[-1] / "config.yaml").write_text(json.dumps(config))
+    printed = compare(*folders, "--out", tmp_path / "x.svg")
+    assert [words for words in printed if words[:2] == ["thought,", "at"]] == [
+        ["thought,", "at", "most", "-", "8", "16", "16"]
+    ]
+    picture = (tmp_path / "x.svg").read_text()
+    texts = re.findall(r">([^<>\n]+)</text>", picture)
+    assert {"sft", "truncated_16", "none", "8", "16", "95 % intervals"} <= {t.rpartition("; ")[2] for t in texts}
+    assert texts.count("16") == 2 and not {"sft_8", "sft_None"} & set(texts)
+    for folder in folders:
+        evaluation("rr", thought_tokens=None).save(folder / "evaluation.json")
+    assert not [words for words in compare(*folders) if words[0] == "curves"], "no budget, nothing new"
+    dataclasses.replace(evaluation("rr", thought_tokens=None), max_thought_tokens=4).save(folder / "evaluation.json")
+    assert "no evaluation has both" in compare(*folders, code=2)

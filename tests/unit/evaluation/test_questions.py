@@ -11,6 +11,7 @@ from cot_components.data.text.icot_text import ICoTFormat
 from cot_components.datasets import chat_format, reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.evaluation import AnswerEvaluation
+from cot_components.evaluation.budget import tag_ids
 from cot_components.models import hf_tokenizer
 from cot_components.models.adapter import adapt
 from cot_components.models.generate import decode_with
@@ -157,3 +158,41 @@ def test_answers_that_the_limit_cut_are_counted(bytes_, tmp_path):
     chat, model = chat_format(bytes_, template=template(tmp_path, PLAIN)), adapt(tiny_llama(384))
     result = evaluation_of(tmp_path, *MIXED, max_new_tokens=3)(decode_with(model), chat)
     assert [e.cut for e in result.examples] == [True] * 4 and result.metrics()["cut_rate"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("tags_as", "source", "num_tags", "opened"),
+    [("text", OPENS, 3, True), ("token", OPENS, 1, True), ("text", PLAIN, 6, False)],
+)
+def test_a_thought_is_closed_at_its_budget(bytes_, tmp_path, tags_as, source, num_tags, opened):
+    """Whether the tag is one token or several; a model that opens no thought is left alone."""
+    chat = chat_format(bytes_, template=template(tmp_path, source), tags_as=tags_as)
+    decode, written = decode_with(adapt(tiny_llama(chat.tokenizer.vocab_size))), []
+
+    def kept(prompts, **how):
+        written.append(decode(prompts, **how)[0][0])
+        return [(written[-1], False)]
+
+    results = [
+        evaluation_of(tmp_path, MIXED[1], max_new_tokens=30, max_thought_tokens=budget)(kept, chat)
+        for budget in (None, 4)
+    ]
+    assert [result.max_thought_tokens for result in results] == [None, 4]
+    free, closed = written
+    close = list(tag_ids(chat, "</think>"))
+    assert closed == free if not opened else closed[:-1][: 4 + len(close)] == free[:4] + close
+    assert ("</think>" in results[1].examples[0].completion) is opened
+    tight = evaluation_of(tmp_path, MIXED[1], max_new_tokens=4 + num_tags, max_thought_tokens=4)
+    with pytest.raises(UserError, match=rf"max_new_tokens is {4 + num_tags}, but .* {4 + num_tags} tokens"):
+        tight.prompts(chat)
+    assert evaluation_of(tmp_path, MIXED[1], max_new_tokens=5 + num_tags, max_thought_tokens=4).prompts(chat)
+
+
+def test_a_budget_needs_thoughts_in_the_training_data(bytes_, tmp_path):
+    with pytest.raises(UserError, match="max_thought_tokens must be a number from 0, or null, got -1"):
+        evaluation_of(tmp_path, GOOD, max_thought_tokens=-1)
+    evaluation = evaluation_of(tmp_path, GOOD, max_thought_tokens=3)
+    chat = {"template": template(tmp_path, PLAIN), "tags": {"open": "<t>", "close": "</t>"}}
+    data = reasoning_dataset(bytes_, source=str(tmp_path / "test.jsonl"), **chat)
+    with pytest.raises(UserError, match="max_thought_tokens closes thoughts with </t>"):
+        evaluation.compare_with_training(data.rows, data.chat)
