@@ -40,7 +40,7 @@ class Internalisation:
     ids:    ids of all rows, int64 `[R]`
     units:  units in the thought of each row as encoded, int64 `[R]`
     reset_optimizer: whether the optimizer is rebuilt at each stage
-    restart_schedule: whether the learning-rate schedule begins anew at each stage, over the steps that are left
+    restart_schedule: whether the learning-rate schedule restarts at each stage, over the steps that are left
     """
 
     remove: Remove
@@ -106,7 +106,7 @@ class Internalisation:
         return self.reset_optimizer and self._begins_stage(clock)
 
     def restarts_schedule(self, clock: Clock) -> bool:
-        """Whether the learning-rate schedule begins anew before the step of this clock: where a stage begins."""
+        """Whether the learning-rate schedule restarts before the step of this clock: where a stage begins."""
         return self.restart_schedule and self._begins_stage(clock)
 
     def _begins_stage(self, clock: Clock) -> bool:
@@ -122,7 +122,7 @@ class Internalisation:
         return bool((self.remove.amounts(self.ids[rows], before) < self.units[rows]).any())
 
     def last_restart(self, *, before: int) -> int:
-        """The last step below `before` at which the schedule began anew; 0 without one."""
+        """The last step below `before` at which the schedule restarted; 0 without one."""
         steps = (step for step in range(before - 1, 0, -1) if self.restarts_schedule(self.plans.clock(step)))
         return next(steps, 0)
 
@@ -171,7 +171,7 @@ class Stepwise:
         measure_every: steps between two measurements.
         count: the schedule advances with every optimizer `step`, or with every `micro_batch`.
         smoothing, side, unit, keep_position: see `Remove`.
-        reset_optimizer: whether the optimizer begins anew with each stage, as long as there is something to remove.
+        reset_optimizer: whether the optimizer is reset with each stage, as long as there is something to remove.
         restart_schedule: whether the learning-rate schedule does, over the steps that are left; null is as
             `reset_optimizer` says.
         partial: allow a run that ends before every thought is removed.

@@ -42,7 +42,7 @@ class Stages(Protocol):
         """Whether the optimizer is rebuilt before the step of this clock."""
 
     def restarts_schedule(self, clock: Clock) -> bool:
-        """Whether the learning-rate schedule begins anew before the step of this clock."""
+        """Whether the learning-rate schedule restarts before the step of this clock."""
 
     def last_restart(self, *, before: int) -> int:
         """The last step below `before` at which the schedule did; 0 without one."""

@@ -22,7 +22,7 @@ from cot_components.training.first_look import check_learns, check_scored, share
 from cot_components.training.float8 import check_float8
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
-from cot_components.training.restarts import begin_anew
+from cot_components.training.restarts import restart
 from cot_components.training.resume.saver import Saver
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import build_optimizer, fit_rows, pick_device, prepare_model, start_run
@@ -132,7 +132,7 @@ def main(
 
     def before_step(step: Step) -> None:
         nodes = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
-        begin_anew(trainer, stages, step.clock, **nodes, run=run, total_steps=plans.total_steps)
+        restart(trainer, stages, step.clock, **nodes, run=run, total_steps=plans.total_steps)
 
     saver.begin(trainer, plans, data, evaluations, log)
     evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)

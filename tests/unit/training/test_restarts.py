@@ -10,7 +10,6 @@ from cot_components.losses import sft
 from cot_components.training.distributed import World
 from cot_components.training.loop import Trainer
 from cot_components.training.precision import Precision
-from cot_components.training.restarts import begin_anew
 from cot_components.training.setup import build_optimizer
 
 COSINE = "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
@@ -34,7 +33,7 @@ def run(num_steps: int, *, reset: bool = False, restart: bool = False) -> tuple[
     trainer = Trainer(model, sft().fused, *built, torch.device("cpu"), World())
     rates, updates = [], []
     for step in range(num_steps):
-        begin_anew(trainer, stages, Clock(0, step), **NODES, run=RUN, total_steps=num_steps)
+        restart(trainer, stages, Clock(0, step), **NODES, run=RUN, total_steps=num_steps)
         updates.append(int(trainer.optimizer.state[model.weight].get("step", 0)))
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         model(torch.ones(1, 3)).sum().backward()
