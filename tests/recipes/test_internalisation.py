@@ -98,7 +98,11 @@ ON_TRAIN = ["evaluation.source={file}", "evaluation.split=train", "evaluation.su
         (GOOD, ON_TRAIN, "train.txt:1 of the test data asks what row 0"),
         (GOOD, ["epochs=3"], "9 tokens and is removed whole only after 10 epochs"),
         (GOOD, ["curriculum.pace=accuracy", "curriculum.bar=95"], "curriculum: bar must be"),
-        (GOOD, ["curriculum.pace=accuracy", "dataset_val={file}"], "row 0 of the test data asks what row 0"),
+        (
+            GOOD,
+            ["curriculum.pace=accuracy", "curriculum.partial=true", "dataset_val={file}"],
+            "row 0 of the test data asks what row 0",
+        ),
     ],
 )
 def test_bad_rows_of_a_file_are_one_sentence(tmp_path, refused, lines, overrides, said):

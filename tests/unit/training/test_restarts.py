@@ -33,7 +33,7 @@ def run(num_steps: int, *, reset: bool = False, restart: bool = False) -> tuple[
     trainer = Trainer(model, sft().fused, *built, torch.device("cpu"), World())
     rates, updates = [], []
     for step in range(num_steps):
-        restart(trainer, stages, Clock(0, step), **NODES, run=RUN, total_steps=num_steps)
+        restarts.restart(trainer, stages, Clock(0, step), **NODES, run=RUN, total_steps=num_steps)
         updates.append(int(trainer.optimizer.state[model.weight].get("step", 0)))
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         model(torch.ones(1, 3)).sum().backward()
