@@ -7,6 +7,7 @@ import torch
 
 from cot_components.clock import Clock
 from cot_components.losses import sft
+from cot_components.training import restarts
 from cot_components.training.distributed import World
 from cot_components.training.loop import Trainer
 from cot_components.training.precision import Precision
