@@ -111,7 +111,7 @@ def config_of(cell: Cell, hub: Path, output_dir: Path) -> dict[str, Any]:
     if cell.rule != "none":
         config["loss"]["weight_rule"] = _node(f"losses.{cell.rule}", **RULES[cell.rule])
     if cell.curriculum != "none":
-        config["curriculum"] = _node("internalisation.Stepwise", per_epoch=9, partial=True)
+        config["curriculum"] = _node("curriculum.Stepwise", per_epoch=9, partial=True)
     config["dataset_val"] = 0.25 if cell.dataset_val else None
     config["packed_tokens"] = 300 if cell.packed else None
     teacher = {"model": {**config["model"], "path": str(hub / "teacher")}}
