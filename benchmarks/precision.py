@@ -24,7 +24,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -32,7 +32,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from benchmarks.report import RESULTS, machine
+from benchmarks.models import model_folder
+from benchmarks.report import RESULTS, Row, machine
 from cot_components.config import build
 from cot_components.data.rows.batches import Step
 from cot_components.datasets import ReasoningDataset
@@ -56,6 +57,9 @@ ARMS = {
     "fp32_moments": Precision("bf16", "fp32_moments", export="bf16"),
     "fp32_weights": Precision("bf16", "fp32_weights", export="bf16"),
 }
+RATES = (1e-5, 1e-4)
+STEPS = {"cuda": 200, "tiny": 2}
+KEPT = 0.98
 PACKED_TOKENS = 512
 HELD_OUT = 16
 
@@ -188,6 +192,21 @@ def table(lines: list[dict[str, Any]]) -> str:
     return "\n".join(text)
 
 
+def rows(device: str, size: str) -> Iterator[Row]:
+    """What every format gains on generated traces, beside fp32; the default is to keep 98 % of it, exported too."""
+    arms = tuple(ARMS) if size != "tiny" else ("fp32", "bf16")
+    with tempfile.TemporaryDirectory() as scratch:
+        job = make_job(model_folder(size, Path(scratch)), "generated", STEPS[size], torch.device(device))
+        for rate in RATES:
+            found = {arm: measure(job, arm, rate, seed=0) for arm in arms}
+            whole = found["fp32"]["before"] - found["fp32"]["end"]
+            for arm, measured in found.items():
+                gate = KEPT if arm == "bf16" else None
+                for what, name in (("in training", "end"), ("exported", "export")):
+                    case = f"{arm}, rate {rate:g}, {job.steps} steps, {what}"
+                    yield Row(case, "fp32", "nats", measured["before"] - measured[name], whole, gate, at_most=False)
+
+
 def _kept(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
@@ -195,7 +214,7 @@ def _kept(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--rates", nargs="+", type=float, default=[1e-5, 1e-4])
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--source", default="generated", help="a file of traces; `generated` are small word problems")

@@ -1,4 +1,4 @@
-"""The curriculum of a run: what a recipe asks of it, stepwise internalisation, and none.
+"""Curricula: the `Stages` that a recipe asks, `Stepwise` and `Released` internalisation, and `NoCurriculum`.
 
     curriculum:
       _component_: cot_components.curriculum.Stepwise
@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -22,89 +22,25 @@ from cot_components.data.rows.overlap import check_no_overlap, prompts_of
 from cot_components.data.rows.plans import Plans
 from cot_components.data.rows.store import Rows
 from cot_components.errors import UserError
+from cot_components.pace import Bar, Boundary, MeasuredSchedule, measured
+from cot_components.roles import Role
 from cot_components.schedules import Anneal, MicroBatchTick, Schedule, check_finishes
+from cot_components.stages import NoCurriculum, NoStages, Stages
 from cot_components.transforms.remove import Remove, Side, Unit
 
 __all__ = ["Anneal", "NoCurriculum", "NoStages", "Released", "Stages", "Stepwise"]
 
 
-class Stages(Protocol):
-    """The curriculum of one run, a pure function of the clock."""
-
-    def applied_to(self, data: ReasoningDataset) -> ReasoningDataset:
-        """Training data as the curriculum changes them."""
-
-    def held_out(self, data: ReasoningDataset | None) -> ReasoningDataset | None:
-        """Validation data as the curriculum changes them; None stays None."""
-
-    def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
-        """Refuse rows or questions that the run cannot be measured on."""
-
-    def held_out_clock(self, step: int) -> Clock:
-        """The time at which validation rows are transformed when they are measured after `step`."""
-
-    def resets_optimizer(self, clock: Clock) -> bool:
-        """Whether optimizer and learning-rate schedule are rebuilt before the step of this clock."""
-
-    def last_reset(self, *, before: int) -> int:
-        """The last step below `before` at which they were; 0 without one. What a resumed run asks."""
-
-    def progress(self, clock: Clock) -> dict[str, float]:
-        """What the record of a step says about the curriculum."""
-
-    def clocks(self) -> dict[str, Clock]:
-        """Times worth looking at, by name."""
-
-
-@dataclass(frozen=True)
-class NoStages:
-    """A run without a curriculum: rows stay as they are, the optimizer is built once."""
-
-    plans: Plans
-
-    def applied_to(self, data: ReasoningDataset) -> ReasoningDataset:
-        return data
-
-    def held_out(self, data: ReasoningDataset | None) -> ReasoningDataset | None:
-        return data
-
-    def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
-        pass
-
-    def held_out_clock(self, step: int) -> Clock:
-        return Clock(0, 0)  # the mask of the first epoch, at every evaluation
-
-    def resets_optimizer(self, clock: Clock) -> bool:
-        return False
-
-    def last_reset(self, *, before: int) -> int:
-        return 0
-
-    def progress(self, clock: Clock) -> dict[str, float]:
-        return {}
-
-    def clocks(self) -> dict[str, Clock]:
-        return self.plans.epoch_clocks()
-
-
-class NoCurriculum:
-    """The curriculum of a config that names none."""
-
-    changes_lengths = removes_tokens = keep_position = False
-
-    def __call__(self, plans: Plans, rows: Rows, step_ends: Sequence[int] = ()) -> NoStages:
-        return NoStages(plans)
-
-
 @dataclass(frozen=True)
 class Internalisation:
-    """Stepwise internalisation of one run; nothing is remembered from step to step.
+    """Stepwise internalisation of one run; only the boundaries of a measured pace are remembered from step to step.
 
     remove: the transform
     plans:  all optimizer steps of the run
     ids:    ids of all rows, int64 `[R]`
     units:  units in the thought of each row as encoded, int64 `[R]`
     reset_optimizer: whether the optimizer is rebuilt at each stage
+    restart_schedule: whether the learning-rate schedule restarts at each stage, over the steps that are left
     """
 
     remove: Remove
@@ -112,6 +48,20 @@ class Internalisation:
     ids: np.ndarray
     units: np.ndarray
     reset_optimizer: bool = True
+    restart_schedule: bool = True
+
+    @property
+    def boundaries(self) -> tuple[Boundary, ...]:
+        """First step and stage of every stage that a measurement began."""
+        return tuple(self.remove.schedule.boundaries)
+
+    def measures(self, step: int) -> bool:
+        """Whether the pace goes by how many validation answers are right after `step` steps."""
+        return self.remove.schedule.measures(step)
+
+    def decide(self, step: int, accuracy: float) -> str | None:
+        """Take note of that share, on every process the same; see `MeasuredSchedule.decide`."""
+        return self.remove.schedule.decide(step, accuracy)
 
     def applied_to(self, data: ReasoningDataset) -> ReasoningDataset:
         """The data set with the removal in front of its other transforms, but for those that look up a row's tokens as
@@ -136,22 +86,34 @@ class Internalisation:
             answers: the `AnswerEvaluation`, or None.
 
         Raises:
-            UserError: a question that is trained on, too.
+            UserError: a question that is trained on, too, or that decides when a stage ends; validation rows without an
+                answer, where answers decide.
         """
-        check_no_overlap(data.rows, answers.prompts(data.chat) if answers is not None else [])
+        questions = answers.prompts(data.chat) if answers is not None else []
+        check_no_overlap(data.rows, questions)
         check_no_overlap(data.rows, prompts_of(held_out.rows) if held_out is not None else [])
+        if isinstance(self.remove.schedule, MeasuredSchedule) and held_out is not None:
+            check_no_overlap(held_out.rows, questions, of="validation")
+            if not (held_out.rows.roles == Role.ANSWER).any():
+                raise UserError("curriculum: pace: accuracy is measured on answers, and no row of dataset_val has one")
 
     def held_out_clock(self, step: int) -> Clock:
         """The clock of that step: validation rows lose what training rows have lost."""
         return self.plans.clock(step)
 
     def resets_optimizer(self, clock: Clock) -> bool:
-        """Whether optimizer and learning-rate schedule are rebuilt before the step of this clock.
+        """Whether the optimizer is rebuilt before the step of this clock: where a stage begins."""
+        return self.reset_optimizer and self._begins_stage(clock)
 
-        They are when the stage changes, unless every row of the step before (over all processes) had already lost its
-        thought: once there is nothing left to remove, training settles.
+    def restarts_schedule(self, clock: Clock) -> bool:
+        """Whether the learning-rate schedule restarts before the step of this clock: where a stage begins."""
+        return self.restart_schedule and self._begins_stage(clock)
+
+    def _begins_stage(self, clock: Clock) -> bool:
+        """Whether the stage changes, and some row of the step before (over all processes) still had thought: once there
+        is nothing left to remove, training settles.
         """
-        if not self.reset_optimizer or clock.step == 0:
+        if clock.step == 0:
             return False
         before = self.plans.clock(clock.step - 1)
         if self.remove.schedule.stage(clock) == self.remove.schedule.stage(before):
@@ -159,10 +121,10 @@ class Internalisation:
         rows = self.plans.rows_of(before)
         return bool((self.remove.amounts(self.ids[rows], before) < self.units[rows]).any())
 
-    def last_reset(self, *, before: int) -> int:
-        """The last step below `before` at which the optimizer was rebuilt; 0 without one. What a resumed run asks."""
-        reset = (s for s in range(before - 1, 0, -1) if self.resets_optimizer(self.plans.clock(s)))
-        return next(reset, 0)
+    def last_restart(self, *, before: int) -> int:
+        """The last step below `before` at which the schedule restarted; 0 without one."""
+        steps = (step for step in range(before - 1, 0, -1) if self.restarts_schedule(self.plans.clock(step)))
+        return next(steps, 0)
 
     def progress(self, clock: Clock) -> dict[str, float]:
         """For the log of a step: `stage` (at most the longest thought), and per row of the step, over all processes,
@@ -199,10 +161,19 @@ class Stepwise:
     """Stepwise internalisation (ICoT-SI, arXiv 2405.14838) as a config describes it.
 
     Args:
-        per_epoch, start, pretrain_epochs, remove_all_from, pace: see `Schedule`.
+        start, pretrain_epochs, remove_all_from: see `Schedule`.
+        pace: `exact` and `rounded` remove `per_epoch` units per epoch, see `Schedule`; `accuracy` removes one unit more
+            when the answers of `dataset_val` are right, whatever `per_epoch` says, see `bar`.
+        bar: with `pace: accuracy`, the share of validation rows that ends a stage: those in which every token of the
+            answer is the model's first choice, the tokens before it given.
+        cap: steps after which a stage ends all the same; null shares what is left of the run evenly among the stages
+            that are left.
+        measure_every: steps between two measurements.
         count: the schedule advances with every optimizer `step`, or with every `micro_batch`.
         smoothing, side, unit, keep_position: see `Remove`.
-        reset_optimizer: see `Internalisation.resets_optimizer`.
+        reset_optimizer: whether the optimizer is reset with each stage, as long as there is something to remove.
+        restart_schedule: whether the learning-rate schedule does, over the steps that are left; null is as
+            `reset_optimizer` says.
         partial: allow a run that ends before every thought is removed.
         seed: of the offsets.
     """
@@ -211,33 +182,49 @@ class Stepwise:
     start: int | Literal["all"] = 0
     pretrain_epochs: int = 0
     remove_all_from: int | None = None
-    pace: Literal["exact", "rounded"] = "exact"
+    pace: Literal["exact", "rounded", "accuracy"] = "exact"
+    bar: float = 0.95
+    cap: int | None = None
+    measure_every: int = 100
     count: Literal["step", "micro_batch"] = "step"
     smoothing: float = 4.0
     side: Side = "left"
     unit: Unit = "token"
     keep_position: bool = False
     reset_optimizer: bool = True
+    restart_schedule: bool | None = None
     partial: bool = False
     seed: int = 0
 
     changes_lengths: ClassVar[bool] = True
     removes_tokens: ClassVar[bool] = True
 
-    def __call__(self, plans: Plans, rows: Rows, step_ends: Sequence[int] = ()) -> Internalisation:
+    def __post_init__(self) -> None:
+        self._bar()
+
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether validation rows decide when a stage ends."""
+        return self.pace == "accuracy"
+
+    def __call__(
+        self, plans: Plans, rows: Rows, step_ends: Sequence[int] = (), boundaries: Sequence[Boundary] = ()
+    ) -> Internalisation:
         """The stages of one run.
 
         Args:
             plans: all optimizer steps of the run.
             rows: the rows the plans are about.
             step_ends: ids of the tokens that end a step of a thought, for `unit: step`.
+            boundaries: those that a run which goes on had measured.
 
         Raises:
             UserError: a setting out of range, a schedule that cannot finish, micro-batches counted on several
                 processes.
         """
+        schedule = self._schedule(plans)
         remove = Remove(
-            schedule=self._schedule(plans),
+            schedule=schedule,
             side=self.side,
             unit=self.unit,
             step_ends=tuple(step_ends),
@@ -246,10 +233,13 @@ class Stepwise:
             seed=self.seed,
         )
         units = remove.units(rows)
-        if not self.partial:
-            longest = int(units.max(initial=0))
-            check_finishes(remove.schedule, longest=longest, epochs=plans.epochs, unit=self.unit)
-        return Internalisation(remove, plans, np.asarray(rows.ids), units, self.reset_optimizer)
+        longest = int(units.max(initial=0))
+        if self.pace == "accuracy":
+            remove = replace(remove, schedule=self._measured(schedule, plans, longest, boundaries))
+        elif not self.partial:
+            check_finishes(schedule, longest=longest, epochs=plans.epochs, unit=self.unit)
+        restart = self.reset_optimizer if self.restart_schedule is None else self.restart_schedule
+        return Internalisation(remove, plans, np.asarray(rows.ids), units, self.reset_optimizer, restart)
 
     def _schedule(self, plans: Plans) -> Schedule:
         if self.count == "micro_batch" and plans.world_size > 1:
@@ -258,12 +248,26 @@ class Stepwise:
             )
         return Schedule(
             **(_count_steps(plans) if self.count == "step" else _count_micro_batches(plans)),
-            per_epoch=self.per_epoch,
             start=self.start,
             pretrain_epochs=self.pretrain_epochs,
             remove_all_from=self.remove_all_from,
-            pace=self.pace,
+            **({"per_epoch": 0} if self.pace == "accuracy" else {"per_epoch": self.per_epoch, "pace": self.pace}),
         )
+
+    def _measured(
+        self, first: Schedule, plans: Plans, longest: int, boundaries: Sequence[Boundary]
+    ) -> MeasuredSchedule:
+        first_step = plans.first_step(min(self.pretrain_epochs, plans.epochs))
+        steps = {"first_step": first_step, "total_steps": plans.total_steps}
+        schedule = measured(first, self._bar(), longest=longest, boundaries=boundaries, **steps)
+        if not self.partial:
+            schedule.check_finishes(longest=longest, unit=self.unit)
+        return schedule
+
+    def _bar(self) -> Bar:
+        if self.pace == "accuracy" and self.count == "micro_batch":
+            raise UserError("curriculum: pace: accuracy is decided between steps; use count: step")
+        return Bar(self.bar, self.cap, self.measure_every)
 
 
 def _count_steps(plans: Plans) -> dict[str, Any]:
@@ -278,5 +282,6 @@ def _count_micro_batches(plans: Plans) -> dict[str, Any]:
 
 Released = functools.partial(Stepwise, count="micro_batch", pace="rounded")
 """`Stepwise` with the released script's behaviour: time in micro-batches, one token every
-`round(micro-batches per epoch / per_epoch)` of them. Takes the same settings.
+`round(micro-batches per epoch / per_epoch)` of them. Takes the same settings; removing from the right the script never
+resets its optimizer, so its other side is `side: right` with `reset_optimizer: false`.
 """

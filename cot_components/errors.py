@@ -1,4 +1,6 @@
-"""Errors whose message is written for the person who can mend them."""
+"""Errors whose message is written for the person who can fix them."""
+
+import math
 
 GET_IT = "make or download it first; the config's header says how"
 """What to do about a model folder that a config names and that is not there."""
@@ -8,3 +10,23 @@ class UserError(ValueError):
     """Bad input: one clear sentence naming file and line, key or value. Recipes print it without a traceback and exit
     with code 2.
     """
+
+
+def require(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
+    """Make sure that a setting is a finite number from `low` to `high`.
+
+    Args:
+        name: how the error calls it.
+        value: what was given.
+        low, high: the range, ends included; `high` infinite is none.
+        above: refuse `low` itself, too.
+
+    Raises:
+        UserError: no number, NaN, infinite or out of range; names the setting, the range and the value.
+    """
+    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    if is_number and value <= high and (value > low if above else value >= low):
+        return
+    least = f"above {low:g}" if above else f"at least {low:g}"
+    most = f" and at most {high:g}" if math.isfinite(high) else ""
+    raise UserError(f"{name} must be {least}{most}, got {value!r}")

@@ -1,4 +1,5 @@
-"""The schedule of stepwise internalisation (ICoT-SI, Deng, Choi, Shieber 2024, arXiv 2405.14838), a function of time.
+"""Quantities that follow the clock: `Schedule` of stepwise internalisation (ICoT-SI, Deng, Choi, Shieber 2024, arXiv
+2405.14838), and `Anneal`, a strength that moves linearly.
 
 How many units of thought (tokens or steps) are removed at a given clock is computed, never counted up, so a resumed
 run and a notebook agree with the run that wrote the log. What goes from which row: `cot_components.transforms.remove`.
@@ -7,10 +8,10 @@ run and a notebook agree with the run that wrote the log. What goes from which r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -76,6 +77,8 @@ class Schedule:
     pace: Literal["exact", "rounded"] = "exact"
     tick: Callable[[Clock], int] = clock_step
 
+    boundaries: ClassVar[Sequence[tuple[int, int]]] = ()
+
     def __post_init__(self) -> None:
         if self.ticks_per_epoch < 1:
             raise UserError(f"curriculum: an epoch must have at least 1 step, got {self.ticks_per_epoch}")
@@ -116,6 +119,14 @@ class Schedule:
     def removes(self, clock: Clock) -> bool:
         """Whether the schedule is running: after the pretraining epochs."""
         return clock.epoch >= self.pretrain_epochs
+
+    def measures(self, step: int) -> bool:
+        """Whether the stage depends on a measurement after `step` steps: never, all are known from the start."""
+        return False
+
+    def decide(self, step: int, accuracy: float) -> str | None:
+        """Nothing is left to decide; see `pace.MeasuredSchedule.decide`."""
+        return None
 
     def epochs_to_remove(self, units: int) -> int | None:
         """Epochs after which a thought of `units` units has been trained on without any of them; None if never."""

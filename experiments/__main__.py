@@ -1,4 +1,4 @@
-"""`python -m experiments NAME [--seeds N] [--jobs N]` runs what is missing; without a name, tables and figures anew."""
+"""`python -m experiments NAME [--seeds N] [--jobs N]` runs what is missing; without a name, it remakes all tables."""
 
 from __future__ import annotations
 

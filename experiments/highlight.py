@@ -1,7 +1,7 @@
 """RFT against plain fine-tuning, fixed weights, a variant of Rho-1, a format rule: held-out calls after equal updates.
 
 Fixed 0.7 gives the two classes 0.3 and 0.7 of the weight. Rho-1 (arXiv 2404.07965) is here with scores made once before
-training, where the paper scores every batch anew. The format rule finds boilerplate by a pattern. Seeds draw the base
+training, where the paper scores every batch again. The format rule finds boilerplate by a pattern. Seeds draw the base
 model's weights, the rows that are shuffled and the order of all training.
 """
 

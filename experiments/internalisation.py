@@ -50,7 +50,7 @@ METRICS = {"accuracy": "right without a step", "lowest": "lowest on the way"}
 STUDY = Study(
     name="internalisation",
     question="What does stepwise internalisation need?",
-    answer="Steps to take away, slowly, and an optimizer that starts anew: without ever seeing a step the same model "
+    answer="Steps to take away, slowly, and an optimizer that is reset: without ever seeing a step the same model "
     "ends 58 +- 29 points lower, four times faster 43 +- 27, without a fresh optimizer 10 +- 9; what smoothing and "
     "the side do is within the spread of seeds.",
     findings="A single run says little: by seed the full curriculum ends at 50, 99, 68, 99 and 99 %, without "

@@ -33,11 +33,11 @@ and findings are written from them. First row: mean and half the width of the 95
 Other rows: mean and, in brackets, the difference from the first row over the seeds that both have, with its interval;
 **bold** where that excludes zero. Where there is no difference at all, one in twenty is bold by chance. Differences are
 what the figures show; an interval may reach beyond 0 or 100 %, values cannot. Each line names the versions it ran with;
-the arms of a setting and seed ran on the same code, seeds not always: sums that are rounded otherwise, or another
+the arms of a setting and seed ran on the same code, seeds not always: sums that are rounded differently, or another
 stream of dropout, end a single run elsewhere.
 
-    make evidence STUDY=blur            # runs what is missing; delete a line, or results/blur.jsonl, to measure it anew
-    python -m experiments               # runs nothing: all figures and this page anew
+    make evidence STUDY=blur            # runs what is missing; delete a line, or results/blur.jsonl, to measure again
+    python -m experiments               # runs nothing: makes all figures and this page again
 
 Everything here is small: models of 0.1 to 0.3 million parameters from random weights, generated tasks, a CPU. It says
 how the methods behave where everything is known, not how much they give on a large model.

@@ -4,7 +4,7 @@
                   metrics={"accuracy": "answers correct"}, cell=cell)
 
 `cell(Cell)` trains and measures one of them and returns its figures by name. What several cells share (a base model)
-it keeps in `Cell.scratch`.
+it keeps in `Cell.scratch`. A new study is a module here, and its name in `STUDIES` of `experiments/__init__.py`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def main(
     tokenizer: dict,  # node: text to token ids, with the chat template
     model: dict,  # node: `cot_components.models.from_folder`, which reads what a recipe here wrote, too
     evaluation: dict,  # node: prompts, how they are answered and scored
-    chat: dict | None = None,  # node: how prompts are written where that is no chat template, such as `ICoTFormat`
+    chat: dict | None = None,  # node: the prompt format when it is not a chat template, such as `ICoTFormat`
     template: str | None = None,  # chat template: `llama3`, `chatml`, a path; null is the tokenizer's own
     date: str | None = None,  # what a template that asks for today is told; null is the default of `dataset.date`
     tags: dict[str, str] | None = None,  # `{open: "<think>", close: "</think>"}`

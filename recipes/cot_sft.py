@@ -14,7 +14,7 @@ from cot_components.data.rows.batches import Step
 from cot_components.losses import sft
 from cot_components.models.load import check_start, load_model
 from cot_components.models.reference import prepared
-from cot_components.training.batching import load_batches, plan_steps
+from cot_components.training.batching import load_stages, plan_steps
 from cot_components.training.combination import combine
 from cot_components.training.evaluations import Evaluations
 from cot_components.training.finish import finish
@@ -22,6 +22,7 @@ from cot_components.training.first_look import check_learns, check_scored, share
 from cot_components.training.float8 import check_float8
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
+from cot_components.training.restarts import restart
 from cot_components.training.resume.saver import Saver
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import build_optimizer, fit_rows, pick_device, prepare_model, start_run
@@ -70,9 +71,9 @@ def main(
     log_every_n_steps: int = 1,  # 0 logs no step
     log_blurred_every: int = 50,  # steps between two measurements of the loss on tokens without a label; 0 is never
     resume: str = "auto",  # auto goes on with an unfinished run, never refuses one; or a checkpoint's folder
-    save_every_n_steps: int | None = None,  # when to write a checkpoint, by steps
-    save_every_minutes: float | None = 15.0,  # when to write a checkpoint, by time
-    keep_checkpoints: int = 2,  # the newest are kept
+    save_every_n_steps: int | None = None,  # optimizer steps between checkpoints; null is none
+    save_every_minutes: float | None = 15.0,  # minutes between checkpoints; null is none
+    keep_checkpoints: int = 2,  # how many of the newest checkpoints are kept
     export_checkpoints: bool = True,  # whether a checkpoint holds a Hugging Face folder, too
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
@@ -96,7 +97,7 @@ def main(
         max_steps_per_epoch=max_steps_per_epoch,
         seed=seed,
     )
-    stages = method.curriculum(plans, data.rows, data.chat.step_ends)
+    stages = method.curriculum(plans, data.rows, data.chat.step_ends, run.boundaries)
     data, held_out = stages.applied_to(data), stages.held_out(held_out)
     answers = build(evaluation)
     stages.check_held_out(data, held_out, answers)
@@ -109,7 +110,7 @@ def main(
     prepare_model(
         net, run.world, compile=compile, float8=float8, enable_activation_checkpointing=enable_activation_checkpointing
     )
-    num_steps = plans.total_steps - stages.last_reset(before=plans.start_step)
+    num_steps = plans.total_steps - stages.last_restart(before=plans.start_step)
     optim, schedule = build_optimizer(optimizer, lr_scheduler, net, run, num_steps=num_steps)
     trainer = Trainer(
         model=net,
@@ -127,21 +128,15 @@ def main(
 
     log = RunLog(run, plans.total_steps, build(metric_logger, where="metric_logger"), every=log_every_n_steps)
     log.say("; ".join(filter(None, (data.summary(), share_of_reasoning(data), plans.summary()))))
-    clock, progress = stages.held_out_clock, stages.progress
-    evaluations = Evaluations(
-        trainer, data.chat, held_out, answers, log, batch_size=batch_size, clock=clock, progress=progress
-    )
+    evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size, stages=stages)
 
     def before_step(step: Step) -> None:
-        if stages.resets_optimizer(step.clock):
-            left = plans.total_steps - step.clock.step
-            trainer.optimizer, trainer.lr_scheduler = build_optimizer(
-                optimizer, lr_scheduler, net, run, num_steps=left, before=trainer.optimizer
-            )
+        nodes = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
+        restart(trainer, stages, step.clock, **nodes, run=run, total_steps=plans.total_steps)
 
     saver.begin(trainer, plans, data, evaluations, log)
     evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)
-    batches = load_batches(data, plans, run, num_workers=num_workers)
+    batches = load_stages(data, plans, run, stages, num_workers=num_workers)
     train(trainer, batches, on_step=evaluations.after_step, before_step=before_step, saver=saver)
     finish(run, trainer, data, evaluations, log, tokenizer=tokenizer, clocks=stages.clocks())
 

@@ -32,6 +32,7 @@ PARTS = {
     "check_losses": Part("benchmarks.gpu.check_losses", 45, 90, checks=True),
     "check_layers": Part("benchmarks.gpu.check_layers", 40, 80, checks=True),
     "check_resume": Part("benchmarks.gpu.check_resume", 40, 80, checks=True),
+    "precision": Part("benchmarks.precision", 90, 150),
     "loss": Part("benchmarks.loss", 45, 90),
     "step": Part("benchmarks.step", 110, 170),
     "packing": Part("benchmarks.packing", 50, 90),

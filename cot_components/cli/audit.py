@@ -44,5 +44,5 @@ def run(options: argparse.Namespace) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         page = audit_page(found, title=options.config, model=model, model_name=str(options.model))
         options.out.write_text(page, encoding="utf-8")
-        print(f"page       {options.out}")
+        print(f"page         {options.out}")
     return 1 if options.strict and found.faults else 0

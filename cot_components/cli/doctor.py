@@ -1,4 +1,4 @@
-"""Check that this machine can train, and print the one line that mends what cannot.
+"""Check that this machine can train, and print the one line that fixs what cannot.
 
 Versions, the trio torch / torchtune / torchao, recipes, GPU, FlexAttention, processes, data without a network. Exit
 code 1 if something is broken.
@@ -21,11 +21,11 @@ _REINSTALL_TORCH = f'{sys.executable} -m pip install --force-reinstall "torch>=2
 
 
 class Finding(NamedTuple):
-    """What was looked at and found; `mend` is the line that mends it, "" where nothing is broken."""
+    """What was looked at and found; `fix` is the line that fixs it, "" where nothing is broken."""
 
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +36,10 @@ def run(options: argparse.Namespace) -> int:
     broken = 0
     for check in CHECKS:
         for finding in check():
-            broken += bool(finding.mend)
-            print(f"{'BROKEN' if finding.mend else 'ok':<8}{finding.what:<20}{finding.found}", flush=True)
-            if finding.mend:
-                print(f"{'mend':>26}  {finding.mend}", flush=True)
+            broken += bool(finding.fix)
+            print(f"{'BROKEN' if finding.fix else 'ok':<8}{finding.what:<20}{finding.found}", flush=True)
+            if finding.fix:
+                print(f"{'fix':>26}  {finding.fix}", flush=True)
     print(f"{broken} broken" if broken else "all well")
     return 1 if broken else 0
 
@@ -59,21 +59,21 @@ def check_requirements(requires: list[str] | None = None) -> Iterator[Finding]:
     for need in needed:
         if need.marker is not None and not need.marker.evaluate({"extra": ""}):
             continue
-        mend = f'{sys.executable} -m pip install "{need}"'
+        fix = f'{sys.executable} -m pip install "{need}"'
         try:
             version = metadata.version(need.name)
         except metadata.PackageNotFoundError:
-            yield Finding(need.name, "is not installed", mend)
+            yield Finding(need.name, "is not installed", fix)
             continue
         fine = need.specifier.contains(version, prereleases=True)
-        yield Finding(need.name, version if fine else f"{version}, needed is {need.specifier}", "" if fine else mend)
+        yield Finding(need.name, version if fine else f"{version}, needed is {need.specifier}", "" if fine else fix)
 
 
 def check_trio() -> Iterator[Finding]:
     """torchtune's training part: it breaks where torch or torchao do not go with it, and a bare import says nothing."""
     pinned = [line for line in metadata.requires("cot-components") or [] if line.startswith(("torchtune", "torchao"))]
-    mend = f"{sys.executable} -m pip install " + " ".join(f'"{line}"' for line in pinned)
-    yield _tried("torchtune.training", lambda: __import__("torchtune.training") and "imports", mend)
+    fix = f"{sys.executable} -m pip install " + " ".join(f'"{line}"' for line in pinned)
+    yield _tried("torchtune.training", lambda: __import__("torchtune.training") and "imports", fix)
 
 
 def check_recipes() -> Iterator[Finding]:
@@ -81,8 +81,8 @@ def check_recipes() -> Iterator[Finding]:
     tune = Path(sys.executable).with_name("tune")
     on_path = shutil.which("tune")
     if on_path is None or Path(on_path).resolve() != tune.resolve():
-        mend = f'export PATH="{tune.parent}:$PATH"' if tune.exists() else "pip install torchtune==0.6.1"
-        yield Finding("tune", f"on PATH is {on_path}, not this environment's", mend)
+        fix = f'export PATH="{tune.parent}:$PATH"' if tune.exists() else "pip install torchtune==0.6.1"
+        yield Finding("tune", f"on PATH is {on_path}, not this environment's", fix)
     else:
         yield Finding("tune", str(tune))
     from cot_components.cli.shipped import shipped_recipes
@@ -90,12 +90,12 @@ def check_recipes() -> Iterator[Finding]:
     found = shipped_recipes()
     shadowed = {name: path for name, path in found.items() if "cot_components" not in path.read_text("utf-8")}
     renamed = [f"mv {path} {path.with_name(f'my_{path.name}')}" for path in shadowed.values()]
-    mend = " && ".join(renamed) + "   # tune takes the first module of a name" if shadowed else ""
-    mend = mend or (
+    fix = " && ".join(renamed) + "   # tune takes the first module of a name" if shadowed else ""
+    fix = fix or (
         "" if found else f"{sys.executable} -m pip install --force-reinstall --no-deps -e .   # in the checkout"
     )
     said = "; ".join(f"{name} is {path}" for name, path in shadowed.items())
-    yield Finding("recipes", said or ", ".join(found) or "none is installed", mend)
+    yield Finding("recipes", said or ", ".join(found) or "none is installed", fix)
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -104,9 +104,9 @@ def check_gpu() -> Iterator[Finding]:
 
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
     if not torch.cuda.is_available():
-        mend = f"{_REINSTALL_TORCH} --index-url https://download.pytorch.org/whl/cu128"
+        fix = f"{_REINSTALL_TORCH} --index-url https://download.pytorch.org/whl/cu128"
         said = "there is one, but torch cannot use it" if driver else "none; device=auto trains on the CPU"
-        yield Finding("GPU", said, mend if driver else "")
+        yield Finding("GPU", said, fix if driver else "")
         yield Finding("FlexAttention", "not used on a CPU: packed rows attend document by document")
         return
     for index in range(torch.cuda.device_count()):
@@ -135,8 +135,8 @@ def check_distributed() -> Iterator[Finding]:
         return
     backends = ["gloo"] + (["nccl"] if torch.cuda.is_available() else [])
     for backend in backends:
-        mend = "export GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "NCCL_DEBUG=INFO cot doctor   # says why"
-        yield _tried(f"distributed, {backend}", partial(_group, backend), mend)
+        fix = "export GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "NCCL_DEBUG=INFO cot doctor   # says why"
+        yield _tried(f"distributed, {backend}", partial(_group, backend), fix)
 
 
 def _group(backend: str) -> str:
@@ -163,16 +163,16 @@ def check_data() -> Iterator[Finding]:
     if not (constants.HF_HUB_OFFLINE or os.environ.get("HF_DATASETS_OFFLINE", "0") not in ("", "0")):
         yield Finding("hub data", f"{here}; others are fetched")
         return
-    mend = "unset HF_HUB_OFFLINE HF_DATASETS_OFFLINE   # or dataset.source=FOLDER with a downloaded data set"
-    yield Finding("hub data", f"offline, {here}", "" if cached else mend)
+    fix = "unset HF_HUB_OFFLINE HF_DATASETS_OFFLINE   # or dataset.source=FOLDER with a downloaded data set"
+    yield Finding("hub data", f"offline, {here}", "" if cached else fix)
 
 
-def _tried(what: str, attempt: Callable[[], Any], mend: str) -> Finding:
+def _tried(what: str, attempt: Callable[[], Any], fix: str) -> Finding:
     try:
         return Finding(what, attempt())
     except Exception as error:  # whatever is broken, it is one line here
         said = str(error).strip().splitlines()
-        return Finding(what, f"{type(error).__name__}: {said[0] if said else 'no message'}", mend)
+        return Finding(what, f"{type(error).__name__}: {said[0] if said else 'no message'}", fix)
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

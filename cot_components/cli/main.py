@@ -1,4 +1,4 @@
-"""`cot COMMAND ...`: finds the command, turns what the user can mend into one sentence and exit code 2.
+"""`cot COMMAND ...`: finds the command, turns what the user can fix into one sentence and exit code 2.
 
 Nothing heavy is imported here or at the top of a command's file, so that `cot --help` answers at once.
 """
@@ -71,7 +71,7 @@ def make_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 after an error that the user can mend."""
+    """Run one command; returns the exit code: 0, or 2 after an error that the user can fix."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:

@@ -209,7 +209,7 @@ _OVER_ARGUMENTS = (*_UNSAID, ValueError, OSError, ImportError, RuntimeError)
 
 
 def _is_installed(component: Callable[..., Any]) -> bool:
-    """Whether it comes with a package that is not ours. Ours say UserError for what a user can mend; anything else is a
+    """Whether it comes with a package that is not ours. Ours say UserError for what a user can fix; anything else is a
     fault in them, as in a file of the user's own, and its traceback is what helps.
     """
     module = str(getattr(component, "__module__", ""))

@@ -1,4 +1,4 @@
-"""The data set of every recipe, ours or stock: traces from anywhere, encoded once, transformed anew whenever a row is
+"""The data set of every recipe, ours or stock: traces from anywhere, encoded once, transformed whenever a row is
 used."""
 
 from __future__ import annotations

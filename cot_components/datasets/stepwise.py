@@ -112,9 +112,10 @@ def multiplication_dataset(
         tokenizer: a torchtune tokenizer that gives every digit a token of its own.
         num_digits: K, of both numbers.
         num_rows: rows drawn, with repetition.
-        split: `train`, or `held_out`: pairs that no training set of any seed contains.
+        split: `train`; `held_out`: pairs that no training set of any seed contains; or `validation`: as many others.
         seed: of the draw.
-        exclude: files of lines whose operand pairs are left out, in either order.
+        exclude: files of lines whose operand pairs are left out, in either order; `validation` leaves the pairs of that
+            split out of `train`.
         transforms: see `cot_components.datasets.reasoning_dataset`.
 
     Raises:
@@ -126,8 +127,9 @@ def multiplication_dataset(
     if seed < 0:
         raise UserError(f"dataset.seed must not be negative, got {seed}")
     chat = ICoTFormat(as_text_tokenizer(tokenizer))
-    excluded = [_operands(path, num_digits) for path in exclude]
-    a, b = draw_operands(num_digits, num_rows, seed=seed, split=split, exclude=excluded)
+    excluded = [_operands(path, num_digits) for path in exclude if path != "validation"]
+    without = "validation" in exclude
+    a, b = draw_operands(num_digits, num_rows, seed=seed, split=split, exclude=excluded, exclude_validation=without)
     return _data_set(multiplication_rows(a, b, chat), chat, DropReport(read=num_rows), transforms)
 
 

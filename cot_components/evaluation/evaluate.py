@@ -209,7 +209,7 @@ def evaluate(
         generate: prompts to completions; gets every prompt `num_samples` times in a row.
         tags: tags of the thought.
         count_tokens: tokens of a text, for the length of thoughts.
-        extractor: where the answer stands, see `answers.EXTRACTORS`.
+        extractor: where the answer stands, see `extract.EXTRACTORS`.
         comparer: when an answer is right, see `comparers.COMPARERS`.
         num_samples: completions per prompt; more than one makes sense only for a `generate` that samples.
         prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's;

@@ -46,8 +46,10 @@ class AnswerEvaluation:
         seed: of the sampling.
 
     Raises:
-        UserError: an extractor or a comparer that is not known, or lacks its package; several greedy samples, which
-            would all be the same; no row; rows that accept several calls, compared by `exact` or `math`.
+        UserError: an extractor or a comparer that is not known, or lacks its package; a count below 1, a temperature
+            below 0 or infinite, a seed out of range; several greedy samples, which would all be the same; a source
+            that cannot be read, a bad row when strict, no row; rows that accept several calls, compared by `exact` or
+            `math`.
     """
 
     source: str | Mapping[str, Any]
@@ -68,7 +70,7 @@ class AnswerEvaluation:
     held_out: bool | None = field(init=False, repr=False, default=None)
     """Whether no prompt is one of the training data; None until `compare_with_training` is called."""
     trained_on: dict[str, int] = field(init=False, repr=False, default_factory=dict)
-    """Where each prompt stands that is one -> id of the training row; as `held_out`."""
+    """Place of each prompt that is also a training prompt -> id of that row; empty until `compare_with_training`."""
     traces: list[Trace] = field(init=False, repr=False)
     report: DropReport = field(init=False, repr=False)
 
@@ -207,6 +209,7 @@ class AnswerEvaluation:
         if self.held_out is None:
             return ""
         said = f"evaluation: {len(self.trained_on) or 'none'} of {len(self.traces):,} prompts"
+        verb = "is" if len(self.trained_on) == 1 else "are"
         for where, row_id in self.trained_on.items():
-            return f"{said} stand in the training data (first: {where}, as row {row_id}): they are not held out"
-        return f"{said} stands in the training data"
+            return f"{said} {verb} in the training data (first: {where}, as row {row_id}), so not held out"
+        return f"{said} is in the training data"

@@ -6,7 +6,6 @@ by `supervised_rows`, while they are still on the host: a look at values inside 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
@@ -16,26 +15,6 @@ from cot_components.losses.types import Pairs, TopK
 
 MAX_WEIGHT = 1e4
 """A token that counts for more than ten thousand others is a mistake in the data, not a weighting."""
-
-
-def require(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
-    """Make sure that a setting is a finite number from `low` to `high`.
-
-    Args:
-        name: how the error calls it.
-        value: what was given.
-        low, high: the range, ends included; `high` infinite is none.
-        above: refuse `low` itself, too.
-
-    Raises:
-        UserError: no number, NaN, infinite or out of range; names the setting, the range and the value.
-    """
-    is_number = isinstance(value, (int, float)) and math.isfinite(value)
-    if is_number and value <= high and (value > low if above else value >= low):
-        return
-    least = f"above {low:g}" if above else f"at least {low:g}"
-    most = f" and at most {high:g}" if math.isfinite(high) else ""
-    raise UserError(f"{name} must be {least}{most}, got {value!r}")
 
 
 def supervised_rows(

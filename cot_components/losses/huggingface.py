@@ -1,4 +1,4 @@
-"""A loss of this project in somebody else's `transformers` or TRL trainer; nothing of either is imported."""
+"""A loss of this project in another `transformers` or TRL trainer; nothing of either is imported."""
 
 from __future__ import annotations
 

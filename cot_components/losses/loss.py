@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from cot_components.errors import UserError
+from cot_components.errors import UserError, require
 from cot_components.losses import checks
 from cot_components.losses.fused import Job, RowLosses, fused, rows_of_logits, token_nll
 from cot_components.losses.target import Floors, Target, asks, row_losses
@@ -27,7 +27,7 @@ from cot_components.losses.types import Head, LossOutput, Pairs, Reference, TopK
 from cot_components.roles import IGNORE, Role
 
 CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 2048
-"""A chunk's overhead is set by its rows, not by vocabulary or width: about 14 / rows on a CPU, 400 / rows on a H200."""
+"""A chunk's overhead is set by its rows, not by vocabulary or width: about 14 / rows on a CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +62,11 @@ class Loss:
 
     def __post_init__(self) -> None:
         if self.chunk_rows is not None:
-            checks.require("chunk_rows", self.chunk_rows, 1)
+            require("chunk_rows", self.chunk_rows, 1)
         for role, least in (self.floor or {}).items():
             if role.upper() not in Role.__members__:
                 raise UserError(f"floor names the role '{role}'; roles are {', '.join(r.label for r in Role)}")
-            checks.require(f"floor of {role}", least, 0.0, 1.0)
+            require(f"floor of {role}", least, 0.0, 1.0)
 
     @property
     def floors(self) -> Floors:

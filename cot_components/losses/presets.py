@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cot_components.losses.checks import require
+from cot_components.errors import require
 from cot_components.losses.loss import preset
 from cot_components.losses.target import Target
 

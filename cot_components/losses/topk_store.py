@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cot_components.errors import UserError
-from cot_components.losses.checks import require
+from cot_components.errors import UserError, require
+from cot_components.files import read_object, write_whole
 from cot_components.losses.types import TopK
 
 VERSION = 1
@@ -74,7 +74,7 @@ class TopKWriter:
         if path.exists():
             _check_header(path, header)
         else:
-            _write_atomically(path, json.dumps(header, indent=1) + "\n")
+            write_whole(path, (json.dumps(header, indent=1) + "\n").encode())
         self.k = k
         self.done = {int(row) for part in _parts(self.folder) for row in np.load(part / "row_ids.npy")}
         self._pending: list[tuple[int, TopK]] = []
@@ -133,7 +133,7 @@ class TopKStore:
         self._start = np.concatenate([part["row_start"][:-1] for part in parts])[order]
         self._length = np.concatenate([np.diff(part["row_start"]) for part in parts])[order]
 
-    def __reduce__(self) -> Any:  # opened anew in a worker: a pickled memory map would carry the whole file
+    def __reduce__(self) -> Any:  # opened again in a worker: a pickled memory map would carry the whole file
         return self._again, ()
 
     def __len__(self) -> int:
@@ -183,19 +183,12 @@ def _sorted_ids(parts: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndar
 
 def _check_header(path: Path, expected: dict[str, object]) -> dict[str, Any]:
     """The header, if everything expected of it is so."""
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent}: no store of top-k log-probabilities there (no {path.name})") from error
+    if not path.exists():
+        raise UserError(f"{path.parent}: no store of top-k log-probabilities there (no {path.name})")
+    found = read_object(path)
     for key, value in expected.items():
         if found.get(key) != value:
             raise UserError(
                 f"{path.parent}: the store was made with {key} {found.get(key)}, this run has {key} {value}"
             )
     return found
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    made = path.with_suffix(".tmp")
-    made.write_text(text)
-    os.replace(made, path)

@@ -1,4 +1,4 @@
-"""Weights that follow the current loss: which tokens count is decided anew at every step.
+"""Weights that follow the current loss: which tokens count is decided at every step.
 
 A weight rule is a function `(nll, columns...) -> weights [n]` over the supervised tokens of a micro-batch; the names of
 its parameters say which columns it reads. The loss evaluates it on a forward pass of the head without gradients, so a
@@ -18,8 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cot_components.errors import UserError
-from cot_components.losses.checks import require
+from cot_components.errors import UserError, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +86,8 @@ class GroupShares:
     group_by: Literal["sample", "batch"] = "sample"
 
     def __post_init__(self) -> None:
+        if not self.shares:
+            raise UserError("shares: name at least one")
         _check_options(self.reduce, self.group_by, len(self.shares))
         for share in self.shares:
             require("a share", share, 0.0)

@@ -26,7 +26,7 @@ BLOCK = 128
 class Documents:
     """Stands for a block-diagonal causal mask: tokens per document, in order.
 
-    Not a tuple: torch.compile would look into one, and compile anew for all other lengths.
+    Not a tuple: torch.compile would look into one, and compile again for all other lengths.
     """
 
     lengths: tuple[int, ...]

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from cot_components.data.rows.batches import Batch, pad
 from cot_components.data.rows.dataset import ReasoningDataset
-from cot_components.errors import UserError
-from cot_components.losses.checks import require
+from cot_components.errors import UserError, require
 from cot_components.losses.topk_store import TopKStore, TopKWriter
 from cot_components.losses.types import Head, Reference, TopK
 from cot_components.models.adapter import head_of, hidden_states, logits

@@ -1,1 +1,1 @@
-"""What one command each calls: previews, speed, memory."""
+"""What one command each calls: previews, audits, scores, speed, memory."""

@@ -129,7 +129,7 @@ def audit(values: Mapping[str, Any]) -> tuple[Audit, ReasoningDataset, Traces]:
         role.label: count_in_rows(rows.roles == role, rows.row_start) for role in Role if role.label in roles
     }
     percentiles = {name: tuple(int(q) for q in np.percentile(n, PERCENTILES)) for name, n in lengths.items()}
-    read = data.report.summary().splitlines()[0]
+    read = f"{data.report.summary().splitlines()[0]}, {len(rows):,} trained on"
     # The final stage matters where a curriculum has one; redraws of later epochs are like the first.
     stages += [stage for stage in last if stage.tokens != stages[-1].tokens]
     return (
@@ -194,11 +194,13 @@ def look_at_texts(data: ReasoningDataset) -> dict[str, np.ndarray]:
     met: set[str] = set()
     for index in tqdm(range(len(data.rows)), desc="reading", unit=" rows", disable=None):
         thought, answer = (text_of(data, index, role) for role in (Role.THOUGHT, Role.ANSWER))
+        tags = stray_tags(thought, data.chat.tags) if hasattr(data.chat, "tags") else []
+        prompt = text_of(data, index, Role.PROMPT) if tags else ""
         seen = {
             "empty": not thought.strip(),
             "round": goes_round(thought),
             "again": len(thought) >= LEAST_THOUGHT and thought in met,
-            "tags": bool(stray_tags(thought, data.chat.tags)) if hasattr(data.chat, "tags") else False,
+            "tags": any(tag not in prompt for tag in tags),  # what the prompt spells is quoted
             "cut": looks_cut(answer),
         }
         met.add(thought)

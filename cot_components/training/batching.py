@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from cot_components.data.rows.batches import Step
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
 from cot_components.models.load import weights_key
 from cot_components.runs.folder import Earlier
+from cot_components.stages import Stages
 from cot_components.training.setup import Run
 
 
@@ -94,3 +97,18 @@ def load_batches(data: ReasoningDataset, plans: Plans, run: Run, *, num_workers:
     pin = run.device.type == "cuda"
     own = torch.Generator()  # a loader draws a seed when it starts; not from the stream that dropout draws from
     return DataLoader(batches, sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=pin, generator=own)
+
+
+def load_stages(
+    data: ReasoningDataset, plans: Plans, run: Run, stages: Stages, *, num_workers: int = 0
+) -> Iterator[Step]:
+    """Every finished `Step` of `load_batches`, in order; what a worker made ahead of a stage that a measurement began
+    is made again.
+    """
+    while len(plans):
+        known = stages.boundaries
+        for step in load_batches(data, plans, run, num_workers=num_workers):
+            yield step
+            plans = replace(plans, start_step=step.clock.step + 1)
+            if stages.boundaries != known:
+                break

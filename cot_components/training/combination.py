@@ -32,6 +32,7 @@ class Combination(NamedTuple):
     parts:      micro-batches of one optimizer step, over all processes
     adapters:   whether the model has LoRA adapters; None where its node does not tell
     evaluation: whether the run answers prompts
+    held_out:   whether it has validation rows
     """
 
     loss: Any
@@ -42,6 +43,7 @@ class Combination(NamedTuple):
     parts: int
     adapters: bool | None
     evaluation: bool
+    held_out: bool
 
     def transforms_that(self, flag: str) -> list[str]:
         """Config keys of the transforms that set this flag, in order."""
@@ -72,6 +74,7 @@ def combine(values: Mapping[str, Any]) -> Combination:
         parts=values.get("gradient_accumulation_steps", 1) * processes,
         adapters=_has_adapters(values["model"]),
         evaluation=values.get("evaluation") is not None,
+        held_out=values.get("dataset_val") is not None,
     )
     for refusal in REFUSALS:
         if sentence := refusal(combination):
@@ -260,6 +263,16 @@ def answers_with_gaps(c: Combination) -> str | None:
     )
 
 
+def paced_by_nothing(c: Combination) -> str | None:
+    """`curriculum.pace: accuracy` without `dataset_val`
+
+    A stage ends when enough validation rows are answered right, and there are none.
+    """
+    if not getattr(c.curriculum, "needs_held_out", False) or c.held_out:
+        return None
+    return "curriculum.pace: accuracy is measured on validation rows; set dataset_val, or take pace: exact"
+
+
 REFUSALS: tuple[Refusal, ...] = (
     loss_on_logits,
     per_token_gradient,
@@ -274,6 +287,7 @@ REFUSALS: tuple[Refusal, ...] = (
     no_adapters,
     taken_name,
     answers_with_gaps,
+    paced_by_nothing,
 )
 """In the order in which they are tried."""
 

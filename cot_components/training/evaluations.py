@@ -19,9 +19,10 @@ from cot_components.files import sha256, sync, writing
 from cot_components.models.generate import decode_with
 from cot_components.runs.layout import EVALUATIONS
 from cot_components.runs.signals import Interrupted, raise_if_stopping
+from cot_components.stages import Stages
 from cot_components.training.loop import Trainer
 from cot_components.training.run_log import RunLog
-from cot_components.training.validation import validation_loss
+from cot_components.training.validation import answers_right, validation_loss
 
 
 class Evaluations:
@@ -34,8 +35,7 @@ class Evaluations:
         answers: how to generate and score, or None.
         log: where results go.
         batch_size: rows per forward pass of the validation loss.
-        clock: step -> the time at which validation rows are transformed; None leaves them as they are at the start.
-        progress: time -> what a curriculum adds to every record.
+        stages: the curriculum: when validation rows are transformed, what it adds to every record, what it measures.
     """
 
     def __init__(
@@ -47,10 +47,9 @@ class Evaluations:
         log: RunLog,
         *,
         batch_size: int,
-        clock: Callable[[int], Clock] | None = None,
-        progress: Callable[[Clock], dict[str, float]] | None = None,
+        stages: Stages,
     ) -> None:
-        self._clock, self._progress = clock or (lambda step: Clock(0, 0)), progress or (lambda clock: {})
+        self.stages = stages
         self._trainer, self._chat, self._held_out, self._answers = trainer, chat, held_out, answers
         self._log, self._batch_size = log, batch_size
         self._at_start = True
@@ -81,7 +80,7 @@ class Evaluations:
         due = self._at_start if step == 0 else regular
         if not due or any(done == step for done, _ in self.done):
             return
-        clock = self._clock(max(step - 1, 0))  # as the last step saw them
+        clock = self.stages.held_out_clock(max(step - 1, 0))  # as the last step saw them
         try:
             result = self._measure(clock)
         except Interrupted:
@@ -90,7 +89,7 @@ class Evaluations:
         if result.losses or result.examples:
             if self._trainer.world.is_first:
                 self._save(step, result)
-            self._log.record({"step": step, **self._progress(clock), **result.metrics()})
+            self._log.record({"step": step, **self.stages.progress(clock), **result.metrics()})
             self.done.append((step, result))
 
     def _measure(self, clock: Clock) -> Evaluation:
@@ -103,13 +102,24 @@ class Evaluations:
         return replace(self._answers(decode_with(self._trainer.model, pause), self._chat), losses=losses)
 
     def after_step(self, step: Step, measured: dict[str, float]) -> None:
-        """Log one optimizer step; evaluate if it is time."""
-        self._log.training(step.clock.step, step.clock.epoch, {**self._progress(step.clock), **measured})
+        """Log one optimizer step; measure what a curriculum goes by, and evaluate, if it is time."""
+        self._log.training(step.clock.step, step.clock.epoch, {**self.stages.progress(step.clock), **measured})
+        self._pace(step.clock.step + 1)
         try:
             self.run_if_due(step.clock.step + 1)
         except Exception:
             self.rescue(step)
             raise
+
+    def _pace(self, step: int) -> None:
+        """Tell the curriculum how many validation answers are right after `step` steps, where it goes by that."""
+        if self._held_out is None or not self.stages.measures(step):
+            return
+        clock = self.stages.held_out_clock(step - 1)
+        right = answers_right(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
+        self._log.record({"step": step, **self.stages.progress(clock), "teacher_forced_accuracy": right})
+        if said := self.stages.decide(step, right):
+            self._log.say(said)
 
     def _save(self, step: int, result: Evaluation) -> None:
         path = self._file(step)

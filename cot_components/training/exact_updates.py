@@ -31,11 +31,11 @@ class StochasticRounding(torch.optim.Optimizer):
 
     Everything around sees an ordinary optimizer: groups, states and hooks belong to the weights themselves. Any
     optimizer fits that treats each tensor by itself, such as those of `torch.optim` and torchao; whatever it compiles
-    runs uncompiled. Weights in fp32 are updated as ever.
+    runs uncompiled. Weights in fp32 are updated as usual.
 
     Args:
         inner: does the arithmetic; made for the same weights, before the first step.
-        names: of all weights; a draw depends on the name, the seed, the number of updates and the index in the tensor.
+        names: weight -> its name; a draw depends on it, the seed, the number of updates and the index in the tensor.
         state: what is kept in fp32: `bf16` nothing (moments are rounded by chance, too), `fp32_moments`, or
             `fp32_weights` (of which the bf16 weights are copies, drawn at every update).
         seed: of the draws.
@@ -55,7 +55,7 @@ class StochasticRounding(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every weight that has a gradient."""
+        """Update every weight that has a gradient. A `closure` is not called."""
         groups = self.param_groups
         with torch.compiler.set_stance("force_eager"):
             for part in _parts(self.param_groups):

@@ -25,7 +25,7 @@ class NonFiniteError(UserError):
 
 
 class Saver(Protocol):
-    """What the loop asks of whoever saves and stops; see `training.saver.Saver`.
+    """What the loop asks of whoever saves and stops; see `training.resume.saver.Saver`.
 
     Clocks differ between processes, and a signal may reach only one, but all must save and stop after the same step.
     So each says at the start of a step what it wants (`asks`). The wishes are summed over all processes, together with
@@ -99,7 +99,7 @@ def train(
         steps: finished batches, one `Step` per optimizer step (a data loader).
         on_step: called after each update with the step and what was measured: logging, evaluation, saving.
         before_step: called with each step before it is trained on: what a curriculum changes in `trainer`.
-        saver: when to save and when to stop (see `training.saver`).
+        saver: when to save and when to stop (see `training.resume.saver`).
 
     Raises:
         NonFiniteError: see `NonFiniteError`; the weights are those before the step.

@@ -20,10 +20,13 @@ DTYPES = {FP32: torch.float32, BF16: torch.bfloat16, NEAREST: torch.bfloat16}
 STATES = ("bf16", "fp32_moments", "fp32_weights")
 """Values of a recipe's key `optimizer_state`: with `dtype: bf16` and Adam 8, 12 and 16 bytes a weight."""
 UNITS = ("avx512_bf16", "amx_bf16")
+"""Instructions with which a CPU multiplies bf16 numbers."""
 
 
 class Precision(NamedTuple):
-    """dtype:           of weights and products in training, one of `DTYPES`
+    """The number formats of a run.
+
+    dtype:           of weights and products in training, one of `DTYPES`
     optimizer_state: one of `STATES`, see `StochasticRounding`
     export:          of the exported weights: `fp32` or `bf16`
     seed:            of the draws
@@ -40,7 +43,7 @@ class Precision(NamedTuple):
         return DTYPES[self.dtype]
 
     def exported(self, name: str, value: Tensor, *, step: int) -> Tensor:
-        """A tensor as it is exported: what bf16 cannot hold is rounded up or down by chance."""
+        """A tensor as exported after `step` optimizer steps: what bf16 cannot hold is rounded up or down by chance."""
         if not value.is_floating_point():
             return value
         if self.export == FP32 or value.dtype == torch.bfloat16:
@@ -56,7 +59,7 @@ def choose_precision(config: Mapping[str, Any], device: torch.device, say: Calla
         device: a CPU that cannot multiply in bf16 gets fp32, which is told.
 
     Raises:
-        UserError: a format that there is not.
+        UserError: a value outside the allowed ones.
     """
     dtype, state = config["dtype"], config.get("optimizer_state", "bf16")
     exported = config.get("export_dtype") or (FP32 if dtype == FP32 else BF16)
@@ -79,7 +82,10 @@ def multiplies_in_bf16() -> bool:
 
 
 def with_exact_updates(optimizer: torch.optim.Optimizer, model: nn.Module, precision: Precision) -> Any:
-    """The optimizer as `dtype` wants it. Adapters, which are few numbers, always keep fp32 weights."""
+    """The optimizer that `dtype` asks for: `StochasticRounding` around it for `bf16`, itself otherwise.
+
+    Adapters, which are few numbers, always keep fp32 weights.
+    """
     if precision.dtype != BF16:
         return optimizer
     names: dict[Tensor, str] = {parameter: plain_name(name) for name, parameter in model.named_parameters()}
@@ -102,8 +108,8 @@ def warn_of_rounding(optimizer: torch.optim.Optimizer, precision: Precision, wor
 
 @torch.no_grad()
 def movable_share(optimizer: torch.optim.Optimizer, world: World) -> float:
-    """The share of trained weights that a step of a learning rate, as Adam's are, brings to another number: half the
-    gap to the next is not larger. Of a schedule the largest rate counts.
+    """Share (0 to 1) of the trained weights that an Adam-sized update of one learning rate can change: half the gap to
+    the next number is at most the rate. Under a schedule `initial_lr` counts.
     """
     moved = total = 0.0
     for group in optimizer.param_groups:

@@ -34,8 +34,8 @@ def recipe(
 
     A parameter annotated `dict` or `dict | None` is a node and names a component; a plain mapping is `dict[str, str]`.
     `--config` takes a path or a shipped name; overrides are torchtune's (`key=value`, `~key`). Every key is checked
-    before `main` runs. An error the user can mend, and whatever the disk refuses, ends in one sentence on stderr and
-    exit code 2; SIGTERM and SIGINT end in 143 and 130 (see `training.signals`).
+    before `main` runs. An error the user can fix, and whatever the disk refuses, ends in one sentence on stderr and
+    exit code 2; SIGTERM and SIGINT end in 143 and 130 (see `runs.signals`).
 
     Args:
         main: the recipe; all its parameters are keyword-only.

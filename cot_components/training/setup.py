@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +16,8 @@ import torch
 
 from cot_components.config import build
 from cot_components.data.rows.dataset import ReasoningDataset
-from cot_components.errors import UserError
+from cot_components.errors import UserError, require
 from cot_components.files import writing
-from cot_components.losses.checks import require
 from cot_components.models.adapter import PADDING, check_token_id
 from cot_components.models.think_tokens import grow_vocabulary
 from cot_components.runs.folder import Earlier, enter_folder
@@ -54,6 +53,11 @@ class Run(NamedTuple):
         """Optimizer steps done before this process began."""
         return self.earlier.state["step"] if self.earlier else 0
 
+    @property
+    def boundaries(self) -> Sequence[tuple[int, int]]:
+        """Where a measured pace began its stages before this process began."""
+        return self.earlier.state.get("boundaries", ()) if self.earlier else ()
+
 
 def start_run(*, output_dir: str, device: str, seed: int, config: Mapping[str, Any], resume: str = "never") -> Run:
     """Choose device and number format, seed everything, join the process group, lock the run's folder and decide
@@ -68,7 +72,7 @@ def start_run(*, output_dir: str, device: str, seed: int, config: Mapping[str, A
             the path of a checkpoint.
 
     Raises:
-        UserError: no such device or format; see `run_folder.enter_folder`.
+        UserError: no such device or format; see `runs.folder.enter_folder`.
         AlreadyFinished: there is nothing left to do.
     """
     _check_numbers(config)
@@ -130,7 +134,7 @@ def _changes(written: Path) -> list[str]:
             f"{name} was {before[name]}, is {now[name]}" for name in now if before.get(name) not in (None, now[name])
         ]
         if changed:
-            return [f"{'; '.join(changed)}: sums may be rounded otherwise than before"]
+            return [f"{'; '.join(changed)}: sums may be rounded differently than before"]
     return []
 
 

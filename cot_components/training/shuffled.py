@@ -72,7 +72,7 @@ def tuned_model(model: Any, folder: Path, made_of: Mapping[str, Any], tune: Call
 
 
 def tuning_folder(run: Run) -> Run:
-    """The run with a folder of its own for the log of the tuning; an interrupted tuning starts anew, and so does its
+    """The run with a folder of its own for the log of the tuning; an interrupted tuning starts again, and so does its
     log.
     """
     folder = run.output_dir / "tuning"

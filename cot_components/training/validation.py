@@ -1,17 +1,21 @@
-"""Loss on held-out rows by role, including the tokens a transform takes away in training: one no-grad pass."""
+"""Held-out rows in one no-grad pass: their loss by role, with the tokens a transform takes away, and right answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
 from cot_components.clock import Clock
 from cot_components.config import build, walk
+from cot_components.data.rows.batches import Batch
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
+from cot_components.losses.measures import measure
+from cot_components.roles import Role
 from cot_components.training.loop import Trainer
 from cot_components.training.meters import StepMeter
 
@@ -65,20 +69,45 @@ def validation_loss(
     it does not. Rows are transformed as they are at time `clock`.
     """
     assert trainer.plain_loss is not None
-    plans = Plans(data.rows.lengths, batch_size=batch_size, rank=trainer.world.rank, world_size=trainer.world.size)
-    batches, meter, counts = data.batches(), StepMeter(trainer.device), torch.zeros(2, dtype=torch.float64)
-    was_training = trainer.model.training
-    trainer.model.eval()
-    for plan in plans:
-        for indices in plan.micro_batches:
-            batch = batches.batch(indices, clock).to(trainer.device)
-            rows = torch.cat([batch.rows, batch.blurred_rows])
-            out = trainer.model.loss(trainer.plain_loss, batch, labels=batch.next_tokens, rows=rows)
-            kept, blurred = out.nll.split([len(batch.rows), len(batch.blurred_rows)])
-            meter.add(out._replace(nll=kept), batch)
-            meter.add_blurred(blurred)
-            counts += torch.tensor([len(batch.rows), len(rows)])
-    trainer.model.train(was_training)
+    meter, counts = StepMeter(trainer.device), torch.zeros(2, dtype=torch.float64)
+    for batch in _held_out_batches(trainer, data, batch_size, clock):
+        rows = torch.cat([batch.rows, batch.blurred_rows])
+        out = trainer.model.loss(trainer.plain_loss, batch, labels=batch.next_tokens, rows=rows)
+        kept, blurred = out.nll.split([len(batch.rows), len(batch.blurred_rows)])
+        meter.add(out._replace(nll=kept), batch)
+        meter.add_blurred(blurred)
+        counts += torch.tensor([len(batch.rows), len(rows)])
     kept_count, all_count = trainer.world.sum(counts.tolist())
     measured = meter.result(trainer.world, count=kept_count, denominator=max(all_count, 1.0))
     return {f"val_{name}": value for name, value in measured.items() if name.startswith("loss")}
+
+
+@torch.no_grad()
+def answers_right(trainer: Trainer, data: ReasoningDataset, *, batch_size: int, clock: Clock = START) -> float:
+    """Share of held-out rows in which each token of the answer is the model's first choice, given those before it.
+
+    Nothing is generated, so it costs one forward pass. Rows are transformed as they are at time `clock`; those without
+    an answer are not counted. Both counts are summed over all processes, which makes the share the same on each.
+    """
+    counts = torch.zeros(2, dtype=torch.float64)
+    for batch in _held_out_batches(trainer, data, batch_size, clock):
+        rows = (batch.roles.flatten() == Role.ANSWER).nonzero().flatten()
+        ranks = trainer.model.loss(FIRST_CHOICE, batch, labels=batch.next_tokens, rows=rows)["rank"]
+        answered = batch.sample.flatten()[rows]
+        counts += torch.tensor([answered.unique().numel(), -answered[ranks > 1].unique().numel()])
+    num_rows, right = trainer.world.sum([float(counts[0]), float(counts.sum())])
+    return right / max(num_rows, 1.0)
+
+
+FIRST_CHOICE = partial(measure, wanted=("rank",))
+
+
+def _held_out_batches(trainer: Trainer, data: ReasoningDataset, batch_size: int, clock: Clock) -> Iterator[Batch]:
+    """This process's share of the rows, on its device, with the model in evaluation mode while they are taken."""
+    plans = Plans(data.rows.lengths, batch_size=batch_size, rank=trainer.world.rank, world_size=trainer.world.size)
+    batches, was_training = data.batches(), trainer.model.training
+    trainer.model.eval()
+    for plan in plans:
+        for indices in plan.micro_batches:
+            yield batches.batch(indices, clock).to(trainer.device)
+    trainer.model.train(was_training)

@@ -1,4 +1,4 @@
-"""Leave out what is too long once the transforms before it have had their say."""
+"""Empty rows that are still too long after the transforms before."""
 
 from __future__ import annotations
 

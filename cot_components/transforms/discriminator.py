@@ -4,7 +4,7 @@ A model tuned on answers given to the wrong questions can only learn what does n
 connecting phrases. With l_o and l_s the loss of a token under the model before and after, both given the true question
 and the tokens before it, `LD = l_s - l_o`; boilerplate where LD <= 0, reasoning where LD > 0.
 
-The order of work: `sample_rows`, `shuffle_outputs`, tune on the result (the caller's part), `data.scores.score_rows`
+The order of work: `sample_rows`, `shuffle_outputs`, tune on the result (the caller's part), `score_rows`
 with the columns `original` and `shuffled`, then the transform `Highlight`, or `classify` to look at the classes.
 Neither code nor hyperparameters were published; sample size and threshold are the paper's.
 """

@@ -34,7 +34,7 @@ class Highlight:
     """Classes by SHAD (arXiv 2412.14780): reasoning where `LD = l_shuffled - l_original` is above the threshold.
 
     Args:
-        scores: folder that `data.scores.score_rows` has filled.
+        scores: folder that `cot score` or the recipe `shad` has filled.
         threshold: in nats; the paper's is 0.
         original, shuffled: names of the two columns.
 

@@ -14,6 +14,7 @@ import numpy as np
 from cot_components.clock import Clock
 from cot_components.data.rows.flat import Flat, Ragged, index_in_row
 from cot_components.errors import UserError
+from cot_components.pace import MeasuredSchedule
 from cot_components.roles import Role
 from cot_components.schedules import MicroBatchTick, Schedule, smoothing_offsets
 from cot_components.transforms.strength import check_seed
@@ -44,7 +45,7 @@ class Remove:
         UserError: a setting out of range, or `unit: step` without the tokens that end a step.
     """
 
-    schedule: Schedule
+    schedule: Schedule | MeasuredSchedule
     side: Side = "left"
     unit: Unit = "token"
     step_ends: tuple[int, ...] = ()

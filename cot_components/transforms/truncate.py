@@ -19,7 +19,7 @@ _BUDGET, _WHETHER = -3, -4
 
 @dataclass(frozen=True, kw_only=True)
 class Truncate:
-    """Cut each thought after a random number of tokens, drawn anew every epoch. Behind a cut `think_close` loses its
+    """Cut each thought after a random number of tokens, drawn again every epoch. After a cut `think_close` loses its
     label, for its place is arbitrary; the answer keeps its own. What `evaluation.max_thought_tokens` does to a model's
     thoughts, it has then seen.
 

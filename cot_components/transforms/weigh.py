@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,15 +12,9 @@ from cot_components.clock import Clock
 from cot_components.config import nearest
 from cot_components.data.rows.flat import Flat
 from cot_components.data.rows.scores import open_scores, scored_tokens
-from cot_components.errors import UserError
+from cot_components.errors import UserError, require
 from cot_components.roles import SUPERVISED_ROLES, Role
 from cot_components.transforms.discriminator import BOILERPLATE, REASONING
-
-
-def _require_factor(name: str, value: float) -> None:
-    """Raise a UserError unless a factor is a finite number from 0."""
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
-        raise UserError(f"{name} must be a number from 0, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class ByRole:
                 raise UserError(f"tokens of role '{name}' are never trained on; roles that are: {', '.join(known)}")
             if name not in known:
                 raise UserError(f"unknown role '{name}'{nearest(name, known)}")
-            _require_factor(f"factor of {name}", factor)
+            require(f"factor of {name}", factor, 0.0)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
         """Change `weights` alone: each is multiplied by the factor of its token's role."""
@@ -76,8 +69,8 @@ class ByGroup:
     needs_groups = True
 
     def __post_init__(self) -> None:
-        _require_factor("boilerplate", self.boilerplate)
-        _require_factor("reasoning", self.reasoning)
+        require("boilerplate", self.boilerplate, 0.0)
+        require("reasoning", self.reasoning, 0.0)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
         """Change `weights` alone: each is multiplied by the factor of its token's class; `groups` stay."""
@@ -96,7 +89,7 @@ class TopGap:
     here it is the model before training and the top share of the whole data set, so weights do not depend on batches.
 
     Args:
-        scores: folder that `data.scores.score_rows` has filled.
+        scores: folder that `cot score` or the recipe `shad` has filled.
         keep: share of the scored tokens that keep their weight, above 0 and at most 1; the others weigh 0.
         model, reference: names of the two columns.
 

@@ -1,0 +1,1 @@
+"""Curves, reports and token views; HTML comes from the templates in `pages`."""

@@ -8,7 +8,7 @@ from typing import Any
 from cot_components.viz.page import render
 from cot_components.viz.visible import one_line
 
-WIDTH = 11
+WIDTH = 13
 
 
 def audit_lines(found: Any, model: Any = None) -> list[str]:
@@ -24,9 +24,10 @@ def audit_page(found: Any, *, title: str, model: Any = None, model_name: str = "
 
 
 def shortened(places: Sequence[str], most: int = 3) -> str:
-    """The first places, and how many more."""
+    """The first places, without their folders, and how many more."""
+    places = [place.rpartition("/")[2] for place in places]
     more = f" and {len(places) - most:,} more" if len(places) > most else ""
-    return ", ".join(places[:most]) + more
+    return "; ".join(places[:most]) + more
 
 
 def _lines(found: Any) -> Iterator[tuple[str, str]]:
@@ -65,7 +66,7 @@ def _of_model(model: Any) -> Iterator[tuple[str, str]]:
             f"{name}: mean probability {f.probability:.3f}, entropy {f.entropy:.3f}, {f.sure:.1%} above 0.9, "
             f"{f.unsure:.1%} below 0.1",
         )
-    least = [f"{place} ({mean:.2f})" for place, mean in model.unlikely[:5]]
+    least = [f"{shortened([place])} ({mean:.2f})" for place, mean in model.unlikely[:5]]
     yield "unlikely", f"{', '.join(least)} (mean log-probability)"
     for note in model.notes:
         yield "studied", note

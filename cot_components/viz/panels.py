@@ -96,6 +96,7 @@ def run_panels(records: Sequence[Record]) -> list[Panel]:
             "share",
             [
                 line("answer_accuracy", "correct", ANSWER),
+                line("teacher_forced_accuracy", "validation, not generated", MUTED.light),
                 line("format_rate", "well formed", FORMAT),
                 line("cut_rate", "cut off", MUTED.light, dashed=True),
             ],

@@ -31,7 +31,10 @@ from cot_components.data.text.segments import Tags
 from cot_components.evaluation.evaluate import evaluate
 from cot_components.evaluation.extract import split_completion
 from cot_components.runs.checkpoint import write_checkpoint
+from cot_components.tools.audit import Audit, Finding, Stage
+from cot_components.tools.audit_model import Figures, ModelView
 from cot_components.transforms.blur import Blur
+from cot_components.viz.audit_view import audit_page
 from cot_components.viz.token_view import TokenView
 
 HOSTILE = """</script><script>alert(1)</script><img src="http://127.0.0.1:9/x" onerror="alert(2)"> "'`&lt;"""
@@ -101,6 +104,7 @@ def make_pages(folder: Path) -> dict[str, Path]:
         "draws": TokenView(draws, decode_bytes, title=HOSTILE).html(),
         "states": TokenView(states, decode_bytes, before=rows).html(),
         "notebook": f"<!doctype html><meta charset=utf-8>{foreign}{TokenView(draws, decode_bytes)._repr_html_()}",
+        "audit": _audit(),
         "long": TokenView(_long_draws(folder), decode_bytes, title="A long thought").html(),
     }
     pages = {"view": folder / "view.html", "report": folder / "report.html"}  # as the commands write them
@@ -110,6 +114,15 @@ def make_pages(folder: Path) -> dict[str, Path]:
         pages[name] = folder / f"{name}.html"
         pages[name].write_text(text, encoding="utf-8")
     return pages
+
+
+def _audit() -> str:
+    """A page of findings about texts that would be code."""
+    findings = (Finding(HOSTILE, (HOSTILE,) * 60, True), Finding("an answer that seems cut", (HOSTILE,)))
+    lengths, roles = {"row": (1, 2, 3, 4, 5), "answer": (1, 1, 1, 1, 1)}, {"answer": 9}
+    found = Audit(HOSTILE, findings, lengths, roles, (HOSTILE,), (Stage(HOSTILE, 9, 5, 4.5),), (HOSTILE,))
+    model = ModelView({"all": Figures(9, 0.5, 1.0, 0.2, 0.3)}, ((HOSTILE, -3.5),), (HOSTILE,))
+    return audit_page(found, title=HOSTILE, model=model, model_name=HOSTILE)
 
 
 def _long_draws(folder: Path) -> list:
@@ -203,6 +216,7 @@ CHECKS: dict[str, tuple[Callable[[Page, Path], Checks], ...]] = {
     "notebook": (check_readable, check_blur, check_titles, check_quiet),
     "view": (check_readable, check_titles, check_quiet),
     "report": (check_readable, check_quiet),
+    "audit": (check_readable, check_quiet),
     "long": (check_responsive, check_blur, check_titles, check_quiet),
 }
 

@@ -69,14 +69,20 @@ OTHERS = [name for name in training_recipes() if name != "bt_sft"]
 assert len(OTHERS) >= 3
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_other_recipe(name, hub, tmp_path):
+PACED = [
+    *("curriculum.pace=accuracy", "curriculum.measure_every=1", "curriculum.cap=1"),
+    *("dataset.exclude=[validation]", "dataset_val={split: validation, num_rows: 7}"),
+]
+
+
+@pytest.mark.parametrize(("name", "more"), [*((name, []) for name in OTHERS), ("icot_sft", PACED)])
+def test_every_other_recipe(name, more, hub, tmp_path):
     """Four steps with evaluations; the last one has two rows, so that one of the four micro-batches is empty."""
     if name == "rft":
         score(hub)
     words = [word for word in overrides_for(name, hub) if "dropout" not in word and "batch_size=4" not in word]
     rows = {"dataset.max_rows=44": "dataset.max_rows=26", "dataset.num_rows=44": "dataset.num_rows=26"}
-    words = [rows.get(word, word) for word in words] + ["epochs=1", "optimizer.lr=1e-3"]
+    words = [rows.get(word, word) for word in words] + ["epochs=1", "optimizer.lr=1e-3", *more]
     if name == "icot_sft":
         words.append("model.dropout=0.0")
     assert run(name, [*words, "batch_size=4", f"output_dir={tmp_path / 'one'}"]).code == 0

@@ -3,7 +3,9 @@
 import pytest
 from contract import PER_EPOCH, TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
 
+import cot_components.training.evaluations as evaluations
 import cot_components.training.resume.state as state_module
+from cot_components.runs.checkpoint import read_state
 from cot_components.training.resume.saver import Saver
 from cot_components.training.setup import Run
 
@@ -33,6 +35,34 @@ def test_resumed_in_bf16_equals_uninterrupted(undisturbed, tmp_path, name):
     out = copied(tmp_path / "whole", tmp_path / "out", until=PER_EPOCH)
     assert undisturbed(name).again(out, *words).code == 0
     assert differences(tmp_path / "whole", out) == []
+
+
+PACED = [
+    *("curriculum.pace=accuracy", "curriculum.bar=0.5", "curriculum.cap=6", "curriculum.measure_every=1"),
+    *("dataset.exclude=[validation]", "dataset_val={split: validation, num_rows: 6}"),
+]
+
+
+def share_of_weights(trainer, data, **settings):
+    """In place of right answers, which so short a run has none of: it depends on every bit of the weights."""
+    return 1e6 * float(sum(p.detach().double().sum() for p in trainer.model.parameters())) % 1
+
+
+def test_a_measured_pace_resumes_from_the_boundaries_of_the_checkpoint(undisturbed, tmp_path):
+    """With batches made in the loop and ahead of it; and not without the boundaries."""
+    icot, whole, at = undisturbed("icot_sft"), tmp_path / "whole", 7
+    with patched((evaluations, "answers_right", share_of_weights)):
+        seen = icot.again(whole, *PACED)
+        known = read_state(checkpoint(whole, at))["boundaries"]
+        assert 1 <= len(known) < len(read_state(checkpoint(whole, TOTAL))["boundaries"])
+        for num_workers in (0, 2):
+            out = copied(whole, tmp_path / f"with_{num_workers}", until=at)
+            again = icot.again(out, *PACED, f"num_workers={num_workers}")
+            assert again.code == 0 and same_steps(again, seen, after=at) and differences(whole, out) == []
+        out = copied(whole, tmp_path / "without", until=at)
+        with patched((Run, "boundaries", ())):
+            assert icot.again(out, *PACED).code == 0
+        assert differences(whole, out) != []
 
 
 def test_a_run_that_dies_between_two_checkpoints(reference, tmp_path):

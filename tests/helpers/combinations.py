@@ -49,7 +49,7 @@ class Cell(NamedTuple):
 
 AXES = Cell(
     tuple(TRANSFORMS),
-    ("none", "Stepwise"),
+    ("none", "Stepwise", "accuracy"),
     tuple(RULES),
     tuple(LOSSES),
     ("none", "FrozenModel", "AdaptersOff", "TopKFile"),
@@ -73,6 +73,8 @@ def refused(cell: Cell) -> str | None:
         return "packed_tokens"
     if removes and cell.reference == "TopKFile":
         return "reference"
+    if cell.curriculum == "accuracy" and not cell.dataset_val:
+        return "curriculum.pace"
     return None
 
 
@@ -112,6 +114,8 @@ def config_of(cell: Cell, hub: Path, output_dir: Path) -> dict[str, Any]:
         config["loss"]["weight_rule"] = _node(f"losses.{cell.rule}", **RULES[cell.rule])
     if cell.curriculum != "none":
         config["curriculum"] = _node("curriculum.Stepwise", per_epoch=9, partial=True)
+    if cell.curriculum == "accuracy":
+        config["curriculum"] |= {"pace": "accuracy", "measure_every": 1, "cap": 1}
     config["dataset_val"] = 0.25 if cell.dataset_val else None
     config["packed_tokens"] = 300 if cell.packed else None
     teacher = {"model": {**config["model"], "path": str(hub / "teacher")}}

@@ -206,7 +206,11 @@ def differences(one: Path, two: Path, *, step: int = TOTAL) -> list[str]:
         compared += len(left)
     assert compared > 10
     states = [json.loads((checkpoint(out, step) / "state.json").read_text()) for out in (one, two)]
-    found += [k for k in ("optimizer", "lr_scheduler", "step", "evaluations", "best") if states[0][k] != states[1][k]]
+    found += [
+        k
+        for k in ("optimizer", "lr_scheduler", "step", "boundaries", "evaluations", "best")
+        if states[0][k] != states[1][k]
+    ]
     exports = [(out / "model" / "model.safetensors").read_bytes() for out in (one, two)]
     found += ["export"] if exports[0] != exports[1] else []
     return found + (["log"] if records(one) != records(two) else [])

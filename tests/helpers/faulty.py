@@ -1,7 +1,7 @@
 """A recipe that breaks itself: python faulty.py NAME POINT COUNT HOW ARGUMENTS...
 
 The COUNT-th time the process comes to POINT (`forward`, `evaluation`, or a stage of a save as
-`training.checkpoint.reached` names it) it is hit in the way HOW names, one of `HOW`. `kill` is the end at once: no
+`runs.checkpoint.reached` names it) it is hit in the way HOW names, one of `HOW`. `kill` is the end at once: no
 handler, no tidying.
 """
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cot_components.data.rows.flat import Flat, initial_labels
+from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.roles import Role
 
 
@@ -80,3 +81,10 @@ def random_rows(count: int, *, seed: int = 0, vocabulary: int = 50) -> ListRows:
             )
         )
     return ListRows(rows)
+
+
+def random_store(count: int, **settings: int) -> Rows:
+    """`random_rows` as they are kept on disk."""
+    flat = random_rows(count, **settings).flat(range(count))
+    columns = {name: getattr(flat, name).astype(kind) for name, kind in PER_TOKEN.items()}
+    return Rows(**columns, row_start=flat.row_start, ids=flat.ids)

@@ -133,6 +133,8 @@ GOOD = "1 2 * 3 4||8 4 0 + 0 3 6 0 #### 8 8 4 0\n"
         (GOOD, ["curriculum.per_epoch=0"], "never, because per_epoch is 0"),
         (GOOD, ["curriculum.unit=step"], "unit is 'step'"),
         (GOOD, ["curriculum.side=up"], "curriculum.side"),
+        (GOOD, ["curriculum.pace=accuracy", "curriculum.bar=95"], "curriculum: bar must be"),
+        (GOOD, ["curriculum.pace=accuracy", "dataset_val=train.txt"], "row 0 of the test data asks what row 0"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, lines, overrides, sentence):

@@ -88,11 +88,20 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, said):
 
 
 def test_only_what_says_so_runs_a_config_as_code(tmp_path, said):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "own_rows.py").write_text(
         "from cot_components.datasets import reasoning_dataset\n\n"
         "def rows(tokenizer, *, source: str, max_rows: int, transforms: dict | None = None):\n"
         "    return reasoning_dataset(tokenizer, source=source, max_rows=max_rows)\n"
     )
-    own = "dataset._component_=mine.rows"
-    assert "--allow mine" in said("view", own, refuses=True)
+    own = "dataset._component_=own_rows.rows"
+    assert "--allow own_rows" in said("view", own, refuses=True)
     assert "30 rows" in said("score", own, "--columns", "nll")
+
+
+def test_a_stop_says_how_to_go_on(said, monkeypatch, hub, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cot_components.models.score.score_rows", stopped)
+    assert main(["score", "bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", *FEW]) == 130
+    assert "the same command goes on" in capsys.readouterr().err

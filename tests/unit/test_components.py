@@ -12,28 +12,17 @@ from cot_components.config.components import ConfigError, locate, only_known
 from cot_components.config.files import read_keys
 from cot_components.losses import sft
 
+OURS = (
+    "config.components.importlib.import_module config.schema.inspect.importlib.import_module notebook.subprocess.run "
+    "notebook.tune cli.main.main cli.shipped.recipe_for files.write_whole models.tiny.write_tiny_checkpoint "
+    "runs.folder.shutil.rmtree data.rows.store.shutil.rmtree data.rows.store.Rows.__init__ "
+    "config.schema.build.__globals__ losses.presets.partial"
+)
 FOREIGN = [
-    "subprocess.getoutput",
-    "os.system",
-    "builtins.print",
-    "torch.hub.load",
-    "torch.load",
-    "torch.optim.lr_scheduler.LambdaLR",
-    "torchtune.config.instantiate",
+    *("subprocess.getoutput", "os.system", "builtins.print", "torch.hub.load", "torch.load"),
+    *("torch.optim.lr_scheduler.LambdaLR", "torchtune.config.instantiate"),
     "torchtune.models.convert_weights.re.compile",
-    "cot_components.config.components.importlib.import_module",
-    "cot_components.config.schema.inspect.importlib.import_module",
-    "cot_components.notebook.subprocess.run",
-    "cot_components.notebook.tune",
-    "cot_components.cli.main.main",
-    "cot_components.cli.shipped.recipe_for",
-    "cot_components.files.write_whole",
-    "cot_components.models.tiny.write_tiny_checkpoint",
-    "cot_components.runs.folder.shutil.rmtree",
-    "cot_components.data.rows.store.shutil.rmtree",
-    "cot_components.data.rows.store.Rows.__init__",
-    "cot_components.config.schema.build.__globals__",
-    "cot_components.losses.presets.partial",
+    *(f"cot_components.{path}" for path in OURS.split()),
 ]
 
 
@@ -86,11 +75,8 @@ def test_nothing_is_imported_before_it_is_refused(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     (tmp_path / "evilmod.py").write_text("import os; os.mkdir('ran')\ndef f(**kw): pass\n")
     node = "{_component_: evilmod.f}"
-    for words in (
-        ["validate", "bt_sft/quickstart", f"metric_logger={node}"],
-        ["view", "bt_sft/quickstart", "dataset._component_=evilmod.f"],
-    ):
-        assert main(words) == 2
+    for word, override in (("validate", f"metric_logger={node}"), ("view", "dataset._component_=evilmod.f")):
+        assert main([word, "bt_sft/quickstart", override]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "evilmod.f" in said and "--allow evilmod" in said
     for name in ("evilmod", "evilmod.py", "./evilmod.py"):

@@ -1,13 +1,17 @@
 """The curriculum of a run: when the optimizer starts anew, what a log says, and that batches agree with both."""
 
 import inspect
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from rows import make_flat
 from torch.utils.data import DataLoader
 
 from cot_components.clock import Clock
-from cot_components.config import ConfigError, walk
 from cot_components.curriculum import Internalisation, NoCurriculum, Released, Stepwise
 from cot_components.data.bad_rows import DropReport
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
@@ -19,33 +23,26 @@ from cot_components.errors import UserError
 from cot_components.models import hf_tokenizer
 from cot_components.roles import Role
 from cot_components.schedules import REMOVE_ALL
+from cot_components.training.batching import load_stages
+from cot_components.training.distributed import World
+from cot_components.training.setup import Run
 from cot_components.transforms import Cap
 
 NO_SMOOTHING = float("inf")
 STEP_END = 7
+BYTES = SimpleNamespace(tokenizer=SimpleNamespace(pad_id=0))
 
 
-def rows_with(thoughts: list[int], *, first_id: int = 0) -> Rows:
+def rows_with(thoughts: list[int]) -> Rows:
     """Rows `p S thought S a S` with thoughts of these lengths; every third thought token ends a step."""
-    roles = [
-        [Role.PROMPT, Role.PROMPT, *[Role.THOUGHT] * n, Role.THINK_CLOSE, Role.ANSWER, Role.ANSWER] for n in thoughts
-    ]
+    before, after = [Role.PROMPT] * 2, [Role.THINK_CLOSE, Role.ANSWER, Role.ANSWER]
+    flat = make_flat([[*before, *[Role.THOUGHT] * n, *after] for n in thoughts])
     tokens = [[1, 9, *[STEP_END if i % 3 == 2 else 3 for i in range(n)], 9, 4, 9] for n in thoughts]
-    counters = [[-1, -1, *range(n), -1, -1, -1] for n in thoughts]
-    flat_roles = np.concatenate(roles).astype(np.uint8)
-    return Rows(
-        tokens=np.concatenate(tokens).astype(np.int32),
-        roles=flat_roles,
-        counters=np.concatenate(counters).astype(np.int32),
-        weights=np.ones(len(flat_roles), dtype=np.float32),
-        row_start=np.cumsum([0, *map(len, roles)]),
-        ids=first_id + 10 * np.arange(len(thoughts))[::-1],
-    )
+    ids = 10 * np.arange(len(thoughts))[::-1]
+    return Rows(np.concatenate(tokens).astype(np.int32), flat.roles, flat.counters, flat.weights, flat.row_start, ids)
 
 
-def run_of(
-    thoughts: list[int], *, plans: dict | None = None, build=Stepwise, **knobs
-) -> tuple[Internalisation, Plans, Rows]:
+def run_of(thoughts, *, plans=None, build=Stepwise, **knobs) -> tuple[Internalisation, Plans, Rows]:
     rows = rows_with(thoughts)
     made = Plans(rows.lengths, **{"batch_size": 4, "epochs": 8, **(plans or {})})
     step_ends = knobs.pop("step_ends", ())
@@ -95,6 +92,7 @@ def test_resets_end_once_nothing_is_left() -> None:
     run, plans, _ = run_of([4] * 20, per_epoch=1, smoothing=NO_SMOOTHING)
     assert resets(run, plans) == [5, 10, 15, 20]
     assert run.remove.schedule.stage(Clock(6, 30)) == 6
+    assert resets(run_of([4] * 20, per_epoch=1, reset_optimizer=False)[0], plans) == []
 
 
 def test_every_process_sees_the_same_reset() -> None:
@@ -108,16 +106,70 @@ def test_every_process_sees_the_same_reset() -> None:
         assert resets(run, split) == expected != []
 
 
-def test_no_reset_when_switched_off() -> None:
-    run, plans, _ = run_of([4] * 20, per_epoch=1, reset_optimizer=False)
-    assert resets(run, plans) == []
+@pytest.mark.parametrize(
+    ("switches", "resets_wanted", "restarts_wanted"),
+    [
+        ({}, True, True),
+        ({"reset_optimizer": False}, False, False),
+        ({"reset_optimizer": False, "restart_schedule": True}, False, True),
+        ({"restart_schedule": False}, True, False),
+    ],
+)
+def test_reset_and_restart_are_two_switches(switches: dict, resets_wanted: bool, restarts_wanted: bool) -> None:
+    run, plans, _ = run_of([4] * 20, per_epoch=1, smoothing=NO_SMOOTHING, **switches)
+    restarts = [step for step in range(plans.total_steps) if run.restarts_schedule(plans.clock(step))]
+    assert resets(run, plans) == [5, 10, 15, 20] * resets_wanted and restarts == [5, 10, 15, 20] * restarts_wanted
+    assert [run.last_restart(before=step) for step in (5, 6, 40)] == [0, 5 * restarts_wanted, 20 * restarts_wanted]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_follow_the_boundaries_whoever_makes_them(num_workers: int) -> None:
+    """Stages end at measurements, which come while workers are ahead; a run that goes on makes the same batches."""
+    pace = {"pace": "accuracy", "measure_every": 3, "smoothing": NO_SMOOTHING, "partial": True}
+    run, plans, rows = run_of([4] * 20, **pace)
+    data = run.applied_to(ReasoningDataset(rows, ((0, 20, 1.0),), {}, BYTES, DropReport()))
+    ended = {6: 1.0, 9: 0.95, 15: 1.0}
+
+    def removed(stages, data, plans) -> list[int]:
+        found = []
+        for step in load_stages(
+            data, plans, Run(Path(), torch.device("cpu"), None, World()), stages, num_workers=num_workers
+        ):
+            found += {4 - int((batch.roles == Role.THOUGHT).sum(1)[0]) for batch in step.micro_batches}
+            if stages.measures(step.clock.step + 1):
+                stages.decide(step.clock.step + 1, ended.get(step.clock.step + 1, 0.94))
+        return found
+
+    seen = removed(run, data, plans)
+    assert seen[:18] == [0] * 6 + [1] * 3 + [2] * 6 + [3] * 3 and len(seen) == plans.total_steps == 40
+    assert resets(run, plans)[:3] == [6, 9, 15] and run.progress(plans.clock(8))["stage"] == 1
+    for boundaries, same in ((run.boundaries[:2], True), ((), False)):
+        again = Stepwise(**pace)(plans, rows, (), boundaries)
+        later = removed(again, again.applied_to(replace(data, transforms={})), replace(plans, start_step=11))
+        assert (later == seen[11:]) == same and (again.boundaries == run.boundaries) == same
+
+
+def test_validation_rows_that_cannot_decide_are_refused() -> None:
+    run, _, rows = run_of([4] * 20, pace="accuracy", measure_every=1)
+    data = ReasoningDataset(rows, ((0, 20, 1.0),), {}, BYTES, DropReport())
+    others = replace(rows, tokens=rows.tokens + 100)
+    questions = SimpleNamespace(prompts=lambda chat: [("test.txt:7", [101, 109])])
+    run.check_held_out(data, data.with_rows(others), None)
+    for held_out, answers, said in (
+        (others, questions, "test.txt:7 .* validation data"),
+        (rows, None, "row .* training data"),
+        (replace(others, roles=np.minimum(others.roles, Role.THOUGHT)), None, "dataset_val"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run.check_held_out(data, data.with_rows(held_out), answers)
 
 
 def test_log_of_a_step_agrees_with_its_batches() -> None:
     thoughts = np.random.default_rng(1).integers(0, 9, size=40).tolist()
     run, plans, rows = run_of(thoughts, per_epoch=2, smoothing=0.5, plans={"gradient_accumulation_steps": 2})
     by_id = dict(zip(rows.ids.tolist(), thoughts, strict=True))
-    batches, checked = Batches(rows, {"remove": run.remove}, pad_id=0), 0
+    batches = Batches(rows, {"remove": run.remove}, pad_id=0)
+    assert plans.total_steps == 40
     for step in DataLoader(batches, sampler=plans, batch_size=None):
         ids = [i for batch in step.micro_batches for i in batch.ids]
         left = sum(int((batch.roles == Role.THOUGHT).sum()) for batch in step.micro_batches)
@@ -126,8 +178,6 @@ def test_log_of_a_step_agrees_with_its_batches() -> None:
         assert progress["thought_tokens"] == pytest.approx(left / len(ids))
         assert progress["removed"] == pytest.approx((full - left) / len(ids))
         assert progress["stage"] == min(run.remove.schedule.stage(step.clock), 8)
-        checked += 1
-    assert checked == plans.total_steps == 40
 
 
 def test_units_are_tokens_or_steps() -> None:
@@ -149,17 +199,14 @@ def test_micro_batches_are_the_time_of_the_reference() -> None:
     assert cut.remove.schedule.ticks_per_epoch == 3
 
 
-def test_micro_batches_are_refused_on_several_processes() -> None:
-    with pytest.raises(ValueError, match="one process, not for 2"):
-        run_of([5] * 16, plans={"world_size": 2}, count="micro_batch")
-
-
 def test_a_run_too_short_for_its_thoughts_is_refused_unless_partial() -> None:
-    with pytest.raises(ValueError, match="longest thought has 90 tokens and is removed whole only after 12 epochs"):
+    with pytest.raises(ValueError, match=r"90 tokens.* 12 epochs"):
         run_of([5] * 39 + [90])
     run_of([5] * 39 + [90], partial=True)
-    with pytest.raises(ValueError, match="longest thought has 30 steps"):
+    with pytest.raises(ValueError, match="30 steps"):
         run_of([5] * 39 + [90], per_epoch=1, unit="step", step_ends=(STEP_END,))
+    with pytest.raises(ValueError, match="one process, not for 2"):
+        run_of([5] * 16, plans={"world_size": 2}, count="micro_batch")
 
 
 def test_no_chain_of_thought_and_explicit_are_settings() -> None:
@@ -178,21 +225,6 @@ def test_released_is_stepwise_with_other_defaults() -> None:
     assert {name for name in ours if ours[name].default != theirs[name].default} == {"count", "pace"}
 
 
-@pytest.mark.parametrize(
-    ("knob", "sentence"),
-    [
-        ({"per_epok": 3}, "unknown key 'curriculum.per_epok'; did you mean 'per_epoch'?"),
-        ({"per_epoch": "two"}, "curriculum.per_epoch must be float, got 'two' (str)"),
-    ],
-)
-@pytest.mark.parametrize("name", ["Stepwise", "Released"])
-def test_a_wrong_setting_is_one_sentence(name: str, knob: dict, sentence: str) -> None:
-    node = {"_component_": f"cot_components.curriculum.{name}", **knob}
-    with pytest.raises(ConfigError) as error:
-        walk({"curriculum": node})
-    assert str(error.value) == sentence
-
-
 def test_chat_traces_lose_tokens_and_have_no_steps(tmp_path) -> None:
     tokenizer = hf_tokenizer(str(write_byte_tokenizer(tmp_path)))
     data = reasoning_dataset(tokenizer, source="generated", max_rows=4)
@@ -200,26 +232,21 @@ def test_chat_traces_lose_tokens_and_have_no_steps(tmp_path) -> None:
     run = Stepwise(per_epoch=9, partial=True, smoothing=NO_SMOOTHING)(plans, data.rows, data.chat.step_ends)
     before, after = (run.applied_to(data).batches().batch([0], Clock(step, step)).num_tokens for step in (0, 1))
     assert before - after == 9
-    with pytest.raises(UserError, match="names no token that ends a step"):
+    with pytest.raises(UserError, match="unit"):
         Stepwise(unit="step", partial=True)(plans, data.rows, data.chat.step_ends)
 
 
 def test_the_removal_goes_in_front_of_other_transforms() -> None:
-    run, _, rows = run_of([5] * 8, per_epoch=2)
-    data = ReasoningDataset(rows, ((0, 8, 1.0),), {"cap": Cap(max_tokens=9)}, None, DropReport())
-    assert list(run.applied_to(data).transforms) == list(run.held_out(data).transforms) == ["remove", "cap"]
-    assert run.held_out(None) is None
-
-
-def test_an_empty_validation_set_is_not_none() -> None:
-    """A data set has a length, and may refuse to tell it: only None is none."""
+    """Of held-out rows too, whose length is not asked for: only None is none."""
 
     class Unasked(ReasoningDataset):
         def __len__(self) -> int:
             raise AssertionError
 
     run, _, rows = run_of([5] * 8, per_epoch=2)
-    assert run.held_out(Unasked(rows, ((0, 8, 1.0),), {}, None, DropReport())) is not None
+    data = Unasked(rows, ((0, 8, 1.0),), {"cap": Cap(max_tokens=9)}, None, DropReport())
+    assert list(run.applied_to(data).transforms) == list(run.held_out(data).transforms) == ["remove", "cap"]
+    assert run.held_out(None) is None
 
 
 def test_without_a_curriculum_nothing_changes() -> None:
@@ -229,5 +256,5 @@ def test_without_a_curriculum_nothing_changes() -> None:
     data = ReasoningDataset(rows, ((0, 8, 1.0),), {}, None, DropReport())
     assert stages.applied_to(data) is data and stages.held_out(data) is data and stages.held_out(None) is None
     assert not any(stages.resets_optimizer(plans.clock(step)) for step in range(plans.total_steps))
-    assert stages.last_reset(before=4) == 0 and stages.progress(Clock(0, 0)) == {}
+    assert stages.last_restart(before=4) == 0 and stages.progress(Clock(0, 0)) == {}
     assert stages.held_out_clock(3) == Clock(0, 0) and stages.clocks() == plans.epoch_clocks()

@@ -7,9 +7,9 @@ from graphlib import TopologicalSorter
 from commands import ROOT, must, run
 
 ROOMS = (
-    *("errors", "roles", "clock", "files", "secrets", "schedules", "config", "runs.layout"),
+    *("errors", "roles", "clock", "files", "secrets", "schedules", "pace", "config", "runs.layout"),
     *("data.bad_rows", "data.read", "data.text", "data.rows", "data.generated", "data.sources"),
-    *("losses", "transforms", "curriculum", "evaluation", "models", "datasets"),
+    *("losses", "transforms", "stages", "curriculum", "evaluation", "models", "datasets"),
     *("runs", "viz", "training", "tools", "cli", "notebook"),
 )
 """Each room knows those before it and none after it."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from cot_components.clock import draw_bits, row_keys
 from cot_components.data.bad_rows import TraceError
-from cot_components.data.generated.split import HELD_OUT_ONE_IN, Split
+from cot_components.data.generated.split import HELD_OUT_ONE_IN
 from cot_components.data.read.files import unreadable
 from cot_components.data.read.places import find_source
 from cot_components.data.read.traces import Message, Trace
@@ -25,6 +26,7 @@ from cot_components.data.rows.store import Rows
 from cot_components.data.text.icot_text import ICoTFormat
 from cot_components.errors import UserError
 
+Split = Literal["train", "validation", "held_out"]
 SPLIT_SEED = 2405_14838
 
 _LINE = re.compile(r"(?P<a>\d(?: \d)*) \* (?P<b>\d(?: \d)*)\|\|(?P<thought>[\d +()]*?) ?#### (?P<product>\d(?: \d)*)")
@@ -54,12 +56,15 @@ def draw_operands(
     seed: int = 0,
     split: Split = "train",
     exclude: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    exclude_validation: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Uniform pairs of numbers with exactly `num_digits` digits, drawn with repetition.
 
     Args:
-        split: `held_out` are the pairs no training set of any seed contains; `a * b` and `b * a` are one pair.
+        split: `held_out` are the pairs no training set of any seed contains, `validation` as many others; `a * b` and
+            `b * a` are one pair.
         exclude: operands (as `read_operands` returns them) whose pairs are left out too, in either order.
+        exclude_validation: leave the pairs of `validation` out of `train`.
 
     Returns:
         Digits of a and of b, least significant first, uint8 `[count, num_digits]` each.
@@ -69,8 +74,9 @@ def draw_operands(
     """
     if num_digits < 1:
         raise UserError(f"num_digits must be at least 1, got {num_digits}")
-    if split not in ("train", "held_out"):
-        raise UserError(f"split must be 'train' or 'held_out', got {split!r}")
+    if split not in get_args(Split):
+        raise UserError(f"split must be one of {', '.join(get_args(Split))}, got {split!r}")
+    tenths = {"held_out": [0], "validation": [1]}.get(split, range(1 + exclude_validation, HELD_OUT_ONE_IN))
     excluded = np.concatenate([np.empty(0, dtype="S1"), *(_pair_text(a, b) for a, b in exclude)])
     random = np.random.default_rng([seed, num_digits])
     drawn, missing, draws_left = [np.empty((0, 2 * num_digits), dtype=np.uint8)], count, 100 + count
@@ -79,7 +85,7 @@ def draw_operands(
         digits = random.integers(0, 10, size=(size, 2 * num_digits), dtype=np.uint8)
         digits[:, [num_digits - 1, -1]] = random.integers(1, 10, size=(size, 2), dtype=np.uint8)
         a, b = digits[:, :num_digits], digits[:, num_digits:]
-        wanted = _is_held_out(a, b) == (split == "held_out")
+        wanted = np.isin(_tenth(a, b), tenths)
         wanted &= ~np.isin(_pair_text(a, b), excluded)
         drawn.append(digits[wanted][:missing])
         missing -= len(drawn[-1])
@@ -99,12 +105,12 @@ def _pair_text(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.char.add(np.where(first < second, first, second), np.where(first < second, second, first))
 
 
-def _is_held_out(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Whether a pair is held out, bool `[R]`: a hash of the unordered pair."""
+def _tenth(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Which tenth of all pairs each is in, uint64 `[R]`: a hash of the unordered pair."""
     places = np.uint64(10) ** np.arange(a.shape[1], dtype=np.uint64)  # wraps beyond 19 digits, where any hash does
     first, second = ((x.astype(np.uint64) * places).sum(axis=1, dtype=np.uint64).view(np.int64) for x in (a, b))
     keys = row_keys(SPLIT_SEED, a.shape[1], np.minimum(first, second))
-    return draw_bits(keys, np.maximum(first, second)) % np.uint64(HELD_OUT_ONE_IN) == 0
+    return draw_bits(keys, np.maximum(first, second)) % np.uint64(HELD_OUT_ONE_IN)
 
 
 def layout(num_digits: int) -> str:

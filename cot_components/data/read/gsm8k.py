@@ -104,7 +104,7 @@ def convert(source: str | Path, target: str | Path, *, empty_thoughts: EmptyThou
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one file; returns the exit code: 0, or 2 after an error that the user can mend."""
+    """Convert one file; returns the exit code: 0, or 2 after an error that the user can fix."""
     parser = argparse.ArgumentParser(description="Official GSM8K to lines `question||equations #### answer`.")
     parser.add_argument("source", help="train.jsonl or test.jsonl")
     parser.add_argument("target", help="file to write")

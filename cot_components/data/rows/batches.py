@@ -151,7 +151,7 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
 
 
 def pack(flat: Flat, *, pad_id: int, num_tokens: int) -> Batch:
-    """Shift once per row and lay the rows end to end, `[1, num_tokens]`; position ids start anew in every row. Without
+    """Shift once per row and lay the rows end to end, `[1, num_tokens]`; position ids restart in every row. Without
     rows it is all padding.
     """
     assert len(flat.tokens) <= num_tokens, f"{len(flat.tokens)} tokens do not fit into {num_tokens}"

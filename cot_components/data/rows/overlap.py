@@ -12,19 +12,20 @@ from cot_components.errors import UserError
 from cot_components.roles import Role
 
 
-def check_no_overlap(train: Rows, test: Iterable[tuple[str, Sequence[int]]]) -> None:
+def check_no_overlap(train: Rows, test: Iterable[tuple[str, Sequence[int]]], *, of: str = "training") -> None:
     """Make sure that no prompt of the test data is a prompt of the training data.
 
     Args:
         train: encoded training rows.
         test: where each test row stands, and the token ids of its prompt.
+        of: what to call the rows of `train`.
 
     Raises:
         UserError: names the first test row that is trained on, and the training row.
     """
     for where, row_id in overlaps(train, test).items():
         raise UserError(
-            f"{where} of the test data asks what row {row_id} of the training data asks; leave it out of one of them"
+            f"{where} of the test data asks what row {row_id} of the {of} data asks; leave it out of one of them"
         )
 
 

@@ -41,7 +41,7 @@ def put_back(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | Non
     """A state on its parameter's device, divided as the parameter is.
 
     Exact where the shares begin and end with a block, as they do with the number of processes it was saved with;
-    otherwise numbers are compressed anew.
+    otherwise numbers are compressed again.
 
     Args:
         parts: what `whole_parts` gave.

@@ -118,6 +118,7 @@ class Saver:
         state |= {
             "step": self._done,
             "plan": self._facts,
+            "boundaries": self._evaluations.stages.boundaries,
             "evaluations": [step for step, _ in self._evaluations.done],
             "evaluation_hashes": self._evaluations.hashes,
             "best": best_evaluation([(step, result.metrics()) for step, result in self._evaluations.done]),

@@ -120,7 +120,7 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
 
 
 def _restore_random(trainer: Trainer, file: Path, state: Mapping[str, Any]) -> None:
-    """With another number of processes the old streams belong to no one: each process starts its own anew."""
+    """With another number of processes the old streams belong to no one: each process starts its own afresh."""
     rank, size = trainer.world.rank, trainer.world.size
     if state["processes"] != size:
         torch.manual_seed(state["step"] * size + rank)

@@ -113,6 +113,12 @@ def test_held_out_pairs_are_never_trained_on_with_any_seed(num_digits):
         assert len(held_out | trained) == 90 * 91 // 2 and 0.05 < len(held_out) / (90 * 91 // 2) < 0.15
 
 
+def test_validation_pairs_are_neither_held_out_nor_trained_on_where_they_are_excluded():
+    of = {split: unordered(*draw_operands(2, 60_000, split=split)) for split in ("train", "validation", "held_out")}
+    rest = unordered(*draw_operands(2, 60_000, exclude_validation=True))
+    assert of["validation"] and of["train"] - rest == of["validation"] and not of["validation"] & of["held_out"]
+
+
 def test_excluded_pairs_are_left_out_in_either_order(tmp_path):
     path = tmp_path / "test.txt"
     path.write_text(GOOD + "\n\n" + multiplication_line(56, 56, 2) + "\n")

@@ -8,38 +8,22 @@ import pytest
 from cot_components.errors import UserError
 from cot_components.evaluation.comparers import find_comparer, math_match
 
+EQUAL = [
+    *(("x^2 - 4", "(x-2)(x+2)"), ("$x^2-4$", r"\((x+2)(x-2)\)"), (r"\{2, 1\}", r"\{1,2\}"), ("Ottawa.", "ottawa")),
+    *((r"\sqrt{12}", r"2\sqrt{3}"), (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}"), (r"\boxed{2\pi}", r"2\pi")),
+    *(("x = 5", "5"), ("2^{10}", "1024"), ("0.5", r"\frac{1}{2}")),
+]
+DIFFERENT = [
+    *(("x^2 - 4", "(x-2)(x+3)"), ("(2, 1)", "(1, 2)"), ("-5", "5"), ("40%", "40"), ("listen", "silent")),
+    *(("2024-01-05", "2018"), ("3:45", r"\frac{1}{15}"), ("1.2.3", "0.36"), ("5 minutes", "5"), ("3rd", "3")),
+    *(("007", "7"), ("", "5"), ("}{", "5"), ("9 500", "509")),  # math-verify multiplies, or reads a part
+]
 
-@pytest.mark.parametrize(
-    ("answer", "reference", "equal"),
-    [
-        ("x^2 - 4", "(x-2)(x+2)", True),
-        ("$x^2-4$", r"\((x+2)(x-2)\)", True),
-        (r"\sqrt{12}", r"2\sqrt{3}", True),
-        (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}", True),
-        (r"\{2, 1\}", r"\{1,2\}", True),
-        ("x = 5", "5", True),
-        ("2^{10}", "1024", True),
-        (r"\boxed{2\pi}", r"2\pi", True),
-        ("0.5", r"\frac{1}{2}", True),
-        ("Ottawa.", "ottawa", True),
-        ("x^2 - 4", "(x-2)(x+3)", False),
-        ("(2, 1)", "(1, 2)", False),
-        ("-5", "5", False),
-        ("40%", "40", False),
-        ("9 500", "509", False),  # math-verify multiplies, or reads a part
-        ("2024-01-05", "2018", False),
-        ("3:45", r"\frac{1}{15}", False),
-        ("1.2.3", "0.36", False),
-        ("5 minutes", "5", False),
-        ("3rd", "3", False),
-        ("007", "7", False),
-        ("listen", "silent", False),
-        ("", "5", False),
-        ("}{", "5", False),
-    ],
-)
-def test_equal_as_mathematics(answer, reference, equal):
-    assert math_match(answer, reference) is equal
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_equal_as_mathematics(equal):
+    pairs = EQUAL if equal else DIFFERENT
+    assert [pair for pair in pairs if math_match(*pair) is not equal] == []
 
 
 def test_it_works_outside_the_main_thread():
@@ -55,11 +39,9 @@ def test_what_takes_too_long_is_not_equal(monkeypatch):
     assert math_match("9^{9^{9^{9}}}", "5") is False
 
 
-def test_names_and_missing_packages_are_sentences(monkeypatch):
+def test_comparers_are_found_by_name_or_given_and_a_missing_package_is_named(monkeypatch):
     assert find_comparer("math") is math_match and find_comparer("exact")("1/2", "0.5")
     assert find_comparer(str.__eq__) is str.__eq__
-    with pytest.raises(UserError, match="unknown comparer 'maths'; did you mean 'math'"):
-        find_comparer("maths")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"comparer 'math' .*math-verify.*pip install"):
+    with pytest.raises(UserError, match="math-verify"):
         find_comparer("math")

@@ -1,4 +1,4 @@
-"""The evaluation driver, with functions in place of a model."""
+"""The evaluation driver, with functions in place of a model; evaluations on disk, and what is said of a broken one."""
 
 import dataclasses
 import io
@@ -17,6 +17,12 @@ from cot_components.evaluation.saved import read_evaluation
 from cot_components.evaluation.table import summary_table
 
 
+def shown(**evaluations):
+    console = Console(file=io.StringIO(), width=110)
+    console.print(summary_table(**evaluations))
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
 def test_a_model_that_says_the_reference_is_right():
     result = run(TRACES, [trace.messages[-1].content for trace in TRACES])
     assert result.answer_accuracy == result.format_rate == 1.0
@@ -27,15 +33,8 @@ def test_a_model_that_says_the_reference_is_right():
 
 def test_each_kind_of_completion_is_scored():
     traces = [trace(i, reply("x", i)) for i in range(6)]
-    completions = [
-        reply("one two", 0),
-        reply("one", 9),
-        "<think>one two three Answer: 2",
-        "Answer: 3",
-        reply("", "4."),
-        "<think>a</think>",
-    ]
-    result = run(traces, completions)
+    completions = [reply("one two", 0), reply("one", 9), "<think>one two three Answer: 2", "Answer: 3"]
+    result = run(traces, [*completions, reply("", "4."), "<think>a</think>"])
     assert [e.correct for e in result.examples] == [True, False, False, True, True, False]
     assert [e.extracted for e in result.examples] == ["0", "9", None, "3", "4.", None]
     assert [e.format_ok for e in result.examples] == [True, True, False, False, True, False]
@@ -47,22 +46,16 @@ def test_without_any_thought_no_form_is_asked_for():
     traces = [trace(i, f"Answer: {i}") for i in range(2)]
     result = run(traces, ["Answer: 0", "Answer: 0"])
     assert result.metrics() == {"answer_accuracy": 0.5} and result.format_interval is None
-    console = Console(file=io.StringIO(), width=100)
-    console.print(summary_table(after=result))
-    assert "answers correct" in console.file.getvalue() and "well formed" not in console.file.getvalue()
+    text = " ".join(shown(after=result))
+    assert "answers correct" in text and "well formed" not in text
     assert run(traces, ["Answer: 0", reply("so", 1)]).format_rate == 0.5
     assert run([trace(0, "Answer: 0", thought="so")], ["Answer: 0"]).format_rate == 0.0
 
 
 def test_the_prompt_is_all_but_the_last_turn():
     seen = []
-    turns = (
-        Message("system", "s"),
-        Message("user", "a"),
-        Message("assistant", "b"),
-        Message("user", "c"),
-        Message("assistant", reply("x", 1)),
-    )
+    said = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", reply("x", 1))]
+    turns = tuple(Message(*turn) for turn in said)
 
     def generate(prompts):
         seen.extend(prompts)
@@ -100,9 +93,8 @@ def test_several_samples():
     assert result.pass_at(3) == 1.0 and result.pass_at(1) == pytest.approx(0.5)
     assert result.majority_accuracy == 0.5
     assert result.metrics()["answer_any"] == 1.0 and result.metrics()["answer_majority"] == 0.5
-    assert result.accuracy_interval == run(traces, [reply("x", 5)] * 3).accuracy_interval, (
-        "two scored traces, half right"
-    )
+    half_right = run(traces, [reply("x", 5)] * 3)
+    assert result.accuracy_interval == half_right.accuracy_interval
 
 
 def test_what_the_template_opened_belongs_to_the_model():
@@ -129,17 +121,9 @@ def test_each_prompt_has_its_own_opening_and_any_order_gives_one_result():
             prefix=lambda prompt: "<think>" if number(prompt) % 2 else "",
         )
         by_place = sorted(result.examples, key=lambda example: example.where)
-        assert [e.completion for e in by_place] == [
-            written[0],
-            f"<think>{written[1]}",
-            written[2],
-            f"<think>{written[3]}",
-        ]
-        assert [e.thought_tokens for e in by_place] == [0, 1, 1, 2] and [e.format_ok for e in by_place] == [
-            False,
-            True,
-        ] * 2
-        assert result.answer_accuracy == 0.75
+        assert [e.completion for e in by_place] == ["<think>" * (n % 2) + written[n] for n in range(4)]
+        assert [e.thought_tokens for e in by_place] == [0, 1, 1, 2]
+        assert [e.format_ok for e in by_place] == [False, True] * 2 and result.answer_accuracy == 0.75
 
 
 def test_completions_that_were_cut_are_counted(tmp_path):
@@ -177,15 +161,8 @@ def test_the_comparer_decides():
     said = [reply("x", "x^2 - 1"), reply("x", "y"), "nothing"]
     assert [e.correct for e in run(traces, said).examples] == [False, False, False]
     assert [e.correct for e in run(traces, said, comparer="math").examples] == [True, False, False]
-    votes = run(
-        traces[:1],
-        [reply("x", "x^2 - 1"), reply("x", "x^2 - 1"), reply("x", "(x-1)(x+1)")],
-        comparer="math",
-        num_samples=3,
-    )
-    assert votes.majority_accuracy == 1.0
-    with pytest.raises(UserError, match="unknown comparer"):
-        run(traces, said, comparer="exactly")
+    three = [*said[:1] * 2, reply("x", "(x-1)(x+1)")]
+    assert run(traces[:1], three, comparer="math", num_samples=3).majority_accuracy == 1.0
 
 
 def test_empty_completions_have_no_answer():
@@ -196,29 +173,15 @@ def test_empty_completions_have_no_answer():
         assert not any(e.correct for e in result.examples) and result.majority_accuracy in (None, 0.0)
 
 
-def test_bad_calls_are_sentences():
-    with pytest.raises(UserError, match="there are no traces"):
-        run([], [])
-    with pytest.raises(UserError, match="num_samples must be at least 1, got 0"):
-        run(TRACES, [], num_samples=0)
-    with pytest.raises(UserError, match="generate returned 1 completions for 12 prompts"):
+@pytest.mark.parametrize("unknown", ["extractor", "comparer"])
+def test_an_unknown_name_is_found_before_anything_is_generated(unknown):
+    with pytest.raises(UserError, match=unknown):
+        evaluate(TRACES, pytest.fail, tags=TAGS, count_tokens=count_words, **{unknown: "box"})
+
+
+def test_one_completion_is_wanted_for_each_prompt():
+    with pytest.raises(UserError, match="1 completions for 12 prompts"):
         run(TRACES, ["x"])
-    with pytest.raises(UserError, match="unknown extractor"):
-        run(TRACES, ["x"] * 12, extractor="box")
-
-
-def test_an_unknown_extractor_is_found_before_anything_is_generated():
-    def generate(prompts):
-        raise AssertionError("generated")
-
-    with pytest.raises(UserError, match="unknown extractor"):
-        evaluate(TRACES, generate, tags=TAGS, count_tokens=count_words, extractor="box")
-
-
-def shown(**evaluations):
-    console = Console(file=io.StringIO(), width=110)
-    console.print(summary_table(**evaluations))
-    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
 
 
 def test_the_table_before_and_after():
@@ -251,3 +214,32 @@ def test_an_evaluation_of_losses_alone():
     assert "answers correct -" in lines and "validation loss 1.250" in lines
     with pytest.raises(UserError, match="no evaluation"):
         summary_table()
+
+
+def test_save_and_read_back(tmp_path):
+    result = run(TRACES, [reply("\u516d \x1b", "<&>")] * 12, losses={"val_loss": 0.5})
+    path = result.save(tmp_path / "deep" / "step_0.json")
+    again = read_evaluation(path)
+    assert again == result and again.metrics() == result.metrics()
+    assert json.loads(path.read_text())["metrics"]["val_loss"] == 0.5
+
+
+OF_ALL = [{"examples": 3}, {"examples": [3]}, {"num_samples": "1"}, {"num_samples": 0}]
+OF_ALL += [{"losses": [1]}, {"losses": {"val_loss": "low"}}, {"losses": {"val_loss": True}}]
+OF_ONE = [{"completion": 3}, {"correct": "yes"}, {"thought_tokens": "3"}, {"more": 1}]
+OF_ONE += [{"prompt": [{"role": "user"}]}, {"prompt": ["hello"]}, {"prompt": None}]
+
+
+@pytest.mark.parametrize("change", [*OF_ALL, *[{"examples": change} for change in OF_ONE]])
+def test_wrong_types_are_named_with_their_key(tmp_path, change):
+    path = run(TRACES, [reply("6", "6")] * 12).save(tmp_path / "step_0.json")
+    saved = json.loads(path.read_text())
+    ((key, value),) = change.items()
+    if isinstance(value, dict) and key == "examples":
+        saved["examples"][1] |= value
+        key = f"examples.{next(iter(value))}"
+    else:
+        saved[key] = value
+    path.write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=rf"step_0\.json: not a saved evaluation.*({key}|an example)"):
+        read_evaluation(path)

@@ -9,69 +9,47 @@ from lookalikes import is_real, shared_data
 
 from cot_components.data.read.traces import read_traces
 from cot_components.data.text.segments import Tags
-from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import reference_answer
 from cot_components.evaluation.extract import (
     EXTRACTORS,
-    answer_line,
     boxed,
     exact_match,
     extract_answer,
     find_extractor,
     format_ok,
-    gsm8k,
-    last_number,
     normalise,
     split_completion,
-    whole,
 )
 
 TAGS = Tags()
-
-
-@pytest.mark.parametrize(
-    ("extractor", "text", "answer"),
-    [
-        (answer_line, "So it is 5.\nAnswer: 42", "42"),
-        (answer_line, "Answer: 1\nNo. Answer: 42.", "42."),
-        (answer_line, "The capital of Canada is Ottawa. Answer: Ottawa.", "Ottawa."),
-        (answer_line, "**Answer:** 42", "42"),
-        (answer_line, "**Answer**: 42 apples\nBye", "42 apples"),
-        (answer_line, "### Final Answer:\n\n**Answer: Dan**", "Dan"),
-        (answer_line, "Answer:\n\n  42\nas shown", "42"),
-        (answer_line, "the final ANSWER is: x = 3", "x = 3"),
-        (answer_line, "Answer: ", None),
-        (answer_line, "Answer:  ** \n", None),
-        (answer_line, "The answer 42", None),
-        (answer_line, "Nonanswer: 42", None),
-        (boxed, r"so \boxed{42}.", "42"),
-        (boxed, r"\boxed{1} then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
-        (boxed, r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (boxed, r"\boxed{\frac{1}{2}", None),
-        (boxed, r"\boxed{ }", None),
-        (boxed, r"\boxed{5} and \boxed{6", None),
-        (boxed, r"\boxed {5} or \fbox{{6}}", "{6}"),
-        (boxed, r"\boxed{a \\}", r"a \\"),
-        (answer_line, "Answer\uff1a 42", "42"),
-        (gsm8k, "#### 1\n####", None),
-        (boxed, "42", None),
-        (gsm8k, "6 * 7 = 42\n#### 42", "42"),
-        (gsm8k, "#### 1\n####2 \n", "2"),
-        (gsm8k, "5 6 #### 1 3 9", "1 3 9"),
-        (gsm8k, "####", None),
-        (last_number, "from 3 to 1,234.50 dollars.", "1,234.50"),
-        (last_number, "it is -7.", "-7"),
-        (last_number, "10-5 is 5 and 8-3", None),
-        (last_number, "x = \u22125, so", "-5"),
-        (last_number, "about .5", ".5"),
-        (last_number, "1,2,3", None),
-        (last_number, "none", None),
-        (whole, "  Ottawa \n", "Ottawa"),
-        (whole, " \n", None),
+FOUND = {
+    "answer_line": [
+        *(("So it is 5.\nAnswer: 42", "42"), ("Answer: 1\nNo. Answer: 42.", "42."), ("Answer\uff1a 42", "42")),
+        *(("The capital of Canada is Ottawa. Answer: Ottawa.", "Ottawa."), ("**Answer:** 42", "42")),
+        *(("**Answer**: 42 apples\nBye", "42 apples"), ("### Final Answer:\n\n**Answer: Dan**", "Dan")),
+        *(("Answer:\n\n  42\nas shown", "42"), ("the final ANSWER is: x = 3", "x = 3"), ("Answer: ", None)),
+        *(("Answer:  ** \n", None), ("The answer 42", None), ("Nonanswer: 42", None)),
     ],
-)
-def test_extractors(extractor, text, answer):
-    assert extractor(text) == answer
+    "boxed": [
+        *((r"so \boxed{42}.", "42"), (r"\boxed{1} then \boxed{\frac{1}{2}}", r"\frac{1}{2}"), ("42", None)),
+        *((r"\boxed{\{1, 2\}}", r"\{1, 2\}"), (r"\boxed{\frac{1}{2}", None), (r"\boxed{ }", None)),
+        *((r"\boxed{5} and \boxed{6", None), (r"\boxed {5} or \fbox{{6}}", "{6}"), (r"\boxed{a \\}", r"a \\")),
+    ],
+    "gsm8k": [
+        *(("#### 1\n####", None), ("6 * 7 = 42\n#### 42", "42"), ("#### 1\n####2 \n", "2"), ("####", None)),
+        ("5 6 #### 1 3 9", "1 3 9"),
+    ],
+    "last_number": [
+        *(("from 3 to 1,234.50 dollars.", "1,234.50"), ("it is -7.", "-7"), ("10-5 is 5 and 8-3", None)),
+        *(("x = \u22125, so", "-5"), ("about .5", ".5"), ("1,2,3", None), ("none", None)),
+    ],
+    "whole": [("  Ottawa \n", "Ottawa"), (" \n", None)],
+}
+
+
+@pytest.mark.parametrize(("name", "text", "answer"), [(name, *case) for name, cases in FOUND.items() for case in cases])
+def test_extractors(name, text, answer):
+    assert EXTRACTORS[name](text) == answer
 
 
 @given(st.text())
@@ -84,17 +62,9 @@ def test_extractors_take_any_text(text):
 def test_names_lists_and_functions_name_extractors():
     assert find_extractor("boxed")(r"Answer: 1, \boxed{2}") == "2"
     first = find_extractor(["boxed", "answer_line", "last_number"])
-    assert first(r"Answer: 1, \boxed{2}") == "2"
-    assert first("Answer: 1 of 3") == "1 of 3"
-    assert first("1 of 3") == "3"
-    assert first("none") is None
+    texts = [r"Answer: 1, \boxed{2}", "Answer: 1 of 3", "1 of 3", "none"]
+    assert [first(text) for text in texts] == ["2", "1 of 3", "3", None]
     assert find_extractor(str.upper)("x") == "X"
-    with pytest.raises(UserError, match="unknown extractor 'boxd'; did you mean 'boxed'"):
-        find_extractor("boxd")
-    with pytest.raises(UserError, match="unknown extractor 'boxd'"):
-        find_extractor(["boxed", "boxd"])
-    with pytest.raises(UserError, match="name at least one"):
-        find_extractor([])
 
 
 @pytest.mark.parametrize(
@@ -128,78 +98,36 @@ def test_an_answer_inside_the_thought_is_not_the_answer():
     assert extract_answer("<Thought>x</Thought> 42", Tags("<Thought>", "</Thought>"), "whole") == "42"
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Ottawa.", "ottawa"),
-        (" 42\n", "42"),
-        ("1,234", "1234"),
-        ("1,234,567.80", "1234567.8"),
-        ("72.0", "72"),
-        ("+5", "5"),
-        ("-0", "0"),
-        (".5", "0.50"),
-        ("\u22125", "-5"),
-        ("$461", "461"),
-        (r"\$1,058", "1058"),
-        ("-$5", "-5"),
-        ("$42$", "42"),
-        (r"\(x + 1\)", "x  + 1"),
-        ("**42**.", "42"),
-        ("`a b`", "A B"),
-        ("caf\u00e9", "cafe\u0301"),
-        ("a\u00a0b", "a b"),
-        (r"\boxed{\frac{1}{2}}", "0.5"),
-        (r"$\boxed{9{,}500}$.", "9500"),
-        (r"\text{Even}", "even"),
-        ("3/6", "1/2"),
-        ("50%", r"\frac{1}{2}"),
-        ("1e400", "1" + "0" * 400),
-    ],
-)
+SAME = [
+    *(("Ottawa.", "ottawa"), (" 42\n", "42"), ("1,234", "1234"), ("1,234,567.80", "1234567.8"), ("72.0", "72")),
+    *(("+5", "5"), ("-0", "0"), (".5", "0.50"), ("\u22125", "-5"), ("$461", "461"), (r"\$1,058", "1058")),
+    *(("$42$", "42"), (r"\(x + 1\)", "x  + 1"), ("**42**.", "42"), ("`a b`", "A B"), ("caf\u00e9", "cafe\u0301")),
+    *(("a\u00a0b", "a b"), (r"\boxed{\frac{1}{2}}", "0.5"), (r"$\boxed{9{,}500}$.", "9500"), (r"\text{Even}", "even")),
+    *(("-$5", "-5"), ("3/6", "1/2"), ("50%", r"\frac{1}{2}"), ("1e400", "1" + "0" * 400)),
+]
+DIFFERENT = [
+    *(("5", "-5"), ("007", "7"), ("1 3 9", "139"), ("100,200", "1002000"), ("12,34", "1234"), ("1,2", "12")),
+    *(("5 minutes", "5"), ("20 %", "20"), ("-$5", "5"), ("3:45", "345"), ("9 500", "9500"), ("nan", "NaN0")),
+    *(("2", "10"), ("the match", "match"), ("x\u00b2", "x2"), ("1.5", "15"), ("3.", "3.1"), (None, "5"), ("", "5")),
+    *(("$a$ and $b$", "a$ and $b"), ("Brasilia", "Bras\u00edlia")),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
 def test_spellings_of_one_answer(one, other):
     assert normalise(one) == normalise(other)
     assert exact_match(one, other) and exact_match(other, one)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("5", "-5"),
-        ("007", "7"),
-        ("1 3 9", "139"),
-        ("100,200", "1002000"),
-        ("12,34", "1234"),
-        ("1,2", "12"),
-        ("5 minutes", "5"),
-        ("20 %", "20"),
-        ("-$5", "5"),
-        ("3:45", "345"),
-        ("9 500", "9500"),
-        ("nan", "NaN0"),
-        ("2", "10"),
-        ("the match", "match"),
-        ("x\u00b2", "x2"),
-        ("1.5", "15"),
-        ("3.", "3.1"),
-        ("$a$ and $b$", "a$ and $b"),
-        ("Brasilia", "Bras\u00edlia"),
-        (None, "5"),
-        ("", "5"),
-    ],
-)
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_answers_that_differ(one, other):
     assert not exact_match(one, other)
 
 
-@given(
-    st.one_of(
-        st.text(),
-        st.text("$*`.,+-0123456789 \\()[]", max_size=12),
-        st.text("12/%e{}\\,.$\u2009 -", max_size=12),
-        st.decimals(allow_nan=False).map(str),
-    )
-)
+ODD_TEXTS = [st.text("$*`.,+-0123456789 \\()[]", max_size=12), st.text("12/%e{}\\,.$\u2009 -", max_size=12)]
+
+
+@given(st.one_of(st.text(), *ODD_TEXTS, st.decimals(allow_nan=False).map(str)))
 def test_normalising_twice_changes_nothing(answer):
     assert normalise(normalise(answer)) == normalise(answer)
 
@@ -207,8 +135,7 @@ def test_normalising_twice_changes_nothing(answer):
 @given(st.integers(-(10**12), 10**12))
 def test_numbers_match_their_spellings_and_no_other_number(number):
     for text in (f"{number:,}", f"${number}$", f"{number}.00", f" {number}. "):
-        assert exact_match(text, str(number))
-        assert not exact_match(text, str(number + 1))
+        assert exact_match(text, str(number)) and not exact_match(text, str(number + 1))
 
 
 def test_references_of_real_traces(tmp_path):
@@ -222,16 +149,12 @@ def test_references_of_real_traces(tmp_path):
         assert (len(traces), len(graded), sum(answer is None for answer in found), matches) == (329, 266, 0, 212)
 
 
-def test_every_gsm8k_answer_is_found(tmp_path):
+def test_every_answer_of_gsm8k_and_math_is_found(tmp_path):
     rows = list(read_traces(shared_data(tmp_path) / "gsm8k" / "train.jsonl", format="gsm8k", strict=False))
     found = [extract_answer(trace.messages[-1].content, TAGS, "gsm8k") for trace in rows]
     assert rows and all(exact_match(answer, trace.answer) for answer, trace in zip(found, rows, strict=True))
-
-
-def test_every_boxed_solution_has_an_answer(tmp_path):
     path = shared_data(tmp_path) / "math" / "math_test_minus500.jsonl"
+    solutions = [rf"Thus $x = \boxed{{\frac{{{n}}}{{7}}}}$." for n in range(20)]
     if path.exists():
         solutions = [json.loads(line)["solution"] for line in path.read_text(encoding="utf-8").splitlines()]
-    else:
-        solutions = [rf"Thus $x = \boxed{{\frac{{{n}}}{{7}}}}$." for n in range(20)]
     assert solutions and all(boxed(solution) for solution in solutions)

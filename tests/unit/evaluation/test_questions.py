@@ -40,8 +40,10 @@ def evaluation_of(folder, *rows, **settings):
     return AnswerEvaluation(source=str(path), **settings)
 
 
-@pytest.mark.parametrize(("bad", "reason"), [(REFUSED, "one question and one answer"), (LONG, "no room in a context")])
-def test_prompts_that_cannot_be_answered_are_bad_rows(chat, tmp_path, bad, reason):
+@pytest.mark.parametrize(
+    ("bad", "reason"), [(REFUSED, "one question"), (LONG, "context"), ({**GOOD, "answer": r"\boxed{3"}, "reference")]
+)
+def test_rows_that_cannot_be_asked_or_judged_are_bad_rows(chat, tmp_path, bad, reason):
     with pytest.raises(UserError, match=rf"test\.jsonl:2: .*{reason}"):
         evaluation_of(tmp_path, GOOD, bad).prompts(chat, max_seq_len=20)
     lenient = evaluation_of(tmp_path, GOOD, bad, GOOD, strict=False)
@@ -73,7 +75,7 @@ def test_a_run_whose_config_is_broken_is_one_sentence(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "config.yaml").write_text("seed: 1\nevaluation: [1\n")
-    with pytest.raises(UserError, match=r"config\.yaml:3: no YAML: "):
+    with pytest.raises(UserError, match=r"config\.yaml:3"):
         speed.load_run(tmp_path)
 
 
@@ -104,10 +106,8 @@ def row(system, question, answer):
 
 
 MIXED = [
-    row("short", "1 + 1?", "Answer: 2"),
-    row("think", "2 + 1?", "<think>2 and 1</think>Answer: 3"),
-    row("short", "3 + 1?", "Answer: 4"),
-    row("think", "4 + 1?", "<think>4 and 1</think>Answer: 5"),
+    row("think" if n % 2 == 0 else "short", f"{n} + 1?", f"<think>{n}</think>" * (n % 2 == 0) + f"Answer: {n + 1}")
+    for n in range(1, 5)
 ]
 
 
@@ -115,18 +115,12 @@ def test_any_order_of_rows_gives_one_result(bytes_, tmp_path):
     """Of a template that opens the thought of some rows: a model that answers at once is right where none is open."""
     chat = chat_format(bytes_, template=template(tmp_path, ON_REQUEST))
     at_once = chat.tokenizer.encode_text("Answer: 2")
-
-    def decode(prompts, **_):
-        return [(at_once, False)] * len(prompts)
-
     found = set()
-    for order in itertools.permutations(range(4)):
-        result = evaluation_of(tmp_path, *(MIXED[i] for i in order))(decode, chat)
-        completions = {example.prompt[1]["content"]: example.completion for example in result.examples}
-        found.add((result.answer_accuracy, result.format_rate, tuple(sorted(completions.items()))))
-    assert len(found) == 1
-    accuracy, _, completions = found.pop()
-    texts = [completion for _, completion in completions]
+    for rows in itertools.permutations(MIXED):
+        result = evaluation_of(tmp_path, *rows)(lambda prompts, **_: [(at_once, False)] * len(prompts), chat)
+        examples = sorted(result.examples, key=lambda example: example.prompt[1]["content"])
+        found.add((result.answer_accuracy, result.format_rate, *(example.completion for example in examples)))
+    ((accuracy, _, *texts),) = found
     assert accuracy == 0.25 and texts == ["Answer: 2", "<think>Answer: 2"] * 2
 
 
@@ -147,8 +141,8 @@ def test_rows_are_held_out_where_no_prompt_is_trained_on(bytes_, tmp_path, sourc
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
     data = reasoning_dataset(bytes_, source=str(tmp_path / "train.jsonl"), template=template(tmp_path, source))
     for tested, held_out, said in (
-        (rows[4:], True, "none of 2 prompts stands in"),
-        (rows[2:], False, "2 of 4 prompts stand in the training data (first: "),
+        (rows[4:], True, "none of 2 prompts"),
+        (rows[2:], False, "2 of 4 prompts are in the training data (first: "),
     ):
         evaluation = evaluation_of(tmp_path, *tested)
         assert evaluation(nothing, data.chat).held_out is None and evaluation.overlap_summary() == ""
@@ -164,20 +158,6 @@ def test_answers_that_the_limit_cut_are_counted(bytes_, tmp_path):
     chat, model = chat_format(bytes_, template=template(tmp_path, PLAIN)), adapt(tiny_llama(384))
     result = evaluation_of(tmp_path, *MIXED, max_new_tokens=3)(decode_with(model), chat)
     assert [e.cut for e in result.examples] == [True] * 4 and result.metrics()["cut_rate"] == 1.0
-
-
-def test_references_that_cannot_be_read_are_bad_rows(chat, tmp_path):
-    bad = {**GOOD, "answer": r"\boxed{3"}
-    with pytest.raises(UserError, match=r"test\.jsonl:2: .*reference"):
-        evaluation_of(tmp_path, GOOD, bad).prompts(chat)
-    lenient = evaluation_of(tmp_path, GOOD, bad, strict=False)
-    assert len(lenient.prompts(chat)) == 1 and "1 dropped" in lenient.report.summary()
-
-
-def test_a_comparer_is_checked_before_a_model_is_loaded(tmp_path):
-    assert evaluation_of(tmp_path, GOOD, comparer="math").comparer == "math"
-    with pytest.raises(UserError, match="unknown comparer 'mat'; did you mean 'math'"):
-        evaluation_of(tmp_path, GOOD, comparer="mat")
 
 
 @pytest.mark.parametrize(

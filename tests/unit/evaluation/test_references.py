@@ -1,54 +1,40 @@
 """What the right answer of a row is: named, unwrapped, or found in its last turn; or refused with its place."""
 
 import pytest
+from evaluations_for_tests import TAGS, reply, run, trace
 
 from cot_components.data.bad_rows import RowError
-from cot_components.data.read.formats import Message
-from cot_components.data.read.traces import Trace, read_traces
-from cot_components.data.text.segments import Tags
+from cot_components.data.read.traces import read_traces
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import evaluate, reference_answer
 
-TAGS = Tags()
-
-
-def reply(thought, answer):
-    return f"<think>{thought}</think>\n\nAnswer: {answer}"
-
-
-def trace(i, content, *, answer=None, thought=None):
-    return Trace(i, (Message("user", "?"), Message("assistant", content, thought)), f"data.jsonl:{i + 1}", answer)
-
-
-def run(traces, completions, **options):
-    return evaluate(traces, lambda prompts: completions, tags=TAGS, count_tokens=len, **options)
-
-
-def test_the_reference_is_what_the_data_names_else_what_its_last_turn_says():
-    assert reference_answer(trace(0, reply("x", 5), answer="7"), TAGS, "answer_line") == "7"
-    assert reference_answer(trace(0, reply("x", 5)), TAGS, "answer_line") == "5"
-    assert reference_answer(trace(0, "Answer: 5", thought="Answer: 4"), TAGS, "answer_line") == "5"
-    assert reference_answer(trace(0, "#### 1 3 9", thought="5 6"), TAGS, "gsm8k") == "1 3 9"
-    assert reference_answer(trace(0, reply("x", 5), answer=" . "), TAGS, "answer_line") == "5"
-    assert reference_answer(trace(0, "It is so."), TAGS, "answer_line") is None
-    assert reference_answer(trace(0, "Answer: ."), TAGS, "answer_line") is None
+CALL = '[{"name": "write", "arguments": {"text": "####"}}]'
 
 
 @pytest.mark.parametrize(
-    ("named", "reference"),
+    ("content", "named", "extractor", "reference"),
     [
-        (r"So it is $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
-        (r"\boxed{1} or rather \boxed{{2}}", "{2}"),
-        ("6 * 7 = 42\n#### 42", "42"),
-        ("#### 1\n#### 42", "42"),
-        ("5 6 #### 1 3 9", "1 3 9"),
-        ("0.5", "0.5"),
-        ('[{"name": "write", "arguments": {"text": "####"}}]', '[{"name": "write", "arguments": {"text": "####"}}]'),
+        (reply("x", 5), "7", "answer_line", "7"),
+        (reply("x", 5), None, "answer_line", "5"),
+        (reply("x", 5), " . ", "answer_line", "5"),
+        ("#### 1 3 9", None, "gsm8k", "1 3 9"),
+        ("It is so.", None, "answer_line", None),
+        ("Answer: .", None, "answer_line", None),
+        ("a poem", r"So it is $\boxed{\frac{1}{2}}$.", "whole", r"\frac{1}{2}"),
+        ("a poem", r"\boxed{1} or rather \boxed{{2}}", "whole", "{2}"),
+        ("a poem", "6 * 7 = 42\n#### 42", "whole", "42"),
+        ("a poem", "#### 1\n#### 42", "whole", "42"),
+        ("a poem", "5 6 #### 1 3 9", "whole", "1 3 9"),
+        ("a poem", "0.5", "whole", "0.5"),
+        ("a poem", CALL, "whole", CALL),
     ],
 )
-def test_references_are_unwrapped(named, reference):
-    assert reference_answer(trace(0, "a poem", answer=named), TAGS, "whole") == reference
-    assert run([trace(0, "a poem", answer=named)], [named], extractor="whole").answer_accuracy in (0.0, 1.0)
+def test_the_reference_is_what_the_data_names_else_what_its_last_turn_says(content, named, extractor, reference):
+    assert reference_answer(trace(0, content, answer=named), TAGS, extractor) == reference
+
+
+def test_a_thought_of_its_own_holds_no_reference():
+    assert reference_answer(trace(0, "Answer: 5", thought="Answer: 4"), TAGS, "answer_line") == "5"
 
 
 @pytest.mark.parametrize(
@@ -74,9 +60,5 @@ def test_references_that_are_numbers_in_json(tmp_path, written, right):
 def test_a_reference_that_cannot_be_unwrapped_is_named_before_anything_is_generated(named):
     with pytest.raises(RowError, match="reference"):
         reference_answer(trace(0, "a poem", answer=named), TAGS, "whole")
-
-    def generate(prompts):
-        raise AssertionError("generated")
-
     with pytest.raises(UserError, match=r"data\.jsonl:2: .*reference"):
-        evaluate([trace(0, reply("x", 1)), trace(1, "a", answer=named)], generate, tags=TAGS, count_tokens=len)
+        evaluate([trace(0, reply("x", 1)), trace(1, "a", answer=named)], pytest.fail, tags=TAGS, count_tokens=len)

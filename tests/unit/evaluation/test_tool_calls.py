@@ -1,7 +1,5 @@
 """Calls in completions, and BFCL's idea of the right ones: on its files, or on look-alikes with the same odd cases."""
 
-from __future__ import annotations
-
 import copy
 import os
 import random
@@ -41,18 +39,14 @@ ALLOWED = {
     "where": [[{"field": ["age"]}, {"field": ["job", "work"]}]],
     "rate": ["", None],
 }
-FUNCTION = {
-    "name": "geo.find",
-    "parameters": {
-        "type": "dict",
-        "properties": SCHEMAS,
-        "required": ["days", "area", "city", "point", "budget", "where"],
-    },
-}
-PLAY = {
-    "name": "play",
-    "parameters": {"type": "dict", "properties": {"song": {"type": "string"}}, "required": ["song"]},
-}
+
+
+def function(name: str, properties: dict, *required: str) -> dict:
+    return {"name": name, "parameters": {"type": "dict", "properties": properties, "required": list(required)}}
+
+
+FUNCTION = function("geo.find", SCHEMAS, "days", "area", "city", "point", "budget", "where")
+PLAY = function("play", {"song": {"type": "string"}}, "song")
 
 
 class CallTask(NamedTuple):
@@ -152,66 +146,43 @@ def test_what_leaves_the_allowed_set_is_wrong(task: CallTask, seed: int, kind: s
         assert not calls_match(missing, task.allowed, task.functions)
 
 
-GOOD = {
-    "days": 3,
-    "area": 0.5,
-    "city": "NYC",
-    "point": [1.5, 2.0],
-    "budget": {"min": 300},
-    "where": [{"field": "age"}, {"field": "job"}],
-}
+AGE, JOB, WORK = ({"field": name} for name in ("age", "job", "work"))
+GOOD = {"days": 3, "area": 0.5, "city": "NYC", "point": [1.5, 2.0], "budget": {"min": 300}, "where": [AGE, JOB]}
+VALUES = [
+    ("city", ["new york ny", "New-York_NY."], ["York"]),
+    ("days", [3], [3.0, "3", True]),
+    ("area", [2, 2.0], []),
+    ("point", [[1.5, 2]], [[2.0, 1.5]]),
+    ("deep", [True], [1, False]),
+    ("names", [["bo", "ann"]], [["bo"], "bo"]),
+    ("budget", [{"min": 300.0, "unit": "Dollars"}], [{"unit": "dollars"}, {"min": 300, "max": 1}]),
+    ("where", [[AGE, WORK]], [[WORK, AGE]]),
+    ("rate", [None], [0]),
+    ("zone", [], [1]),
+]
 
 
-@pytest.mark.parametrize(
-    ("changes", "fault"),
-    [
-        ({}, None),
-        ({"city": "new york ny"}, None),
-        ({"city": "New-York_NY."}, None),
-        ({"city": "York"}, "geo.find: city is 'York'"),
-        ({"days": 3.0}, "geo.find: days is 3.0"),
-        ({"days": "3"}, "geo.find: days is '3'"),
-        ({"days": True}, "geo.find: days is True"),
-        ({"area": 2}, None),
-        ({"area": 2.0}, None),
-        ({"point": [1.5, 2]}, None),
-        ({"point": [2.0, 1.5]}, "geo.find: point is [2.0, 1.5]"),
-        ({"deep": True}, None),
-        ({"deep": 1}, "geo.find: deep is 1"),
-        ({"deep": False}, "geo.find: deep is False"),
-        ({"names": ["bo", "ann"]}, None),
-        ({"names": ["bo"]}, "geo.find: names is ['bo']"),
-        ({"names": "bo"}, "geo.find: names is 'bo'"),
-        ({"budget": {"min": 300.0, "unit": "Dollars"}}, None),
-        ({"budget": {"unit": "dollars"}}, "geo.find: budget is {'unit': 'dollars'}"),
-        ({"budget": {"min": 300, "max": 1}}, "geo.find: budget is {'min': 300, 'max': 1}"),
-        ({"where": [{"field": "age"}, {"field": "work"}]}, None),
-        ({"where": [{"field": "work"}, {"field": "age"}]}, "geo.find: where is"),
-        ({"rate": None}, None),
-        ({"rate": 0}, "geo.find: rate is 0"),
-        ({"zone": 1}, "geo.find: zone is not one of its arguments"),
-    ],
-)
-def test_each_kind_of_value(changes: dict[str, Any], fault: str | None) -> None:
-    found = calls_fault([Call("geo.find", GOOD | changes)], [{"geo.find": ALLOWED}], [FUNCTION])
-    assert found == fault or (fault and str(found).startswith(fault))
+@pytest.mark.parametrize(("key", "right", "wrong"), VALUES)
+def test_each_kind_of_value(key: str, right: list[Any], wrong: list[Any]) -> None:
+    def fault(value: Any) -> str | None:
+        return calls_fault([Call("geo.find", GOOD | {key: value})], [{"geo.find": ALLOWED}], [FUNCTION])
+
+    assert [fault(value) for value in right] == [None] * len(right)
+    assert all(str(fault(value)).startswith(f"geo.find: {key} is") for value in wrong)
 
 
 def test_a_call_is_used_once_and_pairing_is_found_where_the_first_fit_fails() -> None:
     allowed = [{"play": {"song": ["a", "b"]}}, {"play": {"song": ["a"]}}]
     a, b = Call("play", {"song": "a"}), Call("play", {"song": "b"})
     assert calls_match([a, b], allowed) and calls_match([b, a], allowed) and calls_match([a, a], allowed)
-    assert calls_fault([b, b], allowed) == "two calls answer the same request"
-    assert calls_fault(None, allowed) == "no call that can be read"
-    assert calls_fault([a], allowed) == "1 calls in place of 2"
-    assert calls_fault([Call("stop", {}), a], allowed) == "calls stop, not play"
+    assert "same request" in calls_fault([b, b], allowed) and "no call" in calls_fault(None, allowed)
+    assert "1 calls" in calls_fault([a], allowed) and "stop" in calls_fault([Call("stop", {}), a], allowed)
 
 
 def test_without_descriptions_the_answer_alone_decides() -> None:
     assert calls_match([Call("geo.find", GOOD)], [{"geo.find": ALLOWED}])
     assert calls_match([Call("f", {})], [{"f": {"x": ["", 1]}}])
-    fault = calls_fault([Call("f", {})], [{"f": {"x": ["", 1]}}], [{"name": "f", "parameters": {"required": ["x"]}}])
-    assert fault == "f: x is missing"
+    assert calls_fault([Call("f", {})], [{"f": {"x": ["", 1]}}], [function("f", {}, "x")]) == "f: x is missing"
 
 
 PARSED = [Call("geo.find", {"days": 3, "names": ["a", "b"]})]
@@ -235,22 +206,10 @@ def test_every_way_to_write_a_call_is_read(text: str) -> None:
     assert exact_match(find_extractor("tool_calls")(text), canonical_calls(PARSED))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "Yes.",
-        "f(1)",
-        "f(**x)",
-        "f(a=g())",
-        "f(a={1, 2})",
-        "f(a=1e999)",
-        "[]",
-        "[f(a=1), 2]",
-        "<tool_call>{</tool_call>",
-        "Action: f\nAction Input: x",
-    ],
-)
+NO_CALLS = ["", "Yes.", "f(1)", "f(**x)", "f(a=g())", "f(a={1, 2})", "f(a=1e999)", "[]", "[f(a=1), 2]"]
+
+
+@pytest.mark.parametrize("text", [*NO_CALLS, "<tool_call>{</tool_call>", "Action: f\nAction Input: x"])
 def test_what_is_no_call_is_none(text: str) -> None:
     assert parse_calls(text) is None and find_extractor("tool_calls")(text) is None
 

@@ -1,6 +1,4 @@
-"""A loss as a component: its signature is its schema, it is frozen and picklable, and the stock way in is a mean."""
-
-from __future__ import annotations
+"""A loss as a component: its signature is its schema, it is frozen and picklable; what it counts and notices."""
 
 import copy
 import inspect
@@ -16,7 +14,8 @@ import torch.nn.functional as F
 from losses_for_tests import CASES, Case
 
 from cot_components import losses
-from cot_components.losses import Loss, Target, induced_target, preset
+from cot_components.errors import UserError
+from cot_components.losses import Loss, Target, induced_target, preset, supervised_rows
 
 SETTINGS = {"ignore_index", "floor", "weight_rule", "chunk_rows", "per_token_grad", "compile_rows"}
 
@@ -50,13 +49,11 @@ def test_the_stock_way_in_is_the_mean_over_supervised_tokens() -> None:
     logits, labels = torch.randn(2, 6, 11).requires_grad_(), torch.randint(0, 11, (2, 6))
     labels[0, :4] = -100
     expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    shapes = [(logits, labels), (logits.flatten(0, 1), labels.flatten())]
-    for z, y in shapes:
+    for z, y in [(logits, labels), (logits.flatten(0, 1), labels.flatten())]:
         found = losses.sft()(z, y)
         torch.testing.assert_close(found, expected)
         grads = [torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (found, expected)]
         torch.testing.assert_close(*grads)
-    assert len(shapes) == 2
     assert losses.sft().ignore_index == -100
 
 
@@ -93,7 +90,40 @@ def test_a_loss_of_ones_own_is_two_pulls() -> None:
 
 def test_losses_import_neither_torchtune_nor_transformers() -> None:
     code = "import sys, cot_components.losses; print({'torchtune', 'torchao', 'transformers'} & set(sys.modules))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-        == "set()"
-    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+N, D, V = 5, 4, 7
+
+
+def given(**changed):
+    return {"hidden": torch.randn(N, D), "head": torch.randn(V, D), "labels": torch.randint(0, V, (N,))} | changed
+
+
+def test_another_ignore_index():
+    out = losses.sft(ignore_index=-1).fused(**given(labels=torch.tensor([0, -1, 6, 2, 3])))
+    assert out.nll.shape == (4,)
+
+
+def test_supervised_rows():
+    labels = torch.tensor([-100, 3, 4, -100, 0])
+    assert supervised_rows(labels).tolist() == [1, 2, 4]
+    assert supervised_rows(labels, torch.tensor([1.0, 0.0, 2.0, 1.0, 1.0])).tolist() == [2, 4]
+    assert supervised_rows(torch.full((3,), -100)).shape == (0,)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_show_in_objective_and_in_their_own_nll(poison):
+    hidden = torch.randn(N, D)
+    hidden[3] = poison
+    out = losses.dft().fused(**given(hidden=hidden, rows=torch.tensor([0, 2, 3, 4])))
+    assert not bool(torch.isfinite(out.objective))
+    assert torch.isfinite(out.nll).tolist() == [True, True, False, True]  # the loop names the rows from these
+
+
+def test_a_sharded_head_is_told_where_the_loss_belongs():
+    class Sharded(torch.Tensor):
+        def full_tensor(self): ...
+
+    with pytest.raises(UserError, match="FSDP root"):
+        losses.sft().fused(**given(head=torch.randn(V, D).as_subclass(Sharded)))

@@ -1,7 +1,5 @@
 """What the fused loss costs, counted rather than timed: FLOPs, host syncs, bytes kept for the backward."""
 
-from __future__ import annotations
-
 import weakref
 from collections import Counter
 from typing import Any
@@ -13,16 +11,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from cot_components import losses
-from cot_components.losses import GroupSoftmax, Loss, LossOutput, supervised_rows
+from cot_components.losses import GroupSoftmax, Loss, supervised_rows
 
 N, D, V = 96, 16, 128
 
 
-def addmm_in_place_flops(out: torch.Size, a: torch.Size, b: torch.Size, *_: Any, **__: Any) -> int:
-    return 2 * a[0] * a[1] * b[1]
-
-
-ADDMM = {torch.ops.aten.addmm_: addmm_in_place_flops}
+ADDMM = {torch.ops.aten.addmm_: lambda out, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
 
 
 def tensors(num_tokens: int = N, ignored: int = 2, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
@@ -51,30 +45,27 @@ def flops(loss: Loss, batch: dict[str, Any], *, backward: bool = True, mapping: 
 RULE = GroupSoftmax(tau=2.0)
 
 
-@pytest.mark.parametrize(
-    ("loss", "head_passes"),
-    [
-        (losses.sft(chunk_rows=10), 3),
-        (losses.dft(chunk_rows=10), 3),
-        (losses.eaft(chunk_rows=10), 3),
-        (losses.sft(chunk_rows=10, weight_rule=RULE), 4),
-        (losses.sft(chunk_rows=10, per_token_grad=True), 4),
-        (losses.distill(chunk_rows=10), 4),
-        (losses.distill(chunk_rows=10, weight_rule=RULE), 5),
-    ],
-    ids=["nll", "p-weighted", "top-k", "adaptive", "recompute", "reference", "adaptive reference"],
-)
+HEAD_PASSES = {
+    "nll": (losses.sft(chunk_rows=10), 3),
+    "p-weighted": (losses.dft(chunk_rows=10), 3),
+    "top-k": (losses.eaft(chunk_rows=10), 3),
+    "adaptive": (losses.sft(chunk_rows=10, weight_rule=RULE), 4),
+    "recompute": (losses.sft(chunk_rows=10, per_token_grad=True), 4),
+    "reference": (losses.distill(chunk_rows=10), 4),
+    "adaptive reference": (losses.distill(chunk_rows=10, weight_rule=RULE), 5),
+}
+
+
+@pytest.mark.parametrize(("loss", "head_passes"), HEAD_PASSES.values(), ids=HEAD_PASSES)
 def test_flops_are_those_of_the_supervised_rows_alone(loss: Loss, head_passes: int) -> None:
     batch = tensors()
-    num_rows = len(batch["rows"])
-    assert num_rows == N // 2
-    assert flops(loss, batch) == 2 * head_passes * num_rows * D * V
+    assert len(batch["rows"]) == N // 2
+    assert flops(loss, batch) == 2 * head_passes * (N // 2) * D * V
 
 
 def test_the_flop_count_would_notice_a_missing_product() -> None:
     """Negative control: without the mapping the counter takes `addmm_` for free, and the equality above fails."""
-    batch = tensors()
-    assert flops(losses.sft(chunk_rows=10), batch, mapping={}) == 2 * len(batch["rows"]) * D * V
+    assert flops(losses.sft(chunk_rows=10), tensors(), mapping={}) == 2 * (N // 2) * D * V
 
 
 def test_no_gradient_work_without_gradients() -> None:
@@ -110,58 +101,37 @@ class Watch(TorchDispatchMode):
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in alive}.values())
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        losses.sft(),
-        losses.dft(),
-        losses.eaft(),
-        losses.sft(weight_rule=RULE),
-        losses.gem(),
-        losses.sft(per_token_grad=True),
-    ],
-    ids=["sft", "dft", "eaft", "adaptive", "gem", "per_token"],
-)
-def test_the_host_never_waits_for_the_device_when_rows_are_given(loss: Loss) -> None:
-    batch = tensors()
-    with Watch() as watch:
-        (loss.fused(**batch).objective.sum() * 0.5).backward()
-    assert watch.waits() == 0 and sum(watch.calls.values()) > 10
+RULES = {"adaptive": losses.sft(weight_rule=RULE), "per_token": losses.sft(per_token_grad=True)}
+WAITING = {"sft": losses.sft(), "dft": losses.dft(), "eaft": losses.eaft(), "gem": losses.gem(), **RULES}
 
 
-def test_the_watch_sees_the_wait_when_rows_are_not_given() -> None:
-    """Negative control."""
-    batch = tensors()
-    with Watch() as watch:
-        losses.sft().fused(**{**batch, "rows": None}).objective.backward()
-    assert watch.waits() > 0
+@pytest.mark.parametrize("loss", WAITING.values(), ids=WAITING)
+def test_the_host_waits_for_the_device_only_where_rows_are_not_given(loss: Loss) -> None:
+    batch, watches = tensors(), (Watch(), Watch())
+    for watch, rows in zip(watches, (batch["rows"], None), strict=True):
+        with watch:
+            (loss.fused(**{**batch, "rows": rows}).objective.sum() * 0.5).backward()
+    assert watches[0].waits() == 0 < watches[1].waits() and sum(watches[0].calls.values()) > 10
 
 
-def kept(loss: Loss, num_tokens: int) -> tuple[int, LossOutput]:
-    batch = tensors(num_tokens)
-    with Watch() as watch:
-        out = loss.fused(**batch)
-    return watch.bytes_alive(), out
+def whole_logits(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(hidden @ head.t(), labels)
 
 
-@pytest.mark.parametrize("per_token_grad", [False, True])
-def test_bytes_kept_for_the_backward_do_not_grow_with_tokens_times_vocabulary(per_token_grad: bool) -> None:
-    loss = losses.dft(per_token_grad=per_token_grad)
-    small, out_small = kept(loss, N)
-    large, out_large = kept(loss, 9 * N)
-    per_token = (large - small) / (8 * N)
-    assert per_token < 4 * (2 * D + 16)  # rows gathered, their gradient and a few columns, all fp32; V would be 4 * 128
-    assert out_small.nll.shape[0] * 9 == out_large.nll.shape[0]
-
-
-def test_the_watch_sees_logits_that_are_kept() -> None:
-    """Negative control: whole logits and autograd keep at least 4 bytes per token and vocabulary entry."""
-
-    def naive(num_tokens: int) -> int:
+def kept_per_token(loss: Any) -> float:
+    """Bytes that are alive between forward and backward, for each token more."""
+    found = []
+    for num_tokens in (N, 9 * N):
         batch = tensors(num_tokens)
         with Watch() as watch:
-            objective = torch.nn.functional.cross_entropy(batch["hidden"] @ batch["head"].t(), batch["labels"])
-        assert objective.requires_grad
-        return watch.bytes_alive()
+            out = loss(**batch)
+        found.append(watch.bytes_alive())
+        del out
+    return (found[1] - found[0]) / (8 * N)
 
-    assert (naive(9 * N) - naive(N)) / (8 * N) >= 4 * V
+
+def test_bytes_kept_for_the_backward_do_not_grow_with_tokens_times_vocabulary() -> None:
+    """Rows gathered, their gradient and a few columns, all fp32; whole logits and autograd keep 4 bytes times V."""
+    for per_token_grad in (False, True):
+        assert kept_per_token(losses.dft(per_token_grad=per_token_grad).fused) < 4 * (2 * D + 16)
+    assert kept_per_token(whole_logits) >= 4 * V

@@ -1,14 +1,11 @@
 """Per-role floors: on the roles named, the observed token keeps at least that pull."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
 from losses_for_tests import CASES, Case
 
 from cot_components import losses
-from cot_components.errors import UserError
 from cot_components.losses import induced_target
 from cot_components.roles import Role
 
@@ -53,15 +50,5 @@ def test_a_floor_below_one_lifts_the_pull_of_improbable_tokens_only() -> None:
 
 
 def test_a_floor_of_zero_asks_for_no_roles() -> None:
-    loss = losses.dft(floor={"answer": 0.0})
-    assert loss.needs == ()
+    assert losses.dft(floor={"answer": 0.0}).needs == ()
     assert losses.dft(floor={"answer": 0.5}).needs == ("roles",)
-
-
-def test_bad_floors() -> None:
-    with pytest.raises(UserError, match="floor names the role 'anwser'; roles are prompt, think_open, thought"):
-        losses.dft(floor={"anwser": 1.0})
-    with pytest.raises(UserError, match=r"floor of answer must be at least 0 and at most 1, got 1\.5"):
-        losses.dft(floor={"answer": 1.5})
-    with pytest.raises(UserError, match="dft needs the column 'roles'"):
-        losses.dft(floor={"answer": 1.0}).from_logits(torch.randn(2, 3), torch.tensor([0, 1]))

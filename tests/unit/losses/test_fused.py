@@ -1,7 +1,5 @@
 """Supervised rows through the head in chunks: equal to whole logits and autograd, whatever the head and the chunk."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +11,15 @@ from cot_components.losses import Pairs, dense_loss, supervised_rows
 
 N, D, V = 23, 6, 17
 EXACT = {"dtype": torch.float64}
+
+
+def gradients(objective: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(objective.sum(), inputs, retain_graph=True)
+
+
+def assert_close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], **tolerance: float) -> None:
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
 
 
 class Batch:
@@ -72,17 +79,15 @@ def test_every_preset_equals_whole_logits_and_autograd(case: Case, per_token_gra
 def test_upstream_scalar_and_per_token_upstream() -> None:
     batch = Batch()
     inputs = (batch.hidden, batch.head)
-    plain = torch.autograd.grad(losses.dft().fused(*inputs, batch.labels).objective, inputs)
-    scaled = torch.autograd.grad(losses.dft().fused(*inputs, batch.labels).objective * 0.25, inputs)
-    for a, b in zip(plain, scaled, strict=True):
-        torch.testing.assert_close(a * 0.25, b)
+    plain = gradients(losses.dft().fused(*inputs, batch.labels).objective, *inputs)
+    scaled = gradients(losses.dft().fused(*inputs, batch.labels).objective * 0.25, *inputs)
+    assert_close(scaled, tuple(grad * 0.25 for grad in plain))
     upstream = torch.rand(int((batch.labels != -100).sum()), **EXACT)
     per_token = losses.dft(per_token_grad=True).fused(*inputs, batch.labels).objective
     found = torch.autograd.grad(per_token, inputs, upstream, retain_graph=True)
     weights = torch.zeros(N).index_copy(0, supervised_rows(batch.labels), upstream.float())
-    expected = torch.autograd.grad(losses.dft().fused(*inputs, batch.labels, weights).objective, inputs)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    expected = gradients(losses.dft().fused(*inputs, batch.labels, weights).objective, *inputs)
+    assert_close(found, expected, rtol=1e-6, atol=1e-6)
     again = torch.autograd.grad(per_token, inputs, upstream)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
@@ -104,10 +109,8 @@ def test_no_supervised_token_gives_zero_gradients_for_hidden_and_every_weight(pe
     )
     assert float(out.objective.detach().sum()) == 0.0 and float(out.loss) == 0.0 and out.nll.shape == (0,)
     out.objective.sum().backward()
-    touched = [batch.hidden, batch.head, *low_rank]
-    for tensor in touched:
+    for tensor in (batch.hidden, batch.head, *low_rank):
         assert tensor.grad is not None and torch.equal(tensor.grad, torch.zeros_like(tensor))
-    assert len(touched) == 4
 
 
 def test_lora_head_is_a_sum_of_pairs() -> None:
@@ -117,17 +120,12 @@ def test_lora_head_is_a_sum_of_pairs() -> None:
     def head(hidden: Tensor) -> Pairs:
         return [(hidden, batch.head.detach()), (0.5 * hidden @ down.t(), up)]
 
-    inputs = (batch.hidden, down, up)
-    out = losses.asft(chunk_rows=4).fused(
-        batch.hidden, head, batch.labels, batch.weights, rows=batch.rows, reference=batch.reference
-    )
-    found = torch.autograd.grad(out.objective, inputs)
+    inputs, given, (hidden, weight) = (batch.hidden, down, up), (batch.labels, batch.weights), batch.reference
+    out = losses.asft(chunk_rows=4).fused(batch.hidden, head, *given, rows=batch.rows, reference=batch.reference)
     logits = batch.hidden @ (batch.head.detach() + 0.5 * up @ down).t()
-    slow = losses.asft().from_logits(
-        logits, batch.labels, batch.weights, reference=batch.reference[0] @ batch.reference[1].t()
-    )
-    expected = torch.autograd.grad(slow.objective.sum(), inputs)
-    assert max(relative(a, b) for a, b in zip(found, expected, strict=True)) < 1e-10
+    slow = losses.asft().from_logits(logits, *given, reference=hidden @ weight.t())
+    pairs = zip(gradients(out.objective, *inputs), gradients(slow.objective, *inputs), strict=True)
+    assert max(relative(a, b) for a, b in pairs) < 1e-10
     torch.testing.assert_close(out.nll, slow.nll)
 
 
@@ -135,23 +133,20 @@ def test_tied_weight_gets_the_gradient_of_both_its_uses() -> None:
     batch = Batch()
     tokens = torch.randint(0, V, (N,))
     hidden = batch.head[tokens].tanh()
-    (found,) = torch.autograd.grad(
-        losses.sft(chunk_rows=4).fused(hidden, batch.head, batch.labels).objective, batch.head
-    )
-    expected_loss = F.cross_entropy(batch.head[tokens].tanh() @ batch.head.t(), batch.labels, reduction="sum")
-    (expected,) = torch.autograd.grad(expected_loss, batch.head)
-    assert relative(found, expected) < 1e-12
+    fused = losses.sft(chunk_rows=4).fused(hidden, batch.head, batch.labels).objective
+    whole = F.cross_entropy(hidden @ batch.head.t(), batch.labels, reduction="sum")
+    assert relative(*gradients(fused, batch.head), *gradients(whole, batch.head)) < 1e-12
 
 
-def test_frozen_parts_get_no_gradient_and_no_work() -> None:
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_frozen_parts_get_no_gradient_and_no_work(frozen: int) -> None:
     batch = Batch()
-    frozen = batch.head.detach()
-    out = losses.sft().fused(batch.hidden, frozen, batch.labels)
-    assert out.objective.grad_fn.grads.sums[1] is None
+    inputs = [batch.hidden, batch.head]
+    inputs[frozen] = inputs[frozen].detach()
+    out = losses.sft().fused(*inputs, batch.labels)
+    assert out.objective.grad_fn.grads.sums[frozen] is None
     out.objective.backward()
-    assert frozen.grad is None and batch.hidden.grad is not None
-    out = losses.sft().fused(batch.hidden.detach(), batch.head, batch.labels)
-    assert out.objective.grad_fn.grads.sums[0] is None
+    assert inputs[frozen].grad is None and inputs[1 - frozen].grad is not None
 
 
 def test_nothing_is_differentiable_under_no_grad_or_without_leaves() -> None:
@@ -185,11 +180,9 @@ def test_one_batch_of_eight_is_eight_batches_of_one() -> None:
         losses.dft().fused(batch.hidden[part], batch.head, batch.labels[part], batch.weights[part])
         for part in torch.arange(N).chunk(8)
     ]
-    torch.testing.assert_close(sum(part.objective for part in parts), whole.objective)
-    found = torch.autograd.grad(sum(part.objective for part in parts), inputs)
-    for a, b in zip(found, torch.autograd.grad(whole.objective, inputs), strict=True):
-        torch.testing.assert_close(a, b)
-    assert len(parts) == 8
+    objective = sum(part.objective for part in parts)
+    torch.testing.assert_close(objective, whole.objective)
+    assert_close(gradients(objective, *inputs), gradients(whole.objective, *inputs))
 
 
 def test_a_reference_may_be_a_function_of_its_hidden_rows_and_gets_no_gradient() -> None:
@@ -207,27 +200,22 @@ def test_the_row_function_compiles_whole_and_says_the_same(monkeypatch: pytest.M
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda fn, **kw: real(fn, backend="aot_eager", **kw))
     batch = Batch(dtype=torch.bfloat16)
-    makers = [losses.dft, losses.otr, lambda **kw: losses.target_sft(eta=0.3, **kw)]
-    for make in makers:
-        outs = [
-            make(chunk_rows=4, floor={"answer": 1.0}, compile_rows=compiled).fused(
-                batch.hidden, batch.head, batch.labels, batch.weights, columns=batch.columns, reference=batch.reference
-            )
-            for compiled in (False, True)
-        ]
-        grads = [torch.autograd.grad(out.objective, (batch.hidden, batch.head)) for out in outs]
-        torch.testing.assert_close(outs[1].objective, outs[0].objective)
-        for a, b in zip(*grads, strict=True):
-            torch.testing.assert_close(a, b)
-    assert len(makers) == 3
+    inputs, more = (batch.hidden, batch.head), {"columns": batch.columns, "reference": batch.reference}
+    for make in (losses.dft, losses.otr, lambda **settings: losses.target_sft(eta=0.3, **settings)):
+        plain, compiled = (
+            make(chunk_rows=4, floor={"answer": 1.0}, compile_rows=compile_rows)
+            .fused(*inputs, batch.labels, batch.weights, **more)
+            .objective
+            for compile_rows in (False, True)
+        )
+        torch.testing.assert_close(compiled, plain)
+        assert_close(gradients(compiled, *inputs), gradients(plain, *inputs))
 
 
 def test_under_autocast_the_loss_keeps_its_dtypes() -> None:
     batch = Batch(dtype=torch.float32)
-    makers = [losses.sft(), losses.target_sft(eta=0.5)]
-    for loss in makers:
+    for loss in (losses.sft(), losses.target_sft(eta=0.5)):
         plain = loss.fused(batch.hidden, batch.head, batch.labels, reference=batch.reference)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             cast = loss.fused(batch.hidden, batch.head, batch.labels, reference=batch.reference)
         assert torch.equal(plain.objective, cast.objective)
-    assert len(makers) == 2

@@ -1,7 +1,5 @@
 """bf16 inputs against float64: the loss as exact as its inputs, the gradients as good as those of whole logits."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 
@@ -31,7 +29,6 @@ def test_loss_and_gradients_in_bf16() -> None:
     naive = F.cross_entropy((hidden @ head.t()).float(), labels)
     naive_errors = [error(*pair) for pair in zip(torch.autograd.grad(naive, (hidden, head)), exact_grads, strict=True)]
     count = len(supervised_rows(labels))
-    checked = 0
     for chunk_rows in (16, 256, 2048):  # 32 chunks, 2 chunks, 1 chunk
         out = losses.sft(chunk_rows=chunk_rows).fused(hidden, head, labels)
         assert abs(float(out.objective.detach()) / count - float(exact.detach())) <= 2e-4 * float(exact.detach())
@@ -39,8 +36,6 @@ def test_loss_and_gradients_in_bf16() -> None:
         errors = [error(*pair) for pair in zip(found, exact_grads, strict=True)]
         assert all(ours <= 1.1 * peer for ours, peer in zip(errors, naive_errors, strict=True)), (errors, naive_errors)
         assert out.nll.dtype == torch.float32
-        checked += 1
-    assert checked == 3
 
 
 def test_adding_up_bf16_chunks_would_not_do() -> None:

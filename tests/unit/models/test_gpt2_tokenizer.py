@@ -40,29 +40,16 @@ def _theirs(originals) -> GPT2Tokenizer:
     return GPT2Tokenizer(vocab=vocab, merges=[tuple(merge.split()) for merge in merges if merge])
 
 
-def layouts(originals: Path, folder: Path) -> dict[str, Path]:
-    renamed = folder / "renamed"
-    renamed.mkdir()
-    shutil.copy(originals / "encoder.json", renamed / "vocab.json")
-    shutil.copy(originals / "vocab.bpe", renamed / "merges.txt")
-    return {
-        "original": originals,
-        "renamed": renamed,
-        "converted": write_files(gpt2_tokenizer(str(originals)), folder / "converted"),
-    }
-
-
 def test_ids_equal_transformers_from_every_layout(originals, theirs, tmp_path) -> None:
-    compared = 0
-    for path in layouts(originals, tmp_path).values():
+    shutil.copy(originals / "encoder.json", tmp_path / "vocab.json")
+    shutil.copy(originals / "vocab.bpe", tmp_path / "merges.txt")
+    for path in (originals, tmp_path, write_files(gpt2_tokenizer(str(originals)), tmp_path / "converted")):
         ours = gpt2_tokenizer(str(path))
         for text in CORPUS:
             ids = ours.encode(text, add_bos=False, add_eos=False)
             assert ids == theirs.encode(text, add_special_tokens=False)
             assert ours.decode(ids) == text
-            compared += len(ids)
         assert ours.eos_id == ours.bos_id == ours.pad_id == theirs.eos_token_id
-    assert compared > 700
 
 
 def test_transformers_reads_what_we_write(originals, theirs, tmp_path) -> None:
@@ -116,22 +103,3 @@ def test_compact_folder_loads_in_transformers(tmp_path) -> None:
     assert len(theirs) == ours.vocab_size == 290
     assert theirs.eos_token_id == ours.eos_id == 289
     assert [theirs.encode(text) for text in CORPUS] == [ours.text.encode_text(text) for text in CORPUS]
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({}, r"neither tokenizer\.json nor encoder\.json with vocab\.bpe nor"),
-        ({"encoder.json": "{}"}, r"neither tokenizer\.json"),
-        ({"encoder.json": "no json", "vocab.bpe": "#version: 0.2\n"}, r"encoder\.json and vocab\.bpe cannot be read"),
-        (
-            {"encoder.json": "{}", "vocab.bpe": "#version: 0.2\na b c d\n"},
-            r"encoder\.json and vocab\.bpe cannot be read",
-        ),
-    ],
-)
-def test_bad_folders_are_named(tmp_path, files: dict[str, str], message: str) -> None:
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        gpt2_tokenizer(str(tmp_path))

@@ -27,9 +27,9 @@ def load(model, folder=None):
 WITH = "cot_components.models.with_weights"
 
 
-def edit(folder, **changes):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+def edit(folder, without=(), **changes):
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({key: config[key] for key in config if key not in without}))
 
 
 @pytest.mark.parametrize("model", [PLAIN, SCALED, QWEN, GPT2])
@@ -42,11 +42,15 @@ def test_a_builder_s_model_with_a_folder_s_weights(tmp_path, model):
     assert loaded.hub.path == folder
 
 
+@pytest.fixture(name="plain")
+def _plain(tmp_path):
+    return save_pretrained(build(PLAIN), tmp_path / "hub")
+
+
 @pytest.mark.parametrize(("here", "there"), [(PLAIN, QWEN), (QWEN, PLAIN), (GPT2, PLAIN), (PLAIN, GPT2)])
 def test_a_model_of_another_family_is_refused(tmp_path, here, there):
-    folder = save_pretrained(build(there), tmp_path / "hub")
-    with pytest.raises(UserError, match=r"is not the model that is built|is model\._component_ the model of this"):
-        load(here, folder)
+    with pytest.raises(UserError, match=r"is not the model|model\._component_"):
+        load(here, save_pretrained(build(there), tmp_path / "hub"))
 
 
 def test_all_that_differs_is_in_one_message(tmp_path):
@@ -54,31 +58,24 @@ def test_all_that_differs_is_in_one_message(tmp_path):
     edit(folder, rms_norm_eps=1e-6, rope_theta=123.0, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
     with pytest.raises(UserError) as caught:
         load(PLAIN, folder)
-    said = str(caught.value)
     for name in ("rms_norm_eps 1e-06", "rope_theta 123.0", "rope_type 'llama3'", "num_attention_heads 4"):
-        assert name in said
-    assert "\n" not in said
+        assert name in str(caught.value)
 
 
-@pytest.mark.parametrize(("eps", "fits"), [(9.999999747378752e-06, True), (1.0001e-5, False), (1e-6, False)])
-def test_a_float_that_went_through_fp32_is_the_same(tmp_path, eps, fits):
-    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
-    edit(folder, rms_norm_eps=eps)
-    if fits:
-        load(PLAIN, folder)
-    else:
-        with pytest.raises(UserError, match="rms_norm_eps"):
-            load(PLAIN, folder)
+@pytest.mark.parametrize("eps", [1.0001e-5, 1e-6])
+def test_a_float_that_went_through_fp32_is_the_same(plain, eps):
+    edit(plain, rms_norm_eps=9.999999747378752e-06)
+    load(PLAIN, plain)
+    edit(plain, rms_norm_eps=eps)
+    with pytest.raises(UserError, match="rms_norm_eps"):
+        load(PLAIN, plain)
 
 
-def test_a_key_that_is_missing_is_what_transformers_assumes(tmp_path):
+def test_a_key_that_is_missing_is_what_transformers_assumes(plain):
     """rope_theta 10000 and eps 1e-6: not what torchtune's builder has."""
-    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
-    config = json.loads((folder / "config.json").read_text())
-    left = {key: value for key, value in config.items() if key not in ("rope_theta", "rms_norm_eps")}
-    (folder / "config.json").write_text(json.dumps(left))
+    edit(plain, without=("rope_theta", "rms_norm_eps"))
     with pytest.raises(UserError, match=r"rms_norm_eps 1e-06.*rope_theta 10000\.0"):
-        load(PLAIN, folder)
+        load(PLAIN, plain)
 
 
 def as_transformers_5(config):
@@ -90,19 +87,16 @@ def as_transformers_5(config):
 @pytest.mark.parametrize(("there", "here"), [(PLAIN, SCALED), (SCALED, PLAIN)])
 def test_scaled_positions_must_be_those_of_the_folder(tmp_path, there, here, spelled):
     folder = save_pretrained(build(there), tmp_path / "hub")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(spelled(config)))
+    config = spelled(json.loads((folder / "config.json").read_text()))
+    (folder / "config.json").write_text(json.dumps(config))
     load(there, folder)
-    with pytest.raises(UserError, match=r"rope_type '.*' where the model has"):
+    with pytest.raises(UserError, match="rope_type"):
         load(here, folder)
 
 
-def test_a_factor_of_1_is_no_scaling(tmp_path):
-    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
-    load(
-        {**PLAIN, "_component_": "torchtune.models.llama3_2.llama3_2", "scale_factor": 1, "tie_word_embeddings": False},
-        folder,
-    )
+def test_a_factor_of_1_is_no_scaling(plain):
+    builder = {"_component_": "torchtune.models.llama3_2.llama3_2", "scale_factor": 1, "tie_word_embeddings": False}
+    load({**PLAIN, **builder}, plain)
 
 
 def test_a_folder_is_a_whole_model_node(tmp_path):
@@ -124,9 +118,8 @@ def test_a_folder_is_a_whole_model_node(tmp_path):
         check_start({**node, "path": str(moved), "lora": {"rank": 0}})
 
 
-def test_adapters_keep_their_draw_and_the_base_is_frozen(tmp_path):
-    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
-    node = {"_component_": "cot_components.models.from_folder", "path": str(folder), "lora": {}}
+def test_adapters_keep_their_draw_and_the_base_is_frozen(plain):
+    node = {"_component_": "cot_components.models.from_folder", "path": str(plain), "lora": {}}
     cpu = {"device": torch.device("cpu"), "dtype": torch.float32}
     first, same, other = (load_model(node, seed=seed, **cpu).state_dict() for seed in (1, 1, 2))
     name = "layers.0.attn.q_proj.lora_a.weight"
@@ -134,35 +127,22 @@ def test_adapters_keep_their_draw_and_the_base_is_frozen(tmp_path):
     assert torch.equal(first["layers.0.attn.q_proj.weight"], other["layers.0.attn.q_proj.weight"])
 
 
-@pytest.mark.parametrize("value", [[1], "linear", 3])
-@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
-def test_a_config_json_with_a_wrong_type_is_one_sentence(tmp_path, key, value):
-    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, key: value}))
-    with pytest.raises(UserError, match=r"config\.json: rope_scaling must be an object, got "):
-        load(PLAIN, folder)
+ROPES = [{key: value} for key in ("rope_scaling", "rope_parameters") for value in ([1], "linear", 3)]
 
 
-@pytest.mark.parametrize("content", ["[1]", "[" * 100_000, "{"])
-def test_a_config_json_that_is_none_is_one_sentence(tmp_path, content):
-    folder = save_pretrained(build(PLAIN), tmp_path / "hub")
-    (folder / "config.json").write_text(content)
+@pytest.mark.parametrize("content", [*ROPES, "[1]", "[" * 100_000, "{"])
+def test_a_config_json_that_cannot_be_read_is_named(plain, content):
+    if isinstance(content, dict):
+        edit(plain, **content)
+    else:
+        (plain / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"hub/config\.json"):
-        load(PLAIN, folder)
+        load(PLAIN, plain)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"num_layers": 0}, "model: .*llama3.llama3 builds no decoder with layers"),
-        ({"num_layers": -1}, "model: .*llama3.llama3 builds no decoder with layers"),
-        ({"vocab_size": 0}, "model: the weight 'tok_embeddings.weight' has no numbers"),
-        ({"num_heads": 0}, "model: .*(num_heads|ZeroDivisionError)"),
-    ],
-)
-def test_a_model_of_no_size_is_one_sentence(change, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize("change", [{"num_layers": -1}, {"vocab_size": 0}, {"num_heads": 0}])
+def test_a_model_of_no_size_is_one_sentence(change):
+    with pytest.raises(UserError, match=r"^model: .*(num_layers|weight|num_heads|ZeroDivisionError)"):
         load({**PLAIN, **change}, None)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from models_for_tests import VOCABULARY, build
 from rows import random_rows
+from torchtune.modules.peft import disable_adapter
 
 from cot_components.data.rows.batches import pad
 from cot_components.data.rows.store import Rows
@@ -48,13 +49,8 @@ def test_a_frozen_model():
 def test_adapters_off_is_the_base_model():
     student, source = adapt(build("llama_lora")), AdaptersOff()
     prepared(source, student, DATA, **CPU)
-    student.output.disabled = True
-    for layer in student.layers:
-        layer.attn.q_proj.disabled = layer.attn.v_proj.disabled = True
-    base = logits(student, BATCH.tokens).flatten(0, 1)
-    student.output.disabled = False
-    for layer in student.layers:
-        layer.attn.q_proj.disabled = layer.attn.v_proj.disabled = False
+    with disable_adapter(student):
+        base = logits(student, BATCH.tokens).flatten(0, 1)
     fused, dense = fused_and_dense(asft(), student, source, base)
     torch.testing.assert_close(fused, dense)
     assert (logits(student, BATCH.tokens).flatten(0, 1) - base).abs().max() > 0.1
@@ -62,7 +58,7 @@ def test_adapters_off_is_the_base_model():
 
 def test_what_does_not_fit():
     student = adapt(build("llama_tied"))
-    with pytest.raises(UserError, match="no LoRA adapters to switch off"):
+    with pytest.raises(UserError, match="LoRA"):
         prepared(AdaptersOff(), student, DATA, **CPU)
     assert prepared(None, student, DATA, **CPU) is None
 
@@ -73,10 +69,8 @@ def test_a_file_is_made_once_and_gives_the_teacher(tmp_path):
     prepared(first, student, DATA, **CPU)
     frozen = FrozenModel(model=TEACHER)
     frozen.prepare(student, DATA, **CPU)
-    from_file = student.loss(loss.fused, BATCH, reference=first).objective
-    torch.testing.assert_close(
-        from_file, student.loss(loss.fused, BATCH, reference=frozen).objective, rtol=2e-3, atol=0
-    )
+    from_file, direct = (student.loss(loss.fused, BATCH, reference=source).objective for source in (first, frozen))
+    torch.testing.assert_close(from_file, direct, rtol=2e-3, atol=0)
     again = TopKFile(folder=str(tmp_path), k=VOCABULARY)  # no teacher needed any more
     prepared(again, student, DATA, **CPU)
     assert torch.equal(student.loss(loss.fused, BATCH, reference=again).objective, from_file)
@@ -93,7 +87,7 @@ def test_a_teacher_draws_nothing_from_the_stream_of_the_run():
 
 def test_a_file_of_other_rows_is_refused(tmp_path):
     student = adapt(build("llama_tied"))
-    with pytest.raises(UserError, match="empty has no store; name the teacher"):
+    with pytest.raises(UserError, match="empty has no store"):
         prepared(TopKFile(folder=str(tmp_path / "empty")), student, DATA, **CPU)
     assert not (tmp_path / "empty").exists()
     prepared(TopKFile(folder=str(tmp_path / "full"), k=4, model=TEACHER), student, DATA, **CPU)
@@ -129,7 +123,7 @@ def test_a_teacher_must_have_room_for_the_longest_row(tmp_path):
     student = adapt(build("llama_tied"))
     longest = int(STORED.lengths.max())
     FrozenModel(model={**TEACHER, "max_seq_len": longest}).prepare(student, DATA, **CPU)
-    with pytest.raises(UserError, match=rf"its context has {longest - 1} tokens, the longest row {longest}"):
+    with pytest.raises(UserError, match=rf"{longest - 1} tokens, .* {longest}"):
         FrozenModel(model={**TEACHER, "max_seq_len": longest - 1}).prepare(student, DATA, **CPU)
     with pytest.raises(UserError, match="rows_per_pass"):
         TopKFile(folder=str(tmp_path), model=TEACHER, rows_per_pass=0)

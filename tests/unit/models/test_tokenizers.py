@@ -1,7 +1,5 @@
 """Tokenizers as stock torchtune recipes see them, and as our components see torchtune's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -99,21 +97,6 @@ def test_without_a_template_text_can_be_encoded_but_no_conversation(tmp_path: Pa
     assert hf_tokenizer(str(tmp_path), template="chatml").tokenize_messages(messages(*TALK))[0]
 
 
-def test_the_same_ids_as_transformers(tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
-    folder = write_byte_tokenizer(tmp_path)
-    ours, theirs = hf_tokenizer(str(folder)), AutoTokenizer.from_pretrained(str(folder))
-    turns = [
-        {"role": "user", "content": "Add 1 and 2.\n\n"},
-        {"role": "assistant", "content": "<think>\n3\n</think>\n\n3"},
-    ]
-    expected = theirs.apply_chat_template(turns, tokenize=True, return_dict=False)
-    assert ours.tokenize_messages(messages(*((t["role"], t["content"], False) for t in turns)))[0] == expected
-    prompt = theirs.apply_chat_template(turns[:1], tokenize=True, add_generation_prompt=True, return_dict=False)
-    assert ours.tokenize_messages(messages(("user", turns[0]["content"], True)), add_end_tokens=False)[0] == prompt
-
-
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("layout", ["chatml, keeps", "llama3, keeps", "plain, keeps, dated"])
 def test_stock_recipes_get_the_ids_of_transformers_for_every_kind(kind: str, layout: str, tmp_path: Path) -> None:
@@ -127,6 +110,8 @@ def test_stock_recipes_get_the_ids_of_transformers_for_every_kind(kind: str, lay
     expected = theirs.apply_chat_template(turns, chat_template=source, tokenize=True, return_dict=False)
     tokens, mask = ours.tokenize_messages(messages(*talk))
     assert tokens == expected
+    prompt = theirs.apply_chat_template(turns[:1], chat_template=source, add_generation_prompt=True, return_dict=False)
+    assert ours.tokenize_messages(messages(talk[0]), add_end_tokens=False)[0] == prompt
     taught = ours.text.decode([i for i, masked in zip(tokens, mask, strict=True) if not masked])
     assert "12 + 7 = 19." in taught and "12 + 7?" not in taught and mask[0] is True
 
@@ -185,8 +170,3 @@ def test_fingerprints_follow_vocabulary_and_merges(tmp_path: Path) -> None:
     (tmp_path / "llama").mkdir()
     assert as_text_tokenizer(one).fingerprint() == as_text_tokenizer(qwen2_5(tmp_path)).fingerprint()
     assert as_text_tokenizer(llama3(tmp_path / "llama")).fingerprint() not in prints
-
-
-def test_other_tokenizers_are_refused_by_name() -> None:
-    with pytest.raises(UserError, match="tokenizers of type int are not supported"):
-        as_text_tokenizer(3)

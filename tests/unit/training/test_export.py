@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from models_for_tests import llama_tied
-from tokenizers_for_tests import added_token, qwen2_5, qwen_rules, write_folder
+from tokenizers_for_tests import CHATML_TOKENS, added_token, qwen2_5, qwen_rules, write_folder
 from torchtune.models.qwen2._tokenizer import PRETOKENIZE_REGEX
 from transformers import AutoTokenizer
 
@@ -35,9 +35,8 @@ def exported(folder: Path, data, tokenizer: dict, start: Path | None = None) -> 
 def test_the_template_is_the_one_trained_with(tmp_path, where):
     folder = write_byte_tokenizer(tmp_path / "byte")
     (tmp_path / "new.jinja").write_text(TEMPLATE)
-    given = {
-        name: {"template": str(tmp_path / "new.jinja")} if name == where else {} for name in ("dataset", "tokenizer")
-    }
+    new = {"template": str(tmp_path / "new.jinja")}
+    given = {name: new if name == where else {} for name in ("dataset", "tokenizer")}
     node = {"_component_": "cot_components.models.hf_tokenizer", "path": str(folder), **given["tokenizer"]}
     made = hf_tokenizer(str(folder), **given["tokenizer"])
     out = exported(tmp_path, reasoning_dataset(made, source="generated", max_rows=2, **given["dataset"]), node)
@@ -72,13 +71,9 @@ def hub_of_qwen(folder: Path, *, same: bool) -> Path:
     rules = qwen_rules()
     split = {"type": "Split", "pattern": {"Regex": PRETOKENIZE_REGEX}, "behavior": "Isolated", "invert": False}
     if same:  # GPT-2's expression keeps numbers whole
-        rules["pre_tokenizer"] = {
-            "type": "Sequence",
-            "pretokenizers": [split, {**rules["pre_tokenizer"], "use_regex": False}],
-        }
-    rules["added_tokens"] = [
-        added_token(151_643 + i, text) for i, text in enumerate(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
-    ]
+        parts = [split, {**rules["pre_tokenizer"], "use_regex": False}]
+        rules["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
+    rules["added_tokens"] = [added_token(151_643 + i, text) for i, text in enumerate(CHATML_TOKENS)]
     write_folder(folder, rules, eos_token="<|im_end|>")
     return save_pretrained(llama_tied(), folder)
 

@@ -12,12 +12,10 @@ from cot_components.models import hf_tokenizer
 from cot_components.training.first_look import check_learns, check_scored
 
 PLAIN = Cell("none", "none", "none", "sft", "none", False, False)
+NOTHING = {"think_open": 0, "think_close": 0, "answer": 0}
 SILENT = {
     "blur": {"_component_": "cot_components.transforms.Blur", "ratio": 1.0, "keep_first": 0},
-    "rest": {
-        "_component_": "cot_components.transforms.ByRole",
-        "factors": {"think_open": 0, "think_close": 0, "answer": 0},
-    },
+    "rest": {"_component_": "cot_components.transforms.ByRole", "factors": NOTHING},
 }
 
 
@@ -37,8 +35,7 @@ def test_a_run_with_nothing_to_learn_is_refused_before_a_model_is_built(hub, tmp
 
 @pytest.mark.parametrize("left", [{"answer": 1}, {"think_open": 1}])
 def test_one_kind_of_token_is_enough(hub, left):
-    factors = {**SILENT["rest"]["factors"], **left}
-    data = data_with(hub, {**SILENT, "rest": {**SILENT["rest"], "factors": factors}})
+    data = data_with(hub, {**SILENT, "rest": {**SILENT["rest"], "factors": {**NOTHING, **left}}})
     check_learns(data, Plans(data.rows.lengths, batch_size=4))
 
 
@@ -54,11 +51,8 @@ def test_a_mask_that_opens_later_is_something_to_learn(hub):
 def test_all_processes_come_to_one_answer(hub):
     """The only rows with a label may be those of one of them."""
     data = data_with(hub, {"cap": {"_component_": "cot_components.transforms.Cap", "max_tokens": 70}})
-    kept = [
-        batch.num_supervised
-        for step in Plans(data.rows.lengths, batch_size=1)
-        for batch in data.batches()[step].micro_batches
-    ]
+    plans, batches = Plans(data.rows.lengths, batch_size=1), data.batches()
+    kept = [batch.num_supervised for step in plans for batch in batches[step].micro_batches]
     assert 0 < sum(bool(count) for count in kept) < 12
     for rank in range(2):
         check_learns(data, Plans(data.rows.lengths, batch_size=6, rank=rank, world_size=2))

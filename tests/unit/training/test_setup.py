@@ -14,17 +14,17 @@ from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
 from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
-from cot_components.evaluation import AnswerEvaluation
 from cot_components.models.adapter import adapt
 from cot_components.models.load import load_model
+from cot_components.runs.checkpoint import read_state, write_checkpoint
 from cot_components.runs.folder import Earlier, release
 from cot_components.runs.same_config import refuse_other_config
 from cot_components.schedules import MicroBatchTick, Schedule
 from cot_components.training import setup
 from cot_components.training.batching import plan_facts, refuse_other_plan
 from cot_components.training.distributed import World
-from cot_components.training.recipe import _sentence, recipe
-from cot_components.training.resume.state import _plain
+from cot_components.training.recipe import recipe
+from cot_components.training.resume.state import capture, restore
 from cot_components.training.setup import fit_rows, prepare_model, start_run
 from cot_components.transforms.cap import Cap
 from cot_components.transforms.remove import Remove
@@ -32,6 +32,8 @@ from cot_components.transforms.remove import Remove
 SHAPE = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "embed_dim": 32, "intermediate_dim": 48}
 SHAPE |= {"vocab_size": 60, "max_seq_len": 64}
 LENGTHS = np.arange(5, 29)
+CPU = {"device": "cpu", "seed": 0}
+CONFIG = {**CPU, "dtype": "fp32"}
 
 
 def data_of(*tokens, transforms=None, pad_id=0, vocab_size=60, tag_ids=None):
@@ -48,14 +50,14 @@ def data_of(*tokens, transforms=None, pad_id=0, vocab_size=60, tag_ids=None):
 def test_held_out_rows_must_fit_the_model_too():
     model, fine = adapt(build("llama_tied")), data_of([1, 2, 3])
     fit_rows(model, fine, None)
-    with pytest.raises(UserError, match="row 0, the longest, has 65 tokens, the model's context 64"):
-        fit_rows(model, fine, data_of([1] * 65))
-    with pytest.raises(UserError, match=r"take a model with a longer one, or set dataset\.max_seq_len, and"):
-        fit_rows(model, data_of([1] * 65))
-    with pytest.raises(UserError, match="token id 9999"):
-        fit_rows(model, fine, data_of([9999]))
-    with pytest.raises(UserError, match="pad_token has token id 60, the model only 60 ids"):
-        fit_rows(model, data_of([1, 2, 3], pad_id=60))
+    for data, said in (
+        ((fine, data_of([1] * 65)), "65 tokens.*64"),
+        ((data_of([1] * 65),), r"dataset\.max_seq_len"),
+        ((fine, data_of([9999])), "id 9999"),
+        ((data_of([1, 2, 3], pad_id=60),), "pad_token.*60"),
+    ):
+        with pytest.raises(UserError, match=said):
+            fit_rows(model, *data)
 
 
 def lora_with_tags(*, reserved: float | None = None, same: bool = False):
@@ -72,17 +74,15 @@ def lora_with_tags(*, reserved: float | None = None, same: bool = False):
 
 def test_adapters_cannot_learn_tags_whose_rows_are_not_trained():
     tags, new = {"<think>": 10, "</think>": 11}, {"<think>": 60, "</think>": 61}
-    refused = (
-        r"^dataset\.tags_as: token gives <think> and </think> rows .* not trained yet.* set dataset\.tags_as: text"
-    )
-    with pytest.raises(UserError, match=refused):
-        fit_rows(lora_with_tags(), data_of([1, 60], vocab_size=62, tag_ids=new))
-    for model in (lora_with_tags(same=True), lora_with_tags(reserved=1e-20)):
-        with pytest.raises(UserError, match=refused):
-            fit_rows(model, data_of([1, 10], tag_ids=tags))
-    fit_rows(lora_with_tags(), data_of([1, 10], tag_ids=tags))
+    grown = data_of([1, 60], vocab_size=62, tag_ids=new)
+    reserved = data_of([1, 10], tag_ids=tags)
+    untrained = ((lora_with_tags(same=True), reserved), (lora_with_tags(reserved=1e-20), reserved))
+    for model, data in ((lora_with_tags(), grown), *untrained):
+        with pytest.raises(UserError, match=r"^dataset\.tags_as: token"):
+            fit_rows(model, data)
+    fit_rows(lora_with_tags(), reserved)
     whole = adapt(build("llama_tied"))
-    fit_rows(whole, data_of([1, 60], vocab_size=62, tag_ids=new))
+    fit_rows(whole, grown)
     assert whole.tok_embeddings.num_embeddings == 62
 
 
@@ -108,38 +108,12 @@ def test_prompts_are_read_before_the_first_step():
     assert seen == [(data.chat, 64), (data.rows, data.chat)]
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
-        ({"shown_rows": -1}, "shown_rows must be at least 0, got -1"),
-        ({"seed": 10**20}, f"seed must be below 2**63, got {10**20}"),
-        ({"device": "meta"}, "device: meta is not supported; try auto, cpu or cuda"),
-        ({"device": "mps"}, "device: mps is not supported; try auto, cpu or cuda"),
-        ({"device": "xpu:1"}, "device: xpu:1 is not supported; try auto, cpu or cuda"),
-        ({"device": "gpu"}, "device: 'gpu' is not a device; try auto, cpu or cuda"),
-    ],
-)
-def test_numbers_and_devices_that_mean_nothing(tmp_path, settings, sentence):
-    config = {"device": "cpu", "dtype": "fp32", "seed": 0, **settings}
-    run = {name: config[name] for name in ("device", "seed")}
-    with pytest.raises(UserError) as error:
-        start_run(output_dir=str(tmp_path / "out"), config=config, **run)
-    assert str(error.value) == sentence and list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"temperature": float("nan")}, "evaluation: temperature must be a number from 0, got nan"),
-        ({"temperature": -0.5}, "evaluation: temperature must be a number from 0, got -0.5"),
-        ({"seed": 10**20}, f"evaluation: seed must be below 2**63, got {10**20}"),
-    ],
-)
-def test_numbers_of_an_evaluation(settings, sentence):
-    with pytest.raises(UserError) as error:
-        AnswerEvaluation(source="generated", max_rows=2, **settings)
-    assert str(error.value) == sentence
+@pytest.mark.parametrize("settings", [{"num_workers": -1}, {"seed": 10**20}, {"device": "mps"}])
+def test_numbers_and_devices_that_mean_nothing_leave_no_folder(tmp_path, settings):
+    config = {**CONFIG, **settings}
+    with pytest.raises(UserError, match=next(iter(settings))):
+        start_run(output_dir=str(tmp_path / "out"), config=config, **{name: config[name] for name in CPU})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_split_of_a_step_matters_where_it_is_counted():
@@ -148,14 +122,10 @@ def test_the_split_of_a_step_matters_where_it_is_counted():
     assert counting.counts_micro_batches and Cap(max_tokens=4, scope="batch").counts_micro_batches
     assert not plain.counts_micro_batches and not Cap(max_tokens=4).counts_micro_batches
     one, other = Plans(LENGTHS, batch_size=4, gradient_accumulation_steps=2), Plans(LENGTHS, batch_size=8)
-    for transform, refused in ((counting, True), (plain, False)):
-        data = data_of([1], transforms={"remove": transform})
-        earlier = Earlier(None, {"plan": plan_facts(data, one)})
-        if refused:
-            with pytest.raises(UserError, match=r"the split of a step .* was 4 x 2, now it is 8 x 1"):
-                refuse_other_plan(earlier, plan_facts(data, other))
-        else:
-            refuse_other_plan(earlier, plan_facts(data, other))
+    facts = [[plan_facts(data_of([1], transforms={"remove": t}), p) for p in (one, other)] for t in (plain, counting)]
+    refuse_other_plan(Earlier(None, {"plan": facts[0][0]}), facts[0][1])
+    with pytest.raises(UserError, match=r"4 x 2.*8 x 1"):
+        refuse_other_plan(Earlier(None, {"plan": facts[1][0]}), facts[1][1])
 
 
 def test_what_an_older_checkpoint_does_not_note_is_not_refused():
@@ -171,9 +141,7 @@ def test_a_folder_below_home(tmp_path, monkeypatch, hub):
     monkeypatch.chdir(tmp_path)
     kept = read("target_sft/quickstart", "output_dir=~/runs/x")
     assert kept["output_dir"] == str(tmp_path / "home" / "runs" / "x")
-    run = {"device": "cpu", "seed": 0}
-    config = {**run, "dtype": "fp32"}
-    assert start_run(output_dir="~/out", config=config, **run).output_dir == tmp_path / "home" / "out"
+    assert start_run(output_dir="~/out", config=CONFIG, **CPU).output_dir == tmp_path / "home" / "out"
     release()
     node = {"_component_": "cot_components.models.from_folder", "path": "~/start"}
     load_model(node, device=torch.device("cpu"), dtype=torch.float32)
@@ -181,14 +149,12 @@ def test_a_folder_below_home(tmp_path, monkeypatch, hub):
 
 
 def test_a_recipe_that_writes_no_model_may_lie_around_one(tmp_path):
-    run = {"device": "cpu", "seed": 0}
-    config = {**run, "dtype": "fp32"}
-    start = {"model": {"path": str(tmp_path / "model")}}
-    start_run(output_dir=str(tmp_path), config={**config, **start}, **run)
+    start_run(output_dir=str(tmp_path), config={**CONFIG, "model": {"path": str(tmp_path / "model")}}, **CPU)
     release()
-    with pytest.raises(UserError, match=r"^model\.path: .*/model is where this run would write"):
-        start_run(output_dir=str(tmp_path), config={**config, **start, "keep_checkpoints": 2}, **run)
-    release()
+
+
+WORKER = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+WORKER += '  File "x.py", line 1\ncot_components.errors.UserError: row 3: bad\n'
 
 
 @pytest.mark.parametrize(
@@ -198,9 +164,10 @@ def test_a_recipe_that_writes_no_model_may_lie_around_one(tmp_path):
         (OSError(28, "No space left on device"), "error: OSError: [Errno 28] No space left on device\n"),
         (ConnectionError("no answer from the hub\nmore"), "error: ConnectionError: no answer from the hub\n"),
         (SafetensorError("header too small"), "error: SafetensorError: header too small\n"),
+        (UserError(WORKER), "error: row 3: bad\n"),
     ],
 )
-def test_what_the_disk_refuses_is_one_sentence(tmp_path, monkeypatch, capsys, error, said):
+def test_what_the_disk_or_a_worker_refuses_is_one_sentence(tmp_path, monkeypatch, capsys, error, said):
     def main(*, output_dir: str) -> None:
         raise error
 
@@ -215,7 +182,7 @@ def test_the_order_of_transforms_is_part_of_the_config(tmp_path):
     a, b = {"_component_": "a"}, {"_component_": "b"}
     before = {"dataset": {"transforms": {"a": a, "b": b}, "source": "x"}}
     refuse_other_config(before, {"dataset": {"source": "x", "transforms": {"a": a, "b": b}}}, tmp_path)
-    with pytest.raises(UserError, match=r"dataset\.transforms: order was 'a, b', is 'b, a'"):
+    with pytest.raises(UserError, match=r"dataset\.transforms: order"):
         refuse_other_config(before, {"dataset": {"source": "x", "transforms": {"b": b, "a": a}}}, tmp_path)
 
 
@@ -230,33 +197,25 @@ def chained(optimizer):
 
 
 @pytest.mark.parametrize("make", [sequential, chained])
-def test_a_schedule_of_schedules_goes_on_exactly(make):
-    def rates(optimizer, schedule, steps):
+def test_a_schedule_of_schedules_goes_on_exactly(tmp_path, make):
+    def rates(trainer, steps):
         seen = []
         for _ in range(steps):
-            seen.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            schedule.step()
+            seen.append(trainer.optimizer.param_groups[0]["lr"])
+            trainer.optimizer.step()
+            trainer.lr_scheduler.step()
         return seen
 
     def new():
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        return optimizer, make(optimizer)
+        model = torch.nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        parts = {"model": model, "optimizer": optimizer, "lr_scheduler": make(optimizer)}
+        return SimpleNamespace(**parts, world=World(), device=torch.device("cpu"))
 
-    whole = rates(*new(), 12)
-    optimizer, schedule = new()
-    rates(optimizer, schedule, 5)
-    kept, lr = _plain(schedule.state_dict()), optimizer.param_groups[0]["lr"]
-    optimizer, schedule = new()
-    schedule.load_state_dict({**schedule.state_dict(), **kept})
-    optimizer.param_groups[0]["lr"] = lr
-    assert rates(optimizer, schedule, 7) == pytest.approx(whole[5:], rel=1e-12)
-
-
-def test_what_a_worker_raises_is_one_sentence():
-    plain = UserError("row 3: bad")
-    wrapped = UserError(
-        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-        '  File "x.py", line 1\ncot_components.errors.UserError: row 3: bad\n'
-    )
-    assert _sentence(plain) == _sentence(wrapped) == "row 3: bad"
+    whole = rates(new(), 12)
+    stopped, again = new(), new()
+    rates(stopped, 5)
+    tensors, state = capture(stopped)
+    path = write_checkpoint(tmp_path, 5, tensors=tensors, state=state)
+    restore(again, path, read_state(path))
+    assert rates(again, 7) == pytest.approx(whole[5:], rel=1e-12)

@@ -1,15 +1,20 @@
-"""What a run says about its speed: FLOPs counted by torch itself, skipped rows and padding left out."""
+"""What a run says about its speed, and the arithmetic of docs/scaling.md against what processes and layers hold."""
+
+import os
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from models_for_tests import VOCABULARY, build
+from commands import ROOT, must, run
+from models_for_tests import VOCABULARY, build, random_tokens
 from rows import random_rows
 from torch.utils.flop_counter import FlopCounterMode
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
 from cot_components.data.rows.batches import pack, pad
 from cot_components.models.adapter import adapt, hidden_states
+from cot_components.tools.memory import memory_per_gpu, sizes, table
 from cot_components.training import throughput
 from cot_components.training.throughput import ModelFlops, SpeedMeter, sentence
 
@@ -50,15 +55,9 @@ def test_seen_tokens():
     assert pad(FLAT, pad_id=0).seen_tokens == pack(FLAT, pad_id=0, num_tokens=400).seen_tokens == expected
 
 
-def step(seconds=2.0, **others):
-    return {
-        "step_seconds": seconds,
-        "tokens_per_second": 100.0,
-        "loader_wait_fraction": 0.25,
-        "supervised_tokens": 50.0,
-        "context_tokens": 10.0,
-        **others,
-    }
+def step(seconds=2.0):
+    rates = {"tokens_per_second": 100.0, "loader_wait_fraction": 0.25}
+    return {"step_seconds": seconds, "supervised_tokens": 50.0, "context_tokens": 10.0, **rates}
 
 
 def test_the_summary(monkeypatch):
@@ -89,3 +88,64 @@ def test_a_run_of_the_warm_up_alone_says_nothing():
     for _ in range(throughput.WARM_UP):
         meter.add(step())
     assert meter.result(build("llama_tied"), torch.device("cpu")) == {}
+
+
+def of(model, **settings):
+    return memory_per_gpu(model, **{"tokens": 64, "checkpoint_activations": False, "bytes_per_number": 4} | settings)
+
+
+def test_states_are_what_two_processes_hold():
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    printed = must(run(*command, ROOT / "tests" / "helpers" / "memory_fsdp_worker.py", cwd=ROOT, env=environment))
+    assert int(printed.split()[-1]) == of(build("llama_untied"), world_size=2).states
+
+
+def test_one_process_holds_everything():
+    model = build("llama_tied")
+    memory = of(model, world_size=1)
+    assert memory.states == 4 * 4 * sum(p.numel() for p in model.parameters()) and memory.gathered == 0
+    assert memory.total == sum(memory)
+
+
+@pytest.mark.parametrize(
+    ("state", "kept", "copied"), [("bf16", 8, 16), ("fp32_moments", 12, 8), ("fp32_weights", 16, 4)]
+)
+def test_what_bf16_weights_keep_in_fp32(state, kept, copied):
+    """`tests/unit/training/test_exact_updates.py` counts the bytes of the states themselves."""
+    model, settings = sizes()["1B"], {"bytes_per_number": 2, "optimizer_state": state}
+    memory = of(model, world_size=1, tokens=16_384, checkpoint_activations=True, **settings)
+    assert memory.states == kept * 1_235_814_400 and memory.update == copied * 128_256 * 2048
+    few = of(model, world_size=1, tokens=1, **settings)
+    assert few.total == few.states + max(few.update, few.activations + few.loss)
+    assert memory.smallest_gpu == {"bf16": 24, "fp32_moments": 24, "fp32_weights": 40}[state]
+    assert memory._replace(states=2**40).smallest_gpu is None
+
+
+def test_activations_are_what_the_layers_keep():
+    """Every stretch of memory once; rotations, softmax statistics and norms keep a little more than is counted."""
+    model, tokens = build("llama_untied").train(), random_tokens(2, 32)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    hidden = model.tok_embeddings(tokens)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        for layer in model.layers:
+            hidden = layer(hidden)
+    found = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in parameters)
+    assert of(model, world_size=1).activations == pytest.approx(found, rel=0.25)
+
+
+def test_checkpointing_keeps_one_layer_and_the_inputs():
+    model = build("llama_tied")
+    all_layers = of(model, world_size=1).activations
+    again = of(model, world_size=1, checkpoint_activations=True).activations
+    assert again == all_layers // 2 + 64 * 2 * 32 * 4
+
+
+def test_the_page_shows_this_table():
+    assert table(sizes()) in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")

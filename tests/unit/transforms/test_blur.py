@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from rows import ListRows, make_flat, random_rows, trace_roles
+from rows import make_flat, random_rows, trace_roles
 
 import cot_components.transforms.blur as blur_module
 from cot_components.clock import Clock
-from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
-from cot_components.schedules import Anneal
 from cot_components.transforms import Blur, Released
 
 BIG = make_flat([trace_roles(10, 20_000, 10)])
@@ -59,7 +57,7 @@ def test_redraw():
 
 def test_masks_do_not_depend_on_the_batch():
     rows = random_rows(40)
-    transform, compared = Blur(ratio=0.5), 0
+    transform = Blur(ratio=0.5)
     alone = {i: transform(rows.flat([i]), Clock(2, 0)).labels for i in range(40)}
     for size in (2, 7, 40):
         order = np.random.default_rng(size).permutation(40)
@@ -69,8 +67,6 @@ def test_masks_do_not_depend_on_the_batch():
             for position, row in enumerate(chosen):
                 first, last = together.row_start[position : position + 2]
                 assert np.array_equal(together.labels[first:last], alone[row])
-                compared += 1
-    assert compared == 3 * 40
 
 
 def test_annealing_takes_a_function_of_the_clock():
@@ -78,35 +74,6 @@ def test_annealing_takes_a_function_of_the_clock():
     assert transform(BIG, Clock(0, 0)) is BIG
     assert (transform(BIG, Clock(0, 10)).labels == IGNORE).sum() == 10 + 20_000 - 5
     assert transform.needs_epoch
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"ratio": 1.5},
-        {"ratio": Anneal(first=0.0, last=1.5, num_steps=3)},
-        {"ratio": Anneal(first=1.1, last=0.5, num_steps=3)},
-        {"ratio": -0.1},
-        {"span_length": 0},
-        {"keep_first": -1},
-        {"granularity": "word"},
-        {"redraw": "never"},
-    ],
-)
-def test_bad_settings(settings):
-    with pytest.raises(UserError, match=next(iter(settings))):
-        Blur(**settings)
-
-
-def test_a_function_of_the_clock_must_give_a_ratio():
-    with pytest.raises(UserError, match=r"blur: ratio must lie in \[0, 1\], at step 3 it is 20"):
-        Blur(ratio=lambda clock: 20.0)(BIG, Clock(0, 3))
-
-
-@pytest.mark.parametrize("settings", [{"ratio": 3.0}, {"header_tokens": -1}, {"seed": 2**64}])
-def test_settings_of_the_released_script(settings):
-    with pytest.raises(UserError, match=next(iter(settings))):
-        Released(**settings)
 
 
 def test_the_released_script(monkeypatch):
@@ -127,7 +94,3 @@ def test_the_released_script_leaves_rows_without_a_tag_alone():
     flat = make_flat([trace_roles(8, 10, 3), plain])
     labels = Released()(flat, Clock(0, 0)).labels
     assert np.array_equal(labels[flat.row_start[1] :], flat.labels[flat.row_start[1] :])
-
-
-def test_rows_helper_gathers_nothing():
-    assert len(ListRows([]).flat([]).tokens) == 0

@@ -1,4 +1,4 @@
-"""Removal against list slicing row by row, and against the published vectors."""
+"""Removal against list slicing row by row and the published vectors; rows that are too long are emptied."""
 
 import pickle
 from dataclasses import replace
@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import make_flat
 
 from cot_components.clock import Clock
+from cot_components.data.rows.batches import pad
 from cot_components.data.rows.flat import Flat, initial_labels
 from cot_components.roles import IGNORE, Role
 from cot_components.schedules import Schedule, smoothing_offsets
+from cot_components.transforms.cap import Cap
 from cot_components.transforms.remove import Remove, units_per_row
 
 NO_SMOOTHING = float("inf")
@@ -20,27 +23,16 @@ STEP_END = 7
 
 def at_stage(stage: int, **knobs) -> Remove:
     """A removal that is at `stage` all the time."""
-    return Remove(
-        schedule=Schedule(ticks_per_epoch=1, per_epoch=0, start=stage), **{"smoothing": NO_SMOOTHING, **knobs}
-    )
+    schedule = Schedule(ticks_per_epoch=1, per_epoch=0, start=stage)
+    return Remove(schedule=schedule, **{"smoothing": NO_SMOOTHING, **knobs})
 
 
 def flat_of(rows: list[list[tuple[int, Role]]], *, ids=None) -> Flat:
     """A batch from rows of (token, role); every token has a weight of its own, so that a misplaced one shows."""
-    lengths = [len(row) for row in rows]
+    flat = make_flat([[role for _, role in row] for row in rows], ids=ids)
     tokens = np.array([token for row in rows for token, _ in row], dtype=np.int64)
-    roles = np.array([role for row in rows for _, role in row], dtype=np.uint8)
-    thoughts = [np.array([role == Role.THOUGHT for _, role in row], dtype=bool) for row in rows]
-    counters = [np.where(thought, np.cumsum(thought) - 1, -1) for thought in thoughts]
-    return Flat(
-        tokens=tokens,
-        roles=roles,
-        counters=np.concatenate([np.empty(0), *counters]).astype(np.int32),
-        labels=initial_labels(tokens, roles),
-        weights=np.arange(len(tokens), dtype=np.float32),
-        row_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        ids=np.arange(len(rows)) if ids is None else np.asarray(ids),
-    )
+    weights = np.arange(len(tokens), dtype=np.float32)
+    return replace(flat, tokens=tokens, labels=initial_labels(tokens, flat.roles), weights=weights)
 
 
 def icot_row(num_prompt: int, num_thought: int, num_answer: int) -> list[tuple[int, Role]]:
@@ -103,19 +95,11 @@ def counted_steps(row: list[tuple[int, Role]]) -> list[int]:
     return steps
 
 
-rows_strategy = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12), st.integers(0, 4)), min_size=1, max_size=6)
+SHAPES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12), st.integers(0, 4)), min_size=1, max_size=6)
+SIDES, UNITS, SMOOTHINGS = map(st.sampled_from, (["left", "right"], ["token", "step"], [NO_SMOOTHING, 0.3]))
 
 
-@given(
-    shapes=rows_strategy,
-    stage=st.integers(0, 14),
-    side=st.sampled_from(["left", "right"]),
-    unit=st.sampled_from(["token", "step"]),
-    smoothing=st.sampled_from([NO_SMOOTHING, 0.3]),
-    seed=st.integers(0, 5),
-    epoch=st.integers(0, 2),
-    data=st.data(),
-)
+@given(SHAPES, st.integers(0, 14), SIDES, UNITS, SMOOTHINGS, st.integers(0, 5), st.integers(0, 2), st.data())
 def test_equals_slicing_row_by_row(shapes, stage, side, unit, smoothing, seed, epoch, data) -> None:
     rows = [icot_row(*shape) for shape in shapes]
     for row in rows:
@@ -186,27 +170,30 @@ def test_units_per_row_with_empty_rows() -> None:
     assert units_per_row(np.empty(0, int), np.array([0, 0])).tolist() == [0]
 
 
-def test_steps_are_needed_for_unit_step() -> None:
-    with pytest.raises(ValueError, match="names no token that ends a step"):
-        at_stage(1, unit="step")
-
-
 def test_travels_to_workers() -> None:
     remove, flat = at_stage(2, smoothing=1.0), flat_of([PUBLISHED_ROW])
     again = pickle.loads(pickle.dumps(remove))
     assert again == remove and (again(flat, Clock(0, 0)).tokens == remove(flat, Clock(0, 0)).tokens).all()
 
 
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"side": "middle"}, "side must be"),
-        ({"unit": "word"}, "unit must be"),
-        ({"smoothing": 0.0}, "smoothing must be"),
-        ({"seed": 2**63}, r"seed must lie between 0 and 2\*\*63, got"),
-        ({"seed": -1}, r"seed must lie between 0 and 2\*\*63, got -1"),
-    ],
-)
-def test_impossible_settings_are_refused(knobs: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(at_stage(1), **knobs)
+def answers_of(lengths: list[int]) -> Flat:
+    return make_flat([[Role.ANSWER] * length for length in lengths], first_token=1)
+
+
+def test_a_long_row_is_emptied_and_its_neighbours_stay() -> None:
+    flat = answers_of([3, 5, 4, 0, 6])
+    out = Cap(4)(flat, Clock(0, 0))
+    assert out.lengths.tolist() == [3, 0, 4, 0, 0] and out.ids.tolist() == flat.ids.tolist()
+    assert out.tokens.tolist() == [1, 2, 3, 9, 10, 11, 12]
+    assert pad(out, pad_id=0).num_supervised == 2 + 3
+
+
+def test_one_long_row_empties_its_whole_batch() -> None:
+    out = Cap(4, scope="batch")(answers_of([3, 5, 4]), Clock(0, 0))
+    assert out.lengths.tolist() == [0, 0, 0]
+    assert pad(out, pad_id=0).num_supervised == 0
+
+
+def test_what_fits_is_the_input_itself() -> None:
+    flat = answers_of([3, 5])
+    assert Cap(5)(flat, Clock(0, 0)) is flat and Cap(5, scope="batch")(flat, Clock(0, 0)) is flat

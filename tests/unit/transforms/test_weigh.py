@@ -1,14 +1,11 @@
 """Classes and static weights, each against the plain reading of what it says."""
 
-from __future__ import annotations
-
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rows import random_rows
+from rows import random_rows, random_store
 from traces_as_flat import byte_flat, decode_bytes
 
 from cot_components.clock import Clock
@@ -16,7 +13,6 @@ from cot_components.data.rows.batches import pad
 from cot_components.data.rows.flat import Flat
 from cot_components.data.rows.score_pass import Column, score_rows
 from cot_components.data.rows.scores import scored_tokens
-from cot_components.data.rows.store import PER_TOKEN, Rows
 from cot_components.errors import UserError
 from cot_components.roles import IGNORE, Role
 from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Highlight, TopGap
@@ -25,13 +21,8 @@ from cot_components.transforms.remove import keep_tokens
 NOW = Clock(0, 0)
 
 
-def store(count: int = 30) -> Rows:
-    flat = random_rows(count).flat(range(count))
-    columns = {name: getattr(flat, name).astype(kind) for name, kind in PER_TOKEN.items()}
-    return Rows(**columns, row_start=flat.row_start, ids=flat.ids)
-
-
-def scored(folder: Path, rows: Rows) -> Flat:
+@pytest.fixture(name="flat")
+def _flat(tmp_path: Path) -> Flat:
     """Scores in which even tokens are reasoning and the gap to the reference is the token's number."""
 
     def score(flat: Flat) -> dict[str, np.ndarray]:
@@ -39,29 +30,22 @@ def scored(folder: Path, rows: Rows) -> Flat:
         shuffled = original + np.where(flat.tokens % 2 == 0, 0.5, np.where(flat.tokens % 3 == 0, 0.0, -0.5))
         return {"original": original, "shuffled": shuffled, "reference": np.zeros(len(original))}
 
-    score_rows(
-        rows,
-        score,
-        folder,
-        columns={name: Column(name) for name in ("original", "shuffled", "reference")},
-        tokenizer="t",
-    )
-    return rows.flat(range(len(rows)))
+    rows, columns = random_store(30), {name: Column(name) for name in ("original", "shuffled", "reference")}
+    score_rows(rows, score, tmp_path, columns=columns, tokenizer="t")
+    return rows.flat(range(30))
 
 
-def test_highlight_takes_its_classes_from_the_scores(tmp_path: Path) -> None:
-    flat = scored(tmp_path, store())
+def test_highlight_takes_its_classes_from_the_scores(flat: Flat, tmp_path: Path) -> None:
     found = Highlight(scores=str(tmp_path))(flat, NOW)
     assert found.groups.tolist() == (scored_tokens(flat) & (flat.tokens % 2 == 0)).astype(int).tolist()
     assert 0 < found.groups.sum() < scored_tokens(flat).sum()
     assert not Highlight(scores=str(tmp_path), threshold=0.5)(flat, NOW).groups.any()
     assert found.tokens is flat.tokens and found.labels is flat.labels and found.weights is flat.weights
-    with pytest.raises(UserError, match="has no scores 'tuned'"):
+    with pytest.raises(UserError, match="'tuned'"):
         Highlight(scores=str(tmp_path), shuffled="tuned")
 
 
-def test_classes_travel_with_their_tokens(tmp_path: Path) -> None:
-    flat = scored(tmp_path, store())
+def test_classes_travel_with_their_tokens(flat: Flat, tmp_path: Path) -> None:
     flat = Highlight(scores=str(tmp_path))(flat, NOW)
     keep = flat.counters % 2 != 1
     shorter = keep_tokens(flat, keep)
@@ -73,32 +57,20 @@ def test_classes_travel_with_their_tokens(tmp_path: Path) -> None:
     assert batch.to(batch.tokens.device).groups is not None
 
 
-def test_blur_and_classes_compose_in_either_order(tmp_path: Path) -> None:
-    flat = scored(tmp_path, store())
+def test_blur_and_classes_compose_in_either_order(flat: Flat, tmp_path: Path) -> None:
     highlight, blur = Highlight(scores=str(tmp_path)), Blur(ratio=0.5)
     one, other = highlight(blur(flat, NOW), NOW), blur(highlight(flat, NOW), NOW)
     assert one.groups.tolist() == other.groups.tolist() and one.labels.tolist() == other.labels.tolist()
     assert (one.labels != flat.labels).any()
 
 
-def test_fixed_weights_per_class_multiply_what_is_there(tmp_path: Path) -> None:
-    flat = scored(tmp_path, store())
+def test_fixed_weights_per_class_multiply_what_is_there(flat: Flat, tmp_path: Path) -> None:
     flat = Highlight(scores=str(tmp_path))(flat, NOW)
     flat = flat.with_weights(np.full(len(flat.tokens), 3, dtype=np.float32))
     weights = ByGroup(boilerplate=0.5, reasoning=2.0)(flat, NOW).weights
     assert weights.tolist() == [3 * (2.0 if group else 0.5) for group in flat.groups] and weights.dtype == np.float32
-    with pytest.raises(UserError, match="put Highlight or ByPattern before ByGroup"):
+    with pytest.raises(UserError, match="before ByGroup"):
         ByGroup()(replace(flat, groups=None), NOW)
-    with pytest.raises(UserError, match="boilerplate must be a number from 0, got -1"):
-        ByGroup(boilerplate=-1)
-    with pytest.raises(UserError, match="reasoning must be a number from 0, got inf"):
-        ByGroup(reasoning=float("inf"))
-
-
-@pytest.mark.parametrize("factor", [None, "0.5", float("nan"), -1.0])
-def test_a_factor_is_a_number(factor) -> None:
-    with pytest.raises(UserError, match="factor of thought must be a number from 0"):
-        ByRole({"thought": factor})
 
 
 def test_weights_per_role() -> None:
@@ -106,22 +78,10 @@ def test_weights_per_role() -> None:
     weights = ByRole({"thought": 0.5, "answer": 2})(flat, NOW).weights
     factors = {Role.THOUGHT: 0.5, Role.ANSWER: 2.0}
     assert weights.tolist() == [factors.get(Role(role), 1.0) for role in flat.roles] and weights.dtype == np.float32
-    with pytest.raises(UserError, match="unknown role 'thougt'; did you mean 'thought'"):
-        ByRole({"thougt": 1})
-    with pytest.raises(UserError, match="unknown role '2'; valid: answer, call, think_close, think_open, thought"):
-        ByRole({2: 0.5})
-    for never in ("prompt", "observation", "pad"):
-        with pytest.raises(
-            UserError, match=f"tokens of role '{never}' are never trained on; roles that are: think_open"
-        ):
-            ByRole({never: 2})
-    with pytest.raises(UserError, match="factor of call must be a number from 0, got nan"):
-        ByRole({"call": float("nan")})
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.6, 1.0])
-def test_only_the_largest_gaps_to_the_reference_count(tmp_path: Path, keep: float) -> None:
-    flat = scored(tmp_path, store())
+def test_only_the_largest_gaps_to_the_reference_count(flat: Flat, tmp_path: Path, keep: float) -> None:
     weights = TopGap(scores=str(tmp_path), keep=keep)(flat, NOW).weights
     where = scored_tokens(flat)
     kept = weights[where] > 0
@@ -130,7 +90,7 @@ def test_only_the_largest_gaps_to_the_reference_count(tmp_path: Path, keep: floa
     assert (weights[~where] == 1).all()
     part = TopGap(scores=str(tmp_path), keep=keep)(keep_row(flat, 3), NOW).weights
     assert part.tolist() == weights[flat.row_start[3] : flat.row_start[4]].tolist()
-    with pytest.raises(UserError, match=r"keep must lie in \(0, 1\], got 0"):
+    with pytest.raises(UserError, match="keep"):
         TopGap(scores=str(tmp_path), keep=0)
 
 
@@ -144,9 +104,7 @@ def keep_row(flat: Flat, row: int) -> Flat:
 def marked(text: str, *patterns: str) -> str:
     """The characters of an answer that are reasoning, dots in place of the others."""
     flat = byte_flat([[(Role.PROMPT, "{q}"), (Role.CALL, text)]])
-    groups = (ByPattern(tokenizer=decode_bytes, patterns=patterns) if patterns else ByPattern(tokenizer=decode_bytes))(
-        flat, NOW
-    ).groups
+    groups = ByPattern(tokenizer=decode_bytes, **({"patterns": patterns} if patterns else {}))(flat, NOW).groups
     assert not groups[:3].any()
     return "".join(c if group else "." for c, group in zip(text, groups[3:], strict=True))
 
@@ -168,19 +126,3 @@ def test_a_token_is_boilerplate_only_where_all_of_it_is() -> None:
 
     flat = byte_flat([[(Role.PROMPT, "q"), (Role.ANSWER, "\0\1\0")]])
     assert ByPattern(tokenizer=Tokenizer(), patterns=["abc"])(flat, NOW).groups.tolist() == [0, 0, 1, 1]
-
-
-@pytest.mark.parametrize("tokenizer", [None, "/a/path"])
-def test_a_tokenizer_decodes(tokenizer: object) -> None:
-    with pytest.raises(UserError, match=rf"tokenizer must have decode\(ids\), .*, got {tokenizer!r}"):
-        ByPattern(tokenizer=tokenizer)
-
-
-def test_bad_patterns() -> None:
-    for patterns in ([1], "abc"):
-        with pytest.raises(UserError, match=re.escape(f"patterns must be a list of texts, got {patterns!r}")):
-            ByPattern(tokenizer=str, patterns=patterns)
-    with pytest.raises(UserError, match="patterns: name at least one"):
-        ByPattern(tokenizer=str, patterns=[])
-    with pytest.raises(UserError, match=r"pattern '\(': missing \)"):
-        ByPattern(tokenizer=str, patterns=["("])

@@ -1,0 +1,150 @@
+"""Losses, transforms and curricula that are given what they refuse; each case takes an empty folder."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from cot_components import losses
+from cot_components.clock import Clock
+from cot_components.losses import GroupShares, GroupSoftmax, TopK
+from cot_components.losses.topk_store import TopKStore, TopKWriter
+from cot_components.schedules import Anneal, Schedule, check_finishes
+from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Cap, Released
+from cot_components.transforms.remove import Remove
+
+NAN, INF = float("nan"), float("inf")
+N, D, V = 5, 4, 7
+LABELS = torch.arange(N)
+ONCE = Schedule(ticks_per_epoch=1)
+
+
+def fused(loss: losses.Loss, **changed) -> None:
+    batch = {"hidden": torch.ones(N, D), "head": torch.ones(V, D), "labels": LABELS}
+    loss.fused(**(batch | changed))
+
+
+def store(at: Path, **changed) -> None:
+    facts = {"vocab_size": 30, "tokenizer": "tok-1", "data": "data-1"}
+    writer = TopKWriter(at, k=5, **facts)
+    writer.add(7, torch.ones(4, 30))
+    writer.flush()
+    TopKStore(at, **(facts | changed)).lookup(np.array([4]), np.array([1]))
+
+
+LOSSES = [
+    lambda at: fused(losses.sft(), hidden=torch.ones(1, N, D)),
+    lambda at: fused(losses.sft(), labels=torch.arange(4)),
+    lambda at: fused(losses.sft(), weights=torch.ones(6)),
+    lambda at: fused(losses.sft(), columns={"roles": torch.ones(2)}),
+    lambda at: fused(losses.sft(), head=torch.ones(V, D + 1)),
+    lambda at: fused(losses.sft(), head=torch.ones(V, D).bfloat16()),
+    lambda at: fused(losses.sft(), head=lambda h: h),
+    lambda at: fused(losses.sft(), head=lambda h: [(h, torch.ones(V, D)), (h, torch.ones(V + 1, D))]),
+    lambda at: fused(losses.sft(), labels=torch.tensor([0, 1, 7, 2, 3])),
+    lambda at: fused(losses.sft(), labels=torch.tensor([0, -1, 6, 2, 3])),
+    lambda at: fused(losses.sft(ignore_index=-1), labels=torch.full((N,), -100)),
+    lambda at: fused(losses.sft(), weights=torch.tensor([1, 1, -0.5, 1, 1])),
+    lambda at: fused(losses.sft(), weights=torch.tensor([1, NAN, 1, 1, 1])),
+    lambda at: fused(losses.sft(), weights=torch.tensor([1, 1, 1, 1, 1e9])),
+    lambda at: fused(losses.distill()),
+    lambda at: fused(losses.psft()),
+    lambda at: fused(losses.dft(floor={"answer": 1.0})),
+    lambda at: fused(losses.sft(weight_rule=GroupSoftmax(tau=1)), columns={"sample": torch.zeros(N)}),
+    lambda at: fused(losses.distill(), reference=(torch.ones(N, D), torch.ones(V + 2, D))),
+    lambda at: fused(losses.distill(), reference=(torch.ones(N - 1, D), torch.ones(V, D))),
+    lambda at: fused(losses.distill(), reference=TopK(torch.zeros(N, 3).long(), torch.zeros(N, 2), torch.zeros(N))),
+    lambda at: losses.distill().from_logits(torch.ones(N, V), LABELS, reference=torch.ones(N, V + 1)),
+    lambda at: losses.distill().from_logits(torch.ones(N, V), LABELS, reference=torch.ones(N + 1, V)),
+    lambda at: losses.asft()(torch.ones(N, V), LABELS),
+    lambda at: losses.psft()(torch.ones(N, V), LABELS),
+    lambda at: losses.dft()([torch.ones(N, V)], LABELS),
+    lambda at: losses.target_sft(eta=1.2),
+    lambda at: losses.target_sft(eta=NAN),
+    lambda at: losses.label_smoothing(smoothing=-0.1),
+    lambda at: losses.beyond_log(exponent=0.0),
+    lambda at: losses.profit(threshold=2.0),
+    lambda at: losses.eaft(k=1),
+    lambda at: losses.otr(temperature=0.0),
+    lambda at: losses.asft(kl_weight=-1.0),
+    lambda at: losses.sft_kl(kl_weight=INF),
+    lambda at: losses.hybrid_distill(teacher_weight=1.1),
+    lambda at: losses.psft(epsilon=-0.1),
+    lambda at: losses.gem(beta=0.0),
+    lambda at: losses.sft(chunk_rows=0),
+    lambda at: losses.dft(floor={"anwser": 1.0}),
+    lambda at: losses.dft(floor={"answer": 1.5}),
+    lambda at: GroupSoftmax(tau=0),
+    lambda at: GroupSoftmax(tau=1, num_groups=0),
+    lambda at: GroupSoftmax(tau=1, reduce="max"),
+    lambda at: GroupSoftmax(tau=1, group_by="rank"),
+    lambda at: GroupShares(shares=[-1.0, 2.0]),
+    lambda at: GroupShares(shares=[0.0, 0.0]),
+    lambda at: GroupShares(shares=[]),
+    lambda at: TopKStore(at / "nowhere", vocab_size=30, tokenizer="t", data="d"),
+    lambda at: TopKWriter("/proc/store", k=5, vocab_size=30, tokenizer="t", data="d"),
+    lambda at: TopKWriter(at, k=31, vocab_size=30, tokenizer="t", data="d"),
+    lambda at: store(at),
+    lambda at: store(at, tokenizer="tok-2"),
+    lambda at: store(at, data="data-2"),
+    lambda at: store(at, vocab_size=31),
+]
+TRANSFORMS = [
+    lambda at: Blur(ratio=1.5),
+    lambda at: Blur(ratio=-0.1),
+    lambda at: Blur(ratio=Anneal(first=0.0, last=1.5, num_steps=3)),
+    lambda at: Blur(ratio=Anneal(first=1.1, last=0.5, num_steps=3)),
+    lambda at: Blur(span_length=0),
+    lambda at: Blur(keep_first=-1),
+    lambda at: Blur(granularity="word"),
+    lambda at: Blur(redraw="never"),
+    lambda at: Blur(ratio=lambda clock: 20.0)(SimpleNamespace(roles=np.full(9, 3)), Clock(0, 3)),
+    lambda at: Released(ratio=3.0),
+    lambda at: Released(header_tokens=-1),
+    lambda at: Released(seed=2**64),
+    lambda at: Cap(max_tokens=0),
+    lambda at: Cap(max_tokens=3, scope="all"),
+    lambda at: Remove(schedule=ONCE, side="middle"),
+    lambda at: Remove(schedule=ONCE, unit="word"),
+    lambda at: Remove(schedule=ONCE, unit="step"),
+    lambda at: Remove(schedule=ONCE, smoothing=0.0),
+    lambda at: Remove(schedule=ONCE, seed=2**63),
+    lambda at: Remove(schedule=ONCE, seed=-1),
+    lambda at: ByGroup(boilerplate=-1),
+    lambda at: ByGroup(reasoning=INF),
+    lambda at: ByRole({"thought": None}),
+    lambda at: ByRole({"thought": "0.5"}),
+    lambda at: ByRole({"call": NAN}),
+    lambda at: ByRole({"thought": -1.0}),
+    lambda at: ByRole({"thougt": 1}),
+    lambda at: ByRole({2: 0.5}),
+    lambda at: ByRole({"prompt": 2}),
+    lambda at: ByRole({"observation": 2}),
+    lambda at: ByRole({"pad": 2}),
+    lambda at: ByPattern(tokenizer=None),
+    lambda at: ByPattern(tokenizer="/a/path"),
+    lambda at: ByPattern(tokenizer=str, patterns=[1]),
+    lambda at: ByPattern(tokenizer=str, patterns="abc"),
+    lambda at: ByPattern(tokenizer=str, patterns=[]),
+    lambda at: ByPattern(tokenizer=str, patterns=["("]),
+]
+CURRICULUM = [
+    lambda at: Schedule(ticks_per_epoch=0),
+    lambda at: Schedule(ticks_per_epoch=10, per_epoch=-1),
+    lambda at: Schedule(ticks_per_epoch=10, per_epoch=INF),
+    lambda at: Schedule(ticks_per_epoch=10, per_epoch=NAN),
+    lambda at: Schedule(ticks_per_epoch=10, per_epoch=1e-7),
+    lambda at: Schedule(ticks_per_epoch=10, start=-1),
+    lambda at: Schedule(ticks_per_epoch=10, start=2**70),
+    lambda at: Schedule(ticks_per_epoch=10, start="everything"),
+    lambda at: Schedule(ticks_per_epoch=10, pretrain_epochs=-1),
+    lambda at: Schedule(ticks_per_epoch=10, remove_all_from=0),
+    lambda at: Schedule(ticks_per_epoch=10, pace="slow"),
+    lambda at: Schedule(ticks_per_epoch=10, pace="rounded", per_epoch=30),
+    lambda at: check_finishes(Schedule(ticks_per_epoch=10, per_epoch=8), longest=47, epochs=5),
+    lambda at: check_finishes(Schedule(ticks_per_epoch=10, per_epoch=0), longest=47, epochs=99),
+    lambda at: Anneal(first=1.0, last=0.0, num_steps=0),
+    lambda at: Anneal(first=NAN, last=0.0, num_steps=3),
+    lambda at: Anneal(first=-0.1, last=0.0, num_steps=3),
+]
