@@ -200,8 +200,7 @@ def packed_and_shortened(c: Combination) -> str | None:
 
 
 def looked_up_too_late(c: Combination) -> str | None:
-    """A transform that looks up stored scores (`Highlight`, `TopGap`, `Prune`) behind one that shortens rows (`Cap`,
-    `Truncate`, `Prune`)
+    """Stored scores (`Highlight`, `TopGap`, `Prune`) looked up behind a transform that shortens rows (`Cap`, `Truncate`)
 
     Scores belong to rows as encoded.
     """

@@ -46,10 +46,16 @@ def check_scored(data: ReasoningDataset, held_out: ReasoningDataset | None) -> N
     Raises:
         UserError: see those transforms.
     """
-    for rows in (data, held_out):
+    for where, rows in (
+        ("", data),
+        ("dataset_val, whose transforms are those of dataset unless it has its own: ", held_out),
+    ):
         if rows is not None and any(getattr(t, "needs_whole_rows", False) for t in rows.transforms.values()):
-            for _ in _transformed(rows):
-                pass
+            try:
+                for _ in _transformed(rows):
+                    pass
+            except UserError as error:
+                raise UserError(f"{where}{error}") from error
 
 
 def share_of_reasoning(data: ReasoningDataset) -> str:
