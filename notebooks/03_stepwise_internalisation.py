@@ -28,7 +28,7 @@ from cot_components.clock import Clock
 from cot_components.curriculum import Stepwise
 from cot_components.data.generated.multiplication import multiplication_line
 from cot_components.data.rows.plans import Plans
-from cot_components.datasets.stepwise import multiplication_dataset
+from cot_components.datasets.icot import multiplication_dataset
 from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.roles import Role
 from cot_components.runs.log import read_log

@@ -3,8 +3,8 @@
 from cot_components.data.generated.dialogues import agent_truth
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.text.icot_text import ICoTFormat
+from cot_components.datasets.icot import icot_dataset, multiplication_dataset
 from cot_components.datasets.reasoning import build_transforms, chat_format, reasoning_dataset
-from cot_components.datasets.stepwise import icot_dataset, multiplication_dataset
 
 __all__ = [
     "ICoTFormat",

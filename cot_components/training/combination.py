@@ -200,7 +200,7 @@ def packed_and_shortened(c: Combination) -> str | None:
 
 
 def looked_up_too_late(c: Combination) -> str | None:
-    """Stored scores (`Highlight`, `TopGap`, `Prune`) looked up behind a transform that shortens rows (`Cap`, `Truncate`)
+    """Stored scores (`Highlight`, `TopGap`, `Prune`) looked up after rows were shortened (`Cap`, `Truncate`)
 
     Scores belong to rows as encoded.
     """
@@ -223,10 +223,7 @@ def stored_teacher(c: Combination) -> str | None:
     removing = c.steps_that("removes_tokens")
     if not getattr(c.reference, "needs_whole_rows", False) or not removing:
         return None
-    return (
-        f"reference: the top k of a file are those of rows as encoded, and {removing[0]} removes tokens; use a frozen "
-        "model"
-    )
+    return f"reference: a file has the top k of rows as encoded, and {removing[0]} removes tokens; use a frozen model"
 
 
 def no_adapters(c: Combination) -> str | None:

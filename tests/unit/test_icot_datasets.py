@@ -10,7 +10,7 @@ from cot_components.config import build
 from cot_components.curriculum import Stepwise
 from cot_components.data.generated.multiplication import draw_operands, multiplication_line, multiplication_lines
 from cot_components.data.rows.plans import Plans
-from cot_components.datasets.stepwise import icot_dataset, multiplication_dataset
+from cot_components.datasets.icot import icot_dataset, multiplication_dataset
 from cot_components.errors import UserError
 from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.models.tokenizers import HFTokenizer

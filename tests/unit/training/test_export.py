@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.text.templates import read_json
 from cot_components.datasets import reasoning_dataset
-from cot_components.datasets.stepwise import multiplication_dataset
+from cot_components.datasets.icot import multiplication_dataset
 from cot_components.models.export import save_pretrained
 from cot_components.models.families import FAMILIES
 from cot_components.models.folder import Hub
