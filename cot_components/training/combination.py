@@ -200,7 +200,7 @@ def packed_and_shortened(c: Combination) -> str | None:
 
 
 def looked_up_too_late(c: Combination) -> str | None:
-    """Stored scores (`Highlight`, `TopGap`, `Prune`) looked up behind a transform that shortens rows (`Cap`, `Truncate`)
+    """Stored scores (`Highlight`, `TopGap`, `Prune`) looked up behind what shortens rows (`Cap`, `Truncate`)
 
     Scores belong to rows as encoded.
     """
