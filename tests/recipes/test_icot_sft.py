@@ -115,6 +115,7 @@ def _quickstart_on(path: str) -> str:
     return OmegaConf.to_yaml(config)
 
 
+PACED = ["curriculum.pace=accuracy", "curriculum.measure_every=1"]
 GOOD = "1 2 * 3 4||8 4 0 + 0 3 6 0 #### 8 8 4 0\n"
 
 
@@ -134,7 +135,8 @@ GOOD = "1 2 * 3 4||8 4 0 + 0 3 6 0 #### 8 8 4 0\n"
         (GOOD, ["curriculum.unit=step"], "unit is 'step'"),
         (GOOD, ["curriculum.side=up"], "curriculum.side"),
         (GOOD, ["curriculum.pace=accuracy", "curriculum.bar=95"], "curriculum: bar must be"),
-        (GOOD, ["curriculum.pace=accuracy", "dataset_val=train.txt"], "row 0 of the test data asks what row 0"),
+        (GOOD, [PACED[0], "dataset_val=train.txt"], "takes 901 steps to remove it, but the run has 11"),
+        (GOOD, [*PACED, "dataset_val=train.txt"], "row 0 of the test data asks what row 0"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, lines, overrides, sentence):
