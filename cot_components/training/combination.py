@@ -269,7 +269,7 @@ def paced_by_nothing(c: Combination) -> str | None:
     return "curriculum.pace: accuracy is measured on validation rows; set dataset_val, or take pace: exact"
 
 
-REFUSALS: tuple[Refusal, ...] = (
+REFUSALS: tuple[Refusal, ...] = (  # in the order in which they are tried
     loss_on_logits,
     per_token_gradient,
     missing_or_unused_reference,
@@ -285,7 +285,6 @@ REFUSALS: tuple[Refusal, ...] = (
     answers_with_gaps,
     paced_by_nothing,
 )
-"""In the order in which they are tried."""
 
 
 def refusals_table() -> str:

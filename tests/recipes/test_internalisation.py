@@ -86,6 +86,7 @@ def config_on(folder, source, form, **changes):
     return config
 
 
+PACED = ["curriculum.pace=accuracy", "curriculum.measure_every=1"]
 GOOD = "1 2 * 3 4||8 4 0 + 0 3 6 0 #### 8 8 4 0\n"
 ON_TRAIN = ["evaluation.source={file}", "evaluation.split=train", "evaluation.subset=null"]
 
@@ -103,6 +104,8 @@ ON_TRAIN = ["evaluation.source={file}", "evaluation.split=train", "evaluation.su
             ["curriculum.pace=accuracy", "curriculum.partial=true", "dataset_val={file}"],
             "row 0 of the test data asks what row 0",
         ),
+        (GOOD, [PACED[0], "dataset_val={file}"], "takes 901 steps to remove it, but the run has 11"),
+        (GOOD, [*PACED, "dataset_val={file}"], "row 0 of the test data asks what row 0"),
     ],
 )
 def test_bad_rows_of_a_file_are_one_sentence(tmp_path, refused, lines, overrides, said):
