@@ -1,4 +1,4 @@
-"""What begins anew at a stage, and what goes on: rates are those of a schedule that was left alone or began there."""
+"""What a stage restarts, and what goes on: rates are those of a schedule that was left alone or began there."""
 
 from types import SimpleNamespace
 
@@ -11,6 +11,7 @@ from cot_components.training import restarts
 from cot_components.training.distributed import World
 from cot_components.training.loop import Trainer
 from cot_components.training.precision import Precision
+from cot_components.training.restarts import restart
 from cot_components.training.setup import build_optimizer
 
 COSINE = "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
@@ -22,12 +23,12 @@ RUN = SimpleNamespace(precision=Precision(), world=World())
 STAGE = 6
 
 
-def run(num_steps: int, *, reset: bool = False, restart: bool = False) -> tuple[list[float], list[int]]:
+def run(num_steps: int, *, reset: bool = False, again: bool = False) -> tuple[list[float], list[int]]:
     """Rate of every step, and how many updates the moments knew before it; a stage begins at step `STAGE`."""
     stages = SimpleNamespace(
         resets_optimizer=lambda clock: reset and clock.step == STAGE,
-        restarts_schedule=lambda clock: restart and clock.step == STAGE,
-        last_restart=lambda *, before: STAGE if restart and before > STAGE else 0,
+        restarts_schedule=lambda clock: again and clock.step == STAGE,
+        last_restart=lambda *, before: STAGE if again and before > STAGE else 0,
     )
     model = torch.nn.Linear(3, 1)
     built = build_optimizer(*NODES.values(), model, RUN, num_steps=num_steps)
@@ -44,10 +45,10 @@ def run(num_steps: int, *, reset: bool = False, restart: bool = False) -> tuple[
 
 
 @pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("restart", [False, True])
-def test_each_of_both_begins_anew_where_it_is_told_to(reset: bool, restart: bool) -> None:
-    rates, updates = run(10, reset=reset, restart=restart)
+@pytest.mark.parametrize("again", [False, True])
+def test_reset_and_restart_do_each_its_own(reset: bool, again: bool) -> None:
+    rates, updates = run(10, reset=reset, again=again)
     undisturbed, shorter = run(10)[0], run(10 - STAGE)[0]
-    assert rates == undisturbed[:STAGE] + (shorter if restart else undisturbed[STAGE:])
+    assert rates == undisturbed[:STAGE] + (shorter if again else undisturbed[STAGE:])
     assert updates == [*range(STAGE), *(range(4) if reset else range(STAGE, 10))]
     assert max(shorter) == 0.1 > max(undisturbed[STAGE:])
