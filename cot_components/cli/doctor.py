@@ -1,4 +1,4 @@
-"""Check that this machine can train, and print the one line that fixs what cannot.
+"""Check that this machine can train, and print the one line that fixes what cannot.
 
 Versions, the trio torch / torchtune / torchao, recipes, GPU, FlexAttention, processes, data without a network. Exit
 code 1 if something is broken.
@@ -21,7 +21,7 @@ _REINSTALL_TORCH = f'{sys.executable} -m pip install --force-reinstall "torch>=2
 
 
 class Finding(NamedTuple):
-    """What was looked at and found; `fix` is the line that fixs it, "" where nothing is broken."""
+    """What was looked at and found; `fix` is the line that fixes it, "" where nothing is broken."""
 
     what: str
     found: str

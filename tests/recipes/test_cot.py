@@ -79,7 +79,9 @@ def test_copies_that_are_refused(arguments, said, here, refused):
     assert (here / "there.yaml").read_text() != "mine"
 
 
-def test_ls(capsys, refused):
+def test_ls(capsys, refused, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
     def shown(*words):
         assert main(["ls", *words]) == 0
         return capsys.readouterr().out
@@ -210,7 +212,7 @@ def test_tiny_writes_what_recipes_start_from_and_spares_another_model(weights, t
 def test_doctor(tmp_path):
     here = {"PATH": f"{COT.parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
     healthy = must(cot("doctor", cwd=tmp_path, env=here))
-    assert healthy.endswith("all well\n") and "mend" not in healthy
+    assert healthy.endswith("all well\n") and "fix" not in healthy
     for part in ("torchtune           0.6.1", "torchtune.training  imports", "distributed, gloo", "icot_sft", "GPU"):
         assert part in healthy, part
 
@@ -227,8 +229,8 @@ def test_doctor(tmp_path):
     for part in (
         'install "torchao<0.16,>=0.14"',
         "torchtune.training  ImportError: cannot import name 'int4_weight_only_gone'",
-        f'mend  export PATH="{COT.parent}:$PATH"',
-        "mend  unset HF_HUB_OFFLINE",
+        f'fix  export PATH="{COT.parent}:$PATH"',
+        "fix  unset HF_HUB_OFFLINE",
     ):
         assert part in sick.stdout, part
 

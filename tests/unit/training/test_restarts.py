@@ -11,7 +11,6 @@ from cot_components.training import restarts
 from cot_components.training.distributed import World
 from cot_components.training.loop import Trainer
 from cot_components.training.precision import Precision
-from cot_components.training.restarts import restart
 from cot_components.training.setup import build_optimizer
 
 COSINE = "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
