@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a folder; SmolLM2 from the cache when none is given")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--results", type=Path, default=RESULTS / "precision.jsonl")
-    parser.add_argument("--table", action="store_true", help="print what is there; train nothing")
+    parser.add_argument("--table", action="store_true", help="print the finished cells; train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.table:

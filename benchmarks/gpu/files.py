@@ -1,4 +1,4 @@
-"""What stands in every result of the GPU command, and whether a kept result still holds."""
+"""What every result of the GPU command records, and whether a kept result is still valid."""
 
 from __future__ import annotations
 

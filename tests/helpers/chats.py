@@ -17,7 +17,7 @@ PLAIN = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 OPENS = PLAIN.replace("<|assistant|>", "<|assistant|><think>\n")
-# As Qwen3 does it: earlier thoughts go, the last one is written anew, an answer without one gets an empty one.
+# As Qwen3 does it: earlier thoughts go, the last one is written again, an answer without one gets an empty one.
 REWRITES = """\
 {%- for m in messages %}
     {%- if m.role == 'assistant' %}

@@ -77,7 +77,7 @@ def score_rows(
     max_tokens: int = 16_384,
     processes: Processes = ONE_PROCESS,
 ) -> Scores:
-    """Score every supervised token of `rows` and keep the result in `folder`; what is there already is not done again.
+    """Score every supervised token of `rows` and keep the result in `folder`; finished rows are skipped.
 
     Args:
         rows: all rows of the data set.

@@ -1,4 +1,4 @@
-"""What a chat template writes that nobody said, and what it leaves out of what somebody said."""
+"""What a chat template adds to a conversation, and what it leaves out."""
 
 from __future__ import annotations
 
