@@ -11,7 +11,7 @@ from tiny_runs import copied, differences, records, run
 
 from cot_components.errors import UserError
 from cot_components.training.distributed import World, shard
-from cot_components.training.resume.compressed import _cut, _numbers, _parts
+from cot_components.training.resume.compressed import cut_to, numbers_of, parts_of
 
 EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, which takes a minute on a CPU
 
@@ -64,11 +64,11 @@ def test_blocks_across_the_ends_of_a_share_are_compressed_anew():
 
     whole = OptimState8bit.zeros((16, 384), signed=True)
     whole.copy_(torch.randn(16, 384, generator=torch.Generator().manual_seed(0)))
-    parts = _parts(whole)
-    assert torch.equal(_numbers(parts), whole.dequantize())
+    parts = parts_of(whole)
+    assert torch.equal(numbers_of(parts), whole.dequantize())
     share = OptimState8bit.zeros((8, 384), signed=True)
-    exact = _cut(parts, share, 8, 16)
+    exact = cut_to(parts, share, 8, 16)
     assert exact is not None and torch.equal(exact.dequantize(), whole.dequantize()[8:])
-    assert _cut(parts, share, 3, 11) is None and _cut(parts, torch.zeros(8, 384), 8, 16) is None
-    anew = share.copy_(_numbers(parts)[3:11]).dequantize()
+    assert cut_to(parts, share, 3, 11) is None and cut_to(parts, torch.zeros(8, 384), 8, 16) is None
+    anew = share.copy_(numbers_of(parts)[3:11]).dequantize()
     assert 0 < (anew - whole.dequantize()[3:11]).abs().max() < 0.1

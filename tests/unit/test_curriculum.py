@@ -1,4 +1,4 @@
-"""The curriculum of a run: when the optimizer starts anew, what a log says, and that batches agree with both."""
+"""The curriculum of a run: when the optimizer is reset, what a log says, and that batches agree with both."""
 
 import inspect
 from dataclasses import replace

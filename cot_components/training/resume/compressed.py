@@ -26,14 +26,14 @@ def whole_parts(value: Tensor, world: World) -> dict[str, Tensor]:
     All processes must call it together. Where only some shares are compressed, all are given as plain numbers.
     """
     if not isinstance(value, DTensor):
-        return _parts(value)
+        return parts_of(value)
     local = value.to_local()
     compressed = world.sum([float(is_traceable_wrapper_subclass(local))])[0]
     if not compressed:
         return {PLAIN: value.full_tensor().detach().cpu()}
     if compressed < world.size and is_traceable_wrapper_subclass(local):
         local = local.dequantize()
-    shares = world.gather(_parts(local))
+    shares = world.gather(parts_of(local))
     return {part: shares[0][part] if part == "qmap" else torch.cat([s[part] for s in shares]) for part in shares[0]}
 
 
@@ -51,9 +51,9 @@ def put_back(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | Non
     local = empty.to_local() if isinstance(empty, DTensor) else empty
     parts = {part: value.to(parameter.device) for part, value in parts.items()}
     begin, end = rows_of(parameter)
-    mine = _cut(parts, local, begin, end) if PLAIN not in parts and local is not None else None
+    mine = cut_to(parts, local, begin, end) if PLAIN not in parts and local is not None else None
     if mine is None:
-        mine = (parts[PLAIN] if PLAIN in parts else _numbers(parts))[begin:end]
+        mine = (parts[PLAIN] if PLAIN in parts else numbers_of(parts))[begin:end]
         if local is not None and is_traceable_wrapper_subclass(local):
             mine = local.copy_(mine)
     return divided(mine, parameter)
@@ -75,7 +75,7 @@ def rows_of(like: Tensor) -> tuple[int, int]:
     return begin, min(begin + rows, len(like))
 
 
-def _cut(parts: Mapping[str, Tensor], local: Tensor, begin: int, end: int) -> Tensor | None:
+def cut_to(parts: Mapping[str, Tensor], local: Tensor, begin: int, end: int) -> Tensor | None:
     """A compressed share bit for bit; None if this process does not compress it, or blocks lie across its ends."""
     if not is_traceable_wrapper_subclass(local):
         return None
@@ -87,13 +87,13 @@ def _cut(parts: Mapping[str, Tensor], local: Tensor, begin: int, end: int) -> Te
     return type(local).__tensor_unflatten__(mine, local.__tensor_flatten__()[1], None, None)  # type: ignore[attr-defined]
 
 
-def _numbers(parts: Mapping[str, Tensor]) -> Tensor:
+def numbers_of(parts: Mapping[str, Tensor]) -> Tensor:
     """What compressed parts stand for, fp32."""
     values, scale = parts["qmap"][parts["codes"].long()], parts["scale"]
     return (values.reshape(len(scale), -1) * scale[:, None]).view(parts["codes"].shape)
 
 
-def _parts(value: Tensor) -> dict[str, Tensor]:
+def parts_of(value: Tensor) -> dict[str, Tensor]:
     if not is_traceable_wrapper_subclass(value):
         return {PLAIN: value.detach().cpu()}
     return {part: getattr(value, part).detach().cpu() for part in value.__tensor_flatten__()[0]}

@@ -64,7 +64,7 @@ def parquet(rows, folder, monkeypatch):
 
 def hub(rows, folder, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: datasets.Dataset(pa.Table.from_pylist(rows)))
-    return "somebody/data"
+    return "user/data"
 
 
 def saved(rows, folder, monkeypatch):

@@ -42,8 +42,8 @@ def test_a_hub_data_set_has_the_rows_of_its_files(magpie, tmp_path, monkeypatch)
     load = datasets.load_dataset
     cache = {"cache_dir": str(tmp_path)}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, subset, split: load(str(magpie), split=split, **cache))
-    hub, files = list(read_traces("somebody/magpie")), list(read_traces(magpie))
-    assert [t.where for t in hub] == [f"somebody/magpie/train:{i + 1}" for i in range(5)]
+    hub, files = list(read_traces("user/magpie")), list(read_traces(magpie))
+    assert [t.where for t in hub] == [f"user/magpie/train:{i + 1}" for i in range(5)]
     assert [(t.id, t.messages) for t in hub] == [(t.id, t.messages) for t in files]
 
 
