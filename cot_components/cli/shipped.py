@@ -59,7 +59,7 @@ def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
     config's header; else the recipe whose keys fit best.
 
     Raises:
-        ConfigError: no such config, a file that is no text or no YAML, or no such recipe.
+        ConfigError: no such config, a file that is not text or not YAML, or no such recipe.
     """
     path = find_config(config)
     if asked is not None:
@@ -88,7 +88,7 @@ def _named_by_header(name: str, config: Path) -> Recipe:
     if found := _load(name) if may_import(module) else None:
         return found
     if is_path:
-        raise ConfigError(f"{config}: its header runs {name}, which is no recipe here; --recipe NAME names another")
+        raise ConfigError(f"{config}: its header runs {name}, which is not a recipe here; --recipe NAME names another")
     return Recipe(name, _takes_anything, _must_load("cot_sft").supplies, ours=False)  # torchtune's pass the same
 
 

@@ -104,7 +104,7 @@ def test_a_newer_format_and_data_that_changed_are_refused(bt_sft, tmp_path, refu
     [
         ("seed: 1\nmodel: [1\n", "config.yaml:3: no YAML: "),
         ("seed: 1\n\tmodel: 1\n", "config.yaml:2: no YAML: "),
-        ("- seed\n", "config.yaml is no config: it holds a list"),
+        ("- seed\n", "config.yaml is not a config: it holds a list"),
         ("", None),
     ],
 )

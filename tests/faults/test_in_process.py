@@ -176,7 +176,7 @@ def test_a_disk_full_during_a_run_is_one_sentence(bt_sft, tmp_path, capsys, name
     count("faults injected")
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)
-    if name == "log.jsonl":  # the run makes it anew
+    if name == "log.jsonl":  # the run makes it again
         fault = (run_log, "hold", lambda file: hold(open(FULL, "a")))  # noqa: SIM115
     else:
         (out / name).symlink_to(FULL)

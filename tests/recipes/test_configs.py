@@ -97,15 +97,15 @@ def test_a_wrong_key_is_one_sentence(override, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"- a\n- b\n", " is no config: it holds a list"),
-        (b"5\n", " is no config: "),
+        (b"- a\n- b\n", " is not a config: it holds a list"),
+        (b"5\n", " is not a config: "),
         ("seed: 1\n# Größe\n".encode("latin-1"), ":2: not UTF-8 text"),
         (b"a: [1\nb: {", ":2: no YAML: "),
         (b"seed: 1\non: 1\n", ": the key True is not text"),
         (b"a:\n\t- b\n", ":2: no YAML: "),
         (b"a: 1\nb: 2\na: 3\n", ":3: no YAML: found duplicate key a (while constructing a mapping from line 1)"),
-        (b"a: \x00\n", " is no config: "),
-        (b"a: ${\n", " is no config: "),
+        (b"a: \x00\n", " is not a config: "),
+        (b"a: ${\n", " is not a config: "),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, content, said):

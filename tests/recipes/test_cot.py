@@ -66,7 +66,7 @@ def test_copies_are_the_files_that_ship(copied, here):
         ("bt_sft __main__.py", "installed module '__main__'"),
         ("bt_sft my-recipe.py", "try my_bt_sft.py"),
         ("bt_sft/quickstart there.yaml", "there.yaml exists; --force overwrites it"),
-        ("bt_sft/quickstart no/where.yaml", "no is no folder"),
+        ("bt_sft/quickstart no/where.yaml", "no is not a folder"),
         ("bt_sft/quikstart x.yaml", "no recipe or config 'bt_sft/quikstart'; did you mean 'bt_sft/quickstart'?"),
     ],
 )
@@ -268,7 +268,7 @@ def test_help_is_instant(tmp_path):
         ("veiw", "cot has no command 'veiw'; did you mean 'view'?"),
         ("compare x --oops", "cot compare does not know '--oops'"),
         ("view", "the following arguments are required: CONFIG"),
-        ("view c --epochs x", "'x' is no list like 0,1,2"),
+        ("view c --epochs x", "'x' is not a comma-separated list such as 0,1,2"),
     ],
 )
 def test_errors_are_sentences(typed, said, refused):

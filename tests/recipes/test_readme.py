@@ -138,7 +138,7 @@ def test_every_ratio_of_the_table_was_measured():
 
 @pytest.fixture(scope="module")
 def set_up(hub, tmp_path_factory):
-    """What the README's examples stand on: a model where the quickstart leaves one, and somebody's traces."""
+    """What the README's examples need: a model where the quickstart leaves one, and traces of a user's own."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(hub / "model", folder / "runs" / "bt_sft_quickstart" / "model")
     shutil.copytree(hub / "model", folder / "runs" / "tiny_llama")

@@ -188,7 +188,7 @@ BOMBS = {
 @pytest.mark.parametrize(("text", "said"), BOMBS.values(), ids=BOMBS)
 def test_a_config_that_never_ends(tmp_path, text, said):
     (tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(UserError, match=rf"c\.yaml is no config: .*{said}"):
+    with pytest.raises(UserError, match=rf"c\.yaml is not a config: .*{said}"):
         read_keys(tmp_path / "c.yaml")
 
 

@@ -187,7 +187,7 @@ def test_validation_data_are_not_those_that_a_source_names(tokenizer, hub):
         ({"transforms": {2: BLUR}}, r"dataset\.transforms\.2: a name must be text, in quotes"),
         ({"transforms": {True: BLUR}}, r"dataset\.transforms\.True: a name must be text; YAML reads a bare on"),
         ({"transforms": {"blur": {**BLUR, "ration": 1}}}, r"'dataset\.transforms\.blur\.ration'; did you mean 'ratio'"),
-        ({"transforms": {"blur": {"ratio": 0.3}}}, r"transforms\.blur is no transform: it needs a _component_"),
+        ({"transforms": {"blur": {"ratio": 0.3}}}, r"transforms\.blur is not a transform: it needs a _component_"),
         ({"columns": {1: "a"}}, "columns: format 'auto' has no field 1; valid: answer"),
         ({"columns": {"response": ["a"]}}, r"columns\.response must be the name of a column, got \['a'\]"),
         ({"template": "no_such"}, "no_such"),

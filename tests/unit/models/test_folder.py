@@ -213,7 +213,7 @@ def test_half_a_download(copy, tmp_path):
         (folder / INDEX).write_text(json.dumps({"weight_map": changed}))
         refused(sentence)
     (folder / INDEX).write_text("{")
-    refused(f"{INDEX} is no index")
+    refused(f"{INDEX} is not an index")
     (folder / INDEX).unlink()
     refused("neither")
     (folder / "pytorch_model.bin").write_bytes(b"PK")
