@@ -58,7 +58,7 @@ def test_4_bit_weights_that_do_not_divide_are_a_sentence():
         shard(model, World(0, 2))
 
 
-def test_blocks_across_the_ends_of_a_share_are_compressed_anew():
+def test_blocks_across_the_ends_of_a_share_are_compressed_again():
     """The share of another number of processes: bit for bit where it holds whole blocks, else by its numbers."""
     from torchao.optim.subclass_8bit import OptimState8bit
 

@@ -218,14 +218,6 @@ def test_null_leaves_a_transform_out(load):
     assert list(load(transforms={"blur": None, "other": BLUR}).transforms) == ["other"]
 
 
-def test_the_cache_is_used_and_keyed(load, tmp_path):
-    first, again = (load(cache_dir=str(tmp_path)).rows.content_hash() for _ in range(2))
-    assert first == again and len(list(tmp_path.iterdir())) == 1
-    for settings in ({"max_seq_len": 200}, {"turns": "each"}):
-        load(cache_dir=str(tmp_path), **settings)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
 def test_the_summary_says_when_there_is_no_thought(load, tmp_path):
     agents = {"source": "generated_agents", "subset": "tagged", "max_rows": 2}
     summaries = [load(**one).summary() for one in ({}, {"source": talks(tmp_path, "a")}, agents)]
