@@ -186,3 +186,11 @@ def test_a_disk_full_during_a_run_is_one_sentence(bt_sft, tmp_path, capsys, name
     place = out / "finished.json" if name.startswith("finished") else place
     said = capsys.readouterr().err.replace("\r", "\n").splitlines()
     assert seen.code == 2 and f"error: cannot write to {place}: No space left on device" in said[-1]
+
+
+def test_a_learning_rate_that_explodes_is_stopped(bt_sft, tmp_path, refused):
+    count("faults injected")
+    out = tmp_path / "out"
+    said = refused(bt_sft.again(out, "optimizer.lr=1e20", "lr_scheduler=null", "optimizer.fused=false"))
+    assert "stopped before the update. Row ids: " in said
+    assert max(saved_steps(out)) < TOTAL and not (out / "model").exists()

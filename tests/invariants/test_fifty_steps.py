@@ -60,6 +60,11 @@ def compare(one, two, *, most, mean):
     assert float(difference.max()) <= most and float(difference.mean()) <= mean
 
 
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(2, 4), (1, 8)])
+def test_accumulation(whole, batch_size, accumulate):
+    compare(trained(batch_size=batch_size, accumulate=accumulate), whole, most=2e-3, mean=2e-5)
+
+
 @pytest.mark.parametrize("change", [{"workers": 2}, {"checkpointing": True}, {"transforms": None}])
 def test_bit_for_bit(whole, change):
     """Workers, activation checkpointing, and the same run again."""
@@ -69,6 +74,18 @@ def test_bit_for_bit(whole, change):
 @pytest.mark.parametrize("transforms", [{"blur": Blur(ratio=0.0)}, {"weigh": ByRole({"thought": 1.0, "answer": 1.0})}])
 def test_strength_0_is_plain_fine_tuning(transforms):
     compare(trained(transforms=transforms), trained(transforms={}), most=0.0, mean=0.0)
+
+
+def test_plain_fine_tuning_is_cross_entropy():
+    """Weights of 1 against torch's own cross-entropy over full logits."""
+
+    def by_torch(hidden, head, labels, weights=None, **rest):
+        logits = hidden @ head.T
+        total = torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="sum")
+        out = sft().fused(hidden.detach(), head.detach(), labels, weights, **rest)
+        return out._replace(objective=total)
+
+    compare(trained(transforms={}, loss=by_torch), trained(transforms={}), most=2e-3, mean=2e-5)
 
 
 def test_the_comparison_notices():
