@@ -192,7 +192,8 @@ def _loss(
 
 def _next_logits(model: Any, tokens: Tensor, *, mask: Any = None, input_pos: Tensor | None = None) -> Tensor:
     """Logits of the last position, fp32 `[B, V]`."""
-    hidden = model.forward(tokens, mask=mask, input_pos=input_pos)
+    last = torch.arange(1, tokens.shape[0] + 1, device=tokens.device) * tokens.shape[1] - 1
+    hidden = model.forward(tokens, mask=mask, input_pos=input_pos, encoder_input=last)
     return model.output(hidden[:, -1:]).float().squeeze(1)
 
 
