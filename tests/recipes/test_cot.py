@@ -114,7 +114,7 @@ def test_what_view_refuses(hub, refused):
 
 
 def test_view_of_a_curriculum_shows_its_stages(here):
-    few = ["dataset.num_rows=512", "epochs=12", "batch_size=64"]
+    few = ["dataset.num_rows=512", "epochs=12", "batch_size=64", "curriculum.pace=exact"]
     assert main(["view", "icot_sft/quickstart", *few, "--out", "stages.html"]) == 0
     page = (here / "stages.html").read_text()
     stages = re.findall(r"<h3>step (\d+), ([\d.]+) removed</h3>", page)
