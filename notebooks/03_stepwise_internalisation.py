@@ -183,7 +183,8 @@ size = ["dataset.num_rows=512", "epochs=3", "batch_size=64", "evaluation.max_row
 if not FAST:
     size = ["dataset.num_rows=12800", "epochs=4", "evaluate_every_n_steps=100", "evaluation.max_rows=200",
             "log_every_n_steps=10"]  # fmt: skip
-command = ["icot_sft", "--config", "icot_sft/quickstart", f"output_dir={runs}/first_stages", "curriculum.partial=true"]
+command = ["icot_sft", "--config", "icot_sft/quickstart", f"output_dir={runs}/first_stages", "curriculum.partial=true",
+           "curriculum.pace=exact", "dataset_val=null", "dataset.exclude=[]"]  # fmt: skip
 said = tune(*command, *size)
 
 # %%

@@ -10,7 +10,7 @@ from commands import CONFIGS
 from lookalikes import is_real, shared_data
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from tiny_runs import run
+from tiny_runs import PUBLISHED_PACE, run
 from tiny_tokenizers import gpt2_originals, write_files
 from tokenizers import Tokenizer
 
@@ -24,6 +24,7 @@ from cot_components.runs.log import read_log
 TINY = ["model.embed_dim=16", "model.num_heads=2", "model.num_layers=1", "model.dropout=0", "log_every_n_steps=1"]
 FULL = [*TINY, "dataset.num_rows=64", "batch_size=8", "epochs=11", "curriculum.pretrain_epochs=1"]
 FULL += ["evaluation.max_rows=8", "evaluate_every_n_steps=null"]
+FULL += [f"{key}={value}" for key, value in PUBLISHED_PACE.items()]
 STEPS_PER_EPOCH, THOUGHT = 8, 9
 
 
@@ -65,7 +66,8 @@ def config_on(folder, source, form, **changes):
     config = OmegaConf.load(CONFIGS / "icot_sft" / "quickstart.yaml")
     rows = {"_component_": "cot_components.datasets.icot_dataset", "source": str(source), "format": form}
     config.dataset = {**rows, "transforms": {}}
-    config.update(epochs=11, output_dir=str(folder / "out"), **changes)
+    config.curriculum.pace = "exact"
+    config.update(epochs=11, dataset_val=None, output_dir=str(folder / "out"), **changes)
     return config
 
 
