@@ -17,7 +17,7 @@ import jinja2
 from cot_components.data.bad_rows import RowError, one_line
 from cot_components.data.read.turns import THOUGHT_KEYS
 from cot_components.data.text.empty_thoughts import SWITCHES
-from cot_components.data.text.sandbox import TooMuchError, compile_template, names_in, render_template
+from cot_components.data.text.sandbox import TooMuchError, compile_template, fields_in, names_in, render_template
 from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 
@@ -117,7 +117,7 @@ class ChatTemplate:
     @cached_property
     def reads_thoughts(self) -> bool:
         """Whether the template looks for a message's thought beside its content."""
-        return not self._names.isdisjoint(THOUGHT_KEYS)
+        return not fields_in(self.source).isdisjoint(THOUGHT_KEYS)
 
     def fingerprint(self) -> str:
         """What decides how messages are written."""

@@ -1,0 +1,145 @@
+"""Does a model that thinks go on thinking when it is asked to, after training on answers without thoughts?
+
+The start has solved the small tasks aloud, each of them with a thought. Its chat template is given a switch: with
+`enable_thinking=false` the prompt ends in an empty thought. It is then trained for 100 steps of 32 rows on other tasks.
+
+| rows | what they hold |
+|---|---|
+| answers only | a question and its answer, no thought |
+| one in four thinks | the same questions; every fourth answer has its thought |
+
+| arm | what it learns of an answer without a thought |
+|---|---|
+| start | nothing: it is not trained |
+| template | `empty_thought: template`: the answer, behind a prompt that ends in the empty thought |
+| none | `empty_thought: none`: the answer, behind the prompt that asks for a thought |
+| refuse | `empty_thought: refuse`, bad rows left out: nothing. Of answers only no row is left, so that is the start |
+| block written | to write an empty thought: the data hold it, and the template has no switch |
+
+Every model is asked 240 held-out questions twice, with thinking on and off, and answers greedily.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cot_components.data.generated.tasks import make_problems
+from cot_components.data.text.templates import read_template
+from cot_components.errors import UserError
+from cot_components.evaluation.saved import read_evaluation
+from experiments.blur import BLUR, adapted
+from experiments.runner import recipe
+from experiments.starts import QUIET, Start, teacher
+from experiments.study import Cell, Study
+
+BLOCK = "<think>\n\n</think>\n\n"
+SWITCH = (
+    "{% if add_generation_prompt and enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+)
+"""Put at the end of a chat template that has no switch, it gives it one."""
+ARMS = ("start", "template", "none", "refuse", "block written")
+SETTINGS = {"answers only": 0, "one in four thinks": 4}
+"""Every which row has a thought; 0: none."""
+
+
+class Scale(NamedTuple):
+    """What is trained, and how.
+
+    start:     the model that thinks
+    training:  config of `bt_sft`, and overrides
+    asking:    overrides of `cot_eval/quickstart`
+    num_rows:  trained on
+    """
+
+    start: Start
+    training: Sequence[str]
+    asking: Sequence[str]
+    num_rows: int
+
+
+TINY = Scale(teacher, ["bt_sft/quickstart", f"{BLUR}.ratio=0", "optimizer.lr=1e-3", "epochs=1"], [], num_rows=3200)
+
+
+def cell_of(scale: Scale, cell: Cell) -> Mapping[str, float]:
+    """One training of the start, then the questions with thinking on and off."""
+    start, out = scale.start(cell), cell.fresh_folder()
+    out.mkdir(parents=True)
+    source = read_template(start)
+    if source is None:
+        raise UserError(f"{start} has no chat template")
+    (out / "switched.jinja").write_text(source.rstrip("\n") + SWITCH, encoding="utf-8")
+    untrained = cell.arm == "start" or (cell.arm == "refuse" and not SETTINGS[cell.setting])
+    model = start if untrained else train(scale, cell, start, out)
+    figures = {}
+    for thinking, asked in (("true", "on"), ("false", "off")):
+        figures |= {f"{name}_{asked}": value for name, value in ask(scale, model, thinking, out).items()}
+    shutil.rmtree(out)
+    return figures
+
+
+def train(scale: Scale, cell: Cell, start: Path, out: Path) -> Path:
+    """The model that an arm leaves."""
+    written = cell.arm == "block written"
+    rows = out / "rows.jsonl"
+    write_rows(rows, scale.num_rows, cell, block=BLOCK if written else "")
+    config, *overrides = scale.training
+    recipe(
+        "bt_sft",
+        config,
+        *(*QUIET, *overrides, f"seed={cell.seed}", f"output_dir={out / 'run'}"),
+        *(*adapted(start, config), f"tokenizer.path={start}", f"dataset.source={rows}", "dataset.max_rows=null"),
+        *([] if written else [f"dataset.template={out / 'switched.jinja'}", f"dataset.empty_thought={cell.arm}"]),
+        *(["dataset.strict=false", "dataset.max_dropped=1.0"] if cell.arm == "refuse" else []),
+    )
+    return out / "run" / "model"
+
+
+def write_rows(path: Path, num_rows: int, cell: Cell, *, block: str) -> None:
+    """Questions with their answers; `block` stands before those without a thought."""
+    every = SETTINGS[cell.setting]
+    problems = make_problems(split="train", count=num_rows, seed=1000 + cell.seed)
+    answers = [
+        p.response if every and number % every == 0 else f"{block}Answer: {p.answer}"
+        for number, p in enumerate(problems)
+    ]
+    rows = [{"prompt": p.question, "completion": a} for p, a in zip(problems, answers, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def ask(scale: Scale, model: Path, thinking: str, out: Path) -> dict[str, float]:
+    """Share of answers with a thought, and of right ones."""
+    asked = out / f"asked_{thinking}"
+    told = [f"template={out / 'switched.jinja'}", f"evaluation.thinking={thinking}", f"output_dir={asked}"]
+    recipe("cot_eval", "cot_eval/quickstart", f"model.path={model}", *told, *scale.asking)
+    result = read_evaluation(asked / "evaluation.json")
+    return {"thinks": float(result.metrics()["thought_rate"]), "right": float(result.metrics()["answer_accuracy"])}
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """At the size of the quickstart."""
+    return cell_of(TINY, cell)
+
+
+STUDY = Study(
+    name="thinking",
+    question="Trained on answers without thoughts, does a model still think when it is asked to?",
+    about=__doc__,
+    effect=("thinks_on", "none", "answers only"),
+    arms=ARMS,
+    settings=tuple(SETTINGS),
+    setting_label="rows",
+    metrics={
+        "thinks_on": "thinks when it is asked to",
+        "right_on": "right when it is asked to think",
+        "thinks_off": "thinks when it is asked not to",
+        "right_off": "right when it is asked not to think",
+    },
+    percent=("thinks_on", "right_on", "thinks_off", "right_off"),
+    cell=cell,
+    seeds=3,
+)
