@@ -1,7 +1,7 @@
 """Does a model that thinks go on thinking when it is asked to, after training on answers without thoughts?
 
-The start has solved the small tasks aloud, each of them with a thought. Its chat template is given a switch: with
-`enable_thinking=false` the prompt ends in an empty thought. It is then trained for 100 steps of 32 rows on other tasks.
+The start has learnt the small tasks aloud, each of them with a thought. Its chat template is given a switch: with
+`enable_thinking=false` the prompt ends in an empty thought. It is then trained for 50 steps of 32 rows on other tasks.
 
 | rows | what they hold |
 |---|---|
@@ -31,9 +31,10 @@ from cot_components.data.generated.tasks import make_problems
 from cot_components.data.text.templates import read_template
 from cot_components.errors import UserError
 from cot_components.evaluation.saved import read_evaluation
+from cot_components.files import sha256
 from experiments.blur import BLUR, adapted
-from experiments.runner import recipe
-from experiments.starts import QUIET, Start, teacher
+from experiments.runner import once, recipe
+from experiments.starts import QUIET, Start, student
 from experiments.study import Cell, Study
 
 BLOCK = "<think>\n\n</think>\n\n"
@@ -62,7 +63,8 @@ class Scale(NamedTuple):
     num_rows: int
 
 
-TINY = Scale(teacher, ["bt_sft/quickstart", f"{BLUR}.ratio=0", "optimizer.lr=1e-3", "epochs=1"], [], num_rows=3200)
+_SHORT = ["optimizer.lr=1e-3", "lr_scheduler.num_warmup_steps=10", "epochs=1"]
+TINY = Scale(student, ["bt_sft/quickstart", f"{BLUR}.ratio=0", *_SHORT], [], num_rows=1600)
 
 
 def cell_of(scale: Scale, cell: Cell) -> Mapping[str, float]:
@@ -74,12 +76,19 @@ def cell_of(scale: Scale, cell: Cell) -> Mapping[str, float]:
         raise UserError(f"{start} has no chat template")
     (out / "switched.jinja").write_text(source.rstrip("\n") + SWITCH, encoding="utf-8")
     untrained = cell.arm == "start" or (cell.arm == "refuse" and not SETTINGS[cell.setting])
-    model = start if untrained else train(scale, cell, start, out)
-    figures = {}
-    for thinking, asked in (("true", "on"), ("false", "off")):
-        figures |= {f"{name}_{asked}": value for name, value in ask(scale, model, thinking, out).items()}
+    if untrained:
+        words = ["thinking", str(start), *map(sha256, sorted(start.glob("*.safetensors"))), *scale.asking]
+        figures = once(cell, words, lambda: ask_twice(scale, start, out))
+    else:
+        figures = ask_twice(scale, train(scale, cell, start, out), out)
     shutil.rmtree(out)
     return figures
+
+
+def ask_twice(scale: Scale, model: Path, out: Path) -> dict[str, float]:
+    """With thinking on and off."""
+    on, off = ask(scale, model, "true", out), ask(scale, model, "false", out)
+    return {f"{name}_on": value for name, value in on.items()} | {f"{name}_off": value for name, value in off.items()}
 
 
 def train(scale: Scale, cell: Cell, start: Path, out: Path) -> Path:

@@ -96,7 +96,7 @@ def conversations():
 @pytest.mark.parametrize("policy", ["template", "none"])
 @pytest.mark.parametrize("name", [name for name in THINKING if name != "channels"])
 def test_every_turn_has_the_ids_of_inference_under_its_switch(byte, tmp_path, name, policy):
-    """Those of `transformers`, told `enable_thinking` and `thinking`; behind them all is learnt, before them nothing."""
+    """Those of `transformers`, told `enable_thinking` and `thinking`; what is behind them is learnt, nothing else."""
     theirs, format = AutoTokenizer.from_pretrained(write_byte_tokenizer(tmp_path)), chat(byte, name, policy)
     traces = list(conversations())
     settings = RowSettings(turns="each")
