@@ -9,39 +9,52 @@ from cot_components.data.text.segments import Tags
 BLOCK = "<think>\n\n</think>\n\n"
 CHANNELS = Tags("<|reserved_0|>analysis<|reserved_1|>", "<|end|><|assistant|><|reserved_0|>final<|reserved_1|>")
 _OFF = "enable_thinking is defined and enable_thinking is false"
-_END = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-_SPLIT = "{% set p = m.content.split('</think>') %}"
-_PARTS = "{% set t = m.thinking if m.thinking is string else '' %}"
+_ENDS = "{% if add_generation_prompt %}<|assistant|>GIVEN{% endif %}"
+_TURNS = "{% for m in messages %}<|{{ m.role }}|>WRITTEN<|end|>{% endfor %}" + _ENDS
+
+
+def _turns(written: str, given: str) -> str:
+    """A template: what it writes of a message `m`, and at the end of a prompt."""
+    return _TURNS.replace("WRITTEN", written).replace("GIVEN", given)
+
+
+def _opening(given: str) -> str:
+    return f"{{%- set opening = {given} %}}{REWRITES}"
+
 
 THINKING = {
     "no thoughts": PLAIN,
-    "rewrites": "{%- set opening = '' %}" + REWRITES,
+    "rewrites": _opening("''"),
     # Qwen3: a block in the last answer, always; with thinking off it ends the prompt.
-    "switched": f"{{%- set opening = '{BLOCK}' if {_OFF} else '' %}}".replace("\n", "\\n") + REWRITES,
+    "switched": _opening(f"{BLOCK!r} if {_OFF} else ''"),
     # Qwen3.5: the same, and with thinking on the prompt opens a thought.
-    "opens or closes": f"{{%- set opening = '{BLOCK}' if {_OFF} else '<think>\n' %}}".replace("\n", "\\n") + REWRITES,
+    "opens or closes": _opening(f"{BLOCK!r} if {_OFF} else '<think>\\n'"),
+    # Qwen3-Thinking: every prompt opens a thought, and an answer without one gets its end.
+    "opens and rewrites": _opening("'<think>\\n'"),
     # DeepSeek-V3.1: off by default, a lone closing tag; thoughts are taken out.
-    "on request": PLAIN.replace("{{ m.content }}", _SPLIT + "{{ '</think>' if m.role == 'assistant' }}{{ p[-1] }}")
-    .replace(_END, "{% if add_generation_prompt %}<|assistant|>{{ '<think>' if thinking else '</think>' }}{% endif %}")
-    .replace("<|{{ m.role }}|>{%", "<|{{ m.role }}|>{%"),
-    # SmolLM3: a flag in the system prompt switches, too; with thinking off every answer gets a block.
-    "flagged": "{% set on = enable_thinking | default(true) and '/no_think' not in messages[0].content %}"
-    + PLAIN.replace("{{ m.content", f"{{{{ {BLOCK!r} if m.role == 'assistant' and not on }}}}{{{{ m.content").replace(
-        "<|assistant|>{% endif", f"<|assistant|>{{{{ {BLOCK!r} if not on }}}}{{% endif"
+    "on request": _turns(
+        "{{ '</think>' if m.role == 'assistant' }}{{ m.content.split('</think>')[-1] }}",
+        "{{ '<think>' if thinking else '</think>' }}",
     ),
+    # SmolLM3: a flag in the system prompt switches, too; with thinking off every answer gets a block.
+    "flagged": "{% set off = not enable_thinking | default(true) or '/no_think' in messages[0].content %}"
+    + _turns(f"{{{{ {BLOCK!r} if off and m.role == 'assistant' }}}}{{{{ m.content }}}}", f"{{{{ {BLOCK!r} if off }}}}"),
     # GLM-4.5: words behind the question.
-    "suffixed": PLAIN.replace("|>{{ m.content }}", "|>{{ m.content }}{{ '/nothink' if m.role == 'user' and OFF }}")
-    .replace("<|assistant|>{% endif", "<|assistant|>{{ '<think></think>' if OFF }}{% endif")
-    .replace("{{ m.content }}", "{{ '<think></think>' if m.role == 'assistant' and OFF }}{{ m.content }}", 1)
-    .replace("OFF", f"({_OFF})"),
+    "suffixed": f"{{% set off = {_OFF} %}}"
+    + _turns(
+        "{{ '<think></think>' if off and m.role == 'assistant' }}{{ m.content }}"
+        "{{ '/nothink' if off and m.role == 'user' }}",
+        "{{ '<think></think>' if off }}",
+    ),
     # R1-Distill: every prompt opens a thought, and thoughts are taken out.
     "always opens": OPENS.replace("m.content", "m.content.split('</think>')[-1]"),
     # gpt-oss: a thought is a message of its own, in another channel.
     "channels": "{% for m in messages %}{% if m.role == 'assistant' %}"
-    + _PARTS
-    + "{% if t and loop.last %}<|assistant|><|reserved_0|>analysis<|reserved_1|>{{ t }}<|end|>{% endif %}"
+    "{% if m.thinking and loop.last %}<|assistant|><|reserved_0|>analysis<|reserved_1|>{{ m.thinking }}<|end|>"
+    "{% endif %}"
     "<|assistant|><|reserved_0|>final<|reserved_1|>{{ m.content }}{{ '<|reserved_2|>' if loop.last else '<|end|>' }}"
-    "{% else %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}" + _END,
+    "{% else %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}",
 }
 """Name -> source."""
 
@@ -54,6 +67,7 @@ SHAPES = {
     "on request": (("<think>", "\n" + OPENED), ("</think>", "a"), ("</think>", "a"), None),
     "flagged": (("", THOUGHT), (BLOCK, "a"), (BLOCK, "a"), ("", "a")),
     "suffixed": (("", THOUGHT), ("<think></think>", "a"), ("<think></think>", "a"), ("", "a")),
+    "opens and rewrites": (("\n<think>\n", OPENED), *[("\n<think>\n", "\n</think>\n\na")] * 2, None),
     "always opens": (("<think>\n", OPENED), None, ("<think>\n", "\n</think>\n\na"), None),
 }
 """Name -> what ends the prompt and what the model writes, of an answer with a thought; without one and with an empty

@@ -224,9 +224,9 @@ class ChatFormat:
     ) -> _Written:
         """The turn as the data has it, and the template's end of turn."""
         if opening and not has_thought(segments):
+            help = "write an empty one" if self.empty_thought == "template" else "change dataset.empty_thought"
             raise RowError(
-                "the chat template opens a thought that the answer does not have; set dataset.template, or write an "
-                "empty thought into the data"
+                f"the chat template opens a thought the answer does not have; {help}, or set dataset.template"
             )
         end = self._end_of_turn(history, shield)
         text = behind_opening(message_text(segments, opening, shield.hide), opening)

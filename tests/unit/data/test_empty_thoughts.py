@@ -49,7 +49,7 @@ def test_where_an_empty_thought_stands(byte, name, answer, policy, shape, tags_a
     format = chat(byte, name, policy, tags_as=tags_as)
     messages = ask("q", ANSWERS[answer])
     if shape is None:
-        with pytest.raises(RowError, match=r"opens a thought .* set dataset\.template"):
+        with pytest.raises(RowError, match=r"opens a thought .* dataset\.template"):
             format.turn(messages)
         return
     turn, (end, written) = format.turn(messages), shape
@@ -94,7 +94,7 @@ def conversations():
 
 
 @pytest.mark.parametrize("policy", ["template", "none"])
-@pytest.mark.parametrize("name", [name for name in THINKING if name != "channels"])
+@pytest.mark.parametrize("name", THINKING)
 def test_every_turn_has_the_ids_of_inference_under_its_switch(byte, tmp_path, name, policy):
     """Those of `transformers`, told `enable_thinking` and `thinking`; what is behind them is learnt, nothing else."""
     theirs, format = AutoTokenizer.from_pretrained(write_byte_tokenizer(tmp_path)), chat(byte, name, policy)
@@ -104,10 +104,12 @@ def test_every_turn_has_the_ids_of_inference_under_its_switch(byte, tmp_path, na
     assert len(rows) >= 20 and check_first_rows(traces, rows, format, turns="each") == 16
     for place, row_id in enumerate(rows.ids.tolist()):
         messages = traces[row_id & 0xFF].messages[: 2 + 2 * (row_id >> 40)]
-        thinking = policy == "none" or "t" in (messages[-1].thought or "", *messages[-1].content.split("\n"))
+        thinking = policy == "none" or "t" in (messages[-1].thought, *messages[-1].content.split("\n"))
         told = [{"role": m.role, "content": m.content} for m in messages[:-1]]
         for message, m in zip(told, messages, strict=False):
-            if m.thought is not None:
+            if m.thought is not None and name == "channels":
+                message["thinking"] = m.thought
+            elif m.thought is not None:
                 message["content"] = f"<think>\n{m.thought}\n</think>\n\n{m.content}"
         options = {"chat_template": THINKING[name], "tokenize": False, "add_generation_prompt": True}
         rendered = theirs.apply_chat_template(told, enable_thinking=thinking, thinking=thinking, **options)
