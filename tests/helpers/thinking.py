@@ -5,6 +5,7 @@ from __future__ import annotations
 from chats import OPENS, PLAIN, REWRITES
 
 from cot_components.data.text.segments import Tags
+from experiments.thinking import SWITCH
 
 BLOCK = "<think>\n\n</think>\n\n"
 CHANNELS = Tags("<|reserved_0|>analysis<|reserved_1|>", "<|end|><|assistant|><|reserved_0|>final<|reserved_1|>")
@@ -39,6 +40,7 @@ THINKING = {
     # SmolLM3: a flag in the system prompt switches, too; with thinking off every answer gets a block.
     "flagged": "{% set off = not enable_thinking | default(true) or '/no_think' in messages[0].content %}"
     + _turns(f"{{{{ {BLOCK!r} if off and m.role == 'assistant' }}}}{{{{ m.content }}}}", f"{{{{ {BLOCK!r} if off }}}}"),
+    "given a switch": PLAIN + SWITCH,
     # GLM-4.5: words behind the question.
     "suffixed": f"{{% set off = {_OFF} %}}"
     + _turns(
@@ -66,6 +68,7 @@ SHAPES = {
     "opens or closes": (("\n<think>\n", OPENED), ("\n" + BLOCK, "a"), ("\n" + BLOCK, "a"), None),
     "on request": (("<think>", "\n" + OPENED), ("</think>", "a"), ("</think>", "a"), None),
     "flagged": (("", THOUGHT), (BLOCK, "a"), (BLOCK, "a"), ("", "a")),
+    "given a switch": (("", THOUGHT), (BLOCK, "a"), (BLOCK, "a"), ("", "a")),
     "suffixed": (("", THOUGHT), ("<think></think>", "a"), ("<think></think>", "a"), ("", "a")),
     "opens and rewrites": (("\n<think>\n", OPENED), *[("\n<think>\n", "\n</think>\n\na")] * 2, None),
     "always opens": (("<think>\n", OPENED), None, ("<think>\n", "\n</think>\n\na"), None),
