@@ -6,7 +6,7 @@ The start has learnt the small tasks aloud, each of them with a thought. Its cha
 | rows | what they hold |
 |---|---|
 | answers only | a question and its answer, no thought |
-| one in four thinks | the same questions; every fourth answer has its thought |
+| one family thinks | the same questions; those of one of the four families of tasks (chain) have their thoughts |
 
 | arm | what it learns of an answer without a thought |
 |---|---|
@@ -44,8 +44,8 @@ SWITCH = (
 )
 """Put at the end of a chat template that has no switch, it gives it one."""
 ARMS = ("start", "template", "none", "refuse", "block written")
-SETTINGS = {"answers only": 0, "one in four thinks": 4}
-"""Every which row has a thought; 0: none."""
+SETTINGS: dict[str, str | None] = {"answers only": None, "one family thinks": "chain"}
+"""Whose rows have a thought."""
 
 
 class Scale(NamedTuple):
@@ -110,12 +110,8 @@ def train(scale: Scale, cell: Cell, start: Path, out: Path) -> Path:
 
 def write_rows(path: Path, num_rows: int, cell: Cell, *, block: str) -> None:
     """Questions with their answers; `block` stands before those without a thought."""
-    every = SETTINGS[cell.setting]
     problems = make_problems(split="train", count=num_rows, seed=1000 + cell.seed)
-    answers = [
-        p.response if every and number % every == 0 else f"{block}Answer: {p.answer}"
-        for number, p in enumerate(problems)
-    ]
+    answers = [p.response if p.family == SETTINGS[cell.setting] else f"{block}Answer: {p.answer}" for p in problems]
     rows = [{"prompt": p.question, "completion": a} for p, a in zip(problems, answers, strict=True)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -137,6 +133,15 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="thinking",
     question="Trained on answers without thoughts, does a model still think when it is asked to?",
+    answer="Not after answers alone: under `none`, and where it learns to write the empty thought, it never thinks again, "
+    "and `template` keeps 36 +- 71 % of the thoughts. Thoughts in one family of four are enough for `template` (98 +- 8 "
+    "%), not for the others, which then think in one answer of four.",
+    findings="The thoughts that stay are worth less: under `template` 3.5 % of the answers are right after answers alone "
+    "and 20 % with thoughts in one family, 53 +- 86 % before. `refuse` trains on thoughts or not at all and keeps all of "
+    "them; 41 % are right after the one family alone. The start differs much by seed (75, 72 and 13 % right), so no "
+    "difference in accuracy is clear with three seeds. It has 0.2 million parameters and never met an empty thought "
+    "before: asked not to think, it thinks in 46 % of its answers. A published model with a switch has learnt it and may "
+    "keep more. One learning rate, not tuned.",
     about=__doc__,
     effect=("thinks_on", "none", "answers only"),
     arms=ARMS,
