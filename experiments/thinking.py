@@ -134,14 +134,15 @@ STUDY = Study(
     name="thinking",
     question="Trained on answers without thoughts, does a model still think when it is asked to?",
     answer="Not after answers alone, unless they are refused: under `none`, or where it learns to write the empty "
-    "thought, it never thinks again, and under `template` in 36 +- 71 % of its answers; with thoughts in one family of "
-    "four it thinks in 98 +- 8 % under `template`, and in 25 % where answers follow the prompt that asks for a thought.",
+    "thought, it never thinks again, and under `template` in 36 +- 71 % of its answers; with thoughts in one "
+    "family of four it thinks in 98 +- 8 % under `template`, and in 25 % where answers follow the prompt that"
+    " asks for a thought.",
     findings="The thoughts that stay are worth less: under `template` 3.5 % of the answers are right after answers "
-    "alone, and 20 % with thoughts in one family, 53 +- 86 % before. `refuse` trains on thoughts or not at all and keeps "
-    "all of them; 41 % are right after the one family alone. The start differs much by seed (75, 72 and 13 % right), so "
-    "no difference in accuracy is clear with three seeds. It has 0.2 million parameters and never met an empty thought "
-    "before: asked not to think, it thinks in 46 % of its answers. A published model with a switch has learnt it and "
-    "may keep more. One learning rate, not tuned.",
+    "alone, and 20 % with thoughts in one family, 53 +- 86 % before. `refuse` trains on thoughts or not at "
+    "all and keeps all of them; 41 % are right after the one family alone. The start differs much by seed "
+    "(75, 72 and 13 % right), so no difference in accuracy is clear with three seeds. It has 0.2 million "
+    "parameters and never met an empty thought before: asked not to think, it thinks in 46 % of its answers. "
+    "A published model with a switch has learnt it and may keep more. One learning rate, not tuned.",
     about=__doc__,
     effect=("thinks_on", "none", "answers only"),
     arms=ARMS,
