@@ -14,6 +14,8 @@ STUDIES = {
         "compositions",
         "internalised_targets",
         "blur_large",
+        "thinking",
+        "thinking_real",
     )
 }
 """Name on the command line -> module."""

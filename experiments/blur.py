@@ -94,9 +94,9 @@ def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ())
     return figures
 
 
-def adapted(start: Path) -> list[str]:
-    """What makes a run of the quickstart start from an exported model, which has its own sizes."""
-    sizes = set(read_keys(find_config("bt_sft/quickstart")).model) - {"_component_", "max_seq_len"}
+def adapted(start: Path, config: str = "bt_sft/quickstart") -> list[str]:
+    """What makes a run of a config start from an exported model, which has its own sizes."""
+    sizes = set(read_keys(find_config(config)).model) - {"_component_", "max_seq_len", "path"}
     return [
         "model=cot_components.models.from_folder",
         f"model.path={start}",

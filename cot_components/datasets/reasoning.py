@@ -39,6 +39,7 @@ def reasoning_dataset(
     date: str | None = None,
     tags: Mapping[str, str] | None = None,
     tags_as: Literal["text", "token"] = "text",
+    empty_thought: Literal["template", "none", "refuse"] = "template",
     turns: Literal["last", "each"] = "last",
     max_seq_len: int | None = None,
     too_long: Literal["drop", "cut_thought"] = "drop",
@@ -60,6 +61,8 @@ def reasoning_dataset(
         date: what a template takes for today, `YYYY-MM-DD`; None is 2024-07-26, every day.
         tags: `{open: "<think>", close: "</think>"}`.
         tags_as: tags as ordinary `text`, or each as one `token` of its own.
+        empty_thought: an answer without a thought, behind the prompt that the `template` writes with thinking off, with
+            its empty block; with `none`, behind the one that asks for a thought; or as a bad row: `refuse`.
         turns: supervise the `last` assistant turn, or make one row for `each`.
         max_seq_len: tokens per row; None takes the tokenizer's own limit, if it has one.
         too_long: `drop`: a row that is longer is a bad row (see `strict`); `cut_thought`: leave out the middle of its
@@ -80,7 +83,7 @@ def reasoning_dataset(
         )
     built = build_transforms(transforms)
     sources = read_sources(source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
-    chat = chat_format(tokenizer, template=template, date=date, tags=tags, tags_as=tags_as)
+    chat = chat_format(tokenizer, template=template, date=date, tags=tags, tags_as=tags_as, empty_thought=empty_thought)
     settings = RowSettings(turns=turns, max_seq_len=row_limit(max_seq_len, tokenizer), too_long=too_long)
     prepared = [
         _prepare(
@@ -129,6 +132,7 @@ def chat_format(
     date: str | None = None,
     tags: Mapping[str, str] | None = None,
     tags_as: Literal["text", "token"] = "text",
+    empty_thought: Literal["template", "none", "refuse"] = "template",
 ) -> ChatFormat:
     """How conversations become ids, from a torchtune tokenizer and the settings of `reasoning_dataset`.
 
@@ -141,7 +145,8 @@ def chat_format(
         raise UserError(f"unknown key 'dataset.tags.{key}'{nearest(key, ('open', 'close'))}")
     text, spelled = as_text_tokenizer(tokenizer), Tags(**(tags or {}))
     chosen = load_template(template, text, date=date)
-    return ChatFormat(with_tag_tokens(text, spelled) if tags_as == "token" else text, chosen, spelled)
+    tokens = with_tag_tokens(text, spelled) if tags_as == "token" else text
+    return ChatFormat(tokens, chosen, spelled, empty_thought)
 
 
 def _prepare(

@@ -53,9 +53,11 @@ class Example:
     extracted:     its answer, or None
     reference:     the right answer, or None when the trace has none that can be found
     correct:       whether they match; None without a reference
-    format_ok:     one thought, then an answer; None where neither data nor completions have thoughts
+    format_ok:     one thought, then an answer, or an answer alone where the prompt asks for no thought; None where
+                   nothing is asked and neither data nor completions have thoughts
     thought_tokens: tokens of the thought, 0 without one; None as above
     cut:           whether `max_new_tokens`, or the model's context, ended it; None where that was not recorded
+    thinks:        whether it has a thought that is not blank; None as for `format_ok`, or where it was not recorded
     """
 
     where: str
@@ -68,6 +70,7 @@ class Example:
     format_ok: bool | None
     thought_tokens: int | None
     cut: bool | None = None
+    thinks: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,13 @@ class Evaluation:
 
     @property
     def format_rate(self) -> float | None:
-        """Share of completions that are one thought and then an answer."""
+        """Share of completions in the form that was asked for, see `Example.format_ok`."""
         return _mean([example.format_ok for example in self.examples if example.format_ok is not None])
+
+    @property
+    def thought_rate(self) -> float | None:
+        """Share of completions with a thought that is not blank, closed or not."""
+        return _mean([example.thinks for example in self.examples if example.thinks is not None])
 
     @property
     def format_interval(self) -> tuple[float, float] | None:
@@ -148,7 +156,8 @@ class Evaluation:
         values: dict[str, float | None] = {"answer_accuracy": self.answer_accuracy}
         if self.num_samples > 1:
             values |= {"answer_any": self.pass_at(self.num_samples), "answer_majority": self.majority_accuracy}
-        values |= {"cut_rate": self.cut_rate, "format_rate": self.format_rate, "thought_tokens": self.thought_tokens}
+        values |= {"cut_rate": self.cut_rate, "format_rate": self.format_rate}
+        values |= {"thought_rate": self.thought_rate, "thought_tokens": self.thought_tokens}
         values |= self.losses
         return {name: value for name, value in values.items() if value is not None}
 
@@ -200,6 +209,7 @@ def evaluate(
     num_samples: int = 1,
     prefix: str | Callable[[Sequence[Message]], str] = "",
     losses: Mapping[str, float] | None = None,
+    thinking: bool | None = None,
 ) -> Evaluation:
     """Let a model answer prompts and score what it says.
 
@@ -214,6 +224,7 @@ def evaluate(
         prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's;
             where that depends on the prompt, the function that says it.
         losses: validation losses to keep with the result.
+        thinking: whether the prompts ask for a thought, or for none; None where they say nothing of it.
 
     Raises:
         UserError: no traces, `num_samples` below 1, unknown extractor or comparer, a reference that cannot be read
@@ -230,7 +241,7 @@ def evaluate(
     thoughts = [split_completion(completion.text, tags)[0] for completion in completions]
     shown = [trace.messages[-1] for trace in traces]
     taught = [turn.thought or split_completion(turn.content, tags)[0] for turn in shown]
-    thinks = any(thought is not None for thought in [*thoughts, *taught])
+    with_thoughts = thinking is not None or any(thought is not None for thought in [*thoughts, *taught])
     examples = []
     for i, (completion, thought) in enumerate(zip(completions, thoughts, strict=True)):
         (trace, reference), extracted = repeated[i], extract_answer(completion.text, tags, extract)
@@ -243,9 +254,10 @@ def evaluate(
                 extracted=extracted,
                 reference=reference,
                 correct=None if reference is None else extracted is not None and is_right(extracted, reference),
-                format_ok=format_ok(completion.text, tags) if thinks else None,
-                thought_tokens=(0 if thought is None else count_tokens(thought)) if thinks else None,
+                format_ok=format_ok(completion.text, tags, thinking=thinking is not False) if with_thoughts else None,
+                thought_tokens=(0 if thought is None else count_tokens(thought)) if with_thoughts else None,
                 cut=completion.cut,
+                thinks=bool(thought and thought.strip()) if with_thoughts else None,
             )
         )
     return Evaluation(tuple(examples), num_samples, dict(losses or {}))

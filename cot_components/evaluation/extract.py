@@ -130,8 +130,13 @@ def extract_answer(text: str, tags: Tags, extractor: str | Sequence[str] | Extra
     return None if answer_part is None else find_extractor(extractor)(answer_part)
 
 
-def format_ok(text: str, tags: Tags) -> bool:
-    """Whether the text is a thought, then an answer: one open tag, one close tag in this order, text after them."""
+def format_ok(text: str, tags: Tags, *, thinking: bool = True) -> bool:
+    """Whether the text is a thought, then an answer: one open tag, one close tag in this order, text after them.
+
+    thinking: False: whether it is an answer alone, without a tag
+    """
+    if not thinking:
+        return bool(text.strip()) and tags.open not in text and tags.close not in text
     if text.count(tags.open) != 1 or text.count(tags.close) != 1:
         return False
     before, _, answer = text.partition(tags.close)

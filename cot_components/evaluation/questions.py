@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from cot_components.data.bad_rows import DropReport, RowError
@@ -36,6 +37,8 @@ class AnswerEvaluation:
         max_new_tokens: tokens per completion.
         max_thought_tokens: a thought that is not closed after so many tokens is closed for the model, which then goes
             on with its answer; None lets it be. Runs with several are drawn in one picture by `cot compare`.
+        thinking: what the chat template is told: `true` asks for a thought (`enable_thinking`), `false` for none; None
+            tells it nothing, which is its own default.
         batch_size: prompts decoded together.
         temperature: 0 is greedy.
         num_samples: completions per prompt.
@@ -61,6 +64,7 @@ class AnswerEvaluation:
     strict: bool = True
     max_new_tokens: int = 512
     max_thought_tokens: int | None = None
+    thinking: bool | None = None
     batch_size: int = 32
     temperature: float = 0.0
     num_samples: int = 1
@@ -114,12 +118,12 @@ class AnswerEvaluation:
 
         Raises:
             UserError: a bad row when strict, with its place; no row is left; `max_new_tokens` has no room for the
-                thought, its tags and an answer.
+                thought, its tags and an answer; `thinking` is set and changes no prompt.
         """
         kept, found = [], []
         for trace in self.traces:
             try:
-                ids = chat.prompt_ids(trace.messages[:-1])
+                ids = chat.prompt_ids(trace.messages[:-1], thinking=self.thinking)
                 reference_answer(trace, chat.tags, self.extractor)
                 if max_seq_len is not None and len(ids) >= max_seq_len:
                     raise RowError(f"the prompt leaves no room in a context of {max_seq_len}", f"{len(ids)} tokens")
@@ -132,7 +136,12 @@ class AnswerEvaluation:
                 found.append((trace.where, ids))
         self.traces = kept
         self._refuse_none()
-        self._budget(chat, [trace.messages[:-1] for trace in kept])
+        prompts = [trace.messages[:-1] for trace in kept]
+        self._budget(chat, prompts)
+        if self.thinking is not None and not any(_is_switched(chat, prompt) for prompt in prompts):
+            raise UserError(
+                "evaluation.thinking must be null: the chat template writes the same prompts with thinking on and off"
+            )
         return found
 
     def __call__(self, decode: Decode, chat: ChatFormat) -> Evaluation:
@@ -146,7 +155,7 @@ class AnswerEvaluation:
 
         def complete(prompts: list[tuple[Message, ...]]) -> list[Completion]:
             answers = decode(
-                [chat.prompt_ids(prompt) for prompt in prompts],
+                [chat.prompt_ids(prompt, thinking=self.thinking) for prompt in prompts],
                 max_new_tokens=self.max_new_tokens,
                 stop_ids=chat.stop_ids,
                 pad_id=tokenizer.pad_id,
@@ -167,7 +176,8 @@ class AnswerEvaluation:
             extractor=self.extractor,
             comparer=self.comparer,
             num_samples=self.num_samples,
-            prefix=chat.opening,
+            thinking=self.thinking,
+            prefix=partial(chat.opening, thinking=self.thinking),
         )
         return replace(result, held_out=self.held_out, max_thought_tokens=self.max_thought_tokens)
 
@@ -175,7 +185,7 @@ class AnswerEvaluation:
         """What `decode` is told of `max_thought_tokens`; nothing where that is None."""
         if self.max_thought_tokens is None:
             return {}
-        opened = tuple(bool(chat.opening(prompt)) for prompt in prompts)
+        opened = tuple(bool(chat.opening(prompt, thinking=self.thinking)) for prompt in prompts)
         close = tag_ids(chat, chat.tags.close)
         tags = len(close) + (0 if all(opened) else len(tag_ids(chat, chat.tags.open)))
         if (needed := self.max_thought_tokens + tags) >= self.max_new_tokens:
@@ -196,11 +206,11 @@ class AnswerEvaluation:
                 f"evaluation.max_thought_tokens closes thoughts with {chat.tags.close}, and no row of the data has "
                 "one: are dataset.tags those of the data?"
             )
-        asked = []
-        for trace in self.traces:
-            ids, opening = chat.prompt_ids(trace.messages[:-1]), chat.opening(trace.messages[:-1])
-            longest = len(chat.tokenizer.encode_text(opening)) if opening else 0  # what a row's prompt leaves out
-            asked += [(trace.where, ids[: len(ids) - left_out]) for left_out in range(longest + 1)]
+        asked = [
+            (trace.where, chat.prompt_ids(trace.messages[:-1], thinking=thinking))
+            for trace in self.traces
+            for thinking in (None, True, False)  # a row's prompt may ask for a thought where this one does not
+        ]
         self.trained_on = overlaps(rows, asked)
         self.held_out = not self.trained_on
 
@@ -213,3 +223,8 @@ class AnswerEvaluation:
         for where, row_id in self.trained_on.items():
             return f"{said} {verb} in the training data (first: {where}, as row {row_id}), so not held out"
         return f"{said} is in the training data"
+
+
+def _is_switched(chat: ChatFormat, prompt: tuple[Message, ...]) -> bool:
+    """Whether a prompt differs with thinking on and off."""
+    return chat.prompt_ids(prompt, thinking=True) != chat.prompt_ids(prompt, thinking=False)

@@ -85,6 +85,7 @@ def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
         rows.append(("majority correct", [_rate(r.majority_accuracy) for r in results]))
     if any(r.format_rate is not None for r in results):
         rows.append(("well formed", [_rate(r.format_rate, r.format_interval) for r in results]))
+        rows.append(("with a thought", [_rate(r.thought_rate) for r in results]))
         if any(r.max_thought_tokens is not None for r in results):
             rows.append(("thought, at most", [_number(r.max_thought_tokens, ".0f") for r in results]))
         rows.append(("thought, mean tokens", [_number(r.thought_tokens, ".1f") for r in results]))

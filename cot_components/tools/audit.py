@@ -27,6 +27,7 @@ from cot_components.data.rows.odd_rows import (
 )
 from cot_components.data.rows.scores import row_hashes
 from cot_components.data.rows.store import Rows
+from cot_components.data.text.chat import ChatFormat
 from cot_components.data.text.oddities import goes_round, looks_cut, stray_tags
 from cot_components.roles import IGNORE, Role
 from cot_components.tools.audit_places import Traces
@@ -163,8 +164,14 @@ def odd_rows(data: ReasoningDataset, labelled: np.ndarray) -> Iterator[tuple[str
     texts = look_at_texts(data)
     opened = np.union1d(*(np.flatnonzero(count_in_rows(rows.roles == r, rows.row_start)) for r in TAGS))
     if len(opened):
-        yield "no thought, and no tags", without_role(rows, Role.THINK_CLOSE), False
-    yield "an empty thought between its tags", np.intersect1d(opened, texts["empty"]), False
+        none = without_role(rows, Role.THINK_CLOSE)
+        yield "no thought, and no tags", np.setdiff1d(none, texts["given"]), False
+    yield "no thought: an empty one ends the prompt, and is not learnt", texts["given"], False
+    yield (
+        "an empty thought between its tags, which is learnt",
+        np.intersect1d(opened, texts["empty"]),
+        False,
+    )
     yield "one sentence of the thought again and again", texts["round"], False
     yield "the thought of an earlier row", texts["again"], False
     yield "tags inside the thought", texts["tags"], False
@@ -189,8 +196,10 @@ TAGS = (Role.THINK_OPEN, Role.THINK_CLOSE)
 
 
 def look_at_texts(data: ReasoningDataset) -> dict[str, np.ndarray]:
-    """Rows whose thought is empty, goes round, was met before or holds tags, or whose answer seems cut."""
-    found: dict[str, list[int]] = {name: [] for name in ("empty", "round", "again", "tags", "cut")}
+    """Rows whose thought is empty, goes round, was met before or holds tags, whose answer seems cut, or whose prompt
+    ends in a thought.
+    """
+    found: dict[str, list[int]] = {name: [] for name in ("empty", "given", "round", "again", "tags", "cut")}
     met: set[str] = set()
     for index in tqdm(range(len(data.rows)), desc="reading", unit=" rows", disable=None):
         thought, answer = (text_of(data, index, role) for role in (Role.THOUGHT, Role.ANSWER))
@@ -198,6 +207,7 @@ def look_at_texts(data: ReasoningDataset) -> dict[str, np.ndarray]:
         prompt = text_of(data, index, Role.PROMPT) if tags else ""
         seen = {
             "empty": not thought.strip(),
+            "given": ends_in_thought(data, index),
             "round": goes_round(thought),
             "again": len(thought) >= LEAST_THOUGHT and thought in met,
             "tags": any(tag not in prompt for tag in tags),  # what the prompt spells is quoted
@@ -216,6 +226,17 @@ def text_of(data: ReasoningDataset, index: int, role: Role) -> str:
     here = slice(int(rows.row_start[index]), int(rows.row_start[index + 1]))
     tokens = rows.tokens[here][rows.roles[here] == role]
     return tokenizer.decode(tokens[~tokenizer.is_control(tokens)])
+
+
+def ends_in_thought(data: ReasoningDataset, index: int) -> bool:
+    """Whether a row's prompt ends in a closed thought, as a template writes it where thinking is off."""
+    if not isinstance(data.chat, ChatFormat):
+        return False
+    rows, chat = data.rows, data.chat
+    here = slice(int(rows.row_start[index]), int(rows.row_start[index + 1]))
+    prompt = rows.tokens[here][rows.roles[here] == Role.PROMPT]
+    longest = 4 * len(chat.tags.close.encode())  # a token per byte at most, and white space behind it
+    return chat.tokenizer.decode(prompt[-longest:]).rstrip().endswith(chat.tags.close)
 
 
 def trained_on_tests(

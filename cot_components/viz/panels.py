@@ -98,6 +98,7 @@ def run_panels(records: Sequence[Record]) -> list[Panel]:
                 line("answer_accuracy", "correct", ANSWER),
                 line("teacher_forced_accuracy", "validation, not generated", MUTED.light),
                 line("format_rate", "well formed", FORMAT),
+                line("thought_rate", "with a thought", THOUGHT, dashed=True),
                 line("cut_rate", "cut off", MUTED.light, dashed=True),
             ],
         ),
@@ -115,6 +116,7 @@ COMPARED: tuple[tuple[str, str, Literal["loss", "share", "count"]], ...] = (
     ("loss_answer", "Loss on answers", "loss"),
     ("answer_accuracy", "Answers correct", "share"),
     ("format_rate", "Answers well formed", "share"),
+    ("thought_rate", "Answers with a thought", "share"),
     ("thought_tokens", "Thought length, tokens", "count"),
     ("stage", "Stage", "count"),
 )

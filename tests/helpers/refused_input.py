@@ -10,13 +10,20 @@ from typing import Literal
 
 import pytest
 import torch
+from chats import PLAIN
+from thinking import THINKING
 
 from cot_components.cli.main import main as cot_main
 from cot_components.config import build, check, check_nodes, find_config, walk
 from cot_components.config.components import locate, only_known
 from cot_components.config.files import read_keys
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.read.messages import Message
 from cot_components.data.read.traces import read_traces
+from cot_components.data.text.chat import ChatFormat
 from cot_components.data.text.segments import Tags
+from cot_components.data.text.templates import ChatTemplate
+from cot_components.datasets import chat_format
 from cot_components.errors import UserError
 from cot_components.evaluation import AnswerEvaluation
 from cot_components.evaluation.comparers import find_comparer
@@ -109,6 +116,13 @@ def asked(traces: Sequence = (), said: Sequence = (), **settings) -> None:
     evaluate(traces, lambda prompts: said, tags=Tags(), count_tokens=len, **settings)
 
 
+def answered(at: Path, source: str, answer: str = "a", policy: str = "template") -> None:
+    """A conversation of one answer, written by a chat template."""
+    tokenizer = as_text_tokenizer(hf_tokenizer(str(write_byte_tokenizer(at))))
+    format = ChatFormat(tokenizer, ChatTemplate("t", source), Tags(), policy)
+    format.turn([Message("user", "q"), Message("assistant", answer)])
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
@@ -172,6 +186,11 @@ DATA = [
     lambda at: rows(at, '{"prompt": "q", "completion": 3}'),
     lambda at: rows(at, '{"prompt": "q"}', columns={"prompt": "q"}),
     lambda at: rows(at, '{"prompt": "q", "completion": "a"}', format="sharegp"),
+    lambda at: answered(at, THINKING["switched"], policy="refuse"),
+    lambda at: answered(at, THINKING["opens or closes"], policy="none"),
+    lambda at: answered(at, THINKING["switched"], policy="drop"),
+    lambda at: answered(at, PLAIN + "{{ '</think>' if add_generation_prompt }}", answer="<think>t</think>a"),
+    lambda at: answered(at, "{% for tool in tools %}{{ tool.name }}{% endfor %}"),
 ]
 MODELS = [
     lambda at: check_start({"_component_": "cot_components.models.from_folder", "path": str(at / "nowhere")}),
@@ -216,6 +235,9 @@ EVALUATION = [
     lambda at: AnswerEvaluation(source="generated", max_rows=2, temperature=-0.5),
     lambda at: AnswerEvaluation(source="generated", max_rows=2, seed=10**20),
     lambda at: AnswerEvaluation(source="generated", max_rows=2, comparer="mat"),
+    lambda at: AnswerEvaluation(source="generated", max_rows=2, thinking=True).prompts(
+        chat_format(hf_tokenizer(str(write_byte_tokenizer(at))))
+    ),
     lambda at: saved(at, '{"metrics": '),
     lambda at: saved(at, '{"a": 1}'),
     lambda at: read_evaluation(at / "no.json"),

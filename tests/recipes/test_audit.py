@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from thinking import THINKING
 
 from cot_components.cli.main import main
 from cot_components.data.rows.scores import open_scores
@@ -30,7 +31,7 @@ ROWS = (
 FOUND = {
     "left out: <think> is never closed": [3],
     "no thought, and no tags": [4],
-    "an empty thought between its tags": [5],
+    "an empty thought between its tags, which is learnt": [5],
     "tags inside the thought": [6],
     "one sentence of the thought again and again": [8],
     "an answer that seems cut": [9],
@@ -91,6 +92,18 @@ def test_strict_ends_with_1_where_something_is_wrong(audit):
     ):
         code, printed = audit(fine, "--strict", *words, tested=tested or (("7 * 7?", "Answer: 49"),))
         assert code == 1 and about in printed, about
+
+
+def test_an_empty_thought_that_the_prompt_holds_is_told_as_such(audit, tmp_path):
+    path = tmp_path / "switched.jinja"
+    path.write_text(THINKING["switched"], encoding="utf-8")
+    code, printed = audit(ROWS[3:5], *(f"dataset.{key}" for key in (f"template={path}", "empty_thought=template")))
+    assert code == 0 and places(printed, "no thought, and no tags") == []
+    assert places(printed, "no thought: an empty one ends the prompt, and is not learnt") == [
+        1,
+        2,
+    ]
+    assert places(printed, "an empty thought between its tags, which is learnt") == []
 
 
 NO_ROLE = "dataset.transforms.weigh.factors={thought: 0, answer: 0, think_open: 0, think_close: 0}"

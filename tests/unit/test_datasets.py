@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from degenerate import write_lines
+from thinking import THINKING
 from torchtune.data import padded_collate_sft
 
 from cot_components.clock import Clock
@@ -223,6 +224,19 @@ def test_the_summary_says_when_there_is_no_thought(load, tmp_path):
     summaries = [load(**one).summary() for one in ({}, {"source": talks(tmp_path, "a")}, agents)]
     assert ["no row has a thought" in summary for summary in summaries] == [False, True, False]
     assert "40 rows read, 40 kept" in summaries[0] and "thought " in summaries[0] and "call " in summaries[2]
+
+
+def test_rows_without_a_thought_are_counted_and_follow_the_policy(load, tmp_path):
+    (tmp_path / "switched.jinja").write_text(THINKING["switched"], encoding="utf-8")
+    source = talks(tmp_path, *("<think>t</think>a" if i % 2 else "a" for i in range(5)))
+    settings = {"source": source, "template": str(tmp_path / "switched.jinja")}
+    found = {policy: load(empty_thought=policy, **settings) for policy in ("template", "none")}
+    assert all("3 of 5 rows have no thought (see dataset.empty_thought)" in data.summary() for data in found.values())
+    starts = {policy: data.rows.roles.tolist().count(Role.PROMPT) for policy, data in found.items()}
+    assert starts["template"] > starts["none"], "the empty thought is given"
+    with pytest.raises(UserError, match=r"talks\.jsonl:1: .*dataset\.empty_thought"):
+        load(empty_thought="refuse", **settings)
+    assert load(empty_thought="refuse", strict=False, max_dropped=1.0, **settings).rows.ids.tolist() == [1, 3]
 
 
 def test_tags_as_tokens(load):

@@ -13,12 +13,13 @@ from cot_components.clock import Clock, row_keys
 from cot_components.data.bad_rows import DropReport
 from cot_components.data.rows.batches import Batches, Transform
 from cot_components.data.rows.flat import Flat, index_in_row
+from cot_components.data.rows.odd_rows import without_role
 from cot_components.data.rows.prepare import TURN_BITS
 from cot_components.data.rows.row_cache import select_mapped
 from cot_components.data.rows.store import Rows
 from cot_components.data.text.chat import ChatFormat
 from cot_components.errors import UserError
-from cot_components.roles import IGNORE
+from cot_components.roles import IGNORE, Role
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,15 @@ class ReasoningDataset:
         return self.chat.tag_ids
 
     def summary(self) -> str:
-        """One line: rows read and dropped, tokens by role; says so where no row has a thought or a call."""
+        """One line: rows read and dropped, tokens by role; says so where no row has a thought or a call, or some have
+        no thought.
+        """
         tokens = self.rows.tokens_by_role()
         counts = ", ".join(f"{role} {count:,}" for role, count in tokens.items())
         marked = tokens.get("thought") or tokens.get("call")
         warning = "" if marked else "; no row has a thought: are dataset.tags those of the data?"
+        if tokens.get("thought") and (count := len(without_role(self.rows, Role.THOUGHT))):
+            warning = f"; {count:,} of {len(self.rows):,} rows have no thought (see dataset.empty_thought)"
         return f"{self.report.summary()}; tokens: {counts}{warning}"
 
     def batches(self, *, pad_multiple: int = 1, packed_tokens: int | None = None) -> Batches:

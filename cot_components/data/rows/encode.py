@@ -19,7 +19,7 @@ from cot_components.data.text.read_back import TAG_ROLES
 from cot_components.data.text.text_tokenizer import Encoded, TextTokenizer
 from cot_components.roles import SUPERVISED_ROLES, Role
 
-ENCODER_VERSION = 4
+ENCODER_VERSION = 5
 """Part of the key of cached rows: raise it whenever the same trace would encode differently."""
 
 
@@ -93,8 +93,8 @@ def encode_in_one_go(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[En
 
 def _encode(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[Encoded]:
     """Whole rows, each beginning with the ids of its prompt alone."""
-    given = [[part.content for part in turn.given] for turn in turns]
-    written = [[part.content for part in turn.written] for turn in turns]
+    given = [[part.content for part in turn.prompt] for turn in turns]
+    written = [[part.content for part in turn.completion] for turn in turns]
     count = len(turns)
     encoded = tokenizer.encode_contents([*(a + b for a, b in zip(given, written, strict=True)), *given])
     rows, prompts = encoded[:count], encoded[count:]

@@ -31,8 +31,10 @@ def check_first_rows(traces: Iterable[Trace], rows: Rows, chat: ChatFormat, *, t
     for trace in traces:
         for row_id, where, messages in conversations(trace, turns, DropReport()):
             place = waiting.pop(row_id, None)
-            expected = None if place is None else chat.inference_ids(messages[:-1])
-            if place is None or expected is None:
+            if place is None:
+                continue
+            expected = chat.inference_ids(messages[:-1], thinking=chat.asks_to_think(messages[-1]))
+            if expected is None:
                 continue
             start = int(rows.row_start[place])
             found = rows.tokens[start : int(rows.row_start[place + 1])][: len(expected)].tolist()

@@ -14,6 +14,7 @@ from cot_components.data.bad_rows import RowError
 from cot_components.data.read.formats import Message
 from cot_components.data.read.turns import THOUGHT_KEYS
 from cot_components.data.text.call_segments import with_calls
+from cot_components.data.text.empty_thoughts import POLICIES, behind_prompt, opened_thought, thinks
 from cot_components.data.text.read_back import (
     TAG_ROLES,
     behind_opening,
@@ -26,6 +27,7 @@ from cot_components.data.text.read_back import (
 from cot_components.data.text.segments import Segment, Tags, assistant_text, segment_text
 from cot_components.data.text.templates import ChatTemplate, Shield
 from cot_components.data.text.text_tokenizer import TextTokenizer, any_of
+from cot_components.errors import UserError
 from cot_components.roles import Role
 
 
@@ -37,29 +39,20 @@ class Part(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """One assistant turn, rendered: all before it, and what the model shall write, its end-of-turn token included.
-
-    num_opening: parts at the start of the completion that the template writes: the prompt for a model ends behind them
-    """
+    """One assistant turn, rendered: what a model is given, and what it shall write, its end-of-turn token included."""
 
     prompt: list[Part]
     completion: list[Part]
-    num_opening: int = 0
-
-    @property
-    def given(self) -> list[Part]:
-        """What a model is given."""
-        return self.prompt + self.completion[: self.num_opening]
-
-    @property
-    def written(self) -> list[Part]:
-        """What the model writes itself."""
-        return self.completion[self.num_opening :]
 
 
 @dataclass(frozen=True)
 class ChatFormat:
     """How conversations become rows: tokenizer, chat template and think tags. Training and evaluation share one.
+
+    empty_thought: what becomes of answers without a thought, see `empty_thoughts`
+
+    Where a prompt is asked for, `thinking` says whether the template is told to ask for a thought (True), or for none
+    (False); None tells it nothing.
 
     Whatever a message says, only the template writes control tokens: their texts inside a message are hidden from the
     template and come back as plain text; so are tags, but for an assistant's own. Which thoughts of earlier turns the
@@ -69,6 +62,7 @@ class ChatFormat:
     tokenizer: TextTokenizer
     template: ChatTemplate
     tags: Tags
+    empty_thought: str = "template"
 
     in_one_go: ClassVar[bool] = True
     """Rows are encoded as inference encodes them, see `encode_in_one_go`."""
@@ -76,21 +70,29 @@ class ChatFormat:
     step_ends: ClassVar[tuple[int, ...]] = ()
     """Chat traces are not cut into steps."""
 
-    def prompt(self, messages: Sequence[Message]) -> list[Part]:
-        """What a model is given to answer `messages`: exactly the beginning of the row that `turn` makes.
+    def __post_init__(self) -> None:
+        if self.empty_thought not in POLICIES:
+            raise UserError(f"dataset.empty_thought must be one of {', '.join(POLICIES)}, got {self.empty_thought!r}")
 
-        Ends with a think_open part where the template opens the thought itself. Raises RowError.
+    def asks_to_think(self, answer: Message) -> bool:
+        """Whether the row of this answer, an assistant's, has the prompt that asks for a thought."""
+        return self.empty_thought == "none" or thinks(answer, self.tags)
+
+    def prompt(self, messages: Sequence[Message], *, thinking: bool | None = None) -> list[Part]:
+        """What a model is given to answer `messages`: exactly the prompt of the row that `turn` makes.
+
+        Raises RowError.
         """
         shield = self._shield(messages)
-        rendered = self.template.render(self._history(messages, shield), add_generation_prompt=True)
-        return [part for parts in self._prompt_parts(rendered, shield) for part in parts]
+        return self._template_parts(self._prompt(self._history(messages, shield), thinking), Role.PROMPT, shield)
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool | None = None) -> list[int]:
         """Token ids of `prompt`, encoded in one go."""
-        (encoded,) = self.tokenizer.encode_contents([[part.content for part in self.prompt(messages)]])
+        parts = self.prompt(messages, thinking=thinking)
+        (encoded,) = self.tokenizer.encode_contents([[part.content for part in parts]])
         return encoded.ids
 
-    def inference_ids(self, messages: Sequence[Message]) -> list[int] | None:
+    def inference_ids(self, messages: Sequence[Message], *, thinking: bool | None = None) -> list[int] | None:
         """What inference gives a model to answer `messages`: the template rendered and encoded in one go.
 
         None where a person's text spells what only the template may write, which inference would take for the
@@ -100,8 +102,7 @@ class ChatFormat:
         if any(spelled) or any(self._end_pattern.search(m.thought or "") for m in messages):
             return None
         history = self._history(messages, Shield([], any_of([])))
-        rendered = self.template.render(history, add_generation_prompt=True)
-        (encoded,) = self.tokenizer.encode_rendered([rendered])
+        (encoded,) = self.tokenizer.encode_rendered([self._prompt(history, thinking)])
         return encoded.ids
 
     @property
@@ -109,9 +110,9 @@ class ChatFormat:
         """Ids of the tags where each is one token of its own; empty where they are ordinary text."""
         return {tag: self.tokenizer.control[tag] for tag in astuple(self.tags) if tag in self.tokenizer.control}
 
-    def opening(self, messages: Sequence[Message]) -> str:
+    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """What the template itself writes of the answer to `messages`: `<think>` and a line break, or nothing."""
-        return self.tokenizer.joined([part.content for part in self.prompt(messages) if part.role is Role.THINK_OPEN])
+        return opened_thought(self._prompt(self._history(messages, self._shield(messages)), thinking), self.tags)
 
     def turn(self, messages: Sequence[Message]) -> Turn:
         """The last of `messages`, an assistant's, behind the prompt that inference gives.
@@ -122,20 +123,24 @@ class ChatFormat:
         end-of-turn token is cut. Raises RowError where roles would be uncertain.
         """
         *before, last = messages
-        shield = self._shield(messages)
+        shield, thinking = self._shield(messages), self.asks_to_think(last)
         history = self._history(before, shield)
-        rendered = self.template.render(history, add_generation_prompt=True)
-        prompt, opening = self._prompt_parts(rendered, shield)
-        opened = self._split_prompt(rendered)[1]
-        wanted = self._segments(last, opened=bool(opened))
-        written = self._by_template(history, rendered, self._answer(last, wanted, opened, shield))
-        completion = self._read_back(written, opened, shield) if written else []
-        if written is None or lost_thought(wanted, completion):
-            written = self._as_it_is(history, wanted, opened, shield)
-            completion = self._read_back(written, opened, shield)
+        prompt = self._prompt(history, thinking)
+        last = behind_prompt(last, prompt, self.tags, self.empty_thought)
+        opening = opened_thought(prompt, self.tags)
+        wanted = self._segments(last, opened=bool(opening))
+        written = self._by_template(history, prompt, self._answer(last, wanted, opening, shield), thinking, shield)
+        completion = self._read_back(written, opening, shield) if written else []
+        added = self.empty_thought == "none" and has_thought(completion) and not has_thought(wanted)
+        if written is None or added or lost_thought(wanted, completion):
+            written = self._as_it_is(history, wanted, opening, shield)
+            completion = self._read_back(written, opening, shield)
         compare(wanted, completion)
         parts = [part for s in with_calls(completion, last.calls) for part in self._completion_parts(s)]
-        return Turn(prompt, [*opening, *parts, Part(Role.ANSWER, written.end_id)], len(opening))
+        header = self._template_parts(written.header, Role.ANSWER, shield)
+        return Turn(
+            self._template_parts(prompt, Role.PROMPT, shield), [*header, *parts, Part(Role.ANSWER, written.end_id)]
+        )
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -151,8 +156,8 @@ class ChatFormat:
         return tuple(sorted(ends))
 
     def fingerprint(self) -> str:
-        """sha256 over tokenizer, template and tags."""
-        facts = (self.tokenizer.fingerprint(), self.template.fingerprint(), *astuple(self.tags))
+        """sha256 over tokenizer, template, tags and what becomes of answers without a thought."""
+        facts = (self.tokenizer.fingerprint(), self.template.fingerprint(), *astuple(self.tags), self.empty_thought)
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
     @cached_property
@@ -193,42 +198,54 @@ class ChatFormat:
             return self._beside(message, shield.hide)
         return {"role": message.role, "content": message_text(segments, opening, shield.hide)}
 
-    def _by_template(self, history: list[dict[str, str]], prompt: str, answer: dict[str, str]) -> _Written | None:
+    def _prompt(self, history: list[dict[str, str]], thinking: bool | None) -> str:
+        return self.template.render(history, add_generation_prompt=True, thinking=thinking)
+
+    def _by_template(
+        self, history: list[dict[str, str]], prompt: str, answer: dict[str, str], thinking: bool, shield: Shield
+    ) -> _Written | None:
         """What the template writes behind the prompt; None where it writes the prompt differently once that follows."""
-        full = self.template.render([*history, answer])
-        return self._until_end(full[len(prompt) :]) if full.startswith(prompt) else None
+        full = self.template.render([*history, answer], thinking=thinking)
+        if not full.startswith(prompt):
+            return None
+        rest = full[len(prompt) :]
+        header = self._header(history, prompt, thinking, shield) if self._end_pattern.match(rest) else ""
+        if not header or not rest.startswith(header):
+            return self._until_end(rest)
+        return self._until_end(rest[len(header) :])._replace(header=header)
+
+    def _header(self, history: list[dict[str, str]], prompt: str, thinking: bool, shield: Shield) -> str:
+        """What the template writes between the prompt and an answer without a thought."""
+        before, _ = self._around_answer(history, shield, thinking)
+        return before[len(prompt) :] if before.startswith(prompt) else ""
 
     def _as_it_is(
         self, history: list[dict[str, str]], segments: list[Segment], opening: str, shield: Shield
     ) -> _Written:
         """The turn as the data has it, and the template's end of turn."""
         if opening and not has_thought(segments):
-            raise RowError("the chat template opens a thought that the answer does not have; set dataset.template")
+            help = "write an empty one" if self.empty_thought == "template" else "change dataset.empty_thought"
+            raise RowError(
+                f"the chat template opens a thought the answer does not have; {help}, or set dataset.template"
+            )
         end = self._end_of_turn(history, shield)
         text = behind_opening(message_text(segments, opening, shield.hide), opening)
         return _Written(text + end.text, end.end_id)
 
     def _end_of_turn(self, history: list[dict[str, str]], shield: Shield) -> _Written:
         """What the template writes behind an assistant's text."""
+        return self._until_end(self._around_answer(history, shield)[1])
+
+    def _around_answer(
+        self, history: list[dict[str, str]], shield: Shield, thinking: bool | None = None
+    ) -> tuple[str, str]:
+        """What the template writes before and behind an assistant's text."""
         cover = shield.cover("answer")
-        rendered = self.template.render([*history, {"role": "assistant", "content": cover}])
-        _, found, after = rendered.rpartition(cover)
+        rendered = self.template.render([*history, {"role": "assistant", "content": cover}], thinking=thinking)
+        before, found, after = rendered.rpartition(cover)
         if not found:
             raise RowError("the chat template does not write the assistant's text")
-        return self._until_end(after)
-
-    def _prompt_parts(self, rendered: str, shield: Shield) -> tuple[list[Part], list[Part]]:
-        prompt, opening = self._split_prompt(rendered)
-        return (
-            self._template_parts(prompt, Role.PROMPT, shield),
-            self._template_parts(opening, Role.THINK_OPEN, shield),
-        )
-
-    def _split_prompt(self, rendered: str) -> tuple[str, str]:
-        """Prompt, and the opening tag with the white space around it where the template ends in one."""
-        bare = rendered.rstrip()
-        cut = len(bare) - len(self.tags.open) if bare.endswith(self.tags.open) else len(rendered)
-        return rendered[:cut], rendered[cut:]
+        return before, after
 
     def _template_parts(self, text: str, role: Role, shield: Shield) -> list[Part]:
         """Parts of text the template wrote: control tokens where it names them, the rest restored to plain text."""
@@ -240,8 +257,12 @@ class ChatFormat:
         return [part for part in parts if part.content != ""]
 
     def _until_end(self, rendered: str) -> _Written:
-        """What stands before the first control token, and its id; the end token's where the template writes none."""
-        found = self._end_pattern.search(rendered)
+        """What stands before the first control token, and its id; the end token's where the template writes none.
+
+        Control tokens that are part of a tag end nothing.
+        """
+        tags = astuple(self.tags)
+        found = next((token for token in self._hidden.finditer(rendered) if token[0] not in tags), None)
         if found is not None:
             return _Written(rendered[: found.start()], self.tokenizer.control[found[0]])
         if self.tokenizer.eos_id is None:
@@ -259,10 +280,14 @@ class ChatFormat:
 
 
 class _Written(NamedTuple):
-    """Text of an assistant's turn, people's texts in it still hidden, and the id of the token that ends the turn."""
+    """Text of an assistant's turn, people's texts in it still hidden, and the id of the token that ends the turn.
+
+    header: control tokens and text that the template writes before an answer without a thought
+    """
 
     text: str
     end_id: int
+    header: str = ""
 
 
 def part_ids(parts: Sequence[Part], tokenizer: TextTokenizer) -> list[int]:

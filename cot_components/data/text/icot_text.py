@@ -67,8 +67,8 @@ class ICoTFormat:
         begin = [] if bos_id is None or bos_id == eos_id else [Part(Role.PROMPT, bos_id)]
         return [*begin, Part(Role.PROMPT, f" {messages[0].content} "), Part(Role.PROMPT, self._separator)]
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of `prompt`."""
+    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool | None = None) -> list[int]:
+        """Token ids of `prompt`, which is the same whatever `thinking` asks for."""
         return part_ids(self.prompt(messages), self.tokenizer)
 
     @property
@@ -81,7 +81,7 @@ class ICoTFormat:
         """Tags never become new tokens here."""
         return {}
 
-    def opening(self, messages: Sequence[Message]) -> str:
+    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """What stands for the separator at the end of `prompt` where a completion is shown or scored."""
         return OPENING
 

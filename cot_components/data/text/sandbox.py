@@ -255,6 +255,15 @@ def render_template(source: str, **variables: Any) -> str:
 
 def names_in(source: str) -> set[str]:
     """Every name, attribute and text constant of a template: what it may read."""
-    tree = compile_template(source).environment.parse(source)
-    names = {node.name for node in tree.find_all(nodes.Name)} | {node.attr for node in tree.find_all(nodes.Getattr)}
-    return names | {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return fields_in(source) | {node.name for node in _parsed(source).find_all(nodes.Name)}
+
+
+def fields_in(source: str) -> set[str]:
+    """Every attribute and text constant of a template: what it may read of a message."""
+    tree = _parsed(source)
+    attributes = {node.attr for node in tree.find_all(nodes.Getattr)}
+    return attributes | {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+
+
+def _parsed(source: str) -> nodes.Template:
+    return compile_template(source).environment.parse(source)

@@ -16,7 +16,8 @@ import jinja2
 
 from cot_components.data.bad_rows import RowError, one_line
 from cot_components.data.read.turns import THOUGHT_KEYS
-from cot_components.data.text.sandbox import TooMuchError, compile_template, names_in, render_template
+from cot_components.data.text.empty_thoughts import SWITCHES
+from cot_components.data.text.sandbox import TooMuchError, compile_template, fields_in, names_in, render_template
 from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.errors import UserError
 
@@ -48,6 +49,8 @@ _BY_PYTHON = (ValueError, LookupError, TypeError, AttributeError, ArithmeticErro
 """How what a template calls refuses its arguments: `.index`, `//`, `.format`."""
 
 
+_TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
+
 DEFAULT_DATE = "2024-07-26"
 """What `strftime_now` tells where no date is set: the date that Llama 3's own templates write without a clock."""
 
@@ -66,31 +69,55 @@ class ChatTemplate:
     pad_token: str = ""
     date: str = DEFAULT_DATE
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool = False,
+        thinking: bool | None = None,
+    ) -> str:
         """The conversation as text. Raises RowError for messages that the template refuses, or cannot write.
+
+        thinking: what the template is told of a thought to come, see `empty_thoughts.SWITCHES`; None tells it nothing
 
         Raises UserError for a template that loops for too long or makes too much.
         """
-        named = {"bos_token": self.bos_token, "eos_token": self.eos_token, "pad_token": self.pad_token}
+        asked = {} if thinking is None else dict.fromkeys(SWITCHES, thinking)
+        told = {"messages": messages, "add_generation_prompt": add_generation_prompt, **asked}
         try:
-            return render_template(
-                self.source,
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                tools=None,
-                documents=None,
-                strftime_now=self._strftime,
-                **{name: text for name, text in named.items() if text},
-            )
+            return self._render(told, tools=None)
         except TooMuchError as error:
             raise UserError(f"chat template {self.name}: {error}; set dataset.template to another") from error
         except (jinja2.TemplateError, *_BY_PYTHON) as error:
+            if self._needs_tools(told):
+                raise RowError("the chat template needs tools and is given none; set dataset.template") from error
             raise RowError("the chat template refuses the messages", one_line(error)) from error
+
+    def _needs_tools(self, told: Mapping[str, Any]) -> bool:
+        """Whether the template writes the messages once there are tools; those of rows stand in the system prompt."""
+        if "tools" not in self._names:
+            return False
+        try:
+            self._render(told, tools=[_TOOL])
+        except (jinja2.TemplateError, *_BY_PYTHON):
+            return False
+        return True
+
+    def _render(self, told: Mapping[str, Any], *, tools: Sequence[Any] | None) -> str:
+        named = {"bos_token": self.bos_token, "eos_token": self.eos_token, "pad_token": self.pad_token}
+        return render_template(
+            self.source,
+            tools=tools,
+            documents=None,
+            strftime_now=self._strftime,
+            **{name: text for name, text in named.items() if text},
+            **told,
+        )
 
     @cached_property
     def reads_thoughts(self) -> bool:
         """Whether the template looks for a message's thought beside its content."""
-        return not self._names.isdisjoint(THOUGHT_KEYS)
+        return not fields_in(self.source).isdisjoint(THOUGHT_KEYS)
 
     def fingerprint(self) -> str:
         """What decides how messages are written."""

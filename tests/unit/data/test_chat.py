@@ -11,7 +11,7 @@ from tiny_tokenizers import KINDS, make_tokenizer
 from cot_components.data.bad_rows import RowError
 from cot_components.data.read.formats import Message
 from cot_components.data.rows.encode import encode_in_one_go
-from cot_components.data.text.chat import ChatFormat, part_ids
+from cot_components.data.text.chat import ChatFormat
 from cot_components.data.text.segments import Tags
 from cot_components.data.text.templates import BUILT_IN, ChatTemplate, load_template
 from cot_components.models.think_tokens import with_tag_tokens
@@ -89,7 +89,7 @@ EARLIER = ask("q", "<think>secret</think>a", "r", "<think>t</think>b")
 def test_the_template_decides_which_earlier_thoughts_stay(byte, source, kept):
     turn = chat(byte, source).turn(EARLIER)
     assert ("secret" in str(texts(turn.prompt, byte))) is kept
-    assert turn.given == chat(byte, source).prompt(EARLIER[:-1])
+    assert turn.prompt == chat(byte, source).prompt(EARLIER[:-1])
     thought, answer = ("\nt\n", "\n\nb") if source == REWRITES else ("t", "b")
     wanted = [("thought", thought), ("think_close", "</think>"), ("answer", answer), ("answer", "[<|end|>]")]
     assert texts(turn.completion, byte)[-4:] == wanted
@@ -116,11 +116,10 @@ def test_a_template_may_write_an_empty_thought_where_there_is_none(byte):
 @pytest.mark.parametrize("tags_as", ["text", "token"])
 def test_a_template_that_opens_the_thought(byte, source, text, tags_as):
     format = chat(byte, source, tags_as=tags_as)
-    turn, opening = format.turn(ask("q", text)), ["[<think>]", "\n"] if tags_as == "token" else ["<think>\n"]
-    wanted = [*(("think_open", text) for text in opening), ("thought", "t\n")]
-    assert texts(turn.completion, format.tokenizer)[: len(wanted)] == wanted
-    assert format.prompt_ids(ask("q")) == part_ids([*turn.prompt, *turn.completion[: len(opening)]], format.tokenizer)
-    assert all(part.role is Role.PROMPT for part in turn.prompt)
+    turn = format.turn(ask("q", text))
+    assert texts(turn.completion, format.tokenizer)[0] == ("thought", "t\n")
+    assert turn.prompt == format.prompt(ask("q")) and all(part.role is Role.PROMPT for part in turn.prompt)
+    assert "".join(text.strip("[]") for _, text in texts(turn.prompt, format.tokenizer)).endswith("<think>\n")
     if source == OPENS:
         with pytest.raises(RowError):
             format.turn(ask("q", "a"))
@@ -160,8 +159,8 @@ AS_IT_IS = {
 def test_a_turn_that_the_template_does_not_write_behind_the_prompt_stands_there_as_it_is(byte, name, tags_as):
     format = chat(byte, AS_IT_IS[name], tags_as=tags_as)
     turn = format.turn(ask("q", "<think>ten</think>\n\neleven"))
-    assert turn.given == format.prompt(ask("q"))
-    written = "".join(content.strip("[]") for _, content in texts(turn.written, format.tokenizer))
+    assert turn.prompt == format.prompt(ask("q"))
+    written = "".join(content.strip("[]") for _, content in texts(turn.completion, format.tokenizer))
     assert written == ("" if "opens" in name else "<think>") + "ten</think>\n\neleven<|end|>"
     assert format.stop_ids == (byte.control["<|end|>"],)
     if "opens" in name:
@@ -208,7 +207,7 @@ def test_only_the_template_writes_control_tokens(formats, hostile, number):
     for role, text in ((Role.THOUGHT, f"t{thought}"), (Role.ANSWER, f"a{answer}")):
         written = (p.content for p in ours.completion if p.role is role and isinstance(p.content, str))
         assert "".join(written).strip() == text.strip()
-    assert ours.given == format.prompt(messages[:-1])
+    assert ours.prompt == format.prompt(messages[:-1])
     (row,) = encode_in_one_go([ours], format.tokenizer)
     start = format.prompt_ids(messages[:-1])
     assert isinstance(row, RowError) or row.tokens[: len(start)].tolist() == start

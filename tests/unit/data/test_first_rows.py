@@ -64,6 +64,6 @@ def test_every_data_set_is_checked(kind, tmp_path, monkeypatch):
     row = {"prompt": "How many hens?", "completion": "<think>\nask.\n</think>\n\nAnswer: 3"}
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
     assert len(reasoning_dataset(tokenizer, source=str(path))) == 1
-    monkeypatch.setattr(ChatFormat, "inference_ids", lambda self, messages: [1, 2, 3])
+    monkeypatch.setattr(ChatFormat, "inference_ids", lambda self, messages, thinking: [1, 2, 3])
     with pytest.raises(UserError, match=r"data\.jsonl:1: the prompt's ids"):
         reasoning_dataset(tokenizer, source=str(path))

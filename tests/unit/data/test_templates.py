@@ -260,3 +260,8 @@ def test_a_deep_file_beside_the_tokenizer_is_one_sentence(tmp_path, name):
 def test_names_in_a_template():
     names = names_in("{{ m.thinking }}{{ m['reasoning'] }}{% if 'a' in m %}{{ strftime_now('%d') }}{% endif %} words")
     assert {"thinking", "reasoning", "a", "strftime_now"} <= names and "words" not in names
+
+
+@pytest.mark.parametrize(("source", "reads"), [("{{ m.thinking }}", True), ("{% if thinking %}x{% endif %}", False)])
+def test_a_switch_is_no_place_for_thoughts(source, reads):
+    assert ChatTemplate("t", source).reads_thoughts is reads

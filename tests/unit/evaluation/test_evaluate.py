@@ -25,7 +25,7 @@ def shown(**evaluations):
 def test_a_model_that_says_the_reference_is_right():
     result = run(TRACES, [trace.messages[-1].content for trace in TRACES])
     assert result.answer_accuracy == result.format_rate == 1.0
-    assert result.metrics().keys() == {"answer_accuracy", "format_rate", "thought_tokens"}
+    assert result.metrics().keys() == {"answer_accuracy", "format_rate", "thought_rate", "thought_tokens"}
     assert result.accuracy_interval[0] == pytest.approx(0.7575, abs=1e-4) and result.accuracy_interval[1] == 1.0
     assert result.thought_tokens > 5 and not result.unscored
 
@@ -38,7 +38,9 @@ def test_each_kind_of_completion_is_scored():
     assert [e.extracted for e in result.examples] == ["0", "9", None, "3", "4.", None]
     assert [e.format_ok for e in result.examples] == [True, True, False, False, True, False]
     assert [e.thought_tokens for e in result.examples] == [2, 1, 5, 0, 0, 1]
+    assert [e.thinks for e in result.examples] == [True, True, True, False, False, True], "blanks are no thought"
     assert result.answer_accuracy == result.format_rate == 0.5 and result.thought_tokens == 1.5
+    assert result.thought_rate == pytest.approx(4 / 6)
 
 
 def test_without_any_thought_no_form_is_asked_for():
@@ -49,6 +51,15 @@ def test_without_any_thought_no_form_is_asked_for():
     assert "answers correct" in text and "well formed" not in text
     assert run(traces, ["Answer: 0", reply("so", 1)]).format_rate == 0.5
     assert run([trace(0, "Answer: 0", thought="so")], ["Answer: 0"]).format_rate == 0.0
+
+
+@pytest.mark.parametrize(("thinking", "formed"), [(True, [False, True]), (False, [True, False])])
+def test_the_form_is_the_one_that_is_asked_for(thinking, formed):
+    """Also where neither data nor completions have a thought: that none is written is what the rate tells."""
+    traces = [trace(i, f"Answer: {i}") for i in range(2)]
+    result = run(traces, ["Answer: 0", reply("so", 1)], thinking=thinking)
+    assert [e.format_ok for e in result.examples] == formed and result.thought_rate == 0.5
+    assert run(traces, ["Answer: 0"] * 2, thinking=thinking).metrics()["thought_rate"] == 0.0
 
 
 def test_the_prompt_is_all_but_the_last_turn():
@@ -171,6 +182,7 @@ def test_the_table_before_and_after():
         "before after",
         "answers correct 0.0 % 0.0 to 24.2 75.0 % 46.8 to 91.1",
         "well formed 0.0 % 0.0 to 24.2 100.0 % 75.8 to 100.0",
+        "with a thought 100.0 % 100.0 %",
         f"thought, mean tokens 2.0 {after.thought_tokens:.1f}",
         "validation loss 5.000 0.412",
         "loss on answers 5.000 0.020",

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from chats import OPENS, PLAIN
+from thinking import THINKING
 
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.text.icot_text import ICoTFormat
@@ -139,6 +141,42 @@ def test_rows_are_held_out_where_no_prompt_is_trained_on(bytes_, tmp_path, sourc
             list(evaluation.trained_on.values()) == ([] if held_out else [2, 3])
             and said in evaluation.overlap_summary()
         )
+
+
+def test_questions_are_asked_with_thinking_on_or_off(bytes_, tmp_path):
+    """The prompts are those of rows with and without a thought; the opening counts as the model's own words."""
+    chat = chat_format(bytes_, template=template(tmp_path, THINKING["opens or closes"]))
+    prompts = {}
+    for thinking in (None, True, False):
+        asking = evaluation_of(tmp_path, *MIXED, thinking=thinking)
+        prompts[thinking] = [ids for _, ids in asking.prompts(chat)]
+        asked: list[list[int]] = []
+        result = asking(lambda ids, asked=asked, **how: (asked.extend(ids), nothing(ids))[1], chat)
+        assert asked == prompts[thinking]
+        assert {e.completion for e in result.examples} == ({""} if thinking is False else {"<think>\n"})
+    for thinking, answer in ((True, "<think>t</think>a"), (False, "a")):
+        trace = asking.traces[0].messages
+        row = chat.turn([*trace[:-1], replace(trace[-1], content=answer)])
+        assert chat.tokenizer.encode_contents([[p.content for p in row.prompt]])[0].ids == prompts[thinking][0]
+    assert prompts[None] == prompts[True] != prompts[False]
+
+
+@pytest.mark.parametrize("source", [PLAIN, OPENS])
+def test_a_template_without_a_switch_cannot_be_asked(bytes_, tmp_path, source, chat):
+    asking = evaluation_of(tmp_path, GOOD, thinking=True)
+    for format in (chat_format(bytes_, template=template(tmp_path, source)), chat):
+        with pytest.raises(UserError, match=r"evaluation\.thinking must be null"):
+            asking.prompts(format)
+
+
+@pytest.mark.parametrize("thinking", [None, True, False])
+def test_a_question_is_trained_on_whatever_its_row_is_asked_with(bytes_, tmp_path, thinking):
+    rows = [{"instruction": f"{i}?", "response": "<think>t</think>Answer: 1" if i else "Answer: 1"} for i in range(2)]
+    asking = evaluation_of(tmp_path, *rows, thinking=thinking)
+    path = template(tmp_path, THINKING["switched"])
+    data = reasoning_dataset(bytes_, source=str(tmp_path / "test.jsonl"), template=path)
+    asking.compare_with_training(data.rows, data.chat)
+    assert list(asking.trained_on.values()) == [0, 1]
 
 
 def test_answers_that_the_limit_cut_are_counted(bytes_, tmp_path):

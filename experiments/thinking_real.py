@@ -1,0 +1,53 @@
+"""The study of thinking on a pretrained model: SmolLM2-135M-Instruct, after `make quickstart-real` has taught it to
+think aloud about the small tasks. `COT_START=DIR` starts from another folder that thinks.
+
+As many rows as `bt_sft/quickstart_real` takes, with its optimizer; 100 held-out questions, the last number counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from cot_components.errors import UserError
+from experiments.blur import BLUR
+from experiments.study import Cell
+from experiments.thinking import STUDY, Scale, cell_of
+
+FOLDER = "runs/bt_sft_quickstart_real/model"
+
+
+def real(cell: Cell) -> Path:
+    """What `make quickstart-real` leaves."""
+    folder = Path(os.environ.get("COT_START", FOLDER))
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} holds no model: run make quickstart-real, or set COT_START to a model that thinks")
+    return folder
+
+
+REAL = Scale(
+    real,
+    ["bt_sft/quickstart_real", f"{BLUR}.ratio=0"],
+    ["evaluation.max_rows=100", "evaluation.batch_size=50", "evaluation.extractor=last_number"],
+    num_rows=760,
+)
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """At the size of SmolLM2."""
+    return cell_of(REAL, cell)
+
+
+STUDY = replace(
+    STUDY,
+    name="thinking_real",
+    question="The same question of a pretrained model: does SmolLM2-135M still think?",
+    answer=None,
+    findings="",
+    about=__doc__,
+    cell=cell,
+    needs="`make quickstart-real` and an hour of a free machine",
+    jobs=1,
+)
