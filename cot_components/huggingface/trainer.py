@@ -178,9 +178,8 @@ def _headless(model: Any, inner: Any, read: dict[str, Tensor]) -> tuple[Tensor, 
     """
     head = inner.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:
-        raise UserError(
-            f"fused: the head of this model is a {type(head).__name__}; it must be a linear map and no more"
-        )
+        kind = type(head).__name__ + " with a bias" * (getattr(head, "bias", None) is not None)
+        raise UserError(f"fused: the head of this model is a {kind}; only a plain linear layer without one is known")
     with _passing(head):
         return model(**read, use_cache=False).logits.flatten(0, 1), head.weight
 

@@ -5,11 +5,16 @@ references, steps.
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import ROOT, must
+from commands import run as typed
 from tiny_models import FROM_FOLDER
 from tiny_runs import read, run
 from torch.utils.data import Sampler
@@ -181,3 +186,26 @@ def test_without_the_epoch_the_second_epoch_differs(hub, tmp_path, recipe):
     assert not any(
         loss == pytest.approx(ours, rel=EQUAL) for loss, ours in zip(found[10:], recipe("blur")[10:], strict=True)
     )
+
+
+def test_two_processes_are_one(hub, tmp_path, recipe):
+    launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    path = os.pathsep.join(str(ROOT / part) for part in (".", "recipes", "tests/helpers"))
+    printed = must(typed(*launch, __file__, hub, tmp_path, cwd=tmp_path, env={"PYTHONPATH": path}))
+    for found in json.loads(printed.splitlines()[-1]):
+        assert found == pytest.approx(recipe("rft"), rel=EQUAL)
+
+
+def worker(hub: str, out: str) -> None:
+    """One of two processes: what is two micro-batches elsewhere is one on each."""
+    one = {"method": "rft", "gradient_accumulation_steps": 1}
+    losses = [trained(made(Path(hub), Path(out), fused=fused, **one)) for fused in (False, True)]
+    torch.distributed.barrier()
+    if torch.distributed.get_rank() == 0:
+        print(json.dumps(losses), flush=True)
+    torch.distributed.barrier()
+    os._exit(0)  # gloo's threads now and then abort while the interpreter winds down
+
+
+if __name__ == "__main__":
+    worker(*sys.argv[1:])
