@@ -10,8 +10,10 @@ import inspect
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -39,16 +41,21 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 class Base(NamedTuple):
     """What the weights started from.
 
-    name:   name of the folder, "" for random weights
+    folder: name of the folder, "" for random weights
     hub_id: what the hub calls it, where the folder tells
     card:   the YAML on top of its README.md
-    texts:  its licence files
+    texts:  its licence files by name, as bytes
     """
 
-    name: str
-    hub_id: str | None
-    card: Mapping[str, Any]
-    texts: Sequence[Path]
+    folder: str = ""
+    hub_id: str | None = None
+    card: Mapping[str, Any] = MappingProxyType({})
+    texts: Mapping[str, bytes] = MappingProxyType({})
+
+    @property
+    def name(self) -> str:
+        """For people; "" for random weights."""
+        return self.hub_id.rpartition("/")[2] if self.hub_id else self.folder
 
     @property
     def licence(self) -> dict[str, Any]:
@@ -100,17 +107,19 @@ def write_card(
         versions=", ".join(f"{name} {version}" for name, version in versions().items() if name != "cpu threads"),
     )
     (folder / CARD).write_text(without_secrets(text), encoding="utf-8")
-    for path in base.texts:
-        (folder / path.name).write_bytes(path.read_bytes())
+    for name, content in base.texts.items():
+        (folder / name).write_bytes(content)
 
 
 def read_base(hub: Any) -> Base:
     """What the starting folder tells about itself; `hub` is a model's, None for random weights."""
     if hub is None:
-        return Base("", None, {}, ())
-    card = front_matter(hub.path / CARD)
-    texts = sorted({path for pattern in TEXTS for path in hub.path.glob(pattern) if path.is_file()})
-    return Base(hub.path.resolve().name, _hub_id(hub.path.resolve(), hub.config, card), card, texts)
+        return Base()
+    folder, card, texts = hub.path.resolve(), front_matter(hub.path / CARD), {}
+    for path in sorted({path for pattern in TEXTS for path in folder.glob(pattern) if path.is_file()}):
+        with suppress(OSError):  # no reason to lose what was trained
+            texts[path.name] = path.read_bytes()
+    return Base(folder.name, _hub_id(folder, hub.config, card), card, texts)
 
 
 def front_matter(path: Path) -> Mapping[str, Any]:
@@ -146,7 +155,7 @@ def _base_sentence(base: Base) -> str:
     if not base.name:
         return "None: training started from random weights."
     link = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})" if base.hub_id else f"`{base.name}`"
-    return f"{link}, as in the folder `{base.name}`."
+    return f"{link}, as in the folder `{base.folder}`."
 
 
 def _licence_sentence(base: Base) -> str:
@@ -159,7 +168,7 @@ def _licence_sentence(base: Base) -> str:
         said = "Its licence holds for these weights, too."
     else:
         return "Its folder tells no licence: look it up before you share these weights."
-    return said + "".join(f" See [{path.name}]({path.name})." for path in base.texts)
+    return said + "".join(f" See [{name}]({name})." for name in base.texts)
 
 
 def _kind(node: Any) -> str:

@@ -48,7 +48,8 @@ def test_a_run_leaves_a_card_that_tells_what_was_done(whole, base):
     assert (found["license"], found["license_name"]) == ("other", "tiny-licence") and "language" not in found
     assert {"cot-components", "bt_sft"} <= set(found["tags"])
     assert "best model" not in text and (whole / "model" / "LICENSE.txt").read_text() == "You may."
-    for part in ("loss: `sft`", "`Blur`", "44 rows read", f"| before training | after step {TOTAL} |", "torch "):
+    told = ("# tiny, trained by bt_sft", "loss: `sft`", "`Blur`", "44 rows read", "torch ", f"after step {TOTAL} |")
+    for part in told:
         assert part in text, part
     assert "tune run bt_sft --config bt_sft/quickstart" in text and "dataset.transforms.blur.ratio=0.35" in text
     settings = text.partition("```yaml")[2].partition("```")[0]
