@@ -76,12 +76,11 @@ def export_checkpoint(
     data: ReasoningDataset,
     nodes: Mapping[str, Any],
     rounded: Rounded | None = None,
-) -> None:
+) -> Path:
     """What a checkpoint holds for others: `adapter/` of a model with adapters, else `hf/`, the whole model."""
     if adapted_modules(model):
-        export_adapters(model, folder / ADAPTER, weights)
-    else:
-        export_model(model, folder / "hf", weights, data, nodes, rounded)
+        return export_adapters(model, folder / ADAPTER, weights)
+    return export_model(model, folder / "hf", weights, data, nodes, rounded)
 
 
 def _start(model: Any) -> Path | None:

@@ -23,6 +23,7 @@ from cot_components.runs.finished import mark_finished
 from cot_components.runs.layout import ADAPTER, CURVES, MODEL, REPORT, TOKENS
 from cot_components.runs.log import read_log
 from cot_components.secrets import without_secrets
+from cot_components.training.card import write_card
 from cot_components.training.evaluations import Evaluations
 from cot_components.training.export import RULES, export_adapters, export_model
 from cot_components.training.loop import Trainer
@@ -90,6 +91,8 @@ def _write(
     written = {"model": folder}
     if adapted_modules(trainer.model):
         written["adapter"] = export_adapters(trainer.model, out / ADAPTER, weights)
+    for made in written.values():
+        write_card(made, trainer.model, data, evaluations.done, step=num_steps, total_steps=num_steps)
     refused = mark_finished(out, evaluations=[step for step, _ in evaluations.done])
     pictures: dict[str, Callable[[], Path | None]] = {
         "token view": lambda: token_view(data, clocks=clocks).save(out / TOKENS),

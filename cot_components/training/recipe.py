@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +23,28 @@ from cot_components.runs.folder import AlreadyFinished, release
 from cot_components.runs.signals import catch_stops
 from cot_components.secrets import remember_origin, without_secrets
 from cot_components.training.quiet import quiet_imports
+
+
+class Running(NamedTuple):
+    """The recipe that this process was started as.
+
+    name, argv: of the command `tune run NAME ARGV...`
+    config:     what it was called with, secrets included
+    defaults:   keys -> what they are where neither config nor command names them
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    config: dict[str, Any]
+    defaults: dict[str, Any]
+
+
+_running: list[Running] = []
+
+
+def running() -> Running | None:
+    """What this process was started as; None outside a recipe."""
+    return _running[-1] if _running else None
 
 
 def recipe(
@@ -53,8 +76,11 @@ def recipe(
         try:
             try:
                 with catch_stops():
-                    main(**read_config(main, sys.argv[1:], supplies or {}, requires))
+                    config = read_config(main, sys.argv[1:], supplies or {}, requires)
+                    _running[:] = [_started(main, config)]
+                    main(**config)
             finally:
+                _running.clear()
                 release()  # ends the line of the progress bar too: what is said next has its own
         except AlreadyFinished as done:
             if os.environ.get("RANK", "0") == "0":
@@ -67,6 +93,12 @@ def recipe(
     # With `__wrapped__`: what checks a config without running it.
     run.__dict__.update(supplies=dict(supplies or {}), requires=requires)
     return run
+
+
+def _started(main: Callable[..., None], config: dict[str, Any]) -> Running:
+    parameters = inspect.signature(main).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return Running(Path(sys.argv[0]).stem, tuple(sys.argv[1:]), config, defaults)
 
 
 def require(main: Callable[..., None], *keys: str) -> Callable[..., Any]:

@@ -8,8 +8,13 @@ import torch
 
 from cot_components import losses
 from cot_components.clock import Clock
+from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.datasets import reasoning_dataset
+from cot_components.huggingface import ReasoningCollator, ReasoningTrainerMixin
 from cot_components.losses import GroupShares, GroupSoftmax, TopK
 from cot_components.losses.topk_store import TopKStore, TopKWriter
+from cot_components.models import hf_tokenizer
 from cot_components.schedules import Anneal, Schedule, check_finishes
 from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Cap, Released
 from cot_components.transforms.remove import Remove
@@ -31,6 +36,39 @@ def store(at: Path, **changed) -> None:
     writer.add(7, torch.ones(4, 30))
     writer.flush()
     TopKStore(at, **(facts | changed)).lookup(np.array([4]), np.array([1]))
+
+
+BLURRED = {"_component_": "cot_components.transforms.Blur"}
+RISING = {"_component_": "cot_components.curriculum.Anneal", "first": 0.0, "last": 1.0, "num_steps": 3}
+
+
+def rows(at: Path, source: object = "generated", **transforms) -> ReasoningDataset:
+    tokenizer = hf_tokenizer(str(write_byte_tokenizer(at)))
+    return reasoning_dataset(tokenizer, source=source, max_rows=2, transforms=transforms)
+
+
+class Loop:
+    """What our mixin needs of a trainer."""
+
+    def __init__(self, model: object, args: object, **more) -> None:
+        self.model, self.args, self.accelerator = model, args, SimpleNamespace(num_processes=1)
+
+    def add_callback(self, callback: object) -> None: ...
+
+
+class Ours(ReasoningTrainerMixin, Loop):
+    """In front of it."""
+
+
+def trainer(at: Path, **settings) -> Ours:
+    head = torch.nn.Linear(D, V)
+    model = SimpleNamespace(training=True, get_output_embeddings=lambda: head)
+    return Ours(model, SimpleNamespace(gradient_accumulation_steps=1), train_dataset=rows(at), **settings)
+
+
+def fused_step(at: Path) -> None:
+    made = trainer(at, fused=True)
+    made.compute_loss(made.model, made.collator([made.collator.rows()[0]]))
 
 
 LOSSES = [
@@ -147,4 +185,10 @@ CURRICULUM = [
     lambda at: Anneal(first=1.0, last=0.0, num_steps=0),
     lambda at: Anneal(first=NAN, last=0.0, num_steps=3),
     lambda at: Anneal(first=-0.1, last=0.0, num_steps=3),
+]
+HUGGING_FACE = [
+    lambda at: ReasoningCollator(rows(at, blur={**BLURRED, "ratio": RISING})),
+    lambda at: ReasoningCollator(rows(at, source={"a": {"source": "generated", "weight": 2}})),
+    lambda at: trainer(at, loss=losses.asft(), reference="teacher"),
+    lambda at: fused_step(at),
 ]

@@ -83,7 +83,7 @@ def overrides_for(name: str, hub: Path) -> list[str]:
     small: dict[str, Any] = dict(word.split("=") for word in SMALL.split())
     chosen = {key: value for key, value in small.items() if key in keys or has_key(written, key)}
     if "curriculum" in written:
-        chosen |= {"curriculum.partial": "true", **PUBLISHED_PACE}
+        chosen |= {"curriculum.partial": "true", **(PUBLISHED_PACE if has_key(written, "dataset.exclude") else {})}
     if written["model"]["_component_"].endswith("llama3_2.llama3_2"):
         chosen |= {f"model.{key}": value for key, value in SHAPE.items() if key != "max_seq_len"}
         chosen |= {"model.max_seq_len": 512, "model.rope_base": 500000}

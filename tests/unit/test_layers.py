@@ -10,7 +10,7 @@ ROOMS = (
     *("errors", "roles", "clock", "files", "secrets", "schedules", "pace", "config", "runs.layout"),
     *("data.bad_rows", "data.read", "data.text", "data.rows", "data.generated", "data.sources"),
     *("losses", "transforms", "stages", "curriculum", "evaluation", "models", "datasets"),
-    *("runs", "viz", "training", "tools", "cli", "notebook"),
+    *("runs", "viz", "training", "huggingface", "tools", "cli", "notebook"),
 )
 """Each room knows those before it and none after it."""
 

@@ -20,6 +20,7 @@ from cot_components.runs.same_config import config_hash
 from cot_components.runs.signals import defer_stops, exit_code, stop_received
 from cot_components.secrets import without_secrets
 from cot_components.training.batching import frozen_facts, plan_facts, refuse_other_plan
+from cot_components.training.card import write_card
 from cot_components.training.evaluations import Evaluations
 from cot_components.training.export import export_checkpoint
 from cot_components.training.loop import Trainer
@@ -132,7 +133,9 @@ class Saver:
             if self._config["export_checkpoints"]:
                 weights = tensors[MODEL] | masters(tensors[OPTIMIZER])
                 rounded = partial(self._run.precision.exported, step=self._done)
-                export_checkpoint(self._trainer.model, checkpoint, weights, self._data, self._config, rounded)
+                model, data, steps = self._trainer.model, self._data, {"step": self._done, "total_steps": self._total}
+                made = export_checkpoint(model, checkpoint, weights, data, self._config, rounded)
+                write_card(made, model, data, self._evaluations.done, **steps)
 
         def write() -> None:
             require_finite(self._trainer.model, tensors[MODEL], num_steps=self._done)

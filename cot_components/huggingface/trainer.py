@@ -1,0 +1,241 @@
+"""Our losses in the trainers of `transformers` and TRL, on what `ReasoningCollator` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.errors import UserError
+from cot_components.huggingface.collator import EVAL, ReasoningCollator
+from cot_components.losses.loss import Loss
+from cot_components.losses.presets import sft
+from cot_components.losses.types import TopK
+from cot_components.models.reference import TopKFile
+from cot_components.roles import IGNORE, Role
+from cot_components.stages import NoCurriculum
+from cot_components.training.combination import REFUSALS, Combination
+
+READ = ("input_ids", "attention_mask", "position_ids")
+"""What the model reads of a batch."""
+COLUMNS = {"roles": int(Role.PAD), "groups": 0}
+"""What a loss may read of it, and its value where there is no token."""
+EXACT = 1e-3
+"""Logits by the model and by its head alone differ at most by this share of the largest."""
+
+
+class ReasoningTrainerMixin:
+    """In front of `transformers.Trainer` or a subclass, TRL's `SFTTrainer` among them: our losses on our data sets.
+
+    While training, the loss of an optimizer step is the sum of the objective over its supervised tokens, on all
+    processes, divided by their number, however they are spread over micro-batches. In evaluation it is the plain
+    negative log-likelihood of the held-out tokens with a label, in nats.
+
+    Args:
+        model, args: the trainer's. Of `args`, `remove_unused_columns` and, for `SFTTrainer`, the preparation of the
+            data set are switched off: rows are encoded already.
+        train_dataset: `reasoning_dataset(...)`, say; its rows are drawn for each epoch, also by loader workers and in a
+            resumed run.
+        eval_dataset: held-out rows, or several by name.
+        loss: of `cot_components.losses`; None is `sft()`.
+        reference: the loss's second distribution: a model of `transformers` with the same vocabulary, which is frozen,
+            or a `TopKFile`.
+        fused: put supervised rows alone through the head, chunk by chunk, in place of making all logits. For a plain
+            linear head that is whole on each process (not under FSDP).
+        more: of the trainer.
+
+    Raises:
+        UserError: parts that do not go together (see `training.combination`); a reference of another kind; a head that
+            `fused` does not know; see `ReasoningCollator`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: Any,
+        *,
+        train_dataset: ReasoningDataset,
+        eval_dataset: ReasoningDataset | Mapping[str, ReasoningDataset] | None = None,
+        loss: Loss | None = None,
+        reference: Any = None,
+        fused: bool = False,
+        **more: Any,
+    ) -> None:
+        held_out = {EVAL: eval_dataset} if isinstance(eval_dataset, ReasoningDataset) else dict(eval_dataset or {})
+        self.collator = ReasoningCollator(train_dataset, **held_out)
+        self.reasoning_loss, self.fused = loss or sft(), fused
+        if hasattr(args, "dataset_kwargs"):  # TRL would tokenise
+            args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        parts = {name: self.collator.rows(name) for name in held_out}
+        super().__init__(
+            model,
+            args,
+            data_collator=self.collator,
+            train_dataset=self.collator.rows(),
+            eval_dataset=parts.get(EVAL) if list(parts) == [EVAL] else parts or None,
+            **more,
+        )  # type: ignore[call-arg]
+        own: Any = self
+        own.args.remove_unused_columns = False
+        own.model_accepts_loss_kwargs = True  # the trainer counts the labels of a step, and leaves the rest to the loss
+        own.add_callback(_tells_epochs(self.collator))
+        _refuse(self.reasoning_loss, reference, train_dataset, own)
+        self.reference = _prepared(reference, train_dataset, own)
+        self._checked = not fused
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The trainer's loss of a micro-batch of `ReasoningCollator`, an fp32 scalar; with its outputs, if asked for.
+
+        `num_items_in_batch` divides the sum; None divides it by the supervised tokens of the batch.
+        """
+        own: Any = self
+        labels = _next(inputs["labels"], IGNORE)
+        read = {name: inputs[name] for name in READ if name in inputs}
+        if not model.training:
+            outputs = model(**read, use_cache=False)
+            total = sft().from_logits(outputs.logits.flatten(0, 1), labels).objective.sum()
+        else:
+            outputs, total = self._objective(model, read, labels, inputs)
+        count = (labels != IGNORE).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        loss = total / count.to(total.device).clamp(min=1)
+        if num_items_in_batch is not None and own.args.average_tokens_across_devices:
+            loss = loss * own.accelerator.num_processes  # what divides is the sum over processes, gradients the mean
+        return (loss, outputs) if return_outputs else loss
+
+    def _objective(self, model: Any, read: dict[str, Tensor], labels: Tensor, inputs: Mapping[str, Any]) -> Any:
+        """The model's outputs and the sum of the objective."""
+        columns = {name: _next(inputs[name], empty) for name, empty in COLUMNS.items() if name in inputs}
+        sample = torch.arange(len(read["input_ids"]), device=labels.device)[:, None].expand_as(read["input_ids"])
+        weights, columns = _next(inputs["weights"], 0.0), {**columns, "sample": sample.flatten()}
+        reference = self._reference_of(read, inputs)
+        if self.fused:
+            self._check_head(read)
+            outputs, (hidden, head) = None, _headless(model, self.model, read)  # type: ignore[attr-defined]
+            out = self.reasoning_loss.fused(hidden, head, labels, weights, columns=columns, reference=reference)
+        else:
+            outputs = model(**read, use_cache=False)
+            logits = outputs.logits.flatten(0, 1)
+            out = self.reasoning_loss.from_logits(logits, labels, weights, columns=columns, reference=reference)
+        return outputs, out.objective.sum()
+
+    @torch.no_grad()
+    def _reference_of(self, read: dict[str, Tensor], inputs: Mapping[str, Any]) -> Any:
+        """What the loss takes as `reference`: of a model its logits, or hidden states and head if `fused`."""
+        if isinstance(self.reference, TopKFile):
+            return _stored(self.reference, read["attention_mask"], inputs["row_ids"])
+        if self.reference is None:
+            return None
+        if self.fused:
+            return _headless(self.reference, self.reference, read)
+        return self.reference(**read, use_cache=False).logits.flatten(0, 1)
+
+    @torch.no_grad()
+    def _check_head(self, read: dict[str, Tensor]) -> None:
+        """Once, on one row: raise UserError where hidden states times head are not the model's logits."""
+        models = [] if self._checked else [self.model, self.reference]  # type: ignore[attr-defined]
+        self._checked = True
+        for model in models:
+            if isinstance(model, nn.Module):
+                training, row = model.training, {name: values[:1] for name, values in read.items()}
+                model.eval()
+                logits = model(**row, use_cache=False).logits.flatten(0, 1)
+                hidden, head = _headless(model, model, row)
+                model.train(training)
+                if not (hidden @ head.T - logits).abs().max() <= EXACT * logits.abs().max():
+                    raise UserError("fused: the logits of this model are not its hidden states times its head")
+
+
+def _next(values: Tensor, empty: float) -> Tensor:
+    """What is aligned with the tokens `[B, T]`, moved to the positions that predict them, `[B * T]`."""
+    return F.pad(values, (0, 1), value=empty)[:, 1:].flatten()
+
+
+def _stored(reference: TopKFile, attention_mask: Tensor, row_ids: Tensor) -> TopK:
+    positions = torch.arange(1, attention_mask.shape[1] + 1).expand(attention_mask.shape)
+    positions = positions.masked_fill(_next(attention_mask.cpu(), 0).view_as(positions) == 0, -1)
+    rows = row_ids.cpu()[:, None].expand_as(positions)
+    found = reference.store.lookup(rows.flatten().numpy(), positions.flatten().numpy())
+    return TopK(*(column.to(attention_mask.device) for column in found))
+
+
+def _headless(model: Any, inner: Any, read: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the head would read, `[B * T, d]`, and its weight, through the whole forward of a model that may be wrapped.
+
+    Raises:
+        UserError: a head that is more than one matrix.
+    """
+    head = inner.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None:
+        kind = type(head).__name__ + " with a bias" * (getattr(head, "bias", None) is not None)
+        raise UserError(f"fused: the head of this model is a {kind}; only a plain linear layer without one is known")
+    with _passing(head):
+        return model(**read, use_cache=False).logits.flatten(0, 1), head.weight
+
+
+@contextmanager
+def _passing(head: nn.Module) -> Iterator[None]:
+    """Inside, the head returns what it is given."""
+    head.forward = lambda hidden: hidden  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def _tells_epochs(collator: ReasoningCollator) -> Any:
+    """A callback that tells the collator each epoch before it begins, a resumed run's too."""
+    from transformers import TrainerCallback
+
+    class TellEpochs(TrainerCallback):
+        following = 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.following = int(state.epoch or 0)
+
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            collator.set_epoch(self.following)
+            self.following += 1
+
+    return TellEpochs()
+
+
+def _refuse(loss: Loss, reference: Any, data: ReasoningDataset, trainer: Any) -> None:
+    """Raise UserError where parts do not go together, as a recipe does."""
+    combination = Combination(
+        loss=loss,
+        transforms=data.transforms,
+        curriculum=NoCurriculum(),
+        reference=reference,
+        packed=False,
+        parts=trainer.args.gradient_accumulation_steps * trainer.accelerator.num_processes,
+        adapters=None,
+        evaluation=False,
+        held_out=False,
+    )
+    for refusal in REFUSALS:
+        if sentence := refusal(combination):
+            raise UserError(sentence)
+
+
+def _prepared(reference: Any, data: ReasoningDataset, trainer: Any) -> Any:
+    """The reference, frozen and on the trainer's device."""
+    if isinstance(reference, TopKFile):
+        student = SimpleNamespace(tok_embeddings=trainer.model.get_input_embeddings())
+        reference.prepare(student, data, device=trainer.args.device, dtype=next(trainer.model.parameters()).dtype)
+    elif isinstance(reference, nn.Module):
+        reference.to(trainer.args.device).eval().requires_grad_(False)
+    elif reference is not None:
+        raise UserError(f"reference: a {type(reference).__name__} is neither a model of transformers nor a TopKFile")
+    return reference
