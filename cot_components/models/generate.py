@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cot_components.errors import UserError
-from cot_components.models.adapter import PADDING, check_token_id
+from cot_components.models.adapter import PADDING, check_token_id, kv_cache
 
 if TYPE_CHECKING:
     from cot_components.evaluation.budget import Thought, ThoughtBudget
@@ -122,10 +122,7 @@ def _decode(
 
     Cache slots are consecutive; a shorter prompt is padded on the left and its positions start at its first real token.
     """
-    from torchtune.modules import local_kv_cache
-
-    parameter = next(model.parameters())
-    device = parameter.device
+    device = next(model.parameters()).device
     longest = max(len(prompt) for prompt in prompts)
     slots = min(longest + max_new_tokens, model.max_seq_len)
     if longest >= slots:
@@ -134,9 +131,7 @@ def _decode(
     tokens = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
     stopped = torch.zeros(len(prompts), dtype=torch.long, device=device)
     new: list[Tensor] = []
-    with local_kv_cache(
-        model, batch_size=len(prompts), device=device, dtype=parameter.dtype, decoder_max_seq_len=slots
-    ):
+    with kv_cache(model, batch_size=len(prompts), slots=slots):
         begin, end = 0, longest
         while end <= slots and len(new) < max_new_tokens:
             positions = (torch.arange(begin, end, device=device) - padding[:, None]).clamp(min=0)
