@@ -192,8 +192,8 @@ def check_decoder(net: Any) -> Any:
         UserError: it is not.
     """
     name = type(net).__name__
-    if getattr(net.config, "is_decoder", True) is False:
-        raise UserError(f"{name} is no decoder: its tokens see those that follow (is_decoder is false)")
+    if any(getattr(module, "is_causal", True) is False for module in net.modules()):
+        raise UserError(f"{name} of this config.json is no decoder: its tokens see those that follow")
     if net.base_model is net or "past_key_values" not in inspect.signature(net.base_model.forward).parameters:
         raise UserError(f"{name} keeps no cache of keys and values, which generation needs; it is not supported")
     layer_stack(net)

@@ -45,10 +45,9 @@ def measure_head(net: Any) -> float:
     try:
         with _replaced(net.base_model, _body(hidden)), _replaced(head, project), torch.no_grad():
             logits = net(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=False).logits
-        factors = [_factor(read[0], hidden), _factor(logits, table)]
+        before, after = _factor(read[0].to("cpu"), hidden), _factor(logits, table)
     except Exception as error:  # whatever a class does with numbers that it does not know
         raise UserError(f"{kind}: cannot tell what its head does to logits ({reason(error)})") from error
-    before, after = factors
     if before is None or after is None:
         keys = [f"{k} {v}" for k, v in net.config.to_dict().items() if any(w in k for w in _WORDS) and v is not None]
         known = f" ({', '.join(keys)})" if keys else ""
@@ -70,7 +69,7 @@ def _body(hidden: Tensor) -> Any:
 
 def _factor(found: Tensor, given: Tensor) -> float | None:
     """`found / given` where that is one positive number for all."""
-    if found.shape != given.shape or found.is_meta:
+    if found.shape != given.shape:
         return None
     ratios = found.float() / given
     factor = float(ratios.mean())
