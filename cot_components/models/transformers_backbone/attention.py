@@ -76,8 +76,9 @@ def _attend(
 def _each_document(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Mask, how: dict[str, Any]) -> Tensor:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    sdpa: Any = sdpa_attention_forward
     parts = zip(*(x.split(mask.documents.lengths, dim=2) for x in (query, key, value)), strict=True)
-    each = (sdpa_attention_forward(module, *part, _band(part[0], mask.window), **how)[0] for part in parts)
+    each = (sdpa(module, *part, _band(part[0], mask.window), **how)[0] for part in parts)
     return torch.cat(list(each), 1)
 
 

@@ -39,7 +39,7 @@ def add_adapters(model: Any, lora: Lora) -> None:
         raise UserError(f"model.lora: this backbone needs peft, which is not installed; {INSTALL}") from error
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number does
         lora_dropout=lora.dropout,
         use_dora=lora.dora,
         target_modules=chosen,

@@ -54,7 +54,7 @@ def test_loss_and_gradients_are_those_of_the_model_s_own_logits(tmp_path, case):
     out.objective.backward()
     reference = cross_entropy(theirs(batch.tokens).logits.flatten(0, 1), batch.labels.flatten(), reduction="sum")
     reference.backward()
-    assert abs(float(out.objective / reference) - 1) < 1e-5 and len(out.nll) == batch.num_supervised > 0
+    assert torch.allclose(out.objective, reference, rtol=1e-5) and len(out.nll) == batch.num_supervised > 0
     assert furthest(gradients(model), gradients(theirs)) < 1e-4
     model.zero_grad()
     model.loss(sft().fused, batch, labels=batch.labels, rows=batch.rows[:0]).objective.backward()
@@ -124,7 +124,7 @@ def test_tags_get_rows_that_are_exported(tmp_path, case):
     save_pretrained(model, tmp_path / "out", stop_ids=(2,))
     read = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     tokens = random_ids(2, 20)
-    assert read.config.vocab_size == VOCABULARY + 2 and torch.equal(read(tokens).logits, logits(model, tokens))
+    assert read.config.vocab_size == VOCABULARY + 2 and distance(read(tokens).logits, logits(model, tokens)) < 1e-6
     assert distance(logits(model, tokens)[..., :VOCABULARY], theirs(tokens).logits) < 1e-6
 
 
