@@ -43,7 +43,7 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 
 OTHERS: dict[str, dict[str, Any]] = {
     "gemma3": {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 8, "layer_types": SLIDING},
-    "granite": {"model_type": "granite", "logits_scaling": 3.0, **MULTIPLIERS},
+    "granite": {"model_type": "granite", "logits_scaling": 1.5, **MULTIPLIERS},
     "phi4-mini": {
         "model_type": "phi3",
         "partial_rotary_factor": 0.75,
@@ -53,7 +53,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "lfm2": {"model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]},
-    "cohere": {"model_type": "cohere", "logit_scale": 0.0625},
+    "cohere": {"model_type": "cohere", "logit_scale": 0.75},
     "qwen3_moe": {"model_type": "qwen3_moe", "head_dim": 16, **EXPERTS},
 }
 """The same of models that no family file fits."""

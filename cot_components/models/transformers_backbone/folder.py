@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -177,7 +178,7 @@ def read_transformers(path: str | Path, why: str) -> TransformersFolder:
             own = "has code of its own (auto_map), which is never run" if config.get("auto_map") else "is not known"
             raise UserError(f"{where}: model_type {kind!r} {own}; transformers {package.__version__} has no such class")
         try:
-            settings = package.CONFIG_MAPPING[kind].from_dict(dict(config))
+            settings = package.CONFIG_MAPPING[kind].from_dict(deepcopy(config))  # which it changes
         except Exception as error:  # each class checks its keys in its own way
             raise UserError(f"{where}: transformers refuses it ({reason(error)})") from error
         if type(settings) not in package.MODEL_FOR_CAUSAL_LM_MAPPING:
