@@ -32,7 +32,7 @@ def open_folder(path: str | Path, backbone: Backbone = "auto") -> Hub | Transfor
     try:
         return read_transformers(path, f"no family file fits: {why}")
     except UserError as error:
-        raise UserError(f"{said}; {str(error).removeprefix(where)}") from error
+        raise UserError(f"{said}; the transformers backbone: {str(error).removeprefix(where)}") from error
 
 
 def check_folder(

@@ -47,7 +47,9 @@ class ModelFlops:
 
     @classmethod
     def of(cls, model: Any) -> ModelFlops:
-        """Count the weights of a decoder. Only torchtune's keeps rows without a label from its last feed-forward."""
+        """Count the weights of a decoder, experts apart. Only torchtune's keeps rows without a label from its last
+        feed-forward.
+        """
         layers = _of_weights(weight for layer in model.layers for weight in layer.parameters())
         last_feed_forward, width = 0.0, getattr(model, "attention_width", None)
         if width is None:

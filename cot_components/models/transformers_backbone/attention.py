@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,24 +21,43 @@ from cot_components.models.attention import Documents
 from cot_components.models.transformers_backbone.library import library
 
 NAME = "cot_documents"
-_packed: ContextVar[Documents | None] = ContextVar("packed", default=None)
 
 
-class Mask(NamedTuple):
-    """Of a packed batch: its documents, and how many tokens a token of this layer sees at most, None for all."""
+@dataclass(frozen=True)
+class Mask:
+    """Of a packed batch.
+
+    documents: tokens of each
+    attended:  grows by one for each layer that looked at it
+    window:    how many tokens a token of this layer sees at most, None for all
+    """
 
     documents: Documents
-    window: int | None
+    attended: list[None]
+    window: int | None = None
+
+
+_packed: ContextVar[Mask | None] = ContextVar("packed", default=None)
 
 
 @contextmanager
-def each_document(documents: Documents | None) -> Iterator[None]:
-    """A context in which models with this attention see rows as these documents; None is rows as they are."""
-    token = _packed.set(documents)
+def each_document(documents: Documents | None, num_layers: int) -> Iterator[None]:
+    """A context in which one forward of a model sees rows as these documents; None is rows as they are.
+
+    Raises:
+        UserError: at its end, if fewer than `num_layers` have looked at them.
+    """
+    if documents is None:
+        yield
+        return
+    mask = Mask(documents, [])
+    token = _packed.set(mask)
     try:
         yield
     finally:
         _packed.reset(token)
+    if len(mask.attended) < num_layers:
+        raise UserError("packed_tokens: this model has layers that go around its attention; set packed_tokens=null")
 
 
 def register() -> str:
@@ -50,13 +70,13 @@ def register() -> str:
 
 def _mask(*, local_size: int | None = None, use_vmap: bool = False, **rest: Any) -> Tensor | Mask | None:
     """What `transformers` calls for the masks of a forward."""
-    if (documents := _packed.get()) is None:
+    if (packed := _packed.get()) is None:
         from transformers.masking_utils import sdpa_mask
 
         return sdpa_mask(local_size=local_size, use_vmap=use_vmap, **rest)
     if use_vmap:
-        raise UserError("packed_tokens: this model lays a mask of its own over attention; train without packing")
-    return Mask(documents, local_size)
+        raise UserError("packed_tokens: this model lays a mask of its own over attention; set packed_tokens=null")
+    return replace(packed, window=local_size)
 
 
 def _attend(
@@ -65,8 +85,6 @@ def _attend(
     """What an attention layer calls: all are `[B, heads, T, dim]`, the result `[B, T, heads, dim]`."""
     if isinstance(attention_mask, Mask):
         return _each_document(module, query, key, value, attention_mask, how), None
-    if _packed.get() is not None:
-        raise UserError(f"packed_tokens: {type(module).__name__} asks for no mask; train without packing")
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(module, query, key, value, attention_mask, **how)
@@ -76,6 +94,7 @@ def _attend(
 def _each_document(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Mask, how: dict[str, Any]) -> Tensor:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    mask.attended.append(None)
     sdpa: Any = sdpa_attention_forward
     parts = zip(*(x.split(mask.documents.lengths, dim=2) for x in (query, key, value)), strict=True)
     each = (sdpa(module, *part, _band(part[0], mask.window), **how)[0] for part in parts)

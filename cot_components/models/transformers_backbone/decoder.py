@@ -80,7 +80,7 @@ class TransformersDecoder(nn.Module):
             self._cache["seen"] += tokens.shape[1]
             given["past_key_values"] = self._cache["past"]
             given["attention_mask"] = mask[:, -1, : self._cache["seen"]].long()
-        with each_document(mask if isinstance(mask, Documents) else None):
+        with each_document(mask if isinstance(mask, Documents) else None, len(self.layers)):
             found = self.net.base_model(**given)
         if self._cache is not None:
             self._cache["past"] = found.past_key_values

@@ -174,15 +174,19 @@ def read_transformers(path: str | Path, why: str) -> TransformersFolder:
     folder, config = read_config(path, experts=True)
     where, kind = f"{folder}/config.json", config.get("model_type")
     with silent() as package:
+        version = package.__version__
         if kind not in package.CONFIG_MAPPING:
-            own = "has code of its own (auto_map), which is never run" if config.get("auto_map") else "is not known"
-            raise UserError(f"{where}: model_type {kind!r} {own}; transformers {package.__version__} has no such class")
+            own = "its own code (auto_map) is never run, and " if config.get("auto_map") else ""
+            raise UserError(f"{where}: {own}transformers {version} has no class for model_type {kind!r}")
+        made = package.CONFIG_MAPPING[kind]
+        if made not in package.MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise UserError(
+                f"{where}: model_type {kind!r} is no decoder: transformers {version} has no causal model of it"
+            )
         try:
-            settings = package.CONFIG_MAPPING[kind].from_dict(deepcopy(config))  # which it changes
+            settings = made.from_dict(deepcopy(config))  # which it changes
         except Exception as error:  # each class checks its keys in its own way
             raise UserError(f"{where}: transformers refuses it ({reason(error)})") from error
-        if type(settings) not in package.MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise UserError(f"{where}: model_type {kind!r} is no decoder: transformers has no causal model of it")
     return TransformersFolder(folder, config, settings, why)
 
 

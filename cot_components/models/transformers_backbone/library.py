@@ -20,7 +20,7 @@ def library() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise UserError(f"the transformers backbone needs transformers, which is not installed; {INSTALL}") from error
+        raise UserError(f"it needs the package transformers, which is not installed; {INSTALL}") from error
     return transformers
 
 

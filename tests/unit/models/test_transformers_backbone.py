@@ -87,6 +87,15 @@ def test_documents_see_themselves_alone(tmp_path):
     assert torch.equal(before[~middle], after[~middle]) and not torch.equal(before[middle], after[middle])
 
 
+def test_layers_that_go_around_the_attention_are_noticed(tmp_path, monkeypatch):
+    write_case(tmp_path / "hub", "granite")
+    model, packed = ours(tmp_path / "hub"), pack(FLAT, pad_id=0, num_tokens=len(FLAT.tokens))
+    hidden_states(model, packed)
+    monkeypatch.setattr(model.layers[1].self_attn, "forward", lambda hidden_states, **how: (hidden_states, None))
+    with pytest.raises(UserError, match=r"packed_tokens.*around"):
+        hidden_states(model, packed)
+
+
 @torch.no_grad()
 def test_generating_leaves_no_trace(tmp_path):
     """Prompts of different lengths in one batch, answered alike alone; a forward afterwards begins anew."""
