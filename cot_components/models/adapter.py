@@ -18,18 +18,18 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchtune.modules import TransformerDecoder, TransformerSelfAttentionLayer, local_kv_cache
+from torchtune.modules import MultiHeadAttention, TransformerDecoder, TransformerSelfAttentionLayer
 
 from cot_components.data.rows.batches import Batch
 from cot_components.errors import UserError
 from cot_components.losses.types import Head, Pairs
 from cot_components.models.attention import attend, document_mask
+from cot_components.models.kv_cache import attention
 from cot_components.models.rms_norm import normalise_in_few_passes
 from cot_components.models.rope import rotate_as_complex
 
@@ -69,8 +69,10 @@ def adapt(model: nn.Module) -> nn.Module:
     if type(last).forward is TransformerSelfAttentionLayer.forward:
         last.forward = types.MethodType(_last_layer, last)
     attentions: list[Any] = [module for module in model.modules() if hasattr(module, "_attention_call")]
-    for attention in attentions:
-        attention._attention_call = partial(attend, attention._attention_call)
+    for module in attentions:
+        module._attention_call = partial(attend, module._attention_call)
+        if type(module).forward is MultiHeadAttention.forward:
+            module.forward = types.MethodType(attention, module)
     rotate_as_complex(model)
     normalise_in_few_passes(model)
     return model
@@ -192,17 +194,11 @@ def loss_of_batch(
     )
 
 
-def _next_logits(model: Any, tokens: Tensor, *, mask: Tensor | None = None, input_pos: Tensor | None = None) -> Tensor:
+def _next_logits(model: Any, tokens: Tensor, *, mask: Any = None, input_pos: Tensor | None = None) -> Tensor:
     """Logits of the last position, fp32 `[B, V]`."""
-    hidden = model.forward(tokens, mask=mask, input_pos=input_pos)
+    last = torch.arange(1, tokens.shape[0] + 1, device=tokens.device) * tokens.shape[1] - 1
+    hidden = model.forward(tokens, mask=mask, input_pos=input_pos, encoder_input=last)
     return model.output(hidden[:, -1:]).float().squeeze(1)
-
-
-def kv_cache(model: Any, *, batch_size: int, slots: int) -> AbstractContextManager[Any]:
-    """A context in which every forward goes on where the one before it ended, up to `slots` tokens a row."""
-    weight = next(model.parameters())
-    make = getattr(model, "kv_cache", partial(local_kv_cache, model))
-    return make(batch_size=batch_size, device=weight.device, dtype=weight.dtype, decoder_max_seq_len=slots)
 
 
 @torch.no_grad()

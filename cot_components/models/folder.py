@@ -163,7 +163,7 @@ def read_config(path: str | Path, *, experts: bool = False) -> tuple[Path, dict[
     if not folder.is_dir():
         raise UserError(f"no folder {folder} ({GET_IT})")
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} has no config.json, so it is no Hugging Face model folder")
+        raise UserError(f"{folder} has no config.json, so it is not a Hugging Face model folder")
     config = read_json(folder / "config.json")
     others = {**_OTHER_MODELS, **({} if experts else _EXPERTS)}
     if why := next((why for key, why in others.items() if config.get(key)), None):

@@ -1,12 +1,11 @@
 """A `*ForCausalLM` of `transformers` with what the rest asks of a decoder: hidden states without logits, a linear head,
-layers, packed rows, a cache that lives only while it generates.
+layers, packed rows, a cache for generation.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from cot_components.errors import UserError
 from cot_components.models.adapter import loss_of_batch
 from cot_components.models.attention import Documents
 from cot_components.models.transformers_backbone.attention import NAME, each_document
+from cot_components.models.transformers_backbone.key_values import PastTokens
 
 _ATTENDS = {"full_attention", "sliding_attention"}
 
@@ -36,7 +36,6 @@ class TransformersDecoder(nn.Module):
         self._stack = layer_stack(net)
         self._takes_positions = "position_ids" in inspect.signature(net.base_model.forward).parameters
         self._packs = False
-        self._cache: dict[str, Any] | None = None
         net.get_input_embeddings().padding_idx = None  # a token that is also padding learns where it is read
 
     @property
@@ -69,38 +68,29 @@ class TransformersDecoder(nn.Module):
 
         Args:
             tokens: int64 `[B, T]`.
-            mask: `Documents` of a packed batch; inside of `kv_cache` the visible slots, bool `[B, T, slots]`.
+            mask: `Documents` of a packed batch; `PastTokens` of one that is being decoded.
             input_pos: positions, int64 `[B, T]`; None counts from 0.
             encoder_input: not looked at: every row goes through the last layer.
         """
-        given: dict[str, Any] = {"input_ids": tokens, "use_cache": self._cache is not None}
+        past = mask if isinstance(mask, PastTokens) else None
+        given: dict[str, Any] = {"input_ids": tokens, "use_cache": past is not None}
         if input_pos is not None and self._takes_positions:
             given["position_ids"] = input_pos
-        if self._cache is not None:
-            self._cache["seen"] += tokens.shape[1]
-            given["past_key_values"] = self._cache["past"]
-            given["attention_mask"] = mask[:, -1, : self._cache["seen"]].long()
+        if past is not None:
+            given |= {"past_key_values": past.cache, "attention_mask": past.seen}
         with each_document(mask if isinstance(mask, Documents) else None, len(self.layers)):
             found = self.net.base_model(**given)
-        if self._cache is not None:
-            self._cache["past"] = found.past_key_values
+        if past is not None:
+            past.cache = found.past_key_values
         hidden: Tensor = found.last_hidden_state
         return hidden if self.scale == 1.0 else hidden * self.scale
 
     loss = loss_of_batch
+    key_values = PastTokens
 
-    def next_logits(self, tokens: Tensor, *, mask: Tensor | None = None, input_pos: Tensor | None = None) -> Tensor:
+    def next_logits(self, tokens: Tensor, *, mask: Any = None, input_pos: Tensor | None = None) -> Tensor:
         """Logits of the last position, fp32 `[B, V]`."""
         return self.output(self.forward(tokens, mask=mask, input_pos=input_pos)[:, -1:]).float().squeeze(1)
-
-    @contextmanager
-    def kv_cache(self, **sizes: Any) -> Iterator[None]:
-        """A context in which each forward goes on where the one before it ended; `sizes` are the cache's own affair."""
-        self._cache = {"past": None, "seen": 0}
-        try:
-            yield
-        finally:
-            self._cache = None
 
     def document_mask(self, lengths: Sequence[int], device: torch.device) -> Documents:
         """The mask of a packed batch, one kernel per document on every device.
