@@ -31,7 +31,9 @@ def save_adapters(model: Any, folder: Path, *, weights: Mapping[str, Tensor], ba
     family, modules = family_of(model), adapted_modules(model)
     rank, alpha = rank_and_alpha(next(iter(modules.values())))
     weights = {plain_adapter_name(name): value for name, value in weights.items()}
-    sizes = {plain_adapter_name(name): len(parameter) for name, parameter in model.named_parameters()}
+    sizes = {
+        plain_adapter_name(name): parameter.shape[0] for name, parameter in model.named_parameters() if parameter.ndim
+    }
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     layers = family.spelling(name for name in sizes if name.endswith(".weight"))
