@@ -11,6 +11,7 @@ BENCHMARKS = {
     "icot": "benchmarks.icot",
     "scoring": "benchmarks.scoring",
     "step": "benchmarks.step",
+    "backbones": "benchmarks.backbones",
     "generation": "benchmarks.generation",
     "sizes": "benchmarks.sizes",
     "packing": "benchmarks.packing",

@@ -25,7 +25,8 @@ from cot_components.data.rows.scores import scored_tokens
 from cot_components.data.rows.store import Rows
 from cot_components.losses.measures import MEASURES
 from cot_components.models.adapter import adapt, logits
-from cot_components.models.score import Asked, adapters_off, model_scores
+from cot_components.models.lora_layers import adapters_off
+from cot_components.models.score import Asked, model_scores
 from cot_components.roles import Role
 
 GATE = 0.9

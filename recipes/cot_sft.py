@@ -80,7 +80,7 @@ def main(
     config = dict(locals())
     check_float8(float8, device=pick_device(device), dtype=dtype, compile=compile)
     method = combine(config)  # what does not go together is refused before anything is read
-    check_start(model)
+    check_start(model, packed=packed_tokens is not None)
     run = start_run(output_dir=output_dir, device=device, seed=seed, config=config, resume=resume)
     saver = Saver(run, config)
 

@@ -16,7 +16,8 @@ from cot_components.config import build
 from cot_components.data.rows.score_pass import data_key
 from cot_components.losses import sft
 from cot_components.models.load import check_start, load_model
-from cot_components.models.score import Asked, adapters_off, has_adapters, score_data
+from cot_components.models.lora_layers import adapters_off, has_adapters
+from cot_components.models.score import Asked, score_data
 from cot_components.training.batching import load_batches, plan_steps
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     if recipe.ours:
         if {"loss", "dataset", "model"} <= values.keys():
             combine(with_defaults(recipe, values))
-        check_start(values.get("model"))
+        check_start(values.get("model"), packed=values.get("packed_tokens") is not None)
         check_start((values.get("reference") or {}).get("model"), "reference.model")
         for key in ("dataset", "dataset_val", "evaluation"):
             node = values.get(key)

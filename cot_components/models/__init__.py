@@ -1,8 +1,8 @@
 """The torchtune layer of models: folders of the hub in and out, one adapter that knows torchtune's decoder, generation
 and tokenizers."""
 
+from cot_components.models.choose import check_folder
 from cot_components.models.families.gpt2 import gpt2, gpt2_large, gpt2_medium, gpt2_small, gpt2_xl
-from cot_components.models.folder import check_folder
 from cot_components.models.gpt2_bpe import compact_tokenizer, gpt2_tokenizer
 from cot_components.models.hub import from_folder, tokenizer_node, with_weights
 from cot_components.models.reference import AdaptersOff, FrozenModel, TopKFile

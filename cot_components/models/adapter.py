@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchtune.modules import MultiHeadAttention, TransformerSelfAttentionLayer
+from torchtune.modules import MultiHeadAttention, TransformerDecoder, TransformerSelfAttentionLayer
 
 from cot_components.data.rows.batches import Batch
 from cot_components.errors import UserError
@@ -49,17 +49,20 @@ def check_token_id(model: Any, token_id: int, what: str) -> None:
 
 
 def adapt(model: nn.Module) -> nn.Module:
-    """Bind the hidden-state and loss entry points to a torchtune decoder, in place.
+    """Bind the hidden-state and loss entry points to a torchtune decoder, in place; any other has them.
 
     Args:
-        model: a `torchtune.modules.TransformerDecoder` (plain, tied or LoRA head).
+        model: a `torchtune.modules.TransformerDecoder` (plain, tied or LoRA head), or what offers the same, such as
+            `cot_components.models.transformers_backbone.decoder.TransformersDecoder`.
 
     Raises:
         UserError: a head that is not a sum of linear maps (bias, soft cap).
     """
     head_of(model)
+    if not isinstance(model, TransformerDecoder):
+        return model
     model.unembed = types.MethodType(_stop_before_head, model)  # type: ignore[assignment]
-    model.loss = types.MethodType(_loss, model)  # type: ignore[assignment]
+    model.loss = types.MethodType(loss_of_batch, model)  # type: ignore[assignment]
     model.next_logits = types.MethodType(_next_logits, model)  # type: ignore[assignment]
     model._validate_inputs = types.MethodType(_validate_inputs, model)  # type: ignore[assignment]
     last: Any = model.layers[-1]  # type: ignore[index]
@@ -148,7 +151,8 @@ def hidden_states(model: Any, batch: Batch, rows: Tensor | None = None) -> Tenso
     With `rows`, int64 `[n]`, only those of the `B * T` are what they should be, and the others must not be looked at.
     Not `model(...)`: the hooks of FSDP must run once.
     """
-    mask = None if batch.documents is None else document_mask(batch.documents, batch.tokens.device)
+    masks = getattr(model, "document_mask", document_mask)
+    mask = None if batch.documents is None else masks(batch.documents, batch.tokens.device)
     if rows is not None and _is_compiled(model.layers[-1]):
         torch._dynamo.maybe_mark_dynamic(rows, 0)  # their number is another every time: one graph for all
     return model.forward(batch.tokens, mask=mask, input_pos=batch.input_pos, encoder_input=rows).flatten(0, 1)
@@ -158,7 +162,7 @@ def _is_compiled(layer: nn.Module) -> bool:
     return any(module._compiled_call_impl is not None for module in (layer, *layer.children()))
 
 
-def _loss(
+def loss_of_batch(
     model: Any,
     loss: Callable[..., Any],
     batch: Batch,

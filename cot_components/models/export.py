@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cot_components.models.families import family_of
+from cot_components.models.lora_layers import adapted_modules, plain_adapter_name, rank_and_alpha
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -57,12 +58,13 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(model, stop_ids)
     spelled = family.to_hub(_merged(model, model.state_dict() if weights is None else weights), model)
+    spelled = family.to_files(spelled, model)
     if rounded is None:
         spelled = {name: value.to(model.tok_embeddings.weight.dtype) for name, value in spelled.items()}
     else:
         spelled = {name: rounded(name, value) for name, value in spelled.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in spelled.items()}
-    dtype = str(tensors[family.hub_name("tok_embeddings.weight")].dtype).removeprefix("torch.")
+    dtype = next(str(t.dtype) for t in tensors.values() if t.is_floating_point()).removeprefix("torch.")
     config["dtype"] = config["torch_dtype"] = dtype  # the new name and the old one
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
@@ -95,20 +97,9 @@ def _merged(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     from torchtune.modules.peft import get_merged_lora_ckpt
 
     rank, alpha = rank_and_alpha(next(iter(adapted.values())))
+    weights = {plain_adapter_name(name): value for name, value in weights.items()}
     copied = {f"{name}.weight": weights[f"{name}.weight"].float().clone() for name in adapted}  # it adds in place
     return get_merged_lora_ckpt({**weights, **copied}, rank=rank, alpha=alpha)
-
-
-def adapted_modules(model: Any) -> dict[str, Any]:
-    """LoRA and DoRA layers by name; empty for a model without adapters."""
-    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_a")}
-
-
-def rank_and_alpha(module: Any) -> tuple[int, float]:
-    """Rank and alpha of an adapted layer; `alpha / rank` scales what the adapter adds."""
-    rank = module.lora_a.weight.shape[0]
-    scaling = module.scaling if hasattr(module, "scaling") else module.alpha / module.rank
-    return rank, scaling * rank
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -42,6 +42,13 @@ class Hub:
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
 
+    backbone = "torchtune"
+
+    @property
+    def why(self) -> str:
+        """What spoke for this backbone."""
+        return f"the family file of {self.family.model_type} fits"
+
     @property
     def context(self) -> int:
         """Tokens of the longest row: positions, or the window a layer looks through where that is shorter."""
@@ -84,6 +91,11 @@ class Hub:
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise UserError(f"{self.path}/config.json: {error}") from error
 
+    def check(self, *, max_seq_len: int | None, dropout: float | None, packed: bool) -> None:
+        """Build the decoder on a meta device and compare it with the stored tensors; raises as these do."""
+        with torch.device("meta"):
+            self.check_tensors(self.build(max_seq_len, dropout))
+
     def check_tensors(self, model: Any, differing: Sequence[str] = ()) -> None:
         """Compare names, shapes and number formats of the stored tensors with what a model needs.
 
@@ -94,11 +106,7 @@ class Hub:
         Raises:
             UserError: they differ; all of it in one message, or the first `SHOWN` tensors with how many more.
         """
-        if (odd := quantised(self.stored)) is not None:
-            raise UserError(
-                f"{self.path}: tensor '{odd.name}' holds {odd.dtype}; quantised weights are not supported, take the "
-                "model in bf16 (model.lora.quantize=true makes a 4-bit base of it)"
-            )
+        refuse_quantised(self.path, self.stored)
         tensors = self._differing_tensors(model)
         more = [f"{len(tensors) - SHOWN} more"] if len(tensors) > SHOWN else []
         if found := [*differing, *tensors[:SHOWN], *more]:
@@ -118,6 +126,15 @@ class Hub:
         ]
 
 
+def refuse_quantised(path: Path, stored: Mapping[str, Stored]) -> None:
+    """Raises UserError for tensors of a folder that are no plain floats."""
+    if (odd := quantised(stored)) is not None:
+        raise UserError(
+            f"{path}: tensor '{odd.name}' holds {odd.dtype}; quantised weights are not supported, take the "
+            "model in bf16 (model.lora.quantize=true makes a 4-bit base of it)"
+        )
+
+
 def wanted_parts(family: Family, model: Any) -> dict[str, dict[str, tuple[int, ...]]]:
     """Hub tensor -> our tensors in it with their shapes, adapters left out."""
     shapes = {
@@ -132,23 +149,40 @@ def _shape(family: Family, hub: str, parts: Mapping[str, tuple[int, ...]]) -> tu
     return whole[::-1] if family.is_transposed(hub) else whole
 
 
-def read_hub(path: str | Path) -> Hub:
-    """Read a folder's config.json.
+def read_config(path: str | Path, *, experts: bool = False) -> tuple[Path, dict[str, Any]]:
+    """A folder and its config.json.
+
+    Args:
+        path: of the folder.
+        experts: whether a mixture of experts will do.
 
     Raises:
-        UserError: no such folder or file; a kind of model that is not known, or a variant of a known one that computes
-            something else; a value of the wrong type.
+        UserError: no such folder or file; a model that is more, or something else, than a decoder of text.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"no folder {folder} ({GET_IT})")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json, so it is not a Hugging Face model folder")
-    where, config = f"{folder}/config.json", read_json(folder / "config.json")
-    kind = config.get("model_type")
-    why = next((why for key, why in _OTHER_MODELS.items() if config.get(key)), None)
-    if why is not None:
-        raise UserError(f"{where}: model_type {kind!r} {why}, which is not supported; known: {', '.join(FAMILIES)}")
+    config = read_json(folder / "config.json")
+    others = {**_OTHER_MODELS, **({} if experts else _EXPERTS)}
+    if why := next((why for key, why in others.items() if config.get(key)), None):
+        kind = config.get("model_type")
+        raise UserError(
+            f"{folder}/config.json: model_type {kind!r} {why}, which is not supported; known: {', '.join(FAMILIES)}"
+        )
+    return folder, config
+
+
+def read_hub(path: str | Path) -> Hub:
+    """Read a folder's config.json.
+
+    Raises:
+        UserError: see `read_config`; a kind of model that is not known, or a variant of a known one that computes
+            something else; a value of the wrong type.
+    """
+    folder, config = read_config(path)
+    where, kind = f"{folder}/config.json", config.get("model_type")
     if kind not in FAMILIES:
         raise UserError(f"{where}: model_type {kind!r} is not supported; known: {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
@@ -163,11 +197,9 @@ _OTHER_MODELS = {
     "vision_config": "has a vision tower",
     "vision_tower": "has a vision tower",
     "audio_config": "hears audio",
-    "num_experts": "is a mixture of experts",
-    "num_local_experts": "is a mixture of experts",
-    "n_routed_experts": "is a mixture of experts",
     "quantization_config": "is quantised (quantization_config)",
 }
+_EXPERTS = dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), "is a mixture of experts")
 
 
 def _facts(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,32 +223,6 @@ def _facts(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
 def _of_type(value: Any, default: Any) -> bool:
     kinds = (int, float) if isinstance(default, float) else type(default)
     return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
-
-
-def check_folder(path: str | Path, *, max_seq_len: int | None = None, dropout: float | None = None) -> Hub:
-    """All that can be known of a model folder, and of what `from_folder` is asked to make of it, without reading its
-    numbers.
-
-    Raises:
-        UserError: see `read_hub`, `read_headers` and `Hub.check_tensors`; a tokenizer with more ids than the embedding.
-    """
-    hub = read_hub(path)
-    with torch.device("meta"):
-        hub.check_tensors(hub.build(max_seq_len, dropout))
-    largest = _largest_id(hub.path / "tokenizer.json")
-    if largest >= hub.facts["vocab_size"]:
-        raise UserError(
-            f"{hub.path}: tokenizer.json has ids up to {largest}, the embedding {hub.facts['vocab_size']} rows; "
-            "is the tokenizer the model's own?"
-        )
-    return hub
-
-
-def _largest_id(path: Path) -> int:
-    rules = read_json(path)
-    vocabulary = (rules.get("model") or {}).get("vocab") or {}
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-    return max([-1, *ids, *(token["id"] for token in rules.get("added_tokens") or [])])
 
 
 def differences(built: Mapping[str, Any], hub: Hub) -> list[str]:

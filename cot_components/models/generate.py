@@ -136,7 +136,7 @@ def _decode(
         raise UserError(f"a prompt of {longest} tokens leaves no room in a context of {model.max_seq_len}")
     padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     tokens = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    cache = KeyValues(padding, slots, parameter.dtype)
+    cache = getattr(model, "key_values", KeyValues)(padding, slots, parameter.dtype)
     written: list[list[int]] = [[] for _ in prompts]
     stops, rows = [stops_per_answer] * len(prompts), list(range(len(prompts)))
     for _ in range(min(max_new_tokens, slots - longest + 1)):

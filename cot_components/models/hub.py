@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from cot_components.errors import UserError
+from cot_components.models.choose import Backbone, check_folder, open_folder
 from cot_components.models.families.decoder import ready_positions
-from cot_components.models.folder import HEAD, Hub, check_folder, differences, read_hub, wanted_parts
-from cot_components.models.lora import add_adapters, read_lora
+from cot_components.models.folder import HEAD, Hub, differences, read_hub, wanted_parts
+from cot_components.models.lora import Lora, add_adapters, read_lora
 from cot_components.models.safetensor_files import read_tensors
-from cot_components.models.think_tokens import grow_vocabulary
+from cot_components.models.think_tokens import grow_vocabulary, is_tied
+from cot_components.models.transformers_backbone.lora import add_adapters as add_peft_adapters
 
 
 def from_folder(
@@ -22,6 +24,7 @@ def from_folder(
     lora: Mapping[str, Any] | None = None,
     max_seq_len: int | None = None,
     dropout: float | None = None,
+    backbone: Backbone = "auto",
     quiet: bool = False,
 ) -> Any:
     """The decoder in a folder that `transformers` loads too, on torch's default device and in its default dtype.
@@ -31,24 +34,34 @@ def from_folder(
         lora: adapters, see `cot_components.models.lora.Lora`; None trains all weights.
         max_seq_len: the longest row; None is the folder's context, or its sliding window.
         dropout: replaces the config's.
+        backbone: `torchtune`, `transformers` (the extra `hf`), or `auto`: torchtune where a family file fits.
         quiet: do not print the line that says what was found.
 
     Returns:
-        A torchtune decoder whose `hub` tells its folder, family and config.json.
+        A torchtune decoder, or a `TransformersDecoder`, whose `hub` tells its folder, family and config.json.
 
     Raises:
-        UserError: see `cot_components.models.folder.check_folder` and `Lora`.
+        UserError: see `cot_components.models.choose.check_folder` and `Lora`.
     """
-    adapters = read_lora(lora)
-    hub = read_hub(path)
+    adapters, hub = read_lora(lora), open_folder(path, backbone)
+    if isinstance(hub, Hub):
+        model = _torchtune_decoder(hub, max_seq_len, dropout, adapters)
+    else:
+        model = hub.load(max_seq_len, dropout)
+        if adapters is not None:
+            add_peft_adapters(model, adapters)
+    if not quiet and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+        print(summary(model), flush=True)
+    return model
+
+
+def _torchtune_decoder(hub: Hub, max_seq_len: int | None, dropout: float | None, adapters: Lora | None) -> Any:
     with torch.device("meta"):
         model = hub.build(max_seq_len, dropout)
     load_weights(model, hub)
     ready_positions(model)
     if adapters is not None:
         add_adapters(model, adapters)
-    if not quiet and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
-        print(summary(model), flush=True)
     return model
 
 
@@ -115,28 +128,31 @@ def _check_tie(hub: Hub) -> None:
 
 
 def summary(model: Any) -> str:
-    """One line on a model that came from a folder: family, size, context, head, positions, number formats."""
+    """One line on a model that came from a folder: family, size, context, head, positions, number formats, backbone."""
     hub, weight = model.hub, model.tok_embeddings.weight
     count = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    stored = hub.stored[hub.family.hub_name("tok_embeddings.weight")].dtype
+    stored = ", ".join(sorted({tensor.dtype for tensor in hub.stored.values()}))
     rope = hub.facts.get("rope")
     facts = [
         f"{count:,} parameters" + (f" of which {trained:,} are trained" if trained < count else ""),
         f"up to {model.max_seq_len:,} tokens",
-        "tied head" if hasattr(model.output, "tied_module") else "head of its own",
-        f"rope {rope['rope_theta']:,.15g}"
-        + ("" if rope["rope_type"] == "default" else f" scaled by {rope['rope_type']}")
-        if rope
-        else "learned positions",
+        "tied head" if is_tied(model) else "head of its own",
+        *([_positions(rope)] if rope else []),
         f"{stored} on disk, {str(weight.dtype).removeprefix('torch.')} here",
+        f"{hub.backbone} backbone ({hub.why})",
     ]
     return f"model: {hub.path} is {hub.family.architecture}, {', '.join(facts)}"
 
 
+def _positions(rope: Mapping[str, Any]) -> str:
+    scaled = "" if rope["rope_type"] == "default" else f" scaled by {rope['rope_type']}"
+    return f"rope {rope['rope_theta']:,.15g}{scaled}"
+
+
 def tokenizer_node(path: str | Path) -> dict[str, Any]:
     """The `tokenizer` node of a model folder: its own tokenizer.json with its template, stop and pad ids."""
-    kind = read_hub(path).family.model_type
+    kind = open_folder(path).family.model_type
     name = "gpt2_tokenizer.gpt2_tokenizer" if kind == "gpt2" else "hf_tokenizer"
     return {"_component_": f"cot_components.models.{name}", "path": str(path)}
 

@@ -13,7 +13,7 @@ import torch
 from cot_components.config import COMPONENT, build
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt
-from cot_components.models.folder import check_folder
+from cot_components.models.choose import check_folder
 from cot_components.models.lora import read_lora
 
 
@@ -29,8 +29,13 @@ def start_folder(model: Mapping[str, Any] | None) -> tuple[str, Path] | None:
 _FOLDER_KEYS = {"from_folder": "path", "with_weights": "weights"}
 
 
-def check_start(model: Mapping[str, Any] | None, where: str = "model") -> None:
+def check_start(model: Mapping[str, Any] | None, where: str = "model", *, packed: bool = False) -> None:
     """Make sure that the starting weights are there, whole and of a known family, before anything is built.
+
+    Args:
+        model: node.
+        where: its key.
+        packed: whether rows will be laid end to end.
 
     Raises:
         UserError: see `check_folder`; names the key. Adapters that cannot be.
@@ -38,9 +43,10 @@ def check_start(model: Mapping[str, Any] | None, where: str = "model") -> None:
     node = model or {}
     if (start := start_folder(model)) is not None:
         key, folder = start
-        asked = {name: node.get(name) for name in ("max_seq_len", "dropout")} if key == "path" else {}
+        kept = ("max_seq_len", "dropout", "backbone") if key == "path" else ()
+        asked = {name: node[name] for name in kept if name in node} if key == "path" else {"backbone": "torchtune"}
         try:
-            check_folder(folder, **asked)
+            check_folder(folder, packed=packed, **asked)
         except UserError as error:
             raise UserError(f"{where}.{key}: {error}") from error
     read_lora(node.get("lora"))

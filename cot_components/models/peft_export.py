@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cot_components.errors import UserError
-from cot_components.models.export import adapted_modules, rank_and_alpha
 from cot_components.models.families import family_of
+from cot_components.models.lora_layers import adapted_modules, plain_adapter_name, rank_and_alpha
 
 
 def save_adapters(model: Any, folder: Path, *, weights: Mapping[str, Tensor], base: str | None = None) -> Path:
@@ -30,13 +30,17 @@ def save_adapters(model: Any, folder: Path, *, weights: Mapping[str, Tensor], ba
     """
     family, modules = family_of(model), adapted_modules(model)
     rank, alpha = rank_and_alpha(next(iter(modules.values())))
+    weights = {plain_adapter_name(name): value for name, value in weights.items()}
+    sizes = {
+        plain_adapter_name(name): parameter.shape[0] for name, parameter in model.named_parameters() if parameter.ndim
+    }
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    layers = family.spelling(name for name, _ in model.named_parameters() if name.endswith(".weight"))
+    layers = family.spelling(name for name in sizes if name.endswith(".weight"))
     for hub, names in layers.items():
         parts = [name.removesuffix(".weight") for name in names]
         if any(part in modules for part in parts):
-            found = _adapter(model, parts, weights)
+            found = _adapter(model, parts, weights, sizes)
             ranks[hub.removesuffix(".weight")] = len(found["lora_A.weight"])
             tensors |= {f"base_model.model.{hub.removesuffix('weight')}{kind}": value for kind, value in found.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,13 +67,15 @@ def save_adapters(model: Any, folder: Path, *, weights: Mapping[str, Tensor], ba
     return folder
 
 
-def _adapter(model: Any, parts: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _adapter(
+    model: Any, parts: Sequence[str], weights: Mapping[str, Tensor], sizes: Mapping[str, int]
+) -> dict[str, Tensor]:
     """One adapter for the layers that the hub stores as one: their A on top of each other, their B along a diagonal."""
     family, adapted = family_of(model), [part for part in parts if f"{part}.lora_a.weight" in weights]
     a = torch.cat([weights[f"{part}.lora_a.weight"] for part in adapted])
     blocks = []
     for part in parts:
-        block = a.new_zeros(len(model.get_parameter(f"{part}.weight")), len(a))
+        block = a.new_zeros(sizes[f"{part}.weight"], len(a))
         if part in adapted:
             own, before = weights[f"{part}.lora_b.weight"], adapted.index(part)
             block[:, before * own.shape[1] : (before + 1) * own.shape[1]] = own

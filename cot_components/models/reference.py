@@ -22,6 +22,7 @@ from cot_components.losses.topk_store import TopKStore, TopKWriter
 from cot_components.losses.types import Head, Reference, TopK
 from cot_components.models.adapter import head_of, hidden_states, logits
 from cot_components.models.load import check_start, load_model, weights_key
+from cot_components.models.lora_layers import adapters_off, has_adapters
 from cot_components.roles import Role
 
 
@@ -88,17 +89,15 @@ class AdaptersOff:
 
     def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
         """Raises UserError for a model without adapters."""
-        if not any(hasattr(module, "lora_a") for module in student.modules()):
+        if not has_adapters(student):
             raise UserError(NO_ADAPTERS)
 
     @torch.no_grad()
     def __call__(self, student: Any, batch: Batch) -> tuple[Tensor, Head]:
-        from torchtune.modules.peft import disable_adapter
-
         training = student.training
         student.eval()  # what it is compared with does not depend on dropout
         try:
-            with disable_adapter(student):
+            with adapters_off(student):
                 return hidden_states(student, batch), head_of(student)
         finally:
             student.train(training)

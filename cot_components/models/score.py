@@ -21,24 +21,12 @@ from cot_components.losses.measures import measure
 from cot_components.transforms.discriminator import token_losses
 
 View = Callable[[Any], AbstractContextManager[Any]]
-"""A model to a context in which its forward is another model's: `adapters_off`."""
+"""A model to a context in which its forward is another model's: `lora_layers.adapters_off`."""
 
 
 def as_it_is(model: Any) -> AbstractContextManager[Any]:
     """The model as trained."""
     return nullcontext()
-
-
-def adapters_off(model: Any) -> AbstractContextManager[Any]:
-    """The model without its LoRA adapters: the model it was before it learned."""
-    from torchtune.modules.peft import disable_adapter
-
-    return disable_adapter(model)
-
-
-def has_adapters(model: Any) -> bool:
-    """Whether the model is a base with LoRA adapters."""
-    return any(hasattr(module, "lora_a") for module in model.modules())
 
 
 class Asked(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchtune.modules import TiedLinear, TransformerDecoder
+from torchtune.modules import TiedLinear
 
 from cot_components.data.text.segments import Tags
 from cot_components.data.text.text_tokenizer import TextTokenizer
@@ -61,14 +61,19 @@ def _enter_config(config: dict[str, Any], text: str, token_id: int) -> None:
         config["added_tokens_decoder"].setdefault(str(token_id), {}).update(new_token(text))
 
 
+def is_tied(model: Any) -> bool:
+    """Whether the head is the embedding: torchtune's `TiedLinear`, or a layer with the same weight."""
+    return hasattr(model.output, "tied_module") or getattr(model.output, "weight", None) is model.tok_embeddings.weight
+
+
 @torch.no_grad()
-def grow_vocabulary(model: TransformerDecoder, vocab_size: int) -> int:
+def grow_vocabulary(model: Any, vocab_size: int) -> int:
     """Give embedding and head `vocab_size` rows, in place; new rows are the mean of the old. Returns their number.
 
     Tied, untied and frozen weights stay so, dtype and device too.
     Raises UserError for a head that is neither tied nor a plain Linear.
     """
-    embedding, head = model.tok_embeddings, model.output
+    embedding, head, tied = model.tok_embeddings, model.output, is_tied(model)
     added = vocab_size - embedding.num_embeddings
     if added <= 0:
         return 0
@@ -76,7 +81,8 @@ def grow_vocabulary(model: TransformerDecoder, vocab_size: int) -> int:
         head.weight, head.out_features = _with_mean_rows(head.weight, added), vocab_size
     elif not isinstance(head, TiedLinear):
         raise UserError(f"cannot grow a head of type {type(head).__name__}: set tags_as: text")
-    embedding.weight, embedding.num_embeddings = _with_mean_rows(embedding.weight, added), vocab_size
+    grown = head.weight if tied and isinstance(head, nn.Linear) else _with_mean_rows(embedding.weight, added)
+    embedding.weight, embedding.num_embeddings = grown, vocab_size
     return added
 
 

@@ -18,7 +18,8 @@ from cot_components.data.rows.scores import Scores
 from cot_components.errors import UserError
 from cot_components.losses.measures import MEASURES
 from cot_components.models.load import check_start, load_model, weights_key
-from cot_components.models.score import Asked, adapters_off, as_it_is, has_adapters, score_data
+from cot_components.models.lora_layers import adapters_off, has_adapters
+from cot_components.models.score import Asked, as_it_is, score_data
 from cot_components.models.tokenizers import as_text_tokenizer, hf_tokenizer
 from cot_components.training.distributed import World, shard, start
 from cot_components.training.precision import DTYPES

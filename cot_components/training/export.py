@@ -13,7 +13,8 @@ from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.text.templates import read_template
 from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
-from cot_components.models.export import Rounded, adapted_modules, save_pretrained
+from cot_components.models.export import Rounded, save_pretrained
+from cot_components.models.lora_layers import adapted_modules
 from cot_components.models.peft_export import save_adapters
 from cot_components.models.think_tokens import write_tag_tokens
 from cot_components.runs.layout import ADAPTER

@@ -18,7 +18,7 @@ from cot_components.data.rows.flat import Flat
 from cot_components.errors import UserError
 from cot_components.evaluation.table import summary_table
 from cot_components.files import writing
-from cot_components.models.export import adapted_modules
+from cot_components.models.lora_layers import adapted_modules
 from cot_components.runs.finished import mark_finished
 from cot_components.runs.layout import ADAPTER, CURVES, MODEL, REPORT, TOKENS
 from cot_components.runs.log import read_log

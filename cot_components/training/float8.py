@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchtune.modules import TransformerDecoder
 
 from cot_components.errors import UserError
+from cot_components.models.lora_layers import has_adapters
 
 LEAST_CAPABILITY = (8, 9)
 MULTIPLE = 16
@@ -55,7 +57,9 @@ def convert_to_float8(model: Any, *, emulate: bool = False) -> None:
     """
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
-    if any(hasattr(module, "lora_a") for module in model.modules()):
+    if not isinstance(model, TransformerDecoder):
+        raise UserError("float8: true is for the torchtune backbone; leave it out")
+    if has_adapters(model):
         raise UserError("float8: true is for full fine-tuning; leave it out for a LoRA model")
     last_feed_forward, converted = f"layers.{len(model.layers) - 1}.mlp.", []
 

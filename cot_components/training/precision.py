@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cot_components.errors import UserError
-from cot_components.models.export import adapted_modules
+from cot_components.models.lora_layers import adapted_modules
 from cot_components.training.distributed import World, plain_name
 from cot_components.training.exact_updates import StochasticRounding
 from cot_components.training.rounding import draw_key, stochastic_round

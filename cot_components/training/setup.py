@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -140,7 +142,8 @@ def _changes(written: Path) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Versions of what decides a run's numbers, down to how its sums are rounded."""
-    names = ("cot-components", "torch", "torchtune", "torchao", "numpy", "tokenizers", "datasets")
+    names = ["cot-components", "torch", "torchtune", "torchao", "numpy", "tokenizers", "datasets"]
+    names += [name for name in ("transformers", "peft") if name in sys.modules]
     found = {name: _version(name) for name in names}
     return {"python": platform.python_version(), **found, "cpu threads": str(torch.get_num_threads())}
 
@@ -269,15 +272,16 @@ def prepare_model(
 
     Weights are drawn alike on all processes; from here on each of several draws (dropout) from a stream of its own.
     """
-    from torchtune.modules import TransformerSelfAttentionLayer
-    from torchtune.training import compile_model, set_activation_checkpointing
+    from torchtune.training import set_activation_checkpointing
 
+    kinds = {type(layer) for layer in model.layers}
     if float8:
         convert_to_float8(model)
     if enable_activation_checkpointing:
-        set_activation_checkpointing(model, auto_wrap_policy={TransformerSelfAttentionLayer})
+        set_activation_checkpointing(model, auto_wrap_policy=kinds)
     if compile:
-        compile_model(model, verbose=False)
+        for layer in (module for module in model.modules() if type(module) in kinds):
+            layer.compile(backend=os.environ.get("TORCH_COMPILE_BACKEND", "inductor"))
     shard(model, world)
     if world.size > 1:
         torch.manual_seed((torch.initial_seed() * world.size + world.rank) % 2**63)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cot_components.errors import UserError
 from cot_components.files import sync
+from cot_components.models.lora_layers import is_adapter, plain_adapter_name
 from cot_components.runs.layout import LOG
 from cot_components.training.setup import Run
 
@@ -23,12 +24,10 @@ WEIGHTS = "shuffled.safetensors"
 
 def weights_hash(model: Any, *, adapters: bool = True) -> str:
     """sha256 over names and values of a model's weights; without `adapters` that of the base they sit on."""
-    from torchtune.modules.peft import get_adapter_params
-
-    left_out = set() if adapters else set(get_adapter_params(model))
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name not in left_out:
+    named = {plain_adapter_name(name): tensor for name, tensor in model.state_dict().items()}
+    for name, tensor in sorted(named.items()):
+        if adapters or not is_adapter(name):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

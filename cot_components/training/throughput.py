@@ -47,17 +47,20 @@ class ModelFlops:
 
     @classmethod
     def of(cls, model: Any) -> ModelFlops:
-        """Count the weights of a torchtune decoder."""
-        layers = _of_weights(weight for name, weight in model.named_parameters() if name.startswith("layers."))
-        last_feed_forward = _of_weights(model.layers[-1].mlp.parameters())
-        head = model.output
-        tied = getattr(head, "tied_module", None)
-        attention = model.layers[0].attn
-        width = attention.num_heads * attention.head_dim
+        """Count the weights of a decoder, experts apart. Only torchtune's keeps rows without a label from its last
+        feed-forward.
+        """
+        layers = _of_weights(weight for layer in model.layers for weight in layer.parameters())
+        last_feed_forward, width = 0.0, getattr(model, "attention_width", None)
+        if width is None:
+            attention = model.layers[0].attn
+            width = attention.num_heads * attention.head_dim * len(model.layers)
+            last_feed_forward = _of_weights(model.layers[-1].mlp.parameters())
+        head = getattr(model.output, "tied_module", None) or model.output
         return cls(
             per_token=layers - last_feed_forward,
-            per_seen_token=12.0 * width * len(model.layers),
-            per_supervised_token=last_feed_forward + _of_weights((head if tied is None else tied).parameters()),
+            per_seen_token=12.0 * width,
+            per_supervised_token=last_feed_forward + _of_weights(head.parameters()),
         )
 
     def total(self, *, tokens: float, seen: float, supervised: float) -> float:

@@ -36,6 +36,31 @@ CASES: dict[str, dict[str, Any]] = {
 }
 """Name -> what config.json says beyond `SIZES`."""
 
+SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 3, "long_factor": [2.0] * 3}
+MULTIPLIERS = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "gemma3": {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 8, "layer_types": SLIDING},
+    "granite": {"model_type": "granite", "logits_scaling": 1.5, **MULTIPLIERS},
+    "phi4-mini": {
+        "model_type": "phi3",
+        "partial_rotary_factor": 0.75,
+        "rope_scaling": LONGROPE,
+        "original_max_position_embeddings": 96,
+        "max_position_embeddings": 192,
+        "tie_word_embeddings": True,
+    },
+    "lfm2": {"model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]},
+    "cohere": {"model_type": "cohere", "logit_scale": 0.75},
+    "qwen3_moe": {"model_type": "qwen3_moe", "head_dim": 16, **EXPERTS},
+}
+"""The same of models that no family file fits."""
+
+CONVOLVES = ("lfm2",)
+"""Those in which packed rows would see each other."""
+
 
 def write_case(folder: Path, case: str, *, seed: int = 0, small: bool = False, **changes: Any) -> Any:
     """A folder of one case; returns the model that `transformers` wrote, in fp32.
@@ -44,7 +69,7 @@ def write_case(folder: Path, case: str, *, seed: int = 0, small: bool = False, *
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    given = {**({} if case == "gpt2" else SIZES), **CASES[case], **changes}
+    given = {**({} if case == "gpt2" else SIZES), **{**CASES, **OTHERS}[case], **changes}
     kept = {key: value for key, value in given.items() if value is not None or key == "sliding_window"}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(kept))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -84,12 +84,14 @@ def rows(at: Path, *lines: str, **settings) -> None:
     list(read_traces(at / "rows.jsonl", **settings))
 
 
-def folder(at: Path, *, lora: dict | None = None, max_seq_len: int | None = None, **config) -> None:
+def folder(
+    at: Path, *, lora: dict | None = None, max_seq_len: int | None = None, backbone: Any = "auto", **config
+) -> None:
     """A model folder whose config.json says something else."""
     path = write_tiny_checkpoint(at / "model") / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
-    check_folder(path.parent, max_seq_len=max_seq_len)
-    from_folder(path=str(path.parent), lora=lora, quiet=True)
+    check_folder(path.parent, max_seq_len=max_seq_len, backbone=backbone)
+    from_folder(path=str(path.parent), lora=lora, backbone=backbone, quiet=True)
 
 
 def start(at: Path, **settings) -> None:
@@ -194,12 +196,19 @@ DATA = [
 ]
 MODELS = [
     lambda at: check_start({"_component_": "cot_components.models.from_folder", "path": str(at / "nowhere")}),
-    lambda at: folder(at, model_type="mamba"),
+    lambda at: folder(at, model_type="mamba", backbone="torchtune"),
+    lambda at: folder(at, model_type="nowhere"),
+    lambda at: folder(at, model_type="nowhere", auto_map={"AutoConfig": "own.Config"}),
+    lambda at: folder(at, model_type="vit"),
+    lambda at: folder(at, lora={"targets": ["lm_head"]}, backbone="transformers"),
+    lambda at: folder(at, lora={"quantize": True}, backbone="transformers"),
+    lambda at: folder(at, num_hidden_layers=3, backbone="transformers"),
+    lambda at: folder(at, max_seq_len=10**6, backbone="transformers"),
     lambda at: folder(at, model_type="t5", is_encoder_decoder=True),
     lambda at: folder(at, quantization_config={"quant_method": "gptq"}),
-    lambda at: folder(at, rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
-    lambda at: folder(at, hidden_act="gelu"),
-    lambda at: folder(at, hidden_size="32"),
+    lambda at: folder(at, rope_scaling={"rope_type": "dynamic", "factor": 2.0}, backbone="torchtune"),
+    lambda at: folder(at, hidden_act="gelu", backbone="torchtune"),
+    lambda at: folder(at, hidden_size="32", backbone="torchtune"),
     lambda at: folder(at, num_hidden_layers=4),
     lambda at: folder(at, max_seq_len=10**6),
     lambda at: folder(at, lora={"rnak": 4}),

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader
 from cot_components.data.rows.batches import Batches
 from cot_components.data.rows.plans import Plans
 from cot_components.losses import sft
+from cot_components.models import from_folder
 from cot_components.models.adapter import adapt
+from cot_components.models.export import save_pretrained
 from cot_components.training.distributed import World
 from cot_components.training.loop import Trainer, train
 from cot_components.training.setup import prepare_model
@@ -22,9 +24,9 @@ LENGTHS = np.array([len(row.tokens) for row in ROWS.rows])
 STEPS = 50
 
 
-def trained(*, batch_size=8, accumulate=1, transforms=None, workers=0, checkpointing=False, loss=None):
+def trained(*, batch_size=8, accumulate=1, transforms=None, workers=0, checkpointing=False, loss=None, model=None):
     """Losses of 50 steps of 8 rows, and the weights after them."""
-    model = adapt(build("llama_tied"))
+    model = adapt(build("llama_tied") if model is None else model)
     prepare_model(model, World(), compile=False, enable_activation_checkpointing=checkpointing)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     trainer = Trainer(
@@ -86,6 +88,17 @@ def test_plain_fine_tuning_is_cross_entropy():
         return out._replace(objective=total)
 
     compare(trained(transforms={}, loss=by_torch), trained(transforms={}), most=2e-3, mean=2e-5)
+
+
+def test_both_backbones_are_one_model(tmp_path):
+    """A Llama of one folder on torchtune's modules and on those of `transformers`."""
+    save_pretrained(build("llama_tied"), tmp_path / "llama")
+    ours, theirs = (
+        trained(model=from_folder(path=str(tmp_path / "llama"), backbone=backbone, quiet=True))
+        for backbone in ("torchtune", "transformers")
+    )
+    assert np.abs(ours[0] - theirs[0]).max() <= 1e-4 and len(ours[0]) == STEPS
+    assert not ours[1].keys() & theirs[1].keys()
 
 
 def test_the_comparison_notices():

@@ -73,7 +73,8 @@ def gone_on_with(words, tmp_path, *, until, config=None):
     return out, last
 
 
-FAMILIES = [*(("tiny", kind) for kind in ADAPTERS), *itertools.product(("qwen3", "smollm3", "olmo2"), ("full", "lora"))]
+ANY_FAMILY = ("qwen3", "smollm3", "olmo2", "gemma3", "granite")
+FAMILIES = [*(("tiny", kind) for kind in ADAPTERS), *itertools.product(ANY_FAMILY, ("full", "lora"))]
 
 
 @pytest.mark.parametrize(("family", "kind"), FAMILIES)

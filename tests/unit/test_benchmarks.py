@@ -14,6 +14,7 @@ from commands import ROOT, must, run
 import benchmarks
 import benchmarks.__main__ as command
 from benchmarks import (
+    backbones,
     icot,
     loader,
     loss_peers,
@@ -205,6 +206,12 @@ def test_the_loop_in_python_makes_our_batches():
     tokens, labels, weights = loader.token_by_token(data, plan.micro_batches[0], plan.clock)
     assert batch.tokens[0, : len(tokens)].tolist() == tokens and batch.labels[0, : len(tokens)].tolist() == labels
     assert torch.allclose(batch.weights[0, : len(tokens)], torch.tensor(weights)) and -100 in labels
+
+
+def test_both_backbones_have_the_same_losses():
+    """Else `rows` stops: their times could not be compared."""
+    priced = list(backbones.rows("cpu", "tiny"))
+    assert len(priced) == 4 and all(row.ratio > 0 and row.verdict == "" for row in priced)
 
 
 def test_stepwise_internalisation():

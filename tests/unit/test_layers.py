@@ -72,7 +72,11 @@ def arrows():
 
 def imported(path):
     """Names of the modules a file imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return imported_by(ast.parse(path.read_text()))
+
+
+def imported_by(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -85,6 +89,17 @@ def test_the_plain_layer_imports_without_torchtune_and_transformers(tmp_path):
     block = "import importlib, sys; sys.modules.update(torchtune=None, torchao=None, transformers=None)\n"
     code = f"{block}for name in {plain!r}: importlib.import_module(name)"
     must(run(sys.executable, "-W", "ignore", "-c", code, cwd=tmp_path))
+
+
+def test_transformers_is_imported_in_its_room_and_only_when_asked_for():
+    optional = {"transformers", "peft"}
+    found = [path for path in modules().values() if optional & {name.split(".")[0] for name in imported(path)}]
+    assert found and {path.parent.name for path in found} == {"transformers_backbone"}
+    for path in found:
+        at_the_top = [
+            node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
+        assert not optional & {name.split(".")[0] for name in imported_by(ast.Module(at_the_top, []))}, path
 
 
 def test_no_room_knows_a_room_above_it():

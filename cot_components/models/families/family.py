@@ -108,6 +108,10 @@ class Family:
             spelled[hub] = whole.T if self.is_transposed(hub) else whole
         return spelled
 
+    def to_files(self, tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+        """A whole state dict by the hub's names as files of the hub hold it."""
+        return dict(tensors)
+
     def from_hub(self, hub: str, tensor: Tensor, rows: Mapping[str, int], model: Any) -> dict[str, Tensor]:
         """One hub tensor as ours.
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -145,9 +146,10 @@ CONFIGS = [  # more of them in `refused_input.MODELS`
 def test_a_config_that_is_not_supported_is_one_sentence(copy, case, change, said):
     folder = copy(case)
     edit(folder, **change)
-    for refuse in (check_folder, lambda path: from_folder(path=str(path), quiet=True)):
+    torchtune = {"backbone": "torchtune"}
+    for refuse in (partial(check_folder, folder), partial(from_folder, path=str(folder), quiet=True)):
         with pytest.raises(UserError, match=said) as caught:
-            refuse(folder)
+            refuse(**torchtune)
         assert "model" in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -92,7 +92,9 @@ def test_the_largest_seed_serves_every_process(monkeypatch):
     with torch.random.fork_rng():
         for rank in range(4):
             torch.manual_seed(2**63 - 1)
-            prepare_model(torch.nn.Identity(), World(rank, 4), compile=False, enable_activation_checkpointing=False)
+            prepare_model(
+                SimpleNamespace(layers=[]), World(rank, 4), compile=False, enable_activation_checkpointing=False
+            )
             drawn.append(torch.initial_seed())
     assert len(set(drawn)) == 4
 
