@@ -95,7 +95,9 @@ class Only:
 
     def __post_init__(self) -> None:
         if self.layers is not None and not (len(self.layers) == 2 and 0 <= self.layers[0] <= self.layers[1]):
-            raise UserError(f"trainable.layers must be the first and the last layer, such as [8, 15]; got {self.layers}")
+            raise UserError(
+                f"trainable.layers must be the first and the last layer, such as [8, 15]; got {self.layers}"
+            )
         if not self.kinds:
             raise UserError("trainable.kinds names no weight")
 
@@ -184,26 +186,23 @@ class Half:
 
     def choose(self, weights: Mapping[str, Weight], number: int) -> set[str]:
         """See `Trainable`."""
-        norms: dict[str, None] = {}  # sets in order
-        matrices: dict[str, dict[str, None]] = {}  # `layers.0.attn` -> its modules
-        always = set()
-        for module in dict.fromkeys(weight.module for weight in weights.values()):
-            block, _, last = module.rpartition(".")
-            if "norm" in last:
-                norms[module] = None
-            elif module.startswith("layers."):
-                matrices.setdefault(block, {})[module] = None
-            elif self.embeddings:
-                always.add(module)
-        chosen = always | set(self._first_half(norms, number, round_up=False))
-        for category in sorted({block.split(".", 2)[2] for block in matrices}):
-            blocks = [block for block in matrices if block.split(".", 2)[2] == category]
-            fuller = set(self._first_half(blocks, number, round_up=False))
+        modules = {weight.module: weight for weight in weights.values()}
+        norms = [module for module, weight in modules.items() if _is_norm(weight)]
+        matrices: dict[str, list[str]] = {}  # `layers.0.attn` -> its modules
+        for module, weight in modules.items():
+            if weight.layer is not None and not _is_norm(weight):
+                matrices.setdefault(".".join(module.split(".")[:3]), []).append(module)
+        chosen = set(self._half_of(norms, number))
+        for category in ("attn", "mlp"):
+            blocks = [block for block in matrices if block.endswith(f".{category}")]
+            fuller = self._half_of(blocks, number)
             for block in blocks:
-                chosen |= set(self._first_half(matrices[block], number, round_up=block in fuller))
+                chosen |= set(self._half_of(matrices[block], number, round_up=block in fuller))
+        if self.embeddings:
+            chosen |= {module for module, weight in modules.items() if weight.layer is None and not _is_norm(weight)}
         return {name for name, weight in weights.items() if weight.module in chosen}
 
-    def _first_half(self, names: Iterable[str], number: int, *, round_up: bool) -> list[str]:
+    def _half_of(self, names: Sequence[str], number: int, *, round_up: bool = False) -> list[str]:
         """A random half of the names."""
         drawn = sorted(names, key=lambda name: self._draw(number, name))
         return drawn[: (len(drawn) + round_up) // 2]
@@ -212,3 +211,7 @@ class Half:
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         keys = row_keys(self.seed, number, np.frombuffer(digest, dtype=np.int64))
         return int(draw_bits(keys, np.zeros(1, dtype=np.int64))[0])
+
+
+def _is_norm(weight: Weight) -> bool:
+    return "norm" in f"{weight.module.rpartition('.')[2]} {weight.kind}"
