@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from cot_components.trainable import Trainable, weights_of
+from cot_components.trainable import Only, Trainable, weights_of
 from cot_components.training.exact_updates import AT_ONCE
 
 GIB = 2.0**30
@@ -118,15 +118,16 @@ def _numel(weights: Iterable[nn.Parameter]) -> int:
 
 
 def sizes(trainable: Trainable | None = None) -> dict[str, Any]:
-    """Llama models of the table, without weights, of which learns what `trainable` chooses for its first round."""
+    """Llama models of the table, without weights; those learn that `trainable` chooses for its first round, or all."""
+    chosen = Only() if trainable is None else trainable
     from torchtune.models.llama3_1 import llama3_1_8b, llama3_1_70b
     from torchtune.models.llama3_2 import llama3_2_1b, llama3_2_3b
 
     builders = {"1B": llama3_2_1b, "3B": llama3_2_3b, "8B": llama3_1_8b, "70B": llama3_1_70b}
     with torch.device("meta"):
         models = {name: build() for name, build in builders.items()}
-    for model in models.values() if trainable is not None else ():
-        names = trainable.choose(weights_of(model), 0)
+    for model in models.values():
+        names = chosen.choose(weights_of(model), 0)
         for name, weight in model.named_parameters():
             weight.requires_grad_(name in names)
     return models
