@@ -151,7 +151,7 @@ def read_cells(study: Study) -> list[Result]:
     """All finished cells of a study that it still has; none without a file.
 
     Raises:
-        UserError: a line that is no cell, a cell that another line has, or one that was run under other rules.
+        UserError: a line that is not a cell, a cell that another line has, or one that was run under other rules.
     """
     return [result for result in _read_lines(study) if result.seed != SEARCH_SEED]
 

@@ -106,7 +106,7 @@ def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
     """Named transforms, in order; null leaves one out.
 
     Raises:
-        UserError: a name that is no text, a node that names no component; see `config.walk`.
+        UserError: a name that is not text, a node that names no component; see `config.walk`.
     """
     for name in nodes or {}:
         if not isinstance(name, str):
@@ -116,7 +116,9 @@ def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
     built = {name: build(node, where=f"dataset.transforms.{name}") for name, node in chosen.items()}
     for name, transform in built.items():
         if not callable(transform):
-            raise UserError(f"dataset.transforms.{name} is no transform: it needs a {COMPONENT}, or null leaves it out")
+            raise UserError(
+                f"dataset.transforms.{name} is not a transform: it needs a {COMPONENT}, or null leaves it out"
+            )
     return built
 
 
