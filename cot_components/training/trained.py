@@ -40,15 +40,13 @@ class TrainedWeights:
             raise UserError(WITH_ADAPTERS)
         self._trainable, self._plans = trainable, plans
         self._weights = weights_of(model)
-        self._start = plans.clock(min(plans.start_step, plans.total_steps - 1))
-        self._set(model, self._start)
+        self._set(model, plans.clock(min(plans.start_step, plans.total_steps - 1)))
 
     def _set(self, model: nn.Module, clock: Clock) -> None:
-        number = self._trainable.round_of(clock)
-        names = self._trainable.choose(self._weights, number)
+        self._round = self._trainable.round_of(clock)
+        self._names = self._trainable.choose(self._weights, self._round)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(plain_name(name) in names)
-        self._measured = {"trained_share": share_of(names, self._weights), "trained_round": float(number)}
+            parameter.requires_grad_(plain_name(name) in self._names)
 
     def _begins_round(self, clock: Clock) -> bool:
         """Whether the step of this clock is in another round than the step before."""
@@ -66,16 +64,13 @@ class TrainedWeights:
 
     def progress(self) -> dict[str, float]:
         """What the record of a step says: the share (0 to 1) of all numbers that learn, and the round."""
-        return self._measured
+        return {"trained_share": share_of(self._names, self._weights), "trained_round": float(self._round)}
 
     def summary(self) -> str:
         """What a run says at its start."""
-        names = self._trainable.choose(self._weights, self._trainable.round_of(self._start))
-        sizes = {name: weight.size for name, weight in self._weights.items()}
-        return (
-            f"trainable: {sum(sizes[name] for name in names):,} of {sum(sizes.values()):,} weights learn "
-            f"({share_of(names, self._weights):.1%})"
-        )
+        total = sum(weight.size for weight in self._weights.values())
+        share = share_of(self._names, self._weights)
+        return f"trainable: {round(share * total):,} of {total:,} weights learn ({share:.1%})"
 
 
 class AsLoaded:
