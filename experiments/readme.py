@@ -27,8 +27,8 @@ from experiments.study import (
 README = Path(__file__).with_name("README.md")
 HEAD = """# What each method does, measured
 
-One row per study: its answer, and the one comparison it rests on, named before it ran. Everything is small: generated
-tasks, a CPU. It says how the methods behave where everything is known, not how much they give on a large model.
+One row per study: its answer, and the one comparison it rests on. Everything is small: generated tasks, a CPU. It says
+how the methods behave where everything is known, not how much they give on a large model.
 """
 ROUNDS = """
 *n*: seeds. *p*: exact paired test, two-sided; it cannot be below 0.06 with 5 seeds, 0.008 with 8. "Before the rules":
