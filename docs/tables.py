@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from cot_components.cli.shipped import whole_recipe
-from cot_components.training.combination import refusals_table
+from cot_components.training.combination import REFUSALS
 
 COMMANDS = Path(__file__).with_name("commands.md")
 
@@ -41,6 +41,15 @@ def keys_table(recipe: Path) -> str:
         for name, default, said in keys(recipe)
     ]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def refusals_table() -> str:
+    """What does not combine, and why, in Markdown."""
+    lines = ["| refused | why |", "|---|---|"]
+    for refusal in REFUSALS:
+        what, _, why = (refusal.__doc__ or "").partition("\n")
+        lines.append(f"| {what.strip()} | {' '.join(why.split())} |")
+    return "\n".join(lines)
 
 
 def with_tables(page: str) -> str:

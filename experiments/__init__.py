@@ -13,6 +13,7 @@ STUDIES = {
         "discriminator",
         "compositions",
         "internalised_targets",
+        "half",
         "blur_large",
         "thinking",
         "thinking_real",

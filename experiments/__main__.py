@@ -1,4 +1,6 @@
-"""`python -m experiments NAME [--seeds N] [--jobs N]` runs what is missing; without a name, it remakes all tables."""
+"""`python -m experiments NAME [--seeds N] [--jobs N]` runs what is missing; without a name, it remakes all tables;
+`--check` says whether the lines of all studies were run under their rules.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from experiments import STUDIES
 from experiments.readme import README, load, readme
 from experiments.runner import run
 from experiments.show import draw, table
-from experiments.study import read_cells
+from experiments.study import read_cells, standing
 
 
 def main(argv: list[str]) -> int:
@@ -19,8 +21,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("name", nargs="?", choices=STUDIES, help="the study to run; without one, nothing is run")
     parser.add_argument("--seeds", type=int, help="how many; the study's own number when not given")
     parser.add_argument("--jobs", type=int, help="cells at a time; one per core, or the study's own number")
+    parser.add_argument("--check", action="store_true", help="run and write nothing: check the lines of all studies")
     options = parser.parse_args(argv)
     try:
+        if options.check:
+            print("\n".join(map(standing, map(load, [options.name] if options.name else STUDIES))))
+            return 0
         if options.name:
             study = load(options.name)
             run(study, seeds=options.seeds, jobs=options.jobs or study.jobs or os.cpu_count() or 1)

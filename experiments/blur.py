@@ -120,6 +120,7 @@ STUDY = Study(
     "products a fifth costs nothing clear (-3 +- 12) and half 51 to 58. Whether a large pretrained model gains is not "
     "shown. (With one epoch a fixed blur is the redrawn one.)",
     about=__doc__,
+    model="Llama, 2 layers, width 96, random weights",
     effect=("answer_accuracy", "token 0.2", "clean"),
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),

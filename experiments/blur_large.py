@@ -56,6 +56,7 @@ STUDY = replace(
     answer=None,
     findings="",
     about=__doc__,
+    model="Llama of 113 M parameters",
     effect=("answer_accuracy", "token 0.2", "own, 12800 rows"),
     settings=tuple(SETTINGS),
     cell=cell,

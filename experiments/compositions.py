@@ -41,8 +41,8 @@ STUDY = Study(
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),
     setting_label="demonstrations",
-    answer="Blurring and Target-SFT fight where demonstrations are mistaken: together they gain 18 +- 13 points less "
-    "than the sum of what each does; no other pair interacts clearly.",
+    answer="Blurring and Target-SFT fight where demonstrations are mistaken: together they gain 1.1 +- 0.9 "
+    "logits less than the sum of what each does (18 +- 13 points); no other pair interacts clearly.",
     findings="Six interactions were looked at. On mistaken demonstrations Target-SFT with a good teacher ends 41 +- "
     "20 points above SFT, with half of every thought blurred 24 +- 22. On clean ones half a thought blurred ends 10 "
     "+- 9 points below SFT, as it does with Target-SFT (10 +- 9), with answers that count three times (11 +- 11) and "
@@ -50,6 +50,7 @@ STUDY = Study(
     "away half of the diversity of wordings, without blur (-25 +- 3 points on clean, -20 +- 3 on mistaken "
     "demonstrations) and with it (-25 +- 4 and -17 +- 6).",
     about=__doc__,
+    model="Llama, 2 layers, width 96, that solves tasks now and then",
     effect=("accuracy", "blur + target", "mistaken"),
     combined={f"blur + {other}": ("blur", other) for other in ("dft", "target", "weights")},
     metrics=METRICS,

@@ -47,6 +47,7 @@ STUDY = Study(
     "while the share of reasoning found hardly moves. With the line at zero, the paper's, 256 rows give 3.6 to 8.3 %, "
     "above 3 % in every setting: where two models are sure of a token, chance decides.",
     about=__doc__,
+    model="Llama, 2 layers, width 96, that copies from requests",
     effect=("error_rate", "64 shuffled rows", "1"),
     arms=("256 shuffled rows", "64 shuffled rows", "16 shuffled rows"),
     settings=("1", "2", "4", "8", "24"),

@@ -99,6 +99,7 @@ STUDY = Study(
     "100 % after plain fine-tuning). A likely reason, not tested: the base can copy already, what it lacks after 30 "
     "updates is the format, and RFT takes weight from its tokens.",
     about=__doc__,
+    model="Llama, 2 layers, width 96, that copies from requests",
     effect=("val_loss_call", "rft", "1"),
     arms=tuple(ARMS),
     settings=("1", "24"),

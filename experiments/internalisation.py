@@ -62,6 +62,8 @@ STUDY = Study(
     "seen at this size. With all steps written the same model is right in 100 % after 3 of the 15 epochs (seed 0, "
     "logs/icot_sft_explicit).",
     about=__doc__,
+    model="GPT-2, 2 layers, width 64, random weights",
+    arrives={"accuracy": 0.95},
     effect=("accuracy", "no chain-of-thought", "2x2"),
     arms=tuple(ARMS),
     settings=("2x2",),

@@ -29,6 +29,8 @@ STUDY = Study(
     name="internalised_targets",
     question="Can thoughts be internalised under another target?",
     about=__doc__,
+    model="GPT-2, 2 layers, width 64, random weights",
+    arrives={"accuracy": 0.95},
     answer="Not under DFT as it is, which gets no product right in any of three seeds; with a floor under its weight "
     "on answers most are right, with no clear difference from plain fine-tuning.",
     findings="By seed plain fine-tuning ends at 50, 99 and 68 %, DFT at 0, 0 and 0 %, DFT with a floor of 0.5 at 91, "

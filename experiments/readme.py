@@ -11,15 +11,14 @@ from pathlib import Path
 from textwrap import fill
 
 from experiments import STUDIES
+from experiments.comparisons import arrived, exact_p, interaction, paired, primary, spell_contrast
 from experiments.study import (
     Result,
     Study,
     cells_path,
     figure_path,
-    interaction,
     interval,
     is_clear,
-    paired,
     read_cells,
     spell,
     values_of,
@@ -28,19 +27,35 @@ from experiments.study import (
 README = Path(__file__).with_name("README.md")
 HEAD = """# What each method does, measured
 
+One row per study: its answer, and the one comparison it rests on. Everything is small: generated tasks, a CPU. It says
+how the methods behave where everything is known, not how much they give on a large model.
+"""
+ROUNDS = """
+*n*: seeds. *p*: exact paired test, two-sided; it cannot be below 0.06 with 5 seeds, 0.008 with 8. "Before the rules":
+run when the primary comparison was not yet hashed into every line, so it may have been chosen with results in sight.
+Below, folded: how each study was done, what else it shows, all tables.
+
+<details>
+<summary>How to read the tables, and how to run a study</summary>
+
 Tables, effects and figures come from `results/STUDY.jsonl`, one line per cell: an arm in a setting with a seed; answers
 and findings are written from them. First row: mean and half the width of the 95 % interval over seeds (Student's t).
 Other rows: mean and, in brackets, the difference from the first row over the seeds that both have, with its interval;
-**bold** where that excludes zero. Where there is no difference at all, one in twenty is bold by chance. Differences are
-what the figures show; an interval may reach beyond 0 or 100 %, values cannot. Each line names the versions it ran with;
-the arms of a setting and seed ran on the same code, seeds not always: sums that are rounded differently, or another
-stream of dropout, end a single run elsewhere.
+**bold** where that excludes zero. But for the primary comparison all of it is descriptive: where there is no difference
+at all, one in twenty is bold by chance. Differences are what the figures show; an interval may reach beyond 0 or 100 %,
+values cannot. "3 of 5" counts runs that have arrived, where runs arrive or do not. What two methods do beyond the sum
+of the two is compared on logits for shares. Each line names versions, threads and chip; the arms of a setting and seed
+ran on the same code, seeds not always: sums that are rounded differently, or another stream of dropout, end a single
+run elsewhere.
+
+Primary comparison, arms, settings, seeds and learning rates are hashed into every line; lines of another hash are
+refused. A learning rate that a study searches is chosen on validation rows of a seed that no comparison uses.
 
     make evidence STUDY=blur            # runs what is missing; delete a line, or results/blur.jsonl, to measure again
     python -m experiments               # runs nothing: makes all figures and this page again
+    python -m experiments --check       # whether every line was run under its study's rules, and what studies lack
 
-Everything here is small: models of 0.1 to 0.3 million parameters from random weights, generated tasks, a CPU. It says
-how the methods behave where everything is known, not how much they give on a large model.
+</details>
 """
 _FOUR_DIGITS = "icot_sft --config icot_sft/scratch_2L4H_4x4"
 NOT_RUN = {
@@ -74,7 +89,12 @@ def load(name: str) -> Study:
 def readme() -> str:
     """The whole text."""
     studies = [load(name) for name in STUDIES]
-    return "\n".join([HEAD, overview(studies), *map(section, studies), not_run()])
+    return "\n".join([HEAD, overview(studies), ROUNDS.lstrip("\n"), *map(folded, studies), not_run()])
+
+
+def folded(study: Study) -> str:
+    """`section` behind its question."""
+    return f"<details>\n<summary>{study.question}</summary>\n\n{section(study)}\n</details>\n"
 
 
 def not_run() -> str:
@@ -85,30 +105,35 @@ def not_run() -> str:
 
 
 def overview(studies: Sequence[Study]) -> str:
-    """A line per study: its answer, the effect it rests on, its command, its log."""
-    lines = ["| question | answer | effect, 95 % interval | command, log |", "|---|---|---|---|"]
+    """A line per study: its answer, its primary comparison with its exact test, what was trained, its command."""
+    lines = ["| question | answer | effect, 95 % interval | p | n | model | command |", "|---" * 7 + "|"]
     for study in studies:
         command = f"`make evidence STUDY={study.name}`"
         if cells := read_cells(study):
-            log = cells_path(study).name
-            told = f"{study.answer or 'No answer yet.'} | {effect(study, cells)} | {command}, [runs](results/{log})"
+            told = [study.answer or "No answer yet.", effect(study, cells), *_test(study, cells)]
+            command += f", [runs](results/{cells_path(study).name})"
         else:
-            told = f"{_not_run(study)} | | {command}"
-        lines.append(f"| {study.question} | {told} |")
+            told = [_not_run(study), "", "", ""]
+        lines.append("| " + " | ".join([study.question, *told, study.model, command]) + " |")
     return "\n".join(lines) + "\n"
 
 
+def _test(study: Study, cells: Sequence[Result]) -> tuple[str, str]:
+    """p of the primary comparison, and how many seeds it has."""
+    found = primary(study, cells)
+    p, early = exact_p(found), any(cell.rules is None for cell in cells)
+    return "" if math.isnan(p) else f"{p:.3f}", f"{len(found)}{', before the rules' * early}"
+
+
 def effect(study: Study, cells: Sequence[Result]) -> str:
-    """The paired difference that the answer rests on, spelled with what it is of."""
+    """The primary comparison, spelled with what it is of."""
     if study.effect is None:
         return ""
     metric, arm, setting = study.effect
-    contrast = interaction if arm in study.combined else paired
-    difference, seeds = contrast(study, cells, arm, setting, metric)
-    told = spell(study, metric, difference, sign=True).removesuffix(" %") + " points" * (metric in study.percent)
-    against = f"{arm} against {study.arms[0]}" if arm not in study.combined else f"{arm} beyond the sum of the two"
-    against += f", {study.setting_label} {setting}"
-    return f"{study.metrics[metric]}: {told} ({against}; {seeds} seed{'s' * (seeds > 1)})"
+    combined = arm in study.combined
+    told = spell_contrast(study, metric, interval(primary(study, cells)), combined=combined)
+    against = f"{arm} beyond the sum of the two" if combined else f"{arm} against {study.arms[0]}"
+    return f"{study.metrics[metric]}: {told} ({against}, {study.setting_label} {setting})"
 
 
 def _not_run(study: Study) -> str:
@@ -129,7 +154,9 @@ def section(study: Study, *, tables: int | None = None, picture: bool = True) ->
     if study.combined:
         shown.append(_interactions(study, cells, next(iter(study.metrics))))
     figure = [f"![{study.question}](results/{figure_path(study).name})\n"] if picture else []
-    told = [f"{title} ({facts})\n", *about, f"**{study.answer or 'No answer yet.'}**\n"]
+    p, seeds = _test(study, cells)
+    first = f"Primary comparison: {effect(study, cells)}; exact paired test p = {p or 'none'}, {seeds} seeds.\n"
+    told = [f"{title} ({facts})\n", *about, f"**{study.answer or 'No answer yet.'}**\n", first]
     if study.findings:
         told.append(f"{fill(study.findings, 120)}\n")
     return "\n".join([*told, *shown, *figure])
@@ -146,7 +173,8 @@ def _interactions(study: Study, cells: Sequence[Result], metric: str) -> str:
 
     def entry(arm: str, setting: str) -> str:
         difference, seeds = interaction(study, cells, arm, setting, metric)
-        return _spell_difference(study, metric, difference) if seeds else ""
+        told = spell_contrast(study, metric, difference, combined=True)
+        return _bold_if_clear(told, difference) if seeds else ""
 
     corner = f"{study.metrics[metric]}: beyond the sum of the two"
     return _grid(corner, list(study.combined), study.settings, entry)
@@ -164,14 +192,14 @@ def _entry(study: Study, cells: Sequence[Result], arm: str, setting: str, metric
     if not found:
         return ""
     mean, width = interval(list(found.values()))
-    if arm == study.arms[0]:
-        return spell(study, metric, (mean, width))
+    count = arrived(study, list(found.values()), metric)
+    there = f", {count}" * bool(count)
     difference, seeds = paired(study, cells, arm, setting, metric)
-    if not seeds:
-        return spell(study, metric, (mean, width))
-    return f"{spell(study, metric, (mean, math.nan))} ({_spell_difference(study, metric, difference)})"
+    if arm == study.arms[0] or not seeds:
+        return spell(study, metric, (mean, width)) + there
+    against = _bold_if_clear(spell(study, metric, difference, sign=True).removesuffix(" %"), difference)
+    return f"{spell(study, metric, (mean, math.nan))} ({against}){there}"
 
 
-def _spell_difference(study: Study, metric: str, difference: tuple[float, float]) -> str:
-    told = spell(study, metric, difference, sign=True).removesuffix(" %")
+def _bold_if_clear(told: str, difference: tuple[float, float]) -> str:
     return f"**{told}**" if is_clear(difference) else told

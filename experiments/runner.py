@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cot_components.errors import UserError
-from cot_components.training.setup import versions
-from experiments.study import Cell, Result, Study, keep, read_cells
+from cot_components.training.setup import pick_device, versions
+from cot_components.training.throughput import chip_name
+from experiments.study import SEARCH_SEED, Cell, Result, Study, chosen_rate, keep, read_cells, read_searches
 
 SCRATCH = Path("runs") / "experiments"
 
@@ -24,10 +25,12 @@ SCRATCH = Path("runs") / "experiments"
 def run(study: Study, *, seeds: int | None = None, jobs: int = 1) -> None:
     """Run every cell that is not finished yet, `jobs` at a time; seed by seed, so that finished ones can be compared.
 
-    The arms of a setting and seed run one after another: what they share in `Cell.scratch` is made once.
+    The arms of a setting and seed run one after another: what they share in `Cell.scratch` is made once. Learning rates
+    of `Study.rates` come first.
     """
     scratch = SCRATCH / study.name
     scratch.mkdir(parents=True, exist_ok=True)
+    _search_rates(study, scratch)
     with ThreadPoolExecutor(jobs) as pool:
         groups = [
             pool.submit(_run_group, study, setting, seed, scratch)
@@ -42,16 +45,29 @@ def run(study: Study, *, seeds: int | None = None, jobs: int = 1) -> None:
             raise
 
 
+def _search_rates(study: Study, scratch: Path) -> None:
+    finished = {(result.arm, result.setting, result.rate) for result in read_searches(study)}
+    for setting in study.settings:
+        for arm, rates in study.rates.items():
+            for rate in rates:
+                if (arm, setting, rate) not in finished:
+                    _run_cell(study, Cell(arm, setting, SEARCH_SEED, scratch, rate))
+
+
 def _run_group(study: Study, setting: str, seed: int, scratch: Path) -> None:
-    finished = {result.key for result in read_cells(study)}
+    finished = {(result.arm, result.setting, result.seed) for result in read_cells(study)}
     for arm in study.arms:
-        if (arm, setting, seed) in finished:
-            continue
-        started = time.perf_counter()
-        figures = dict(study.cell(Cell(arm, setting, seed, scratch)))
-        seconds = round(time.perf_counter() - started, 1)
-        keep(study, Result(arm, setting, seed, figures, seconds, versions()))
-        print(f"{setting} {arm} seed {seed}: {figures} ({seconds} s)", flush=True)
+        if (arm, setting, seed) not in finished:
+            _run_cell(study, Cell(arm, setting, seed, scratch, chosen_rate(study, arm, setting)))
+
+
+def _run_cell(study: Study, cell: Cell) -> None:
+    started = time.perf_counter()
+    figures = dict(study.cell(cell))
+    seconds = round(time.perf_counter() - started, 1)
+    ran_on = {**versions(), "cpu threads": "1", "chip": chip_name(pick_device("auto"))}  # recipes have one thread
+    keep(study, Result(*cell[:3], figures, seconds, ran_on, study.rules, cell.rate))
+    print(f"{cell.setting} {cell.arm} seed {cell.seed}: {figures} ({seconds} s)", flush=True)
 
 
 def recipe(name: str, config: str, *overrides: str) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from cot_components.viz.curves import STYLE
 from cot_components.viz.theme import INK, RUN_COLOURS
-from experiments.study import Result, Study, figure_path, interval, paired, spell, values_of
+from experiments.comparisons import paired
+from experiments.study import Result, Study, figure_path, interval, spell, values_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

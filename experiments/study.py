@@ -5,10 +5,15 @@
 
 `cell(Cell)` trains and measures one of them and returns its figures by name. What several cells share (a base model)
 it keeps in `Cell.scratch`. A new study is a module here, and its name in `STUDIES` of `experiments/__init__.py`.
+
+The rules: a study has one primary comparison (`effect`), named with its arms, settings, seeds and learning rates before
+it runs. Their hash stands in every line, and lines of another hash are refused. Rates are chosen on validation rows of
+a seed that no comparison uses. Eight seeds are the fewest with which an exact paired test can be below 0.01.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -24,19 +29,28 @@ from scipy import stats
 from cot_components.errors import UserError
 
 RESULTS = Path(__file__).parent / "results"
+SEEDS = 8
+"""As many as the rules ask for: the smallest p of an exact paired test is 2 / 2**8 = 0.008, with 5 seeds it is 0.06."""
+SEARCH_SEED = 100
+"""Learning rates are chosen with this one, which no comparison uses."""
 
 
 class Cell(NamedTuple):
-    """One run of a study. scratch: a folder that all its cells share; `fresh_folder` one of its own."""
+    """One run of a study. scratch: a folder that all its cells share; `fresh_folder` one of its own. rate: the learning
+    rate of an arm of `Study.rates`.
+    """
 
     arm: str
     setting: str
     seed: int
     scratch: Path
+    rate: float | None = None
 
     def fresh_folder(self) -> Path:
         """A folder for this cell alone; what an interrupted run left in it is gone."""
-        folder = self.scratch / re.sub(r"[^\w.]+", "_", f"{self.setting}_{self.arm}_{self.seed}")
+        folder = self.scratch / re.sub(
+            r"[^\w.]+", "_", f"{self.setting}_{self.arm}_{self.seed}{f'_{self.rate}' * (self.rate is not None)}"
+        )
         shutil.rmtree(folder, ignore_errors=True)
         return folder
 
@@ -50,7 +64,12 @@ class Study:
     about:     how it is done, what settings and arms are: the module's docstring
     answer:    what the cells that are there say, in one sentence; None while there are none
     findings:  what else they say
-    effect:    figure, arm and setting that the answer rests on: the arm's difference from the first, or interaction
+    effect:    the primary comparison, on which the answer rests: figure, arm and setting; the arm's difference from the
+               first, or interaction
+    model:     what was trained, for the first table
+    rates:     arm -> learning rates, of which each setting takes the one with the lowest `chosen_by` of `SEARCH_SEED`
+    chosen_by: a figure of validation rows, lower for better
+    arrives:   figure -> the value from which a run has arrived, where runs do or do not: tables count them
     arms:      what is compared; the first is the baseline of the paired differences
     combined:  arm -> the two arms that it puts together; their interaction is in the first of the metrics
     settings:  under which circumstances
@@ -71,6 +90,10 @@ class Study:
     answer: str | None = None
     findings: str = ""
     effect: tuple[str, str, str] | None = None
+    model: str = ""
+    rates: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    chosen_by: str = "val_loss"
+    arrives: Mapping[str, float] = field(default_factory=dict)
     combined: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     seeds: int = 5
     percent: Sequence[str] = ()
@@ -78,10 +101,18 @@ class Study:
     needs: str = ""
     jobs: int | None = None
 
+    @property
+    def rules(self) -> str:
+        """Hash of what is fixed before a study runs: primary comparison, arms, settings, seeds, learning rates."""
+        fixed = [self.effect, self.arms, self.settings, self.seeds, self.rates, self.chosen_by if self.rates else None]
+        return hashlib.blake2b(json.dumps(fixed, sort_keys=True, default=list).encode(), digest_size=6).hexdigest()
+
 
 @dataclass(frozen=True)
 class Result:
-    """A finished cell, as its line holds it. seconds: of one core; 0 where the run of another cell served this one."""
+    """A finished cell, as its line holds it. seconds: of one core; 0 where the run of another cell served this one.
+    rules: see `Study.rules`; None for lines from before there were any. rate: the learning rate of `Cell`.
+    """
 
     arm: str
     setting: str
@@ -89,10 +120,13 @@ class Result:
     figures: dict[str, float]
     seconds: float
     versions: dict[str, str]
+    rules: str | None = None
+    rate: float | None = None
 
     @property
-    def key(self) -> tuple[str, str, int]:
-        return self.arm, self.setting, self.seed
+    def key(self) -> tuple[str, str, int, float | None]:
+        """What no two lines share: several rates only where they are searched."""
+        return self.arm, self.setting, self.seed, self.rate if self.seed == SEARCH_SEED else None
 
 
 def cells_path(study: Study) -> Path:
@@ -117,8 +151,23 @@ def read_cells(study: Study) -> list[Result]:
     """All finished cells of a study that it still has; none without a file.
 
     Raises:
-        UserError: a line that is not a cell, or a cell that another line has.
+        UserError: a line that is not a cell, a cell that another line has, or one that was run under other rules.
     """
+    return [result for result in _read_lines(study) if result.seed != SEARCH_SEED]
+
+
+def read_searches(study: Study) -> list[Result]:
+    """The cells that learning rates are chosen by. Raises as `read_cells` does."""
+    return [result for result in _read_lines(study) if result.seed == SEARCH_SEED]
+
+
+def chosen_rate(study: Study, arm: str, setting: str) -> float | None:
+    """The learning rate of an arm in a setting, when all of its grid has run; None for an arm without a grid."""
+    found = {r.rate: r.figures[study.chosen_by] for r in read_searches(study) if (r.arm, r.setting) == (arm, setting)}
+    return min(found, key=lambda rate: found[rate]) if arm in study.rates else None
+
+
+def _read_lines(study: Study) -> list[Result]:
     path, found = cells_path(study), {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for number, line in enumerate(lines, start=1):
@@ -128,6 +177,11 @@ def read_cells(study: Study) -> list[Result]:
             raise UserError(f"{path}:{number}: not a cell: {line[:80]!r}") from error
         if result.key in found:
             raise UserError(f"{path}:{number}: {result.setting}, {result.arm}, seed {result.seed} a second time")
+        if result.rules not in (None, study.rules):
+            raise UserError(
+                f"{path}:{number}: run under the rules {result.rules}, the study's are {study.rules}: its primary "
+                "comparison, arms, settings, seeds or learning rates have changed; put them back, or delete the line"
+            )
         found[result.key] = result
     return [result for result in found.values() if result.arm in study.arms and result.setting in study.settings]
 
@@ -144,29 +198,6 @@ def values_of(cells: Sequence[Result], arm: str, setting: str, metric: str) -> d
     return {c.seed: c.figures[metric] for c in cells if (c.arm, c.setting) == (arm, setting) and metric in c.figures}
 
 
-def paired(
-    study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
-) -> tuple[tuple[float, float], int]:
-    """Mean difference from the first arm with half its interval, over the seeds that both have; how many these are."""
-    return _contrast(cells, [(1, arm), (-1, study.arms[0])], setting, metric)
-
-
-def interaction(
-    study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
-) -> tuple[tuple[float, float], int]:
-    """How much more two methods do together than the sum of what each does alone, like `paired`."""
-    one, other = study.combined[arm]
-    return _contrast(cells, [(1, arm), (1, study.arms[0]), (-1, one), (-1, other)], setting, metric)
-
-
-def _contrast(
-    cells: Sequence[Result], signs: Sequence[tuple[int, str]], setting: str, metric: str
-) -> tuple[tuple[float, float], int]:
-    found = [(sign, values_of(cells, arm, setting, metric)) for sign, arm in signs]
-    seeds = sorted(set.intersection(*(set(values) for _, values in found)))
-    return interval([sum(sign * values[seed] for sign, values in found) for seed in seeds]), len(seeds)
-
-
 def is_clear(difference: tuple[float, float]) -> bool:
     """Whether the interval excludes zero; that of one seed never does."""
     mean, width = difference
@@ -179,3 +210,12 @@ def spell(study: Study, metric: str, figure: tuple[float, float], *, sign: bool 
     digits = ".1f" if metric in study.percent else ".3f"
     around = "" if math.isnan(width) else f" +- {width:{digits}}"
     return f"{mean:{'+' if sign else ''}{digits}}{around}{unit}"
+
+
+def standing(study: Study) -> str:
+    """How a study stands with the rules. Raises UserError for lines of other rules, as `read_cells` does."""
+    cells = read_cells(study)
+    early = sum(cell.rules is None for cell in cells)
+    lacks = ["a primary comparison"] * (study.effect is None) + ["8 seeds"] * (study.seeds < SEEDS)
+    told = f"{study.name}: {len(cells)} cells, {early} of them before the rules; rules {study.rules}"
+    return f"{told}; lacks {' and '.join(lacks)}" if lacks else told

@@ -84,6 +84,7 @@ STUDY = Study(
     "demonstrations); other targets move it by 3 points at most. Cells that train the same way (SFT and DFT have no "
     "teacher) share a run.",
     about=__doc__,
+    model="Llama, 2 layers, width 96, that solves tasks now and then",
     effect=("accuracy", "target 0.5", "mistaken, good teacher"),
     arms=tuple(ARMS),
     settings=tuple(SETTINGS),

@@ -144,6 +144,7 @@ STUDY = Study(
     "parameters and never met an empty thought before: asked not to think, it thinks in 46 % of its answers. "
     "A published model with a switch has learnt it and may keep more. One learning rate, not tuned.",
     about=__doc__,
+    model="Llama, 0.2 M, after one epoch of the tasks aloud",
     effect=("thinks_on", "none", "answers only"),
     arms=ARMS,
     settings=tuple(SETTINGS),

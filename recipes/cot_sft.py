@@ -26,6 +26,7 @@ from cot_components.training.restarts import restart
 from cot_components.training.resume.saver import Saver
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import build_optimizer, fit_rows, pick_device, prepare_model, start_run
+from cot_components.training.trained import trained_weights
 from cot_components.training.validation import validation_data
 
 SUPPLIES = {
@@ -44,6 +45,7 @@ def main(
     model: dict,  # node: `cot_components.models.from_folder`, or a torchtune builder, which starts from random weights
     optimizer: dict,  # node: a torch optimizer
     loss: dict,  # node: a loss of `cot_components.losses`; its `weight_rule` follows the current loss
+    trainable: dict | None = None,  # node: which weights learn, of `cot_components.trainable`; null is all, or adapters
     curriculum: dict | None = None,  # node: which thought tokens leave the sequence, and when; null removes none
     reference: dict | None = None,  # node: second distribution of a loss: `FrozenModel`, `AdaptersOff`, `TopKFile`
     lr_scheduler: dict | None = None,  # node: drawn over all steps of the run; null is a constant rate
@@ -105,6 +107,7 @@ def main(
     check_learns(data, plans)
 
     net = load_model(model, device=run.device, dtype=run.dtype, seed=seed)
+    trained = trained_weights(method.trainable, net, plans)
     fit_rows(net, data, held_out, answers=answers)
     teacher = prepared(method.reference, net, data, device=run.device, dtype=run.dtype)
     prepare_model(
@@ -127,17 +130,22 @@ def main(
     )
 
     log = RunLog(run, plans.total_steps, build(metric_logger, where="metric_logger"), every=log_every_n_steps)
-    log.say("; ".join(filter(None, (data.summary(), share_of_reasoning(data), plans.summary()))))
+    log.say("; ".join(filter(None, (data.summary(), share_of_reasoning(data), plans.summary(), trained.summary()))))
     evaluations = Evaluations(trainer, data.chat, held_out, answers, log, batch_size=batch_size, stages=stages)
 
     def before_step(step: Step) -> None:
         nodes = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
-        restart(trainer, stages, step.clock, **nodes, run=run, total_steps=plans.total_steps)
+        forget = trained.forgets(step.clock)
+        restart(trainer, stages, step.clock, **nodes, run=run, total_steps=plans.total_steps, forget=forget)
+        trained.before_step(net, step.clock)
+
+    def on_step(step: Step, measured: dict[str, float]) -> None:
+        evaluations.after_step(step, {**trained.progress(), **measured})
 
     saver.begin(trainer, plans, data, evaluations, log)
     evaluations.begin(plans.start_step, at_start=evaluate_before_training, every=evaluate_every_n_steps)
     batches = load_stages(data, plans, run, stages, num_workers=num_workers)
-    train(trainer, batches, on_step=evaluations.after_step, before_step=before_step, saver=saver)
+    train(trainer, batches, on_step=on_step, before_step=before_step, saver=saver)
     finish(run, trainer, data, evaluations, log, tokenizer=tokenizer, clocks=stages.clocks())
 
 

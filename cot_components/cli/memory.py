@@ -7,18 +7,26 @@ import argparse
 from cot_components.errors import UserError
 
 STATES = ("bf16", "fp32_moments", "fp32_weights")
-EXAMPLES = ("cot memory", "cot memory --tokens 4096", "cot memory --optimizer-state fp32_weights")
+EXAMPLES = (
+    "cot memory",
+    "cot memory --tokens 4096",
+    "cot memory --trainable Half",
+    "cot memory --optimizer-state fp32_weights",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, default=16_384, help="of a micro-batch on each GPU (default 16384)")
     parser.add_argument("--optimizer-state", choices=STATES, default="bf16", help="as in a config (default bf16)")
+    parser.add_argument("--trainable", choices=("CoFiTune", "Half"), help="what learns, as in a config (default all)")
 
 
 def run(options: argparse.Namespace) -> int:
+    from cot_components import trainable
     from cot_components.tools.memory import sizes, table
 
     if options.tokens < 1:
         raise UserError(f"--tokens must be at least 1, got {options.tokens}")
-    print(table(sizes(), tokens=options.tokens, optimizer_state=options.optimizer_state))
+    chosen = getattr(trainable, options.trainable)() if options.trainable else None
+    print(table(sizes(chosen), tokens=options.tokens, optimizer_state=options.optimizer_state))
     return 0

@@ -221,6 +221,7 @@ def _refuse(loss: Loss, reference: Any, data: ReasoningDataset, trainer: Any) ->
         packed=False,
         parts=trainer.args.gradient_accumulation_steps * trainer.accelerator.num_processes,
         adapters=None,
+        trainable=None,
         evaluation=False,
         held_out=False,
     )

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from cot_components.trainable import Only, Trainable, weights_of
 from cot_components.training.exact_updates import AT_ONCE
 
 GIB = 2.0**30
 GPUS, SPARE = (24, 40, 80), 2
 """Sizes in GB, and how much of it CUDA and the allocator take."""
 _STATES = {"bf16": (8, 16), "fp32_moments": (12, 8), "fp32_weights": (16, 4)}
-"""By `optimizer_state`: bytes a weight between updates, and in copies of what is updated."""
+"""By `optimizer_state`: bytes a weight that learns between updates, and in copies of what is updated."""
 
 
 class Memory(NamedTuple):
@@ -60,10 +61,13 @@ def memory_per_gpu(
     optimizer_state: str = "bf16",
     chunk_rows: int = 2048,
 ) -> Memory:
-    """Memory of full fine-tuning with AdamW, sharded layer by layer.
+    """Memory of fine-tuning with AdamW, sharded layer by layer.
+
+    Weights that rest (see `cot_components.trainable`) have neither gradients nor moments; what is saved by layers that
+    keep fewer inputs for their backward is not counted. Moments that are kept while a weight rests come on top.
 
     Args:
-        model: a torchtune Llama or Qwen decoder, on any device (`meta` costs nothing).
+        model: a torchtune Llama or Qwen decoder, on any device (`meta` costs nothing); what asks for gradients learns.
         world_size: GPUs; 1 is not sharded, nothing is gathered.
         tokens: of a micro-batch on one GPU.
         checkpoint_activations: whether each layer is computed again in the backward.
@@ -72,16 +76,20 @@ def memory_per_gpu(
         chunk_rows: of the loss.
     """
     size, layers = bytes_per_number, [_numel(layer.parameters()) for layer in model.layers]
-    root = _numel(model.parameters()) - sum(layers)
-    shards = [-(-weight.shape[0] // world_size) * weight[0].numel() for weight in model.parameters()]
+    learning = [_numel(_learning(layer.parameters())) for layer in model.layers]
+    root = _numel(model.parameters()) - sum(layers) + _numel(_learning(model.parameters())) - sum(learning)
+    shards = [_share(weight, world_size) for weight in model.parameters()]
+    updated = [_share(weight, world_size) for weight in _learning(model.parameters())]
     kept_bytes, copied = _STATES[optimizer_state] if size == 2 else (16, 0)
-    gathered = (3 * max(layers) + 2 * root) * size if world_size > 1 else 0
+    gathered = (2 * max(layers) + max(learning) + root) * size if world_size > 1 else 0
     vocab_size, width = model.tok_embeddings.weight.shape
     per_token = _kept_per_token(model.layers[0])
     layers_keep = [per_token] + [width] * len(layers) if checkpoint_activations else [per_token] * len(layers)
-    loss = vocab_size * width * (4 + size) + tokens * width * (4 + 2 * size) + chunk_rows * vocab_size * (4 + size)
-    activations, update = tokens * sum(layers_keep) * size, copied * max(*shards, AT_ONCE)
-    return Memory(kept_bytes * sum(shards), gathered, activations, loss, update)
+    head = (4 + size) * vocab_size * width * _head(model).requires_grad
+    loss = head + tokens * width * (4 + 2 * size) + chunk_rows * vocab_size * (4 + size)
+    activations, update = tokens * sum(layers_keep) * size, copied * max(*updated, AT_ONCE)
+    states = size * sum(shards) + (kept_bytes - size) * sum(updated)
+    return Memory(states, gathered, activations, loss, update)
 
 
 def _kept_per_token(layer: Any) -> int:
@@ -93,18 +101,36 @@ def _kept_per_token(layer: Any) -> int:
     return 4 * width + 4 * heads + 4 * layer.mlp.w1.out_features
 
 
+def _learning(weights: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [weight for weight in weights if weight.requires_grad]
+
+
+def _share(weight: nn.Parameter, world_size: int) -> int:
+    return -(-weight.shape[0] // world_size) * weight[0].numel()
+
+
+def _head(model: Any) -> nn.Parameter:
+    return getattr(model.output, "tied_module", model.output).weight
+
+
 def _numel(weights: Iterable[nn.Parameter]) -> int:
     return sum(weight.numel() for weight in weights)
 
 
-def sizes() -> dict[str, Any]:
-    """Llama models of the table, without weights."""
+def sizes(trainable: Trainable | None = None) -> dict[str, Any]:
+    """Llama models of the table, without weights; those learn that `trainable` chooses for its first round, or all."""
+    chosen = Only() if trainable is None else trainable
     from torchtune.models.llama3_1 import llama3_1_8b, llama3_1_70b
     from torchtune.models.llama3_2 import llama3_2_1b, llama3_2_3b
 
     builders = {"1B": llama3_2_1b, "3B": llama3_2_3b, "8B": llama3_1_8b, "70B": llama3_1_70b}
     with torch.device("meta"):
-        return {name: build() for name, build in builders.items()}
+        models = {name: build() for name, build in builders.items()}
+    for model in models.values():
+        names = chosen.choose(weights_of(model), 0)
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name in names)
+    return models
 
 
 def table(models: dict[str, Any], *, tokens: int = 16_384, optimizer_state: str = "bf16") -> str:

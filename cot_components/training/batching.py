@@ -13,6 +13,7 @@ from cot_components.data.rows.batches import Step
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
+from cot_components.models.export import adapted_modules
 from cot_components.models.load import weights_key
 from cot_components.runs.folder import Earlier
 from cot_components.stages import Stages
@@ -69,7 +70,7 @@ def frozen_facts(model: torch.nn.Module, reference: Any, config: Mapping[str, An
     `reference` that is a model. Empty for plain fine-tuning.
     """
     facts = {}
-    if any(not parameter.requires_grad for parameter in model.parameters()):
+    if adapted_modules(model):
         facts["base"] = weights_key(config.get("model", {}))
     if (key := getattr(reference, "key", None)) is not None:
         facts["reference"] = key()

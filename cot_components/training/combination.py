@@ -1,7 +1,7 @@
 """What one config combines, and what does not go together: refused here, before anything is read, loaded or written.
 
-`combine` is called first by the recipe and by `cot validate`, so both refuse with the same sentence. The table of
-docs/commands.md is made from `REFUSALS`.
+`combine` is called first by the recipe and by `cot validate`, so both refuse with the same sentence. docs/tables.py
+makes the table of docs/commands.md from `REFUSALS`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cot_components.data.rows.batches import Transform
 from cot_components.datasets import build_transforms
 from cot_components.errors import UserError
 from cot_components.models.reference import NO_ADAPTERS
+from cot_components.training.trained import WITH_ADAPTERS
 
 IN_EVERY_BATCH = ("reference", "roles", "sample")
 """What a loss can read in every run; `groups` comes from a transform."""
@@ -27,6 +28,7 @@ class Combination(NamedTuple):
     loss:       a `losses.Loss`, or whatever the config names
     transforms: those of the training data, by name, in order
     curriculum: `Stepwise` or `NoCurriculum`
+    trainable:  which weights learn, or None
     reference:  a `ReferenceSource`, or None
     packed:     whether rows are laid end to end
     parts:      micro-batches of one optimizer step, over all processes
@@ -38,6 +40,7 @@ class Combination(NamedTuple):
     loss: Any
     transforms: Mapping[str, Transform]
     curriculum: Any
+    trainable: Any
     reference: Any
     packed: bool
     parts: int
@@ -69,6 +72,7 @@ def combine(values: Mapping[str, Any]) -> Combination:
         loss=build(values["loss"], where="loss"),
         transforms=build_transforms(values["dataset"].get("transforms")),
         curriculum=NoCurriculum() if curriculum is None else curriculum,
+        trainable=build(values.get("trainable"), where="trainable"),
         reference=build(values.get("reference"), where="reference"),
         packed=values.get("packed_tokens") is not None,
         parts=values.get("gradient_accumulation_steps", 1) * processes,
@@ -236,6 +240,14 @@ def no_adapters(c: Combination) -> str | None:
     return NO_ADAPTERS
 
 
+def trained_beside_adapters(c: Combination) -> str | None:
+    """`trainable` with `model.lora`
+
+    Adapters are what learns then; all other weights are frozen.
+    """
+    return WITH_ADAPTERS if c.trainable is not None and c.adapters else None
+
+
 def taken_name(c: Combination) -> str | None:
     """A transform named `remove` beside a curriculum
 
@@ -281,16 +293,8 @@ REFUSALS: tuple[Refusal, ...] = (  # in the order in which they are tried
     packed_and_shortened,
     stored_teacher,
     no_adapters,
+    trained_beside_adapters,
     taken_name,
     answers_with_gaps,
     paced_by_nothing,
 )
-
-
-def refusals_table() -> str:
-    """What does not combine, and why, in Markdown."""
-    lines = ["| refused | why |", "|---|---|"]
-    for refusal in REFUSALS:
-        what, _, why = (refusal.__doc__ or "").partition("\n")
-        lines.append(f"| {what.strip()} | {' '.join(why.split())} |")
-    return "\n".join(lines)

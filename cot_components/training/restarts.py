@@ -21,6 +21,7 @@ def restart(
     lr_scheduler: Mapping[str, Any] | None,
     run: Run,
     total_steps: int,
+    forget: bool = False,
 ) -> None:
     """Give `trainer` a new optimizer, a new schedule, both or neither, as the curriculum says of the step of `clock`.
 
@@ -31,8 +32,9 @@ def restart(
         trainer: changed in place.
         optimizer, lr_scheduler, run: see `build_optimizer`.
         total_steps: of the run.
+        forget: take a new optimizer whatever the curriculum says.
     """
-    reset, again = stages.resets_optimizer(clock), stages.restarts_schedule(clock)
+    reset, again = forget or stages.resets_optimizer(clock), stages.restarts_schedule(clock)
     if not (reset or again):
         return
     num_steps = total_steps - stages.last_restart(before=clock.step + 1)

@@ -45,6 +45,7 @@ class Cell(NamedTuple):
     reference: str
     packed: bool
     dataset_val: bool
+    trainable: str = "none"
 
 
 AXES = Cell(
@@ -55,6 +56,7 @@ AXES = Cell(
     ("none", "FrozenModel", "AdaptersOff", "TopKFile"),
     (False, True),
     (False, True),
+    ("none", "Half"),
 )
 
 
@@ -73,6 +75,8 @@ def refused(cell: Cell) -> str | None:
         return "packed_tokens"
     if removes and cell.reference == "TopKFile":
         return "reference"
+    if cell.trainable != "none" and cell.reference == "AdaptersOff":
+        return "trainable"
     if cell.curriculum == "accuracy" and not cell.dataset_val:
         return "curriculum.pace"
     return None
@@ -118,6 +122,8 @@ def config_of(cell: Cell, hub: Path, output_dir: Path) -> dict[str, Any]:
         config["curriculum"] |= {"pace": "accuracy", "measure_every": 1, "cap": 1}
     config["dataset_val"] = 0.25 if cell.dataset_val else None
     config["packed_tokens"] = 300 if cell.packed else None
+    if cell.trainable != "none":
+        config["trainable"] = _node(f"trainable.{cell.trainable}", redraw=1)
     teacher = {"model": {**config["model"], "path": str(hub / "teacher")}}
     if cell.reference == "FrozenModel":
         config["reference"] = _node("models.reference.FrozenModel", **teacher)

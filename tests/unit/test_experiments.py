@@ -1,6 +1,7 @@
 """The runner of studies: every cell once, the table by hand, a figure from the files."""
 
 import importlib
+import json
 import math
 import statistics
 import threading
@@ -21,10 +22,11 @@ from cot_components.transforms import Highlight
 from experiments import runner
 from experiments import study as studies
 from experiments.__main__ import main
+from experiments.comparisons import exact_p, interaction, logit
 from experiments.keep import keep_scores
 from experiments.readme import NOT_RUN, README, overview, readme, section
 from experiments.show import table
-from experiments.study import Cell, Study, cells_path, figure_path, interaction, interval, read_cells
+from experiments.study import SEARCH_SEED, Cell, Study, cells_path, figure_path, interval, read_cells, read_searches
 
 
 @pytest.fixture(name="place", autouse=True)
@@ -128,29 +130,101 @@ def test_a_section_says_what_was_found(monkeypatch) -> None:
     toy = study([])
     assert "`make evidence STUDY=toy`: not run yet" in section(toy)
     assert "needs a GPU" in section(replace(toy, needs="a GPU"))
-    runner.run(toy)
     told = replace(toy, answer="It is.", findings="By a tenth.", effect=("accuracy", "new", "2"))
+    runner.run(told)
     lines = section(told).splitlines()
     assert lines[0] == "## Is new better?" and "12 cells, 3 seeds, 0.0 hours" in lines[2]
-    assert lines[4] == "**It is.**" and lines[6] == "By a tenth."
-    assert "| Is new better? | It is. | correct: +10.0 +- 0.0 points (new against old" in overview([told])
+    assert lines[4] == "**It is.**" and lines[8] == "By a tenth."
+    assert lines[6].startswith("Primary comparison: correct: +10.0 +- 0.0 points") and "p = 0.250, 3 seeds" in lines[6]
+    row = overview([replace(told, model="A net")]).splitlines()[2]
+    assert row.startswith(
+        "| Is new better? | It is. | correct: +10.0 +- 0.0 points (new against old, setting 2) | 0.250"
+    )
+    assert "| 0.250 | 3 | A net | `make evidence STUDY=toy`, [runs]" in row
     assert "| new | 61.0 % (**+10.0 +- 0.0**) | 61.0 % (**+10.0 +- 0.0**) |" in lines
 
 
 def test_what_two_methods_do_together() -> None:
-    """Beyond the sum of what each does: 0.9 - (0.5 + 0.1 + 0.2) of every seed, and the overview tells it."""
-    alone = {"old": 0.5, "a": 0.6, "b": 0.7, "a + b": 0.9}
+    """Beyond the sum of what each does, shares as logits: equal steps in logits do not interact at any share."""
+    alone = {"old": 0.5, "a": 0.6, "b": 0.6, "a + b": 0.9 / 1.3}  # odds of 1, 3/2, 3/2 and 9/4
 
     def cell(cell: Cell) -> dict[str, float]:
-        return {"accuracy": alone[cell.arm] + 0.01 * cell.seed, "loss": 0.0}
+        more = 0.9 - alone["a + b"] if (cell.setting, cell.arm) == ("2", "a + b") else 0.0
+        return {"accuracy": alone[cell.arm] + more, "loss": cell.seed + (cell.arm == "a + b")}
 
-    both = replace(study([]), arms=tuple(alone), combined={"a + b": ("a", "b")}, cell=cell)
+    both = replace(
+        study([]), arms=tuple(alone), combined={"a + b": ("a", "b")}, cell=cell, effect=("accuracy", "a + b", "2")
+    )
     runner.run(both)
     cells = read_cells(both)
     (mean, width), seeds = interaction(both, cells, "a + b", "1", "accuracy")
-    assert mean == pytest.approx(0.1) and width == pytest.approx(0.0, abs=1e-9) and seeds == 3
-    told = replace(both, answer="They help.", effect=("accuracy", "a + b", "1"))
-    assert "+10.0 +- 0.0 points (a + b beyond the sum" in overview([told])
+    assert mean == pytest.approx(0.0, abs=0.01) and width == pytest.approx(0.0, abs=1e-9) and seeds == 3
+    assert interaction(both, cells, "a + b", "2", "accuracy")[0][0] == pytest.approx(math.log(9 / 2.25), abs=0.02)
+    assert interaction(both, cells, "a + b", "1", "loss")[0] == pytest.approx((1.0, 0.0))  # no share: as it is
+    assert "logits (a + b beyond the sum" in overview([both])
+    assert [round(logit(share), 2) for share in (0.0, 0.5, 1.0)] == [-6.18, 0.0, 6.18]
+
+
+@pytest.mark.parametrize(
+    ("found", "p"),
+    [([1.0] * 8, 2 / 256), ([1.0] * 5, 2 / 32), ([3.0, 2.0, -1.0], 4 / 8), ([1.0, -1.0], 1.0), ([-1.0, -2.0], 2 / 4)],
+)
+def test_the_exact_test_by_hand(found, p):
+    """Choices of signs whose sum is as far from 0: of 3, 2, 1 those with 4 or 6 among 0, 2, 4 and 6, twice each."""
+    assert exact_p(found) == pytest.approx(p)
+    assert math.isnan(exact_p(found[:1]))
+
+
+def test_lines_of_other_rules_are_refused_and_those_from_before_stay_readable(capsys, monkeypatch) -> None:
+    toy = replace(study([]), effect=("accuracy", "new", "2"))
+    runner.run(toy, seeds=1)
+    path = cells_path(toy)
+    line = json.loads(path.read_text().splitlines()[0])
+    assert line["rules"] == toy.rules and line["versions"]["cpu threads"] == "1" and line["versions"]["chip"]
+    changes = {"effect": ("loss", "new", "2"), "arms": ("old", "new", "more"), "seeds": 8, "rates": {"new": [0.1]}}
+    for key, value in changes.items():
+        with pytest.raises(UserError, match=r"toy\.jsonl:1"):
+            read_cells(replace(toy, **{key: value}))
+    for key, value in {"question": "?", "findings": "f", "metrics": {"accuracy": "right"}}.items():
+        assert len(read_cells(replace(toy, **{key: value}))) == 4
+    monkeypatch.setattr("experiments.__main__.load", {"highlight": toy}.__getitem__)
+    monkeypatch.setattr("experiments.__main__.STUDIES", ["highlight"])
+    assert main(["--check"]) == 0 and "toy: 4 cells, 0 of them before the rules" in capsys.readouterr().out
+    path.write_text(path.read_text().replace(toy.rules, "0" * 12, 1))
+    assert main(["--check"]) == 2 and "toy.jsonl:1" in capsys.readouterr().err
+    early = [
+        {k: v for k, v in json.loads(text).items() if k not in ("rules", "rate")}
+        for text in path.read_text().splitlines()
+    ]
+    path.write_text("".join(json.dumps(text) + "\n" for text in early))
+    assert main(["--check"]) == 0 and "4 of them before the rules" in capsys.readouterr().out
+    assert "1, before the rules" in overview([toy])
+
+
+def test_rates_are_chosen_on_validation_rows_of_a_seed_of_their_own() -> None:
+    called: list[Cell] = []
+
+    def cell(cell: Cell) -> dict[str, float]:
+        called.append(cell)
+        best = {"1": 0.3, "2": 0.1}[cell.setting]
+        return {"accuracy": 0.5, "loss": 0.0, "val_loss": abs((cell.rate or 0.0) - best)}
+
+    searched = replace(study([]), cell=cell, rates={"new": (0.1, 0.3, 0.9)})
+    for _ in range(2):  # the second time everything is there
+        runner.run(searched)
+    assert len(called) == len(set(called)) == 12 + 6 == len(read_cells(searched)) + len(read_searches(searched))
+    assert {c.seed for c in called[:6]} == {SEARCH_SEED} and {c.seed for c in called[6:]} == {0, 1, 2}
+    assert {(c.setting, c.arm, c.rate) for c in called[6:]} == {
+        *(("1", "old", None), ("2", "old", None), ("1", "new", 0.3), ("2", "new", 0.1))
+    }
+
+
+def test_runs_that_arrive_are_counted() -> None:
+    toy = replace(study([]), arrives={"accuracy": 0.515}, effect=("accuracy", "new", "2"))
+    runner.run(toy)
+    lines = section(toy).splitlines()
+    assert "| new | 61.0 % (**+10.0 +- 0.0**), 3 of 3 | 61.0 % (**+10.0 +- 0.0**), 3 of 3 |" in lines
+    assert any(line.startswith("| old | 51.0 +-") and line.endswith("1 of 3 |") for line in lines)
 
 
 def test_what_waits_for_a_gpu_is_ready() -> None:

@@ -9,7 +9,7 @@ from commands import ROOT, must, run
 ROOMS = (
     *("errors", "roles", "clock", "files", "secrets", "schedules", "pace", "config", "runs.layout"),
     *("data.bad_rows", "data.read", "data.text", "data.rows", "data.generated", "data.sources"),
-    *("losses", "transforms", "stages", "curriculum", "evaluation", "models", "datasets"),
+    *("losses", "transforms", "stages", "curriculum", "evaluation", "models", "trainable", "datasets"),
     *("runs", "viz", "training", "huggingface", "tools", "cli", "notebook"),
 )
 """Each room knows those before it and none after it."""

@@ -1,6 +1,6 @@
 """Everything a step depends on, as plain CPU tensors and JSON, whole and by name: the same for any number of processes.
 
-Frozen weights (the base of a LoRA model) are not saved: they are what the run started from.
+Frozen weights under adapters are not saved: they are what the run started from.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from cot_components.errors import UserError
+from cot_components.models.export import adapted_modules
 from cot_components.training.distributed import World, full_weights, plain_name
 from cot_components.training.exact_updates import MASTER
 from cot_components.training.loop import NonFiniteError, Trainer
@@ -131,9 +132,12 @@ def _restore_random(trainer: Trainer, file: Path, state: Mapping[str, Any]) -> N
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Weights that learn, and buffers that belong to the state, by the names they have without wrappers."""
+    """Weights that learn or may learn in another round, and buffers that belong to the state, by the names they have
+    without wrappers.
+    """
+    under_adapters = bool(adapted_modules(model))
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad or not under_adapters:
             yield plain_name(name), parameter
     for prefix, module in model.named_modules():
         for name, buffer in module.named_buffers(prefix, recurse=False):
@@ -170,8 +174,12 @@ def _optimizer_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
 def _restore_optimizer(trainer: Trainer, file: Path, saved: Mapping[str, Any]) -> None:
     optimizer, names = trainer.optimizer, _names(trainer.model)
     with safe_open(file, framework="pt") as opened:
-        if any(":" in name for name in opened.keys()):  # noqa: SIM118
-            get_optimizer_state_dict(trainer.model, optimizer)  # makes empty states: only it knows how to compress them
+        compressed = {name.rpartition("/")[0] for name in opened.keys() if ":" in name}  # noqa: SIM118
+    if compressed:
+        resting = [p for p, name in names.items() if name in compressed and not p.requires_grad]
+        _ask_for_gradients(resting, True)
+        get_optimizer_state_dict(trainer.model, optimizer)  # makes empty states: only it knows how to compress them
+        _ask_for_gradients(resting, False)
     for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         _check_names({names[parameter] for parameter in group["params"]}, set(values["params"]), file)
         for key, value in values.items():
@@ -194,6 +202,11 @@ def _restore_optimizer(trainer: Trainer, file: Path, saved: Mapping[str, Any]) -
             prefix = f"{name}/"
             numbers = {n.removeprefix(prefix): v for n, v in saved["numbers"].items() if n.startswith(prefix)}
             optimizer.state[parameter] = restored | numbers
+
+
+def _ask_for_gradients(parameters: Iterable[Tensor], asks: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(asks)
 
 
 def _read(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | None, *, on_device: bool) -> Tensor:

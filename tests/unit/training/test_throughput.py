@@ -15,6 +15,7 @@ from torchtune.modules.peft import get_adapter_params, set_trainable_params
 from cot_components.data.rows.batches import pack, pad
 from cot_components.models.adapter import adapt, hidden_states
 from cot_components.tools.memory import memory_per_gpu, sizes, table
+from cot_components.trainable import Half, Only, weights_of
 from cot_components.training import throughput
 from cot_components.training.throughput import ModelFlops, SpeedMeter, sentence
 
@@ -106,6 +107,24 @@ def test_one_process_holds_everything():
     memory = of(model, world_size=1)
     assert memory.states == 4 * 4 * sum(p.numel() for p in model.parameters()) and memory.gathered == 0
     assert memory.total == sum(memory)
+
+
+@pytest.mark.parametrize("layers", [[0, 0], [1, 1]])
+def test_weights_that_rest_have_neither_gradients_nor_moments(layers):
+    """As many bytes as a step leaves behind, embedding and head at rest."""
+    model, names = build("llama_untied"), Only(layers=layers).choose(weights_of(build("llama_untied")), 0)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in names)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(random_tokens(2, 32)).sum().backward()
+    optimizer.step()
+    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    memory, full = of(model, world_size=1), of(build("llama_untied"), world_size=1)
+    assert memory.states == sum(tensor.nbytes for tensor in [*model.parameters(), *gradients, *moments])
+    assert full.loss - memory.loss == 8 * model.output.weight.numel()
+    halves = [of(m, world_size=8, bytes_per_number=2) for m in (sizes()["1B"], sizes(Half())["1B"])]
+    assert halves[1].states < 0.75 * halves[0].states and halves[1].gathered < halves[0].gathered
 
 
 @pytest.mark.parametrize(
