@@ -16,7 +16,8 @@ STABLE = {
     "models": "AdaptersOff FrozenModel TopKFile compact_tokenizer from_folder gpt2 gpt2_large gpt2_medium gpt2_small "
     "gpt2_tokenizer gpt2_xl hf_tokenizer with_weights",
     "selectors": "AtRandom GRAPE PerplexityBand PoFT QTuning",
-    "transforms": "Blur ByGroup ByPattern ByRole Cap Corrupt Highlight Prune QTuning Released Threshold TopGap Truncate",
+    "transforms": "Blur ByGroup ByPattern ByRole Cap Corrupt Highlight Prune QTuning Released Threshold TopGap "
+    "Truncate",
 }
 PATHS = {f"cot_components.{room}.{name}" for room, names in STABLE.items() for name in names.split()}
 
