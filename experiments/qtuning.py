@@ -20,7 +20,6 @@ ARMS = {
     "q-tuning": [
         CORNERS,
         "dataset.transforms.tokens={_component_: cot_components.transforms.QTuning, scores: $scores}",
-        "dataset_val.transforms={}",
     ],
     "q-tuning, rows": [CORNERS],
     "all": [],

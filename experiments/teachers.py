@@ -17,7 +17,7 @@ from experiments.runner import recipe
 from experiments.starts import QUIET, once_trained
 from experiments.study import Cell
 
-KNOWN, NEW = 4800, 1600
+KNOWN, NEW = 3200, 1600
 """Problems the beginner has seen, each told by one teacher; and those that are told by all."""
 CONFIG = "bt_sft/quickstart"
 PLAIN = ["dataset.transforms.blur.ratio=0"]
@@ -71,6 +71,7 @@ def from_beginner(cell: Cell) -> list[str]:
         f"model.path={beginner(cell)}",
         *(f"~model.{size}" for size in sizes),
         *("optimizer.lr=1e-3", "lr_scheduler.num_warmup_steps=10", "evaluate_before_training=false"),
+        "dataset_val={source: generated, split: held_out, max_rows: 120, transforms: {}}",
         *("evaluate_every_n_steps=null", f"seed={cell.seed}", *PLAIN),
     ]
 
