@@ -52,8 +52,8 @@ class Threshold:
             raise UserError("threshold: set one of keep and value")
         if self.keep is not None and not 0 < self.keep <= 1:
             raise UserError(f"keep must lie in (0, 1], got {self.keep}")
-        if self.value is not None:
-            require("threshold: value", self.value, -np.inf)
+        if self.value is not None and not np.isfinite(self.value):
+            raise UserError(f"threshold: value must be a finite number, got {self.value}")
         if self.side not in ("highest", "lowest"):
             raise UserError(f"threshold: side must be 'highest' or 'lowest', got {self.side!r}")
         require("threshold: factor", self.factor, 0.0)

@@ -17,9 +17,9 @@ FILE = Path(__file__).with_name("messages.txt")
 
 def all_cases():
     from refused_input import COMMANDS, CONFIGS, DATA, EVALUATION, MODELS, RUNS
-    from refused_settings import CURRICULUM, LOSSES, TRANSFORMS
+    from refused_settings import CURRICULUM, LOSSES, SELECTORS, TRANSFORMS
 
-    return [*CONFIGS, *DATA, *MODELS, *LOSSES, *TRANSFORMS, *CURRICULUM, *EVALUATION, *RUNS, *COMMANDS]
+    return [*CONFIGS, *DATA, *MODELS, *LOSSES, *TRANSFORMS, *SELECTORS, *CURRICULUM, *EVALUATION, *RUNS, *COMMANDS]
 
 
 def sentence(case, folder):
