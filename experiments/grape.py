@@ -12,20 +12,20 @@ import shutil
 from collections.abc import Mapping
 
 from experiments.study import Cell, Study
-from experiments.teachers import adapted, scored, told
+from experiments.teachers import KNOWN, TEACHERS, adapted, scored, told
 
 SELECT = "dataset.select={one: {_component_: cot_components.selectors."
 ARMS = {
     "random": SELECT + "AtRandom, per_prompt: 1, seed: $seed}}",
     "grape": SELECT + "GRAPE, scores: $scores}}",
-    "grape, sum": SELECT + "GRAPE, scores: $scores, by: sum}}",
     "all": "dataset.select=null",
 }
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of 100 updates."""
-    rows = told(cell.scratch / f"told_{cell.seed}.jsonl", seed=cell.seed, by_all=True)
+    path = cell.scratch / f"told_{cell.seed}.jsonl"
+    rows = told(path, seed=cell.seed, which=slice(KNOWN, None), by=list(TEACHERS))
     data = [f"dataset.source={rows}", "dataset.max_rows=null"]
     arm = ARMS[cell.arm].replace("$scores", str(scored(cell, data))).replace("$seed", str(cell.seed))
     figures = adapted(cell, *data, arm, "epochs=2", "max_steps_per_epoch=50")

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from experiments.study import Cell, Study
-from experiments.teachers import adapted, scored
+from experiments.teachers import adapted, scored, told
 
-ROWS = ["dataset.subset=slips", "dataset.max_rows=3200"]
 CORNERS = "dataset.select={one: {_component_: cot_components.selectors.QTuning, scores: $scores}}"
 ARMS = {
     "random half": ["dataset.select={one: {_component_: cot_components.selectors.AtRandom, keep: 0.5, seed: $seed}}"],
@@ -21,18 +20,20 @@ ARMS = {
         CORNERS,
         "dataset.transforms.tokens={_component_: cot_components.transforms.QTuning, scores: $scores}",
     ],
-    "q-tuning, rows": [CORNERS],
     "all": [],
 }
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of 100 updates."""
-    words = {"$scores": str(scored(cell, ROWS)), "$seed": str(cell.seed)}
+    path = cell.scratch / f"slips_{cell.seed}.jsonl"
+    rows = told(path, seed=cell.seed, which=slice(1600, None), by=["plain"], style="slips")
+    data = [f"dataset.source={rows}", "dataset.max_rows=null"]
+    words = {"$scores": str(scored(cell, data)), "$seed": str(cell.seed)}
     arm = ARMS[cell.arm]
     for name, value in words.items():
         arm = [word.replace(name, value) for word in arm]
-    return adapted(cell, *ROWS, *arm, "epochs=2", "max_steps_per_epoch=50")
+    return adapted(cell, *data, *arm, "epochs=2", "max_steps_per_epoch=50")
 
 
 STUDY = Study(

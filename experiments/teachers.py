@@ -17,8 +17,9 @@ from experiments.runner import recipe
 from experiments.starts import QUIET, once_trained
 from experiments.study import Cell
 
-KNOWN, NEW = 3200, 1600
-"""Problems the beginner has seen, each told by one teacher; and those that are told by all."""
+FAMILIES = ("chain",)
+KNOWN, NEW, HELD_OUT = 3200, 1600, 240
+"""Problems the beginner has seen, each told by one teacher; new ones; and those that are asked in the end."""
 CONFIG = "bt_sft/quickstart"
 PLAIN = ["dataset.transforms.blur.ratio=0"]
 _ONE_AT_A_TIME = Lock()
@@ -39,26 +40,39 @@ Tell = Callable[[Sequence[Step], str, np.random.Generator], str]
 TEACHERS: Mapping[str, Tell] = {"plain": tell_plainly, "terse": tell_tersely, "backwards": tell_backwards}
 
 
-def told(path: Path, *, seed: int, by_all: bool) -> Path:
-    """A file of the new problems, each told by all teachers; or of those before, each by the next teacher in turn."""
+def told(path: Path, *, seed: int, which: slice, by: Sequence[str], turns: bool = False, style: str = "plain") -> Path:
+    """A file with some of a seed's problems, each told by all these teachers, or by one of them in turn."""
     if path.exists():
         return path
-    problems = make_problems(split="train", count=KNOWN + NEW, seed=seed)
-    rng, tellers, lines = np.random.default_rng(seed), list(TEACHERS.values()), []
-    for number, problem in enumerate(problems[KNOWN:] if by_all else problems[:KNOWN]):
-        for tell in tellers if by_all else [tellers[number // 4 % len(tellers)]]:  # families take turns, by four
-            thought = tell(problem.steps, problem.answer, rng)
+    rng, lines = np.random.default_rng(seed), []
+    problems = make_problems(split="train", count=KNOWN + NEW, seed=seed, families=FAMILIES, style=style)
+    for number, problem in enumerate(problems[which]):
+        for name in [by[number % len(by)]] if turns else by:
+            thought = TEACHERS[name](problem.steps, problem.answer, rng)
             response = f"<think>\n{thought}\n</think>\n\nAnswer: {problem.answer}"
-            row = {"instruction": problem.question, "response": response}
-            lines.append(json.dumps(row) + "\n")
+            lines.append(json.dumps({"instruction": problem.question, "response": response}) + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
     return path
 
 
+def held_out(scratch: Path) -> list[str]:
+    """Where runs take their held-out problems from."""
+    path = scratch.parent / "starts" / "held_out.jsonl"
+    problems = make_problems(split="held_out", count=HELD_OUT, families=FAMILIES)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = ({"instruction": p.question, "response": p.response, "answer": p.answer} for p in problems)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return [
+        f"dataset_val={{source: {path}, split: train, max_rows: {HELD_OUT // 2}, transforms: {{}}}}",
+        *(f"evaluation.source={path}", "evaluation.split=train", "evaluation.max_new_tokens=72"),
+    ]
+
+
 def beginner(cell: Cell) -> Path:
     """A model that has seen the known problems twice and solves some."""
-    data = told(cell.scratch.parent / "starts" / f"known_{cell.seed}.jsonl", seed=cell.seed, by_all=False)
+    path = cell.scratch.parent / "starts" / f"known_{cell.seed}.jsonl"
+    data = told(path, seed=cell.seed, which=slice(KNOWN), by=list(TEACHERS), turns=True)
     source = [f"dataset.source={data}", "dataset.max_rows=null", "epochs=2"]
     return once_trained(cell, "beginner", "bt_sft", CONFIG, *QUIET, *PLAIN, *source)
 
@@ -71,7 +85,7 @@ def from_beginner(cell: Cell) -> list[str]:
         f"model.path={beginner(cell)}",
         *(f"~model.{size}" for size in sizes),
         *("optimizer.lr=1e-3", "lr_scheduler.num_warmup_steps=10", "evaluate_before_training=false"),
-        "dataset_val={source: generated, split: held_out, max_rows: 120, transforms: {}}",
+        *held_out(cell.scratch),
         *("evaluate_every_n_steps=null", f"seed={cell.seed}", *PLAIN),
     ]
 
