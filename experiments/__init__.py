@@ -13,6 +13,8 @@ STUDIES = {
         "discriminator",
         "compositions",
         "internalised_targets",
+        "grape",
+        "qtuning",
         "blur_large",
     )
 }

@@ -2,8 +2,8 @@
 
 A beginner, trained from random weights on problems told by three teachers in turn (in words, in bare steps, and from
 the end), meets 1,600 new problems that each of the three tells rightly. All arms train for the same 100 updates of 32
-rows from the same weights at the same learning rate: on one response per prompt (drawn, or GRAPE's by mean or by sum of
-log-probabilities), or on all three. Seeds draw problems, weights and order.
+rows from the same weights at the same learning rate: on one response per prompt, drawn or GRAPE's, or on all three.
+Seeds draw problems, weights and order.
 """
 
 from __future__ import annotations

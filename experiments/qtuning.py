@@ -1,9 +1,9 @@
 """Q-Tuning's rows and tokens against as many random rows, and against all, on traces of which some have a wrong step.
 
-A beginner (see the study `grape`) meets 3,200 new traces, of which 30 % have a wrong step on the way to a right answer.
-All arms train for the same 100 updates of 32 rows from the same weights at the same learning rate: on a random half of
-the rows, on the half that lies in two corners of the plane of error and uncertainty, on that half with the hardest half
-of its tokens out of the loss, or on all rows. Seeds draw problems, weights and order.
+A beginner (see the study `grape`) meets 3,200 traces, of which 30 % have a wrong step on the way to a right answer. All
+arms train for the same 100 updates of 32 rows from the same weights at the same learning rate: on a random half of the
+rows, on the half that lies in two corners of the plane of error and uncertainty, with the hardest of its tokens out of
+the loss until a quarter of all tokens is left, or on all rows. Seeds draw problems, weights and order.
 """
 
 from __future__ import annotations

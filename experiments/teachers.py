@@ -70,10 +70,10 @@ def held_out(scratch: Path) -> list[str]:
 
 
 def beginner(cell: Cell) -> Path:
-    """A model that has seen the known problems twice and solves some."""
+    """A model that has seen the known problems four times and solves some."""
     path = cell.scratch.parent / "starts" / f"known_{cell.seed}.jsonl"
     data = told(path, seed=cell.seed, which=slice(KNOWN), by=list(TEACHERS), turns=True)
-    source = [f"dataset.source={data}", "dataset.max_rows=null", "epochs=2"]
+    source = [f"dataset.source={data}", "dataset.max_rows=null", "epochs=4"]
     return once_trained(cell, "beginner", "bt_sft", CONFIG, *QUIET, *PLAIN, *source)
 
 
