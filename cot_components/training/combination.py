@@ -201,7 +201,7 @@ def packed_and_shortened(c: Combination) -> str | None:
 
 
 def looked_up_too_late(c: Combination) -> str | None:
-    """Stored scores (`Highlight`, `TopGap`, `Threshold`, `QTuning`, `Prune`) looked up after rows were shortened (`Cap`, `Truncate`)
+    """Stored scores (`Threshold`, `Prune`, `Highlight`, ...) looked up after rows were shortened (`Cap`, `Truncate`)
 
     Scores belong to rows as encoded.
     """

@@ -10,7 +10,7 @@ from rows import random_store
 from cot_components import losses
 from cot_components.clock import Clock
 from cot_components.data.rows.score_pass import Column, score_rows
-from cot_components.data.rows.selection import select_rows
+from cot_components.data.rows.selection import Selection, select_rows
 from cot_components.datasets import build_selectors
 from cot_components.losses import GroupShares, GroupSoftmax, TopK
 from cot_components.losses.topk_store import TopKStore, TopKWriter
@@ -173,6 +173,9 @@ SELECTORS = [
     lambda at: select_rows(random_store(9), {"fit": GRAPE(scores=scores(at))}),
     lambda at: select_rows(random_store(3, seed=1), {"plane": QTuning(scores=scores(at))}),
     lambda at: select_rows(random_store(3), {"band": PerplexityBand(scores=scores(at), at_most=1.0)}),
+    lambda at: select_rows(random_store(3), {"mine": lambda rows: rows.lengths > 4}),
+    lambda at: select_rows(random_store(3), {"mine": lambda rows: Selection({"odd": np.ones(2, dtype=bool)})}),
+    lambda at: select_rows(random_store(3), {"mine": lambda rows: Selection(factors=np.array([1.0, NAN, 1.0]))}),
     lambda at: build_selectors({"fit": {"_component_": "cot_components.selectors.GRAP"}}),
     lambda at: build_selectors({"fit": {"scores": "x"}}),
 ]

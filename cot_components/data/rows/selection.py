@@ -70,6 +70,7 @@ def select_rows(rows: Rows, selectors: Mapping[str, Selector]) -> tuple[np.ndarr
             found = selector(rows)
         except UserError as error:
             raise UserError(f"dataset.select.{name}: {error}") from error
+        _refuse_misfit(name, found, len(rows))
         stays, left_out = np.ones(len(rows), dtype=bool), {}
         for reason, leaves in found.left_out.items():
             left_out[reason] = np.asarray(rows.ids)[leaves & stays]
@@ -88,6 +89,19 @@ def select_rows(rows: Rows, selectors: Mapping[str, Selector]) -> tuple[np.ndarr
     if any(choice.factors is not None for choice in choices):
         rows = replace(rows, weights=rows.weights * np.repeat(factors, rows.lengths))
     return kept, rows, tuple(choices)
+
+
+def _refuse_misfit(name: str, found: object, num_rows: int) -> None:
+    """Raises UserError for what is no selection of so many rows, which a function of the user's own may return."""
+    if isinstance(found, Selection):
+        factors = np.ones(num_rows) if found.factors is None else found.factors
+        sound = factors.shape == (num_rows,) and bool((np.isfinite(factors) & (factors >= 0)).all())
+        if sound and all(mask.shape == (num_rows,) and mask.dtype == bool for mask in found.left_out.values()):
+            return
+    raise UserError(
+        f"dataset.select.{name} must return a Selection of {num_rows:,} rows: a bool for each and every reason, and "
+        "factors, if any, that are finite and not negative"
+    )
 
 
 def selection_hash(choices: Iterable[Choice]) -> str:
