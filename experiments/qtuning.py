@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from experiments.study import Cell, Study
-from experiments.teachers import adapted, scored, told
+from experiments.teachers import NEW, adapted, scored, told
 
 CORNERS = "dataset.select={one: {_component_: cot_components.selectors.QTuning, scores: $scores}}"
 ARMS = {
@@ -27,7 +27,7 @@ ARMS = {
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of 100 updates."""
     path = cell.scratch / f"slips_{cell.seed}.jsonl"
-    rows = told(path, seed=cell.seed, which=slice(1600, None), by=["plain"], style="slips")
+    rows = told(path, seed=cell.seed, which=slice(-2 * NEW, None), by=["plain"], style="slips")
     data = [f"dataset.source={rows}", "dataset.max_rows=null"]
     words = {"$scores": str(scored(cell, data)), "$seed": str(cell.seed)}
     arm = ARMS[cell.arm]

@@ -38,11 +38,11 @@ now = Clock(epoch=0, step=0)
 # %% [markdown]
 # ## One model, many teachers
 #
-# First a model that knows something: a minute of plain fine-tuning on problems that one teacher has told.
+# First a model that knows something: a little plain fine-tuning on problems that one teacher has told.
 
 # %%
 folder = write_tiny_checkpoint(runs / "tiny_llama")
-size = ["dataset.max_rows=64"] if FAST else ["dataset.max_rows=1280"]
+size = ["dataset.max_rows=64" if FAST else "dataset.max_rows=4800", "lr_scheduler.num_warmup_steps=1"]
 quiet = ["evaluation=null", "dataset_val=null", "dataset.transforms.blur.ratio=0", "epochs=1"]
 said = tune(
     "bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={folder}", f"output_dir={runs}/model", *size, *quiet
@@ -146,8 +146,8 @@ plt.show()
 kept = data.selected({"plane": QTuning(scores=scored, keep=0.25)})
 assert sorted(kept.rows.ids) == np.flatnonzero(plane.misconceived | plane.unsure).tolist()
 assert len(kept.rows) >= round(0.25 * len(data.rows))
-for line in kept.summary().split(", "):
-    print(line)
+for reason, ids in kept.choices[0].left_out.items():
+    print(f"{len(ids):4} left out: {reason}")
 
 # %% [markdown]
 # ## Tokens, too
@@ -207,7 +207,7 @@ assert np.allclose(halves, 0.5)
 node = "{_component_: cot_components."
 select = f"dataset.select={{fit: {node}selectors.GRAPE, scores: {scored}}}}}"
 weigh = f"dataset.transforms.forks={node}transforms.Threshold, scores: {scored}, keep: 0.2, factor: 0.1}}"
-run = ["--config", *given[:1], *given[1:], f"output_dir={runs}/chosen", select, weigh, "epochs=1"]
+run = ["--config", *given, f"output_dir={runs}/chosen", select, weigh, "epochs=1"]
 said = tune("bt_sft", *run)
 print(next(line for line in said.splitlines() if "select.fit" in line))
 

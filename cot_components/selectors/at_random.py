@@ -48,7 +48,7 @@ class AtRandom:
         """Leave out the rows with the largest draws."""
         draws = redrawn(row_keys(self.seed, 0, np.asarray(rows.ids)), _SALT)
         if self.per_prompt is not None:
-            return Selection({"another of its prompt was drawn": rank_in_prompt(rows, draws) >= self.per_prompt})
+            return Selection({"another row of the prompt was drawn": rank_in_prompt(rows, draws) >= self.per_prompt})
         assert self.keep is not None
         leaves = np.ones(len(rows), dtype=bool)
         leaves[np.argsort(draws, kind="stable")[: max(round(self.keep * len(rows)), 1)]] = False

@@ -48,7 +48,7 @@ class GRAPE:
         """Leave out every row that is not among the best `keep` of its prompt."""
         found = open_scores(self.scores)
         losses = (found.row_means if self.by == "mean" else found.row_sums)(self.column)[found.index_of(rows)]
-        return Selection({"a response to its prompt that fits better": rank_in_prompt(rows, losses) >= self.keep})
+        return Selection({"another response to the prompt fits better": rank_in_prompt(rows, losses) >= self.keep})
 
 
 def rank_in_prompt(rows: Rows, values: np.ndarray) -> np.ndarray:
