@@ -8,7 +8,6 @@ Seeds draw problems, weights and order.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 
 from experiments.study import Cell, Study
@@ -28,9 +27,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
     rows = told(path, seed=cell.seed, which=slice(KNOWN, None), by=list(TEACHERS))
     data = [f"dataset.source={rows}", "dataset.max_rows=null"]
     arm = ARMS[cell.arm].replace("$scores", str(scored(cell, data))).replace("$seed", str(cell.seed))
-    figures = adapted(cell, *data, arm, "epochs=2", "max_steps_per_epoch=50")
-    shutil.rmtree(cell.fresh_folder(), ignore_errors=True)
-    return figures
+    return adapted(cell, *data, arm, "epochs=2", "max_steps_per_epoch=50")
 
 
 STUDY = Study(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -109,5 +110,6 @@ def adapted(cell: Cell, *overrides: str) -> dict[str, float]:
     out = cell.fresh_folder()
     recipe("bt_sft", CONFIG, f"output_dir={out}", *from_beginner(cell), *overrides)
     result = last_evaluation(out)
+    shutil.rmtree(out)
     assert result.answer_accuracy is not None
     return {"accuracy": result.answer_accuracy, **result.losses}
