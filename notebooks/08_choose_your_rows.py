@@ -38,19 +38,22 @@ now = Clock(epoch=0, step=0)
 # %% [markdown]
 # ## One model, many teachers
 #
-# First a model that knows something: a little plain fine-tuning on problems that one teacher has told.
+# First a model that knows something: a little plain fine-tuning on problems told by two teachers. One words things
+# differently each time; the other, of whom it hears less, begins at the end and takes his time.
 
 # %%
 folder = write_tiny_checkpoint(runs / "tiny_llama")
-size = ["dataset.max_rows=64" if FAST else "dataset.max_rows=4800", "lr_scheduler.num_warmup_steps=1"]
+plain, verbose = (32, 16) if FAST else (2400, 800)
+style = "{{source: generated, subset: {}, max_rows: {}}}"
+both = f"dataset.source={{one: {style.format('plain', plain)}, other: {style.format('verbose', verbose)}}}"
+size = [both, "dataset.max_rows=null", "lr_scheduler.num_warmup_steps=1"]
 quiet = ["evaluation=null", "dataset_val=null", "dataset.transforms.blur.ratio=0", "epochs=1"]
 said = tune(
     "bt_sft", "--config", "bt_sft/quickstart", f"tokenizer.path={folder}", f"output_dir={runs}/model", *size, *quiet
 )
 
 # %% [markdown]
-# Now every new problem comes with four responses, all of them right: two by that teacher, who words things differently
-# each time, and two by another, who begins at the end and takes his time.
+# Now every new problem comes with four responses, all of them right, two by each.
 
 # %%
 rng, lines = np.random.default_rng(0), []
@@ -113,11 +116,11 @@ assert grape.rows.ids.tolist() == by_hand
 print(grape.summary())
 for by in ("mean", "sum"):
     chosen = data.selected({"fit": GRAPE(scores=scored, by=by)})
-    print(f"by {by}: {np.mean(chosen.rows.ids % 4 < 2):.0%} of the prompts keep the teacher that is known")
+    print(f"by {by}: {np.mean(chosen.rows.ids % 4 < 2):.0%} of the prompts keep the plain teacher")
 
 # %% [markdown]
-# By sum, the probability of the whole response, short ones win. The paper normalises by length, and so does the
-# default.
+# By sum, the probability of the whole response, short ones win: 5 tokens of -1.2 nats each beat 20 of -0.6. The paper
+# normalises by length, and so does the default.
 #
 # A row that stays has the id it had, so the masks that are drawn for it stay the same. Rows that `dataset_val` holds
 # out are taken out *before* anything is selected.
@@ -139,8 +142,8 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# A good model knows what it does not know, so error and uncertainty go together and the two corners are thinly
-# populated. What is missing is taken from where scaled error and uncertainty differ most.
+# One level cuts both axes, and is moved until the two corners hold enough rows. What they then still lack is taken from
+# where error and uncertainty, both scaled from 0 to 1, differ most.
 
 # %%
 kept = data.selected({"plane": QTuning(scores=scored, keep=0.25)})
