@@ -83,7 +83,7 @@ def _peak_in_a_child(step: Step, rehearsal: Step) -> int:
         libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, fixed: large blocks go back to the system when they are freed
         rehearsal()
         libc.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is there now
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is held now
         before = _status("VmRSS")
         step()
         os.write(writer, str(_status("VmHWM") - before).encode())

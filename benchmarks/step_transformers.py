@@ -1,5 +1,5 @@
 """Training loops around a Hugging Face Llama of the common weights: TRL's trainer, and the shortest loop there is
-around a fused loss of somebody's.
+around another project's fused loss.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Taking thought tokens out of a batch: ours on the loader's side against slicing row by row on the device.
 
 The peer works as the released training script of stepwise internalisation does: it gets a padded batch of tensors,
-looks for the separators of every row, cuts the row there, joins the two ends, and pads the rows anew. Ours cuts the
+looks for the separators of every row, cuts the row there, joins the two ends, and pads the rows again. Ours cuts the
 flat batch before it is padded for the first and only time. Both must give the same tokens and labels.
 
 The gates are on what removal adds to a batch (`removal`, the peer's whole surgery), and on the times the host waits for
@@ -115,7 +115,7 @@ def remove_row_by_row(tokens: Tensor, labels: Tensor, amounts: Tensor, eos_id: i
 
 
 def separator_positions(tokens: Tensor, eos_id: int, *, skip: int) -> Tensor:
-    """Where the separator after `skip` others stands in each row, `[B]`."""
+    """Position of the separator after `skip` others in each row, `[B]`."""
     positions = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
     for b in range(len(tokens)):
         is_separator = tokens[b] == eos_id

@@ -280,8 +280,17 @@ def _count_micro_batches(plans: Plans) -> dict[str, Any]:
     return {"ticks_per_epoch": per_epoch, "tick": MicroBatchTick(plans.steps_per_epoch, per_step, per_epoch)}
 
 
-Released = functools.partial(Stepwise, count="micro_batch", pace="rounded")
-"""`Stepwise` with the released script's behaviour: time in micro-batches, one token every
-`round(micro-batches per epoch / per_epoch)` of them. Takes the same settings; removing from the right the script never
-resets its optimizer, so its other side is `side: right` with `reset_optimizer: false`.
-"""
+@dataclass(frozen=True, kw_only=True)
+class Released(Stepwise):
+    """`Stepwise` with the clock of the script released with arXiv 2405.14838, for reproducing published runs.
+
+    Time is counted in micro-batches: one token more is removed every `round(micro-batches per epoch / per_epoch)` of
+    them. All other settings are those of `Stepwise`. Removing from the right the script never resets its optimizer; set
+    `side: right` and `reset_optimizer: false` for that.
+
+    Raises:
+        UserError: as `Stepwise`; called for several processes, which do not count micro-batches.
+    """
+
+    pace: Literal["exact", "rounded", "accuracy"] = "rounded"
+    count: Literal["step", "micro_batch"] = "micro_batch"

@@ -110,7 +110,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        UserError: it cannot be read, is no JSON, nests too deep, or holds no object; names the file.
+        UserError: it cannot be read, is not JSON, nests too deep, or holds no object; names the file.
     """
     try:
         content = json.loads(path.read_bytes())

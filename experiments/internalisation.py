@@ -1,4 +1,4 @@
-"""The ablations of stepwise internalisation on two-digit multiplication: runs of `icot_sft/quickstart`.
+"""The ablations of stepwise internalisation on two-digit multiplication: `icot_sft/quickstart` at the published pace.
 
 Each arm has the same model, data and number of updates; they differ in what the ablation is about: no smoothing removes
 exactly as many tokens as the schedule says, no reset keeps the optimizer's moments at a removal, right side takes the
@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from cot_components.runs.log import read_log
 from experiments.runner import once, recipe
 from experiments.study import Cell, Study
+
+PUBLISHED = ["curriculum.pace=exact", "dataset.exclude=[]", "dataset_val=null"]
+"""The pace of the paper, which needs no validation rows."""
 
 ARMS = {
     "full": [],
@@ -34,7 +37,7 @@ def train(cell: Cell, *overrides: str) -> dict[str, float]:
 
     def measure() -> dict[str, float]:
         out = cell.fresh_folder()
-        recipe("icot_sft", "icot_sft/quickstart", f"output_dir={out}", *settings)
+        recipe("icot_sft", "icot_sft/quickstart", f"output_dir={out}", *PUBLISHED, *settings)
         evaluations = [record for record in read_log(out) if "answer_accuracy" in record]
         shutil.rmtree(out)
         figures = {"accuracy": evaluations[-1]["answer_accuracy"]}

@@ -1,6 +1,7 @@
 """Stepwise internalisation under DFT: a removal makes the next token improbable, and DFT weighs by probability.
 
-Runs of `icot_sft/quickstart`; with a floor, answers are learnt as in plain fine-tuning however improbable they are.
+Runs of `icot_sft/quickstart` at the published pace; with a floor, answers are learnt as in plain fine-tuning however
+improbable they are.
 """
 
 from __future__ import annotations

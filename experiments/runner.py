@@ -22,7 +22,7 @@ SCRATCH = Path("runs") / "experiments"
 
 
 def run(study: Study, *, seeds: int | None = None, jobs: int = 1) -> None:
-    """Run every cell that is not finished yet, `jobs` at a time; seed by seed, so that what is there can be compared.
+    """Run every cell that is not finished yet, `jobs` at a time; seed by seed, so that finished ones can be compared.
 
     The arms of a setting and seed run one after another: what they share in `Cell.scratch` is made once.
     """

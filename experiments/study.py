@@ -117,7 +117,7 @@ def read_cells(study: Study) -> list[Result]:
     """All finished cells of a study that it still has; none without a file.
 
     Raises:
-        UserError: a line that is no cell, or a cell that another line has.
+        UserError: a line that is not a cell, or a cell that another line has.
     """
     path, found = cells_path(study), {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -106,14 +106,14 @@ shapes = {kind: Blur(ratio=0.5, granularity=kind, span_length=8)(row, start_of_r
 TokenView(shapes, decode, title="The same ratio, scattered or in spans of eight")
 
 # %% [markdown]
-# ## Drawn anew, or fixed
+# ## A new mask every epoch, or a fixed one
 #
 # The released script tokenises its data once, so the same tokens stay blurred for the whole run (`redraw: once`).
-# Drawn anew every epoch, each token is blurred sometimes and taught sometimes.
+# With a new mask every epoch, each token is blurred sometimes and taught sometimes.
 
 # %%
-anew = [Blur(ratio=0.5)(row, Clock(epoch, 0)) for epoch in range(3)]
-TokenView(anew, decode, title="redraw: epoch")
+redrawn = [Blur(ratio=0.5)(row, Clock(epoch, 0)) for epoch in range(3)]
+TokenView(redrawn, decode, title="redraw: epoch")
 
 # %%
 fixed = [Blur(ratio=0.5, redraw="once")(row, Clock(epoch, 0)) for epoch in range(3)]
@@ -121,7 +121,7 @@ TokenView(fixed, decode, title="redraw: once")
 
 # %%
 assert all(np.array_equal(draw.labels, fixed[0].labels) for draw in fixed)
-assert not np.array_equal(anew[0].labels, anew[1].labels)
+assert not np.array_equal(redrawn[0].labels, redrawn[1].labels)
 
 # %% [markdown]
 # A draw is a hash of (seed, epoch, row, place of the token) and of nothing else. So it does not matter in which

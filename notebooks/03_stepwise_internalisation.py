@@ -158,7 +158,7 @@ panels[0].set_ylabel("share of rows")
 plt.show()
 
 # %% [markdown]
-# ### The optimizer starts anew
+# ### A new optimizer at every stage
 #
 # Adam remembers gradients of yesterday's sequences. The released code builds a new optimizer whenever one more token
 # goes, until nothing is left to remove; without it the paper's 7 x 7 run falls to zero and never recovers. When that
@@ -168,7 +168,7 @@ plt.show()
 plans = Plans(data.rows.lengths, batch_size=8, epochs=5)
 stages_of_run = Stepwise(per_epoch=8)(plans, data.rows)
 resets = [step for step in range(plans.total_steps) if stages_of_run.resets_optimizer(plans.clock(step))]
-print(f"{plans.steps_per_epoch} steps per epoch; the optimizer starts anew before steps {resets}")
+print(f"{plans.steps_per_epoch} steps per epoch; a new optimizer before steps {resets}")
 assert len(resets) == 25  # once for every token
 
 # %% [markdown]
@@ -183,7 +183,8 @@ size = ["dataset.num_rows=512", "epochs=3", "batch_size=64", "evaluation.max_row
 if not FAST:
     size = ["dataset.num_rows=12800", "epochs=4", "evaluate_every_n_steps=100", "evaluation.max_rows=200",
             "log_every_n_steps=10"]  # fmt: skip
-command = ["icot_sft", "--config", "icot_sft/quickstart", f"output_dir={runs}/first_stages", "curriculum.partial=true"]
+command = ["icot_sft", "--config", "icot_sft/quickstart", f"output_dir={runs}/first_stages", "curriculum.partial=true",
+           "curriculum.pace=exact", "dataset_val=null", "dataset.exclude=[]"]  # fmt: skip
 said = tune(*command, *size)
 
 # %%

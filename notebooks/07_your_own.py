@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 7. Your own
 #
-# Everything so far came with the package. Now you bring something: a data set, a model, somebody else's training
+# Everything so far came with the package. Now you bring something: a data set, a model, someone else's training
 # loop, and at the end a method of your own in ten lines. Each part stands alone; take the one you need.
 
 # %%

@@ -15,6 +15,7 @@ from cot_components.models.tokenizers import as_text_tokenizer
 from cot_components.runs.layout import EVALUATION
 from cot_components.training.recipe import recipe
 from cot_components.training.setup import one_process, start_run
+from cot_components.training.throughput import chip_name
 from cot_components.viz.console import plain_console
 from cot_components.viz.visible import one_line
 
@@ -53,9 +54,12 @@ def main(
     answers.prompts(written, max_seq_len=net.max_seq_len)  # before the first is answered
     if answers.report.num_dropped:
         console.print(answers.report.summary(), soft_wrap=True)
-    result = answers(decode_with(net), written)
+    decode = decode_with(net, progress=True)
+    result = answers(decode, written)
     path = result.save(run.output_dir / EVALUATION)
     console.print(summary_table(result=result))
+    for rate in decode.speed().values():
+        console.print(f"{rate:,.0f} new tokens/s on {chip_name(run.device)}")
     console.print(one_line(f"every completion: {path}"), soft_wrap=True)
 
 

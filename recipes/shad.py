@@ -18,11 +18,11 @@ from cot_components.losses import sft
 from cot_components.models.load import check_start, load_model
 from cot_components.models.score import Asked, adapters_off, has_adapters, score_data
 from cot_components.training.batching import load_batches, plan_steps
-from cot_components.training.classes import check_calls, print_classes
 from cot_components.training.loop import Trainer, train
 from cot_components.training.recipe import recipe
 from cot_components.training.run_log import RunLog
 from cot_components.training.setup import build_optimizer, fit_rows, one_process, prepare_model, start_run
+from cot_components.training.shad_report import check_calls, print_classes
 from cot_components.training.shuffled import tuned_model, tuning_folder, weights_hash
 from cot_components.transforms.discriminator import sample_rows, shuffle_outputs
 

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     if dest.exists() and not options.force:
         raise ConfigError(f"{dest} exists; --force overwrites it")
     if not dest.parent.is_dir():
-        raise ConfigError(f"{dest.parent} is no folder")
+        raise ConfigError(f"{dest.parent} is not a folder")
     text = source.read_text(encoding="utf-8")
     dest.write_text(text if is_recipe else _with_its_own_runs(text, dest.stem), encoding="utf-8")
     print(f"copied {name} to {dest}")

@@ -41,14 +41,6 @@ def first_line(path: Path) -> str:
     return text.split("\n")[0].removeprefix("#").strip()
 
 
-STOCK_SUPPLIES = {
-    "dataset": ["tokenizer"],
-    "optimizer": ["params"],
-    "lr_scheduler": ["optimizer", "num_training_steps", "last_epoch"],
-}
-"""What torchtune's own recipes pass to nodes."""
-
-
 class Recipe(NamedTuple):
     """What checks a config: the undecorated `main` of a recipe, what it passes to nodes itself, the nodes it requires.
 
@@ -67,7 +59,7 @@ def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
     config's header; else the recipe whose keys fit best.
 
     Raises:
-        ConfigError: no such config, a file that is no text or no YAML, or no such recipe.
+        ConfigError: no such config, a file that is not text or not YAML, or no such recipe.
     """
     path = find_config(config)
     if asked is not None:
@@ -96,8 +88,8 @@ def _named_by_header(name: str, config: Path) -> Recipe:
     if found := _load(name) if may_import(module) else None:
         return found
     if is_path:
-        raise ConfigError(f"{config}: its header runs {name}, which is no recipe here; --recipe NAME names another")
-    return Recipe(name, _takes_anything, STOCK_SUPPLIES, ours=False)
+        raise ConfigError(f"{config}: its header runs {name}, which is not a recipe here; --recipe NAME names another")
+    return Recipe(name, _takes_anything, _must_load("cot_sft").supplies, ours=False)  # torchtune's pass the same
 
 
 def _module_name(name: str) -> str:

@@ -23,7 +23,7 @@ def _epochs(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list like 0,1,2") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list such as 0,1,2") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,7 @@ def locate(path: str, where: str) -> Callable[..., Any]:
 
     Raises:
         ConfigError: the module or the name does not exist; names the part that failed and the nearest name. Inside
-            `only_known`, it is no known component; nothing was imported then.
+            `only_known`, it is not a known component; nothing was imported then.
     """
     parts = path.split(".")
     if not all(part.isidentifier() for part in parts):

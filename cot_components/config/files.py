@@ -28,7 +28,7 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
         return content.decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
-        raise ConfigError(f"{path} is no config: {error.strerror or error}") from error
+        raise ConfigError(f"{path} is not a config: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text ({error.reason})") from error
@@ -38,7 +38,7 @@ def read_keys(path: Path) -> DictConfig:
     """The keys of a YAML file with their values; interpolations are left as they are.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, nests too deep, is too large once its aliases are written out, or
+        ConfigError: it cannot be read, is not YAML, nests too deep, is too large once its aliases are written out, or
             holds no keys, or one that is not text (a bare on, off, yes, no).
     """
     from omegaconf import DictConfig, OmegaConf
@@ -50,16 +50,16 @@ def read_keys(path: Path) -> DictConfig:
         _refuse_bombs(text, path)
         read = OmegaConf.load(io.StringIO(text))
     except RecursionError:
-        raise ConfigError(f"{path} is no config: it nests too deep") from None
+        raise ConfigError(f"{path} is not a config: it nests too deep") from None
     except MarkedYAMLError as error:
         place = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else path
         began = f" ({error.context} from line {error.context_mark.line + 1})" if error.context_mark else ""
         raise ConfigError(f"{place}: no YAML: {error.problem}{began}") from error
     except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} is no config: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not a config: {' '.join(str(error).split())}") from error
     _refuse_endless(OmegaConf.to_container(read), path)
     if not isinstance(read, DictConfig):
-        raise ConfigError(f"{path} is no config: it holds a list, not keys with values")
+        raise ConfigError(f"{path} is not a config: it holds a list, not keys with values")
     if wrong := [key for key in read if not isinstance(key, str)]:
         raise ConfigError(f"{path}: the key {wrong[0]!r} is not text; put it in quotes")
     return read
@@ -74,7 +74,7 @@ def _refuse_bombs(text: str, path: Path) -> None:
     def size(node: Any) -> int:
         if (known := sizes.get(id(node))) is not None:
             if known == 0:
-                raise ConfigError(f"{path} is no config: line {node.start_mark.line + 1} holds itself")
+                raise ConfigError(f"{path} is not a config: line {node.start_mark.line + 1} holds itself")
             return known
         sizes[id(node)] = 0
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
@@ -84,7 +84,7 @@ def _refuse_bombs(text: str, path: Path) -> None:
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and size(root) > MOST_VALUES:
-        raise ConfigError(f"{path} is no config: more than {MOST_VALUES:,} values once its aliases are written out")
+        raise ConfigError(f"{path} is not a config: more than {MOST_VALUES:,} values once its aliases are written out")
 
 
 def _refuse_endless(values: Any, path: Path) -> None:
@@ -105,7 +105,7 @@ def _refuse_endless(values: Any, path: Path) -> None:
         return costs[place]
 
     if cost(values, ()) > MOST_VALUES:
-        raise ConfigError(f"{path} is no config: more than {MOST_VALUES:,} interpolations")
+        raise ConfigError(f"{path} is not a config: more than {MOST_VALUES:,} interpolations")
 
 
 def _parts(name: str) -> list[str]:

@@ -111,7 +111,7 @@ def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
     """Named transforms, in order; null leaves one out.
 
     Raises:
-        UserError: a name that is no text, a node that names no component; see `config.walk`.
+        UserError: a name that is not text, a node that names no component; see `config.walk`.
     """
     return _build_named(nodes, "dataset.transforms", "transform")
 
@@ -130,7 +130,7 @@ def _build_named(nodes: Mapping[str, Any] | None, where: str, kind: str) -> dict
     built = {name: build(node, where=f"{where}.{name}") for name, node in chosen.items()}
     for name, part in built.items():
         if not callable(part):
-            raise UserError(f"{where}.{name} is no {kind}: it needs a {COMPONENT}, or null leaves it out")
+            raise UserError(f"{where}.{name} is not a {kind}: it needs a {COMPONENT}, or null leaves it out")
     return built
 
 

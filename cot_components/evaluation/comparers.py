@@ -1,4 +1,6 @@
-"""When an extracted answer is right: a function of the answer and the reference. Configs name one of `COMPARERS`."""
+"""When an extracted answer is right: a function of the answer and the reference. Configs name one of `COMPARERS`;
+`exact`, the default, compares what `normalise` makes of both.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import importlib.util
 import logging
 import re
 import threading
+import unicodedata
 from collections.abc import Callable
 
 from cot_components.config import nearest
 from cot_components.data.read.bfcl import accepted_calls
 from cot_components.data.read.calls import canonical_calls
 from cot_components.errors import UserError
-from cot_components.evaluation.extract import exact_match, peeled
+from cot_components.evaluation.extract import closing_brace
 from cot_components.evaluation.numbers import read_number, written
 from cot_components.evaluation.tool_calls import calls_match, parse_calls
 
@@ -22,8 +25,50 @@ MATH_PACKAGE = "math_verify"
 SECONDS = 5
 """For reading an expression, and again for comparing two: `9^9^9^9` would take for ever."""
 
+_WRAPPERS = (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("*", "*"), ("`", "`"))
+_COMMAND = re.compile(r"\\(?:boxed|fbox|text|mathrm|mathbf|textbf)\s*\{")
+
 _FUNCTIONS = re.compile(r"\\[A-Za-z]+|\b(?:sqrt|pi|log|ln|exp|sin|cos|tan|max|min)\b")
 _NO_EXPRESSION = re.compile(r"[^\W\d_]{2}|\d\s+\d|\d:\d|\d[_']\d|\d\.\d+\.\d|\d+[-/]\d+[-/]\d|\b0\d")
+
+
+def normalise(answer: str) -> str:
+    """What two spellings of one answer have in common; conservative, because a wrong match is worse than a missed one.
+
+    Goes: white space around and double, case, full stops at the end, Markdown and math delimiters around the whole, a
+    currency sign before a number. A number becomes its value, see `numbers`: 0.5, 1/2 and 50% are equal, 50% and 50 are
+    not. Units and words stay, and so do leading zeros, because 007 is a code.
+    """
+    text = unicodedata.normalize("NFC", answer).replace("\u2212", "-").casefold()
+    text = peeled(text)
+    plain = peeled(" ".join(text.split()))
+    number = read_number(text) or read_number(plain)  # a thin space makes groups, an ordinary one does not
+    return plain if number is None else written(number)
+
+
+def peeled(text: str) -> str:
+    """The text without what is wrapped around it."""
+    while (shorter := _peel(text)) != text:
+        text = shorter
+    return text
+
+
+def _peel(text: str) -> str:
+    """The text without one layer of wrapping."""
+    text = text.strip().removesuffix(".").rstrip()
+    if (command := _COMMAND.match(text)) and closing_brace(text, command.end()) == len(text) - 1:
+        return text[command.end() : -1]
+    for opening, closing in _WRAPPERS:
+        if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
+            inner = text[len(opening) : -len(closing)]
+            if opening not in inner:
+                return inner
+    return re.sub(r"^([-+]?)\\?[$\u20ac\u00a3] ?(?=[-+]?[\d.])", r"\1", text)
+
+
+def exact_match(answer: str | None, reference: str) -> bool:
+    """Whether both are the same answer after `normalise`; None is no answer."""
+    return answer is not None and normalise(answer) == normalise(reference)
 
 
 def math_match(answer: str, reference: str) -> bool:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cot_components.data.bad_rows import RowError
 from cot_components.errors import UserError
-from cot_components.evaluation.comparers import Comparer, find_comparer
+from cot_components.evaluation.comparers import Comparer, find_comparer, normalise
 from cot_components.evaluation.extract import (
     Extractor,
     extract_answer,
     find_extractor,
     format_ok,
-    normalise,
     split_completion,
     unwrap,
 )

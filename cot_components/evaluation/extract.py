@@ -1,4 +1,4 @@
-"""Answers in text: where they stand, when two are the same, and whether a completion has the form thought, then answer.
+"""Answers in text: where they are, and whether a completion has the form thought, then answer.
 
 An extractor is a plain function from the text after the thought to the answer, or None. Configs name one of
 `EXTRACTORS`, several that are tried in turn, or a component of the user's own that returns one.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cot_components.config import nearest
 from cot_components.data.bad_rows import RowError
 from cot_components.errors import UserError
-from cot_components.evaluation.numbers import last_number, read_number, written
+from cot_components.evaluation.numbers import last_number
 from cot_components.evaluation.tool_calls import tool_calls
 
 if TYPE_CHECKING:
@@ -44,11 +43,11 @@ def gsm8k(text: str) -> str | None:
 def boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{...}` or `\fbox{...}`, braces inside it balanced; None when they never close."""
     boxes = list(_BOX.finditer(text))
-    end = _closing_brace(text, boxes[-1].end()) if boxes else None
+    end = closing_brace(text, boxes[-1].end()) if boxes else None
     return None if end is None else text[boxes[-1].end() : end].strip() or None
 
 
-def _closing_brace(text: str, start: int) -> int | None:
+def closing_brace(text: str, start: int) -> int | None:
     """Where the brace closes that was opened just before `start`."""
     depth = 1
     for brace in _BRACE.finditer(text, start):
@@ -137,46 +136,3 @@ def format_ok(text: str, tags: Tags) -> bool:
         return False
     before, _, answer = text.partition(tags.close)
     return tags.open in before and bool(answer.strip())
-
-
-_WRAPPERS = (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("*", "*"), ("`", "`"))
-_COMMAND = re.compile(r"\\(?:boxed|fbox|text|mathrm|mathbf|textbf)\s*\{")
-
-
-def normalise(answer: str) -> str:
-    """What two spellings of one answer have in common; conservative, because a wrong match is worse than a missed one.
-
-    Goes: white space around and double, case, full stops at the end, Markdown and math delimiters around the whole, a
-    currency sign before a number. A number becomes its value, see `numbers`: 0.5, 1/2 and 50% are equal, 50% and 50 are
-    not. Units and words stay, and so do leading zeros, because 007 is a code.
-    """
-    text = unicodedata.normalize("NFC", answer).replace("\u2212", "-").casefold()
-    text = peeled(text)
-    plain = peeled(" ".join(text.split()))
-    number = read_number(text) or read_number(plain)  # a thin space makes groups, an ordinary one does not
-    return plain if number is None else written(number)
-
-
-def peeled(text: str) -> str:
-    """The text without what is wrapped around it."""
-    while (shorter := _peel(text)) != text:
-        text = shorter
-    return text
-
-
-def _peel(text: str) -> str:
-    """The text without one layer of wrapping."""
-    text = text.strip().removesuffix(".").rstrip()
-    if (command := _COMMAND.match(text)) and _closing_brace(text, command.end()) == len(text) - 1:
-        return text[command.end() : -1]
-    for opening, closing in _WRAPPERS:
-        if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
-            inner = text[len(opening) : -len(closing)]
-            if opening not in inner:
-                return inner
-    return re.sub(r"^([-+]?)\\?[$\u20ac\u00a3] ?(?=[-+]?[\d.])", r"\1", text)
-
-
-def exact_match(answer: str | None, reference: str) -> bool:
-    """Whether both are the same answer after `normalise`."""
-    return answer is not None and normalise(answer) == normalise(reference)

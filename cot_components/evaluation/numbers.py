@@ -161,7 +161,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
 
 
 def _is_code(digits: str) -> bool:
-    """Whether this is no number but a code such as 007, or too long."""
+    """Whether this is not a number but a code such as 007, or too long."""
     return (digits[0] == "0" and digits[1:2].isdigit()) or len(digits) > MAX_DIGITS
 
 

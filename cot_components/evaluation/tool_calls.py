@@ -11,7 +11,7 @@ What is right follows BFCL (its AST check for Python functions; see `data.read.b
 | lists        | equal item by item                                                                                   |
 | objects      | for each key one of its allowed values; a key whose values hold "" may be missing                    |
 
-Calls that stand in more than one possible pairing are paired by search, where BFCL takes the first that fits.
+Calls that fit in more than one pairing are paired by search, where BFCL takes the first that fits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def parse_calls(text: str) -> list[Call] | None:
     """The calls that a text behind its thought makes, or None where there is none, or one that cannot be read.
 
     Read are `<tool_call>` tags; else `Action:` and `Action Input:`; else JSON, or calls in Python (`f(a=1)`, alone or
-    in a list), which may stand in a code fence or on the last line.
+    in a list), which may be in a code fence or on the last line.
     """
     try:
         if CALL_OPEN in text:

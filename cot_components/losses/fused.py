@@ -17,6 +17,7 @@ from torch import Tensor
 from cot_components.losses.types import Pairs, TopK
 
 RowLosses = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+"""`losses.target.row_losses` with its target and floors bound."""
 
 VOCAB_BLOCK = 4096
 """Tokens of the vocabulary whose share of a gradient is computed at once where a product needs more precision than its
@@ -27,7 +28,13 @@ factors have; small, because the product takes memory of its own."""
 class Job:
     """What a chunked pass needs besides the logits; everything is detached, and of the `n` supervised rows only.
 
-    reference: head pairs of another model, its logits `[n, V]`, or its `TopK`
+    row_losses: `(logits [m, V], labels [m], weights [m], columns, reference, want_grad=)` of one chunk of m rows to
+                `(weighted values [m], nll [m], gradient of the logits [m, V] or None)`
+    labels:     int64 `[n]`, token ids
+    weights:    float `[n]`, what each token's value and gradient are multiplied by
+    columns:    name to `[n]`
+    reference:  head pairs of another model, its logits `[n, V]`, its `TopK`, or None
+    chunk_rows: rows whose logits exist at once
     """
 
     row_losses: RowLosses
@@ -38,12 +45,18 @@ class Job:
     chunk_rows: int
 
     def chunks(self) -> list[slice]:
+        """The `n` rows as slices of `chunk_rows`, the last one shorter; none for no rows."""
         num_rows = len(self.labels)
         return [slice(at, min(at + self.chunk_rows, num_rows)) for at in range(0, num_rows, self.chunk_rows)]
 
 
 class HeadGrads:
-    """Gradients of the head's inputs and weights, filled chunk by chunk; None where nobody asked for one.
+    """Gradients of the head's inputs and weights, filled chunk by chunk; None where none is wanted.
+
+    Args:
+        xs: hidden rows `[n, d_i]` of each pair of the head.
+        weights: `[V, d_i]` of each pair.
+        wanted: whether a gradient is wanted, first of each x, then of each weight.
 
     Sums are fp32 for half-precision tensors, products under them too, and rounded once, after the upstream scalar: each
     further rounding would add as much error as a bf16 gradient has to begin with. They exist, and are zero, even if no
@@ -58,6 +71,13 @@ class HeadGrads:
         ]
 
     def add(self, xs: list[Tensor], weights: list[Tensor], chunk: slice, dlogits: Tensor) -> None:
+        """Add what one chunk of m rows contributes: `dlogits @ W` to its rows of `x`, `dlogits.T @ x[chunk]` to `W`.
+
+        Args:
+            xs, weights: the tensors of the constructor.
+            chunk: rows of `xs`.
+            dlogits: gradient of the chunk's logits, `[m, V]`.
+        """
         vocab_size = dlogits.shape[1]
         step = VOCAB_BLOCK if dlogits.dtype in (torch.bfloat16, torch.float16) else vocab_size
         for x, weight, of_x, of_w in zip(xs, weights, self.sums[: len(xs)], self.sums[len(xs) :], strict=True):
@@ -69,7 +89,10 @@ class HeadGrads:
                     _add_product(of_w[block], dlogits[:, block].t(), x[chunk])
 
     def rounded(self, upstream: Tensor | None = None) -> list[Tensor | None]:
-        """The sums times `upstream`, in the dtypes of what they are gradients of; the sums are used up."""
+        """The sums times the scalar `upstream`, in the shapes and dtypes of their tensors; x first, then W.
+
+        To be called once: the sums are used up.
+        """
         scaled = [total if total is None or upstream is None else total.mul_(upstream) for total in self.sums]
         self.sums = []
         return [None if total is None else total.to(dtype) for total, dtype in zip(scaled, self.dtypes, strict=True)]
@@ -113,7 +136,13 @@ def _reference_rows(reference: Pairs | Tensor | TopK | None, chunk: slice) -> Te
 
 
 def logits_of(xs: Sequence[Tensor], weights: Sequence[Tensor], chunk: slice, buffer: Tensor | None = None) -> Tensor:
-    """Sum of `x W^T` over the pairs for one chunk of rows, in the buffer if there is one."""
+    """Logits `[m, V]` of one chunk of m rows: the sum of `x W^T` over the pairs.
+
+    Args:
+        xs: `[n, d_i]` of each pair; weights: `[V, d_i]` of each pair, of the same dtype.
+        chunk: rows of `xs`.
+        buffer: `[m or more, V]`, overwritten; the logits are a view of it. None allocates.
+    """
     out = None if buffer is None else buffer[: chunk.stop - chunk.start]
     logits = torch.mm(xs[0][chunk], weights[0].t(), out=out)
     for x, weight in zip(xs[1:], weights[1:], strict=True):
@@ -178,7 +207,20 @@ class _PerTokenWithRecompute(torch.autograd.Function):
 
 
 def fused(job: Job, pairs: Pairs, *, per_token: bool = False) -> tuple[Tensor, Tensor]:
-    """Sum of the weighted values (`[n]` unsummed with `per_token`) and the nll `[n]` of the rows in `pairs`."""
+    """Sum of the weighted values, and nll, of the `n` rows in `pairs`: the fused loss.
+
+    Args:
+        job: labels, weights and the row function.
+        pairs: `[(x [n, d_i], W [V, d_i]), ...]`; gradients go to those that require one.
+        per_token: return the weighted values unsummed, for an upstream gradient that differs from token to token.
+
+    Returns:
+        the sum, a scalar (`[n]` with `per_token`), differentiable; nll in nats, `[n]`, detached. fp32, or float64 if
+        the pairs are.
+
+    Raises:
+        RuntimeError: in a second backward, unless `per_token`.
+    """
     xs, weights = zip(*pairs, strict=True)
     function = _PerTokenWithRecompute if per_token else _SumWithGradInForward
     with torch.autocast(xs[0].device.type, enabled=False):
@@ -187,7 +229,7 @@ def fused(job: Job, pairs: Pairs, *, per_token: bool = False) -> tuple[Tensor, T
 
 @torch.no_grad()
 def token_nll(job: Job, pairs: Pairs) -> Tensor:
-    """nll `[n]` alone, for weights that depend on it."""
+    """nll `[n]` alone, in nats, for weights that depend on it; job and pairs as in `fused`."""
     xs, weights = zip(*pairs, strict=True)
     with torch.autocast(xs[0].device.type, enabled=False):
         return _run(job, list(xs), list(weights), None)[1]
@@ -218,6 +260,15 @@ class _RowsOfLogits(torch.autograd.Function):
 
 
 def rows_of_logits(job: Job, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted values, differentiable token by token and more than once, and nll of the `rows` of logits `[N, V]`."""
+    """Weighted values, differentiable token by token and more than once, and nll of some rows of logits.
+
+    Args:
+        job: about the `n` supervised rows.
+        logits: `[N, V]` of all rows; their gradient is `[N, V]`, too, and 0 outside of `rows`.
+        rows: int64 `[n]`, the supervised ones.
+
+    Returns:
+        weighted values `[n]`; nll in nats `[n]`, detached.
+    """
     with torch.autocast(logits.device.type, enabled=False):
         return _RowsOfLogits.apply(job, rows, logits)  # type: ignore[no-any-return]

@@ -70,6 +70,7 @@ class Loss:
 
     @property
     def floors(self) -> Floors:
+        """`floor` as `(role, least pull)`, without those that are 0."""
         return tuple((int(Role[role.upper()]), least) for role, least in (self.floor or {}).items() if least > 0)
 
     @property
@@ -80,6 +81,7 @@ class Loss:
 
     @property
     def needs_reference(self) -> bool:
+        """Whether it reads the distribution of another model."""
         return "reference" in self.needs
 
     @property
@@ -217,7 +219,11 @@ def _plain(job: Job) -> Job:
 
 
 def pairs_of(head: Head, hidden_rows: Tensor) -> Pairs:
-    """The head as pairs `(x, W)` for these rows of hidden states.
+    """The head as pairs `[(x [n, d_i], W [V, d_i]), ...]`, logits `sum x W^T`, for hidden rows `[n, d]`.
+
+    Args:
+        head: a weight `[V, d]`, which makes one pair, or a function from hidden rows to pairs.
+        hidden_rows: `[n, d]`, after the final norm.
 
     Raises:
         UserError: a head function that returns something else; see `checks.check_pairs`.
@@ -248,6 +254,9 @@ def preset(build: Callable[..., Target]) -> Callable[..., Loss]:
     """Turn a function that builds a `Target` into a component that builds a `Loss`, taking the settings of `Loss` too.
 
     They are spelled out in its signature, because that is what a config is checked against.
+
+    Args:
+        build: takes its settings by keyword; its name becomes that of the loss.
     """
     own = inspect.signature(build, eval_str=True)
     of_loss = [p for p in inspect.signature(Loss, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]

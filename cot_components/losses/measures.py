@@ -38,7 +38,10 @@ def measure(
     Args:
         hidden, head, labels, rows: as in `Loss.fused`, in whose place `model.loss` takes this function.
         weights, columns, reference: not looked at.
-        wanted: names of `MEASURES`.
+        wanted: names of `MEASURES`, whose units are there.
+
+    Raises:
+        UserError: hidden states and head that do not fit; see `pairs_of`.
     """
     pairs = pairs_of(head, hidden.index_select(0, rows))
     xs, matrices = zip(*pairs, strict=True)
@@ -56,7 +59,13 @@ def measure(
 
 
 def measures_of(logits: Tensor, labels: Tensor, wanted: Sequence[str]) -> list[Tensor]:
-    """The measures `wanted` of rows of logits `[n, V]`, which are overwritten, and labels `[n]`; each `[n]`."""
+    """The measures `wanted` of some rows, `[n]` each, in the order of `wanted`.
+
+    Args:
+        logits: `[n, V]`, overwritten; the work is done in fp32, or in float64 if they are.
+        labels: int64 `[n]`, token ids.
+        wanted: names of `MEASURES`.
+    """
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     z = z.sub_(z.amax(-1, keepdim=True))
     z_label = z.gather(1, labels[:, None])

@@ -96,8 +96,13 @@ def row_losses(
     """The one row function behind every way in: values and logit gradients of `n` supervised tokens, without autograd.
 
     Args:
+        target: the two pulls and the alternative.
         logits: `[n, V]`, overwritten; whatever their dtype, the work is done in fp32, or in float64 if they are.
-        labels, weights: `[n]`; columns: name to `[n]`; reference: logits `[n, V]` or `TopK` of the same rows.
+        labels: int64 `[n]`, token ids; weights: float `[n]`.
+        columns: name to `[n]`, at least those that the target's rules and the floors (`roles`) read.
+        reference: logits `[n, V]` or `TopK` of the same rows; None where no rule reads it.
+        floors: see `Floors`.
+        want_grad: whether the gradient is computed, too.
 
     Returns:
         weight * published value `[n]`, nll in nats `[n]`, and weight * d value / d logits `[n, V]` in the dtype of

@@ -1,9 +1,10 @@
 """Weights that follow the current loss: which tokens count is decided at every step.
 
-A weight rule is a function `(nll, columns...) -> weights [n]` over the supervised tokens of a micro-batch; the names of
-its parameters say which columns it reads. The loss evaluates it on a forward pass of the head without gradients, so a
-step costs 8*n*d*V instead of 6*n*d*V, and detaches its result: with gradient through the weights, the tokens of the
-easier group can be pushed to be *less* likely.
+A weight rule is a function `(nll, columns...) -> weights [n]` over the `n` supervised tokens of a micro-batch: `nll` is
+fp32 `[n]` in nats, a column has one value per token, `[n]`, and the names of the parameters say which columns it reads.
+The loss evaluates it on a forward pass of the head without gradients, so a step costs 8*n*d*V instead of 6*n*d*V, and
+detaches its result: with gradient through the weights, the tokens of the easier group can be pushed to be *less*
+likely.
 
 The weights of a sample sum to its number of supervised tokens, but for `reduce: sum`; either way a step divides by that
 number, which is known before its forward pass. Static factors per token are `transforms.ByGroup`'s.
@@ -60,6 +61,7 @@ class GroupSoftmax:
         return self.group_by == "batch"
 
     def __call__(self, nll: Tensor, groups: Tensor, sample: Tensor) -> Tensor:
+        """Weights `[n]` from nll in nats, groups and samples (integers), each `[n]`."""
         cell, count, total = _by_group(nll, groups, sample, self.num_groups, self.group_by)
         size = total / count if self.reduce == "mean" else total.masked_fill(count == 0, torch.nan)
         share = torch.softmax((size / self.tau).masked_fill(count == 0, -torch.inf), -1)
@@ -99,6 +101,7 @@ class GroupShares:
         return self.group_by == "batch"
 
     def __call__(self, nll: Tensor, groups: Tensor, sample: Tensor) -> Tensor:
+        """Weights `[n]` from nll in nats, groups and samples (integers), each `[n]`."""
         cell, count, _ = _by_group(nll, groups, sample, len(self.shares), self.group_by)
         share = nll.new_tensor(list(self.shares)) * (count > 0)
         total = share.sum(-1, keepdim=True)

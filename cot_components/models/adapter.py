@@ -23,12 +23,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchtune.modules import TransformerSelfAttentionLayer
+from torchtune.modules import MultiHeadAttention, TransformerSelfAttentionLayer
 
 from cot_components.data.rows.batches import Batch
 from cot_components.errors import UserError
 from cot_components.losses.types import Head, Pairs
 from cot_components.models.attention import attend, document_mask
+from cot_components.models.kv_cache import attention
 from cot_components.models.rms_norm import normalise_in_few_passes
 from cot_components.models.rope import rotate_as_complex
 
@@ -65,8 +66,10 @@ def adapt(model: nn.Module) -> nn.Module:
     if type(last).forward is TransformerSelfAttentionLayer.forward:
         last.forward = types.MethodType(_last_layer, last)
     attentions: list[Any] = [module for module in model.modules() if hasattr(module, "_attention_call")]
-    for attention in attentions:
-        attention._attention_call = partial(attend, attention._attention_call)
+    for module in attentions:
+        module._attention_call = partial(attend, module._attention_call)
+        if type(module).forward is MultiHeadAttention.forward:
+            module.forward = types.MethodType(attention, module)
     rotate_as_complex(model)
     normalise_in_few_passes(model)
     return model
@@ -187,9 +190,10 @@ def _loss(
     )
 
 
-def _next_logits(model: Any, tokens: Tensor, *, mask: Tensor | None = None, input_pos: Tensor | None = None) -> Tensor:
+def _next_logits(model: Any, tokens: Tensor, *, mask: Any = None, input_pos: Tensor | None = None) -> Tensor:
     """Logits of the last position, fp32 `[B, V]`."""
-    hidden = model.forward(tokens, mask=mask, input_pos=input_pos)
+    last = torch.arange(1, tokens.shape[0] + 1, device=tokens.device) * tokens.shape[1] - 1
+    hidden = model.forward(tokens, mask=mask, input_pos=input_pos, encoder_input=last)
     return model.output(hidden[:, -1:]).float().squeeze(1)
 
 

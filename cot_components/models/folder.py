@@ -143,7 +143,7 @@ def read_hub(path: str | Path) -> Hub:
     if not folder.is_dir():
         raise UserError(f"no folder {folder} ({GET_IT})")
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} has no config.json, so it is no Hugging Face model folder")
+        raise UserError(f"{folder} has no config.json, so it is not a Hugging Face model folder")
     where, config = f"{folder}/config.json", read_json(folder / "config.json")
     kind = config.get("model_type")
     why = next((why for key, why in _OTHER_MODELS.items() if config.get(key)), None)

@@ -1,24 +1,28 @@
-"""Batched generation from the recipe's own model, with a KV cache that exists only while it runs."""
+"""Batched generation from the recipe's own model, with keys and values that are kept only while it runs."""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from cot_components.errors import UserError
 from cot_components.models.adapter import PADDING, check_token_id
+from cot_components.models.kv_cache import KeyValues
 
 if TYPE_CHECKING:
     from cot_components.evaluation.budget import Thought, ThoughtBudget
 
-Choose = Callable[[Tensor], Tensor]
-"""Next-token scores `[B, V]` to the tokens that are written, `[B]`."""
+Choose = Callable[[Tensor, Sequence[int]], Tensor]
+"""Next-token scores `[n, V]` of these `n` rows of a batch to the tokens that are written, `[n]`."""
 
 
 @torch.no_grad()
@@ -36,6 +40,7 @@ def generate(
     stops_per_answer: int = 1,
     budget: ThoughtBudget | None = None,
     between_batches: Callable[[], None] | None = None,
+    after_batch: Callable[[int], object] = lambda num_prompts: None,
 ) -> list[list[int]]:
     """Continue each prompt until a stop token; prompts of similar length are decoded together.
 
@@ -57,6 +62,7 @@ def generate(
         budget: closes thoughts that are too long; None lets them be. What is drawn for the tokens of a tag that it
             writes is thrown away, so up to there a completion is the one without a budget.
         between_batches: called before each batch; what it raises ends the generation.
+        after_batch: called with the number of prompts of each batch.
 
     Returns:
         New token ids per prompt, in the order of `prompts`.
@@ -72,7 +78,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i]), numbers[i]))
     completions: list[list[int]] = [[] for _ in prompts]
     device = next(model.parameters()).device
-    stops = torch.tensor(sorted(stop_ids), device=device)
+    stops = set(stop_ids)
     was_training = model.training
     model.eval()
     try:
@@ -87,7 +93,8 @@ def generate(
                 choose = _closing(choose, [budget.thought(i) for i in chosen])
             new = _decode(model, [prompts[i] for i in chosen], max_new_tokens, stops, stops_per_answer, pad_id, choose)
             for index, ids in zip(chosen, new, strict=True):
-                completions[index] = _until_stop(ids, set(stop_ids), stops_per_answer)
+                completions[index] = _until_stop(ids, stops, stops_per_answer)
+            after_batch(len(chosen))
     finally:
         model.train(was_training)
     return completions
@@ -113,50 +120,39 @@ def _decode(
     model: Any,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    stops: Tensor,
+    stop_ids: Collection[int],
     stops_per_answer: int,
     pad_id: int,
     choose: Choose,
 ) -> list[list[int]]:
-    """One batch, uncut.
+    """One batch, uncut; what has ended leaves it as soon as half of it has.
 
-    Cache slots are consecutive; a shorter prompt is padded on the left and its positions start at its first real token.
+    A shorter prompt is padded on the left, and its positions start at its first token.
     """
-    from torchtune.modules import local_kv_cache
-
     parameter = next(model.parameters())
-    device = parameter.device
-    longest = max(len(prompt) for prompt in prompts)
+    device, longest = parameter.device, max(len(prompt) for prompt in prompts)
     slots = min(longest + max_new_tokens, model.max_seq_len)
     if longest >= slots:
         raise UserError(f"a prompt of {longest} tokens leaves no room in a context of {model.max_seq_len}")
     padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     tokens = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    stopped = torch.zeros(len(prompts), dtype=torch.long, device=device)
-    new: list[Tensor] = []
-    with local_kv_cache(
-        model, batch_size=len(prompts), device=device, dtype=parameter.dtype, decoder_max_seq_len=slots
-    ):
-        begin, end = 0, longest
-        while end <= slots and len(new) < max_new_tokens:
-            positions = (torch.arange(begin, end, device=device) - padding[:, None]).clamp(min=0)
-            scores = model.next_logits(tokens, mask=_visible_slots(padding, begin, end, slots), input_pos=positions)
-            new.append(choose(scores))
-            tokens = new[-1][:, None]
-            stopped += torch.isin(new[-1], stops)
-            begin, end = end, end + 1
-            if bool((stopped >= stops_per_answer).all()):
-                break
-    return torch.stack(new, dim=1).tolist()
-
-
-def _visible_slots(padding: Tensor, begin: int, end: int, slots: int) -> Tensor:
-    """Which cache slots the query slots `begin..end` see, bool `[B, end - begin, slots]`.
-
-    Earlier real tokens, and itself: a query in the padding would otherwise see nothing, and its softmax would be empty.
-    """
-    key, query = torch.arange(slots, device=padding.device), torch.arange(begin, end, device=padding.device)[:, None]
-    return (key <= query) & (key >= padding[:, None, None]) | (key == query)
+    cache = KeyValues(padding, slots, parameter.dtype)
+    written: list[list[int]] = [[] for _ in prompts]
+    stops, rows = [stops_per_answer] * len(prompts), list(range(len(prompts)))
+    for _ in range(min(max_new_tokens, slots - longest + 1)):
+        positions = cache.advance(tokens.shape[1])
+        chosen = choose(model.next_logits(tokens, mask=cache, input_pos=positions), rows)
+        for row, token in zip(rows, chosen.tolist(), strict=True):
+            written[row].append(token)
+            stops[row] -= token in stop_ids
+        tokens, going = chosen[:, None], [index for index, row in enumerate(rows) if stops[row] > 0]
+        if not going:
+            break
+        if len(going) <= len(rows) // 2:
+            kept = torch.tensor(going, device=device)
+            cache.keep(kept)
+            tokens, rows = tokens[kept], [rows[index] for index in going]
+    return written
 
 
 def random_stream(seed: int, prompt: Sequence[int], number: int) -> np.random.Generator:
@@ -180,11 +176,11 @@ def _sampler(temperature: float, streams: Sequence[np.random.Generator], device:
     the cumulated probabilities.
     """
 
-    def choose(scores: Tensor) -> Tensor:
+    def choose(scores: Tensor, rows: Sequence[int]) -> Tensor:
         if temperature == 0.0:
             return scores.argmax(dim=-1)
         up_to = torch.softmax(scores.float() / temperature, dim=-1).double().cumsum(dim=-1)
-        drawn = torch.tensor([[stream.random()] for stream in streams], dtype=torch.float64).to(device)
+        drawn = torch.tensor([[streams[row].random()] for row in rows], dtype=torch.float64).to(device)
         return torch.searchsorted(up_to, drawn * up_to[:, -1:], right=True).squeeze(1).clamp(max=scores.shape[-1] - 1)
 
     return choose
@@ -193,24 +189,51 @@ def _sampler(temperature: float, streams: Sequence[np.random.Generator], device:
 def _closing(choose: Choose, thoughts: Sequence[Thought]) -> Choose:
     """As `choose`, but for the tags that have to be written."""
 
-    def write(scores: Tensor) -> Tensor:
-        chosen = choose(scores).tolist()
-        written = [thought.write(token) for thought, token in zip(thoughts, chosen, strict=True)]
+    def write(scores: Tensor, rows: Sequence[int]) -> Tensor:
+        chosen = choose(scores, rows).tolist()
+        written = [thoughts[row].write(token) for row, token in zip(rows, chosen, strict=True)]
         return torch.tensor(written, device=scores.device)
 
     return write
 
 
-def decode_with(
-    model: Any, between_batches: Callable[[], None] | None = None
-) -> Callable[..., list[tuple[list[int], bool]]]:
-    """`generate` with this model, as an evaluation calls it: `(new ids, was_cut)` per prompt."""
+@dataclass
+class Decoder:
+    """`generate` with one model, as an evaluation calls it: `(new ids, was_cut)` per prompt. See `decode_with`."""
 
-    def decode(prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **how: Any) -> list[tuple[list[int], bool]]:
-        found = generate(model, prompts, max_new_tokens=max_new_tokens, between_batches=between_batches, **how)
-        return [(new, was_cut(model, ids, new, max_new_tokens)) for ids, new in zip(prompts, found, strict=True)]
+    model: Any
+    between_batches: Callable[[], None] | None = None
+    progress: bool = False
+    new_tokens: int = 0
+    seconds: float = 0.0
 
-    return decode
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **how: Any
+    ) -> list[tuple[list[int], bool]]:
+        began = time.perf_counter()
+        with tqdm(
+            total=len(prompts), desc="answers", unit="answer", leave=False, disable=None if self.progress else True
+        ) as bar:
+            how |= {"between_batches": self.between_batches, "after_batch": bar.update}
+            found = generate(self.model, prompts, max_new_tokens=max_new_tokens, **how)
+        self.seconds += time.perf_counter() - began
+        self.new_tokens += sum(map(len, found))
+        return [(new, was_cut(self.model, ids, new, max_new_tokens)) for ids, new in zip(prompts, found, strict=True)]
+
+    def speed(self) -> dict[str, float]:
+        """What a log holds of all answers so far: new tokens per second, on this process."""
+        return {"answer_tokens_per_second": self.new_tokens / self.seconds} if self.new_tokens else {}
+
+
+def decode_with(model: Any, between_batches: Callable[[], None] | None = None, *, progress: bool = False) -> Decoder:
+    """Answers of a model.
+
+    Args:
+        model: a model that went through `adapt`.
+        between_batches: see `generate`.
+        progress: whether to show a progress bar.
+    """
+    return Decoder(model, between_batches, progress)
 
 
 def was_cut(model: Any, prompt: Sequence[int], new: Sequence[int], max_new_tokens: int) -> bool:

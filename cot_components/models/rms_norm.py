@@ -1,7 +1,7 @@
 """torchtune's RMS norm on a CPU in two fifths of its time, forward and backward: the same bits in fewer passes.
 
 torch has a kernel of its own for GPUs only; on a CPU the norm is a dozen operations, each with a tensor that autograd
-keeps. Here their formulas stand in one function, in the same order of rounding. bf16, GPUs and compilers keep torch's.
+keeps. Here their formulas are in one function, in the same order of rounding. bf16, GPUs and compilers keep torch's.
 """
 
 from __future__ import annotations

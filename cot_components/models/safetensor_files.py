@@ -58,7 +58,7 @@ def _index(path: Path) -> dict[str, str]:
     try:
         shard_of = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no index of shards: {error!r}") from error
+        raise UserError(f"{path} is not an index of shards: {error!r}") from error
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
         raise UserError(f"{path}: weight_map must map names of tensors to names of files")
     return shard_of
@@ -92,5 +92,5 @@ def read_tensors(wanted: Iterable[Stored]) -> Iterator[tuple[Stored, Tensor]]:
 
 
 def quantised(tensors: Mapping[str, Stored]) -> Stored | None:
-    """The first tensor whose numbers are no plain floats."""
+    """The first tensor whose numbers are not plain floats."""
     return next((tensor for tensor in tensors.values() if tensor.dtype not in FLOATS), None)

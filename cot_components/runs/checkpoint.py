@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written beside, verified, renamed, read back; the newest whole one is found again.
+"""Checkpoints on disk: written to a temporary folder, verified, then renamed; the newest whole one is found again.
 
 A checkpoint is a folder `step_00000120` of safetensors and JSON files with a manifest of their sizes and sha256.
 Nothing in it can run code. It appears under its name only when every byte is on disk: a kill may come anywhere.

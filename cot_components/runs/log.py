@@ -23,7 +23,7 @@ def read_log(path: str | Path) -> list[Record]:
     after its resume.
 
     Raises:
-        UserError: no such file, or a line in the middle that is no record; names file and line.
+        UserError: no such file, or a line in the middle that is not a record; names file and line.
     """
     path = Path(path)
     path = path / LOG if path.is_dir() else path
@@ -72,7 +72,7 @@ def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, 
 
 
 def as_number(value: Any) -> float:
-    """A value of a record; NaN for one that is no finite number."""
+    """A value of a record; NaN for one that is not a finite number."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

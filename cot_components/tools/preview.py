@@ -11,7 +11,7 @@ import torch
 
 from cot_components.clock import Clock
 from cot_components.config import build
-from cot_components.curriculum import NoCurriculum
+from cot_components.curriculum import NoCurriculum, Stages
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
@@ -43,7 +43,7 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
     """The data of a checked config, as one process of its recipe sees it.
 
     Besides `dataset` and `dataset_val`, what changes the rows is looked at: the node `curriculum`, and the `share` of
-    rows whose outputs a discriminator shuffles.
+    rows whose outputs a discriminator shuffles. Of a measured pace the latest moment of each stage is looked at.
 
     Args:
         values: a recipe's keys with their values; see `training.recipe.read_config`.
@@ -66,5 +66,19 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
     settings = {key: values[key] for key in _OF_PLANS if values.get(key) is not None}
     plans = plan_steps(data, here, batch_size=values["batch_size"], **settings)
     stages = curriculum(plans, data.rows, data.chat.step_ends)
+    said = _end_late(stages, plans)
     clocks = stages.clocks() if epochs is None else plans.epoch_clocks(epochs)
+    clocks = {name if clock.step == 0 else name + said: clock for name, clock in clocks.items()}
     return Preview(stages.applied_to(data), plans, clocks, held_out)
+
+
+def _end_late(stages: Stages, plans: Plans) -> str:
+    """Let every stage that a measurement ends go on for as long as it can, as if no answer were ever right.
+
+    Returns:
+        what to say of a time that depends on it; nothing of a curriculum that measures nothing.
+    """
+    measurements = [step for step in range(plans.total_steps) if stages.measures(step)]
+    for step in measurements:
+        stages.decide(step, 0.0)
+    return " (at the latest: measured accuracy decides when)" if measurements else ""

@@ -16,7 +16,7 @@ from cot_components.evaluation.evaluate import Evaluation
 from cot_components.evaluation.questions import AnswerEvaluation
 from cot_components.evaluation.saved import read_evaluation
 from cot_components.files import sha256, sync, writing
-from cot_components.models.generate import decode_with
+from cot_components.models.generate import Decoder, decode_with
 from cot_components.runs.layout import EVALUATIONS
 from cot_components.runs.signals import Interrupted, raise_if_stopping
 from cot_components.stages import Stages
@@ -81,25 +81,26 @@ class Evaluations:
         if not due or any(done == step for done, _ in self.done):
             return
         clock = self.stages.held_out_clock(max(step - 1, 0))  # as the last step saw them
+        world = self._trainer.world
+        decode = decode_with(self._trainer.model, partial(raise_if_stopping, world), progress=world.is_first)
         try:
-            result = self._measure(clock)
+            result = self._measure(clock, decode)
         except Interrupted:
             self.interrupted = True
             return
         if result.losses or result.examples:
             if self._trainer.world.is_first:
                 self._save(step, result)
-            self._log.record({"step": step, **self.stages.progress(clock), **result.metrics()})
+            self._log.record({"step": step, **self.stages.progress(clock), **result.metrics(), **decode.speed()})
             self.done.append((step, result))
 
-    def _measure(self, clock: Clock) -> Evaluation:
+    def _measure(self, clock: Clock, decode: Decoder) -> Evaluation:
         losses: dict[str, float] = {}
         if self._held_out is not None:
             losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
         if self._answers is None:
             return Evaluation((), losses=losses)
-        pause = partial(raise_if_stopping, self._trainer.world)
-        return replace(self._answers(decode_with(self._trainer.model, pause), self._chat), losses=losses)
+        return replace(self._answers(decode, self._chat), losses=losses)
 
     def after_step(self, step: Step, measured: dict[str, float]) -> None:
         """Log one optimizer step; measure what a curriculum goes by, and evaluate, if it is time."""

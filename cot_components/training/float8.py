@@ -42,8 +42,8 @@ def check_float8(float8: bool, *, device: torch.device, dtype: str, compile: boo
 def convert_to_float8(model: Any, *, emulate: bool = False) -> None:
     """Swap the linear layers of a torchtune decoder, in place, head and embedding left out.
 
-    The last layer's feed-forward is left out too: it reads the rows of the loss alone, whose number is no multiple of
-    anything (see `models.adapter`).
+    The last layer's feed-forward is left out too: it reads the rows of the loss alone, and their number is arbitrary
+    (see `models.adapter`).
 
     Args:
         model: went through `adapt`; before activation checkpointing, compilation and sharding.

@@ -16,4 +16,4 @@ def quiet_imports() -> None:
     logging.getLogger("torchao").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to end a run
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is not a reason to end a run

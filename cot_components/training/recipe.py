@@ -188,8 +188,8 @@ def _check_containers(argv: list[str]) -> None:
     """What torchtune's parser meets with a traceback, or passes over in silence.
 
     Raises:
-        ConfigError: a file that is no mapping; an override below a list; one by a list where the file has a mapping, or
-            the other way round, or by `{}`, which would leave all keys of the file where they are.
+        ConfigError: a file that is not a mapping; an override below a list; one by a list where the file has a mapping,
+            or the other way round, or by `{}`, which would leave all keys of the file where they are.
     """
     path = next((argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--config"), None)
     if path is None:

@@ -118,7 +118,7 @@ class RunLog:
 def take_up(path: Path, num_bytes: int) -> list[str]:
     """Cut the log of a resumed run back to what it was at the checkpoint, `num_bytes` bytes.
 
-    What is lost from it is lost; a line that is no record leaves it, and the log as it was is kept beside it.
+    What is lost from it is lost; a line that is not a record leaves it, and the log as it was is kept beside it.
 
     Returns:
         sentences about both.

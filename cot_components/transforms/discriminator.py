@@ -57,7 +57,7 @@ def sample_rows(rows: Rows, *, share: float = 0.01, at_least: int = 256, seed: i
 def derange(ids: np.ndarray, outputs: Sequence[bytes], *, seed: int = 0) -> np.ndarray:
     """A permutation in which no row keeps its own output, int64 `[n]`: row i gets the output of row `result[i]`.
 
-    None gets an output equal to its own either, unless more than half of all are equal. Rows stand in the order of a
+    None gets an output equal to its own either, unless more than half of all are equal. Rows are in the order of a
     hash of (seed, id), equal outputs side by side, and everything moves on by the largest number of equal ones.
 
     Args:
@@ -178,7 +178,7 @@ class Confusion:
         return float(self.counts[REASONING, REASONING]) / true if true else float("nan")
 
     def table(self) -> str:
-        """Five lines for people."""
+        """Five lines of text to print."""
         lines = [f"{'':20}" + "".join(f"{'found ' + name:>20}" for name in CLASSES)]
         lines += [
             f"{'true ' + name:20}{row[0]:>20,}{row[1]:>20,}" for name, row in zip(CLASSES, self.counts, strict=True)

@@ -1,4 +1,4 @@
-"""The terminal, for text that anybody may have written: names of folders are no markup."""
+"""The terminal, for text that anybody may have written: names of folders are not markup."""
 
 from __future__ import annotations
 

@@ -108,7 +108,19 @@ def make_pages(folder: Path) -> dict[str, Path]:
         "long": TokenView(_long_draws(folder), decode_bytes, title="A long thought").html(),
     }
     pages = {"view": folder / "view.html", "report": folder / "report.html"}  # as the commands write them
-    must(cot("view", "icot_sft/quickstart", "dataset.num_rows=640", "--n", "2", "--out", pages["view"], cwd=folder))
+    must(
+        cot(
+            "view",
+            "icot_sft/quickstart",
+            "curriculum.pace=exact",
+            "dataset.num_rows=640",
+            "--n",
+            "2",
+            "--out",
+            pages["view"],
+            cwd=folder,
+        )
+    )
     must(cot("report", _write_run(folder / HOSTILE_NAME), "--out", pages["report"], cwd=folder))
     for name, text in written.items():
         pages[name] = folder / f"{name}.html"

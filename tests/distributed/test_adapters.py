@@ -17,7 +17,7 @@ EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, whi
 
 
 # A share of a weight that is too small for 8 bits stays in 32, so one process rounds what two do not.
-# In bf16 sums of other parts are rounded otherwise: a weight may take the other neighbour, at lr 1e-2 by a few steps.
+# In bf16 sums of other parts round differently: a weight may take the other neighbour, at lr 1e-2 by a few steps.
 @pytest.mark.parametrize(
     ("kind", "loss", "largest", "mean"),
     [("qlora", 2e-4, 1e-4, 1e-6), ("8bit", 2e-4, 1e-2, 1e-3), ("weights", 5e-3, 3e-2, 2e-3)],
@@ -58,7 +58,7 @@ def test_4_bit_weights_that_do_not_divide_are_a_sentence():
         shard(model, World(0, 2))
 
 
-def test_blocks_across_the_ends_of_a_share_are_compressed_anew():
+def test_blocks_across_the_ends_of_a_share_are_compressed_again():
     """The share of another number of processes: bit for bit where it holds whole blocks, else by its numbers."""
     from torchao.optim.subclass_8bit import OptimState8bit
 
@@ -70,5 +70,5 @@ def test_blocks_across_the_ends_of_a_share_are_compressed_anew():
     exact = cut_to(parts, share, 8, 16)
     assert exact is not None and torch.equal(exact.dequantize(), whole.dequantize()[8:])
     assert cut_to(parts, share, 3, 11) is None and cut_to(parts, torch.zeros(8, 384), 8, 16) is None
-    anew = share.copy_(numbers_of(parts)[3:11]).dequantize()
-    assert 0 < (anew - whole.dequantize()[3:11]).abs().max() < 0.1
+    again = share.copy_(numbers_of(parts)[3:11]).dequantize()
+    assert 0 < (again - whole.dequantize()[3:11]).abs().max() < 0.1

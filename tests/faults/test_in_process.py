@@ -7,16 +7,15 @@ import signal
 import pytest
 import torch
 from tally import count
-from tiny_runs import TOTAL, Killed, checkpoint, copied, differences, patched, same_steps, saved_steps
+from tiny_runs import TOTAL, Killed, checkpoint, differences, patched, same_steps, saved_steps
 
 import cot_components.runs.checkpoint as checkpoint_module
 import cot_components.training.loop as loop
 import cot_components.training.run_log as run_log
 from cot_components.data.rows.batches import Batches
 from cot_components.runs.checkpoint import damage, find_newest
-from cot_components.runs.folder import hold, lock, release
+from cot_components.runs.folder import hold
 from cot_components.training.evaluations import Evaluations
-from cot_components.training.resume.saver import Saver
 from cot_components.training.run_log import RunLog
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of runs that died
@@ -176,7 +175,7 @@ def test_a_disk_full_during_a_run_is_one_sentence(bt_sft, tmp_path, capsys, name
     count("faults injected")
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)
-    if name == "log.jsonl":  # the run makes it anew
+    if name == "log.jsonl":  # the run makes it again
         fault = (run_log, "hold", lambda file: hold(open(FULL, "a")))  # noqa: SIM115
     else:
         (out / name).symlink_to(FULL)
@@ -195,15 +194,3 @@ def test_a_learning_rate_that_explodes_is_stopped(bt_sft, tmp_path, refused):
     said = refused(bt_sft.again(out, "optimizer.lr=1e20", "lr_scheduler=null", "optimizer.fused=false"))
     assert "stopped before the update. Row ids: " in said
     assert max(saved_steps(out)) < TOTAL and not (out / "model").exists()
-
-
-def test_a_second_process_is_refused(bt_sft, tmp_path, refused):
-    count("faults injected")
-    out = copied(bt_sft.out, tmp_path / "out", until=3)
-    lock(out)
-    try:
-        with patched((Saver, "begin", lambda *args: pytest.fail("it went on"))):
-            said = refused(bt_sft.again(out))
-    finally:
-        release()
-    assert f"is in use by another process (pid {os.getpid()})" in said

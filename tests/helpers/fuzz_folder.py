@@ -1,7 +1,7 @@
 """Every file of a run's folder broken in every way, and every command that reads it: exit 0, or a sentence and exit 2.
 
 `cases` lists what can be done, `Fuzz.try_one` does one of it in this process, on a copy. `make soak` tries all of it,
-`tests/recipes/test_fuzz_folder.py` a few that a seed draws.
+`tests/faults/test_fuzz.py` a few that a seed draws.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def skythought() -> list[dict]:
 
 
 def marco_o1() -> list[dict]:
-    """Other tags; the answer stands in a wrapper of its own, which is not always closed. The wrapper is answer text."""
+    """Other tags; the answer is in a wrapper of its own, which is not always closed. The wrapper is answer text."""
     endings = [
         "yes\n</Output>",
         "```\nint a;\n```\n</Output>",

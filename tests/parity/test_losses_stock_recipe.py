@@ -111,9 +111,3 @@ def test_a_stock_recipe_takes_the_step_that_ours_takes(tmp_path: Path) -> None:
     largest = max(float((expected[name] - before[name]).abs().max()) for name in expected)
     worst = max(float((found[name] - expected[name]).abs().max()) for name in expected)
     assert largest > 1e-3 and worst < 1e-4 * largest, (worst, largest)
-
-
-def test_a_preset_that_needs_a_reference_says_so_in_one_sentence(tmp_path: Path) -> None:
-    hub_folder(tmp_path / "start", llama3_2(vocab_size=VOCAB, **SIZES))
-    result = stock_run(tmp_path, "asft")
-    assert result.returncode != 0 and "asft needs a reference model" in result.stderr

@@ -64,10 +64,6 @@ def test_stock_configs_name_components_that_exist():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("batch_sise=4", "unknown key 'batch_sise'; did you mean 'batch_size'?"),
-        ("dataset.transforms.blur.ration=1", "unknown key 'dataset.transforms.blur.ration'; did you mean 'ratio'?"),
-        ("seed=null", "seed must be int, got None"),
-        ("batch_size=two", "batch_size must be int, got 'two'"),
         ("dtype=None", "dtype must be 'bf16' or 'fp32' or 'bf16_nearest', got None"),
         ("device=null", "device must be str, got None"),
         ("normalize=mean", "normalize must be 'count' or 'weight', got 'mean'"),
@@ -97,15 +93,14 @@ def test_a_wrong_key_is_one_sentence(override, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"- a\n- b\n", " is no config: it holds a list"),
-        (b"5\n", " is no config: "),
+        (b"5\n", " is not a config: "),
         ("seed: 1\n# Größe\n".encode("latin-1"), ":2: not UTF-8 text"),
         (b"a: [1\nb: {", ":2: no YAML: "),
         (b"seed: 1\non: 1\n", ": the key True is not text"),
         (b"a:\n\t- b\n", ":2: no YAML: "),
         (b"a: 1\nb: 2\na: 3\n", ":3: no YAML: found duplicate key a (while constructing a mapping from line 1)"),
-        (b"a: \x00\n", " is no config: "),
-        (b"a: ${\n", " is no config: "),
+        (b"a: \x00\n", " is not a config: "),
+        (b"a: ${\n", " is not a config: "),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, content, said):
@@ -149,8 +144,6 @@ def test_a_value_without_a_default_must_be_set():
 
 
 def test_names_of_configs():
-    with pytest.raises(ConfigError, match="did you mean 'bt_sft/quickstart'"):
-        read_config(lambda: None, ["--config", "bt_sft/quikstart"], {})
     with pytest.raises(ConfigError, match="--config NAME_OR_PATH is missing"):
         read_config(lambda: None, [], {})
     assert read("bt_sft/quickstart", "evaluation=null")["evaluation"] is None

@@ -10,7 +10,7 @@ from commands import CONFIGS
 from lookalikes import is_real, shared_data
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from tiny_runs import run
+from tiny_runs import PUBLISHED_PACE, run
 from tiny_tokenizers import gpt2_originals, write_files
 from tokenizers import Tokenizer
 
@@ -24,6 +24,7 @@ from cot_components.runs.log import read_log
 TINY = ["model.embed_dim=16", "model.num_heads=2", "model.num_layers=1", "model.dropout=0", "log_every_n_steps=1"]
 FULL = [*TINY, "dataset.num_rows=64", "batch_size=8", "epochs=11", "curriculum.pretrain_epochs=1"]
 FULL += ["evaluation.max_rows=8", "evaluate_every_n_steps=null"]
+FULL += [f"{key}={value}" for key, value in PUBLISHED_PACE.items()]
 STEPS_PER_EPOCH, THOUGHT = 8, 9
 
 
@@ -48,7 +49,7 @@ def test_thoughts_leave_token_by_token(finished):
     assert records[-1]["loss"] < records[0]["loss"]
 
 
-def test_optimizer_and_schedule_start_anew_with_each_removal(finished):
+def test_optimizer_and_schedule_start_again_with_each_removal(finished):
     begins = [record["step"] for record in steps(finished) if record["lr"] == 0]
     assert begins == [0, *range(2 * STEPS_PER_EPOCH, 11 * STEPS_PER_EPOCH, STEPS_PER_EPOCH)]
 
@@ -60,29 +61,13 @@ def test_evaluations_say_how_much_is_removed(finished):
     assert saved["examples"][0]["completion"].startswith("<thought>")
 
 
-@pytest.mark.parametrize(("curriculum", "left"), [("curriculum.start=all", 0), ("curriculum.per_epoch=0", THOUGHT)])
-def test_no_and_explicit_chain_of_thought_are_settings(tmp_path, curriculum, left):
-    settings = [curriculum, "curriculum.partial=true", "curriculum.smoothing=.inf", "epochs=1", "evaluation=null"]
-    assert run("icot_sft", [*FULL, *settings, f"output_dir={tmp_path / 'out'}"]).code == 0
-    assert {record["thought_tokens"] for record in steps(tmp_path / "out")} == {left}
-
-
-def test_the_methods_compose_in_one_config(tmp_path):
-    """Blur over what the curriculum leaves, and a target loss; the weights differ from either alone."""
-    blur = ["dataset.transforms.blur._component_=cot_components.transforms.Blur", "dataset.transforms.blur.ratio=0.9"]
-    rest = ["dataset.transforms.blur.keep_first=0", "log_blurred_every=1", "loss=cot_components.losses.dft"]
-    assert run("icot_sft", [*FULL, *blur, *rest, "evaluation=null", f"output_dir={tmp_path / 'out'}"]).code == 0
-    first, *_, last = steps(tmp_path / "out")
-    assert first["supervised_fraction"] < 0.7 and "loss_blurred" in first and first["objective"] < first["loss"]
-    assert last["thought_tokens"] == 0 and "loss_blurred" not in last
-
-
 def config_on(folder, source, form, **changes):
     """The quickstart with a file in place of generated data."""
     config = OmegaConf.load(CONFIGS / "icot_sft" / "quickstart.yaml")
     rows = {"_component_": "cot_components.datasets.icot_dataset", "source": str(source), "format": form}
     config.dataset = {**rows, "transforms": {}}
-    config.update(epochs=11, output_dir=str(folder / "out"), **changes)
+    config.curriculum.pace = "exact"
+    config.update(epochs=11, dataset_val=None, output_dir=str(folder / "out"), **changes)
     return config
 
 
@@ -97,13 +82,6 @@ ON_TRAIN = ["evaluation.source={file}", "evaluation.split=train", "evaluation.su
         (GOOD + "1 2 * 3 4 #### 1\n", [], "train.txt:2"),
         (GOOD + "1 2 * 3 4||5\n", [], "train.txt:2"),
         (GOOD, ON_TRAIN, "train.txt:1 of the test data asks what row 0"),
-        (GOOD, ["epochs=3"], "9 tokens and is removed whole only after 10 epochs"),
-        (GOOD, ["curriculum.pace=accuracy", "curriculum.bar=95"], "curriculum: bar must be"),
-        (
-            GOOD,
-            ["curriculum.pace=accuracy", "curriculum.partial=true", "dataset_val={file}"],
-            "row 0 of the test data asks what row 0",
-        ),
         (GOOD, [PACED[0], "dataset_val={file}"], "takes 901 steps to remove it, but the run has 11"),
         (GOOD, [*PACED, "dataset_val={file}"], "row 0 of the test data asks what row 0"),
     ],

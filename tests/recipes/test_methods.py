@@ -10,17 +10,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from commands import CONFIGS, ROOT, cot, must, tune, user_error
+from commands import CONFIGS, ROOT, must, tune, user_error
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from tiny_models import TINY_OVERRIDES
 from tiny_runs import TOTAL, overrides_for, run
 
 from cot_components.cli.main import main
 from cot_components.cli.shipped import whole_recipe
-from cot_components.models.adapter import logits
 from cot_components.models.export import save_pretrained
-from cot_components.models.load import load_model
 from cot_components.models.tiny import tiny_llama
 from cot_components.runs.log import read_log
 
@@ -95,22 +92,6 @@ def test_it_leaves_pictures_evaluations_and_its_config(finished):
     assert len(saved["examples"]) == 3 and bool(saved["losses"]) == (finished.name != "icot_sft")
 
 
-def test_it_leaves_a_folder_that_transformers_loads(finished):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model, tokenizer = (kind.from_pretrained(finished.out / "model") for kind in (AutoModelForCausalLM, AutoTokenizer))
-    node = {"_component_": "cot_components.models.from_folder", "path": str(finished.out / "model")}
-    ours = load_model(node, device=torch.device("cpu"), dtype=torch.float32)
-    tokens = torch.randint(0, 200, (2, 40))
-    with torch.no_grad():
-        assert (logits(ours.eval(), tokens) - model.eval()(tokens).logits).abs().max() < 1e-4
-    prompt = tokenizer(" 2 1 * 3 4 ", return_tensors="pt").input_ids
-    length = prompt.shape[1]
-    assert model.generate(prompt, max_new_tokens=3, do_sample=False, eos_token_id=-1).shape == (1, length + 3)
-    asked = [{"role": "user", "content": "hi"}]
-    assert finished.name == "icot_sft" or tokenizer.apply_chat_template(asked, tokenize=False)
-
-
 def test_its_samples_stand_side_by_side(finished, tmp_path, capsys, refused):
     assert main(["samples", str(finished.out), "--n", "2"]) == 0
     shown = capsys.readouterr().out
@@ -156,16 +137,6 @@ def test_a_missing_node_is_refused_never_trained_without(name, config, without, 
     assert said.startswith(METHODS[name].node) and "cot_sft" in said
     assert refused(main(["validate", config, without, "--recipe", name])) == said
     assert not (tmp_path / "out").exists()
-
-
-def test_a_copy_of_any_name_is_the_whole_recipe_and_trains(hub, tmp_path):
-    must(cot("cp target_sft mine.py", cwd=tmp_path))
-    assert (tmp_path / "mine.py").read_text() == (ROOT / "recipes" / "cot_sft.py").read_text()
-    words = [f"tokenizer.path={hub / 'model'}", *TINY_OVERRIDES, "dataset.max_rows=16", *SHORT, "log_every_n_steps=1"]
-    must(tune("mine.py --config bt_sft/quickstart output_dir=mine", *words, cwd=tmp_path))
-    ours = run("cot_sft", [*words, f"output_dir={tmp_path / 'ours'}"], config="bt_sft/quickstart")
-    mine = [record["loss"] for record in read_log(tmp_path / "mine") if "loss" in record]
-    assert len(mine) == 2 and mine == pytest.approx([loss for _, _, loss in ours.steps], rel=1e-5)
 
 
 REFUSED_BY_ALL = [

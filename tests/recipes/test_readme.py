@@ -114,6 +114,8 @@ def test_every_link_and_picture_is_there():
     assert not [(page.name, link) for page, link in found if "://" not in link and not (page.parent / link).exists()]
     named = set(re.findall(r"`(configs/\S+?|tests/\S+?|cot_components/\S+?|benchmarks/results/|docs/\S+?)`", README))
     assert not [path for path in named if not (ROOT / path).exists()]
+    proofs = re.findall(r"`((?:\w+/)+\w+\.py)\b", (DOCS / "promises.md").read_text(encoding="utf-8"))
+    assert len(proofs) > 40 and not [path for path in proofs if not (ROOT / "tests" / path).exists()]
     assert all(name in README for name in ("bt_sft", "icot_sft", "shad", "rft", "target_sft"))
 
 
@@ -138,7 +140,7 @@ def test_every_ratio_of_the_table_was_measured():
 
 @pytest.fixture(scope="module")
 def set_up(hub, tmp_path_factory):
-    """What the README's examples stand on: a model where the quickstart leaves one, and somebody's traces."""
+    """What the README's examples need: a model where the quickstart leaves one, and traces of a user's own."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(hub / "model", folder / "runs" / "bt_sft_quickstart" / "model")
     shutil.copytree(hub / "model", folder / "runs" / "tiny_llama")

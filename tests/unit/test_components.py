@@ -84,7 +84,7 @@ def test_nothing_is_imported_before_it_is_refused(tmp_path, monkeypatch, capsys)
         assert main(["validate", "c.yaml"]) == 2
         assert "--allow evilmod" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
-    assert main(["validate", "c.yaml", "--allow", "evilmod.py"]) == 2, "it is no recipe, but it was asked for"
+    assert main(["validate", "c.yaml", "--allow", "evilmod.py"]) == 2, "it is not a recipe, but it was asked for"
     assert (tmp_path / "ran").exists()
 
 

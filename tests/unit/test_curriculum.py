@@ -1,6 +1,7 @@
 """The curriculum of a run: when the optimizer is reset, what a log says, and that batches agree with both."""
 
 import inspect
+import pydoc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -223,6 +224,7 @@ def test_released_is_stepwise_with_other_defaults() -> None:
     ours, theirs = (inspect.signature(build).parameters for build in (Stepwise, Released))
     assert list(ours) == list(theirs)
     assert {name for name in ours if ours[name].default != theirs[name].default} == {"count", "pace"}
+    assert "per_epoch" in pydoc.plain(pydoc.render_doc(Released)) and "2405.14838" in Released.__doc__
 
 
 def test_chat_traces_lose_tokens_and_have_no_steps(tmp_path) -> None:

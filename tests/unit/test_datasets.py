@@ -187,7 +187,7 @@ def test_validation_data_are_not_those_that_a_source_names(tokenizer, hub):
         ({"transforms": {2: BLUR}}, r"dataset\.transforms\.2: a name must be text, in quotes"),
         ({"transforms": {True: BLUR}}, r"dataset\.transforms\.True: a name must be text; YAML reads a bare on"),
         ({"transforms": {"blur": {**BLUR, "ration": 1}}}, r"'dataset\.transforms\.blur\.ration'; did you mean 'ratio'"),
-        ({"transforms": {"blur": {"ratio": 0.3}}}, r"transforms\.blur is no transform: it needs a _component_"),
+        ({"transforms": {"blur": {"ratio": 0.3}}}, r"transforms\.blur is not a transform: it needs a _component_"),
         ({"columns": {1: "a"}}, "columns: format 'auto' has no field 1; valid: answer"),
         ({"columns": {"response": ["a"]}}, r"columns\.response must be the name of a column, got \['a'\]"),
         ({"template": "no_such"}, "no_such"),
@@ -216,14 +216,6 @@ def test_an_unknown_key_of_a_source_is_an_error_of_the_config(load):
 
 def test_null_leaves_a_transform_out(load):
     assert list(load(transforms={"blur": None, "other": BLUR}).transforms) == ["other"]
-
-
-def test_the_cache_is_used_and_keyed(load, tmp_path):
-    first, again = (load(cache_dir=str(tmp_path)).rows.content_hash() for _ in range(2))
-    assert first == again and len(list(tmp_path.iterdir())) == 1
-    for settings in ({"max_seq_len": 200}, {"turns": "each"}):
-        load(cache_dir=str(tmp_path), **settings)
-    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_summary_says_when_there_is_no_thought(load, tmp_path):

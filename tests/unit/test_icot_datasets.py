@@ -7,14 +7,11 @@ from degenerate import write_lines
 
 from cot_components.clock import Clock
 from cot_components.config import build
-from cot_components.curriculum import Stepwise
 from cot_components.data.generated.multiplication import draw_operands, multiplication_line, multiplication_lines
-from cot_components.data.rows.plans import Plans
 from cot_components.datasets.icot import icot_dataset, multiplication_dataset
 from cot_components.errors import UserError
 from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.models.tokenizers import HFTokenizer
-from cot_components.roles import Role
 
 SOLUTIONS = [
     {"question": "Ann has 3 cups and buys 4.", "answer": "She has 3+4 = <<3+4=7>>7.\n#### 7"},
@@ -72,15 +69,6 @@ def test_the_official_data_set_becomes_equations_and_the_cache_tells_settings_ap
 def test_empty_thoughts_are_dropped_from_any_format(name, content, format, empty_thoughts, kept, tmp_path):
     data = read(tmp_path / name, content, format=format, empty_thoughts=empty_thoughts)
     assert len(data.rows) == data.report.kept == kept and data.report.num_dropped == 0
-
-
-def test_step_lists_are_removed_step_by_step(tmp_path):
-    data = read(tmp_path / "steps.json", [STEPS] * 4, format="steps", max_rows=3)
-    assert texts(data) == [" Is Tom a pet? S Tom is a cat.\nEvery cat is a pet. S #### Tom is a pet. S"] * 3
-    plans = Plans(data.rows.lengths, batch_size=3, epochs=3)
-    run = Stepwise(per_epoch=1, unit="step", smoothing=float("inf"))(plans, data.rows, data.chat.step_ends)
-    left = run.remove(data.rows.flat([0]), Clock(1, 1))
-    assert data.chat.tokenizer.decode(left.tokens[left.roles == Role.THOUGHT]) == "Every cat is a pet. "
 
 
 def test_step_lists_have_the_settings_of_other_rows(tmp_path):

@@ -11,7 +11,7 @@ from cot_components import notebook
 from cot_components.errors import UserError
 
 
-def test_an_empty_folder_is_made_anew(tmp_path, monkeypatch, capsys):
+def test_an_empty_folder_is_made_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "x").mkdir(parents=True)
     (tmp_path / "runs" / "x" / "old").touch()

@@ -76,26 +76,6 @@ def test_published_schedules(steps_per_epoch, per_epoch, remove_all_from, interv
     assert ends == epoch_ends
 
 
-def test_everything_goes_from_the_very_batch_that_reaches_the_threshold():
-    schedule = Schedule(ticks_per_epoch=100, per_epoch=8, remove_all_from=39, pace="rounded")
-    assert [schedule.stage(Clock(4, step)) for step in (467, 468)] == [38, REMOVE_ALL]
-
-
-def test_explicit_and_no_chain_of_thought_are_schedules():
-    explicit, none = Schedule(ticks_per_epoch=5, per_epoch=0), Schedule(ticks_per_epoch=5, start="all")
-    assert {explicit.stage(clock) for clock in clocks(5, 4)} == {0}
-    assert {none.stage(clock) for clock in clocks(5, 4)} == {REMOVE_ALL}
-
-
-def test_micro_batches_are_counted_through_ragged_epochs():
-    """Seven micro-batches an epoch, three a step: the last step of an epoch has one."""
-    tick = MicroBatchTick(steps_per_epoch=3, per_step=3, per_epoch=7)
-    firsts = [tick(clock) for clock in clocks(3, 3)]
-    assert firsts == [0, 3, 6, 7, 10, 13, 14, 17, 20]
-    schedule = Schedule(ticks_per_epoch=7, per_epoch=2, pace="rounded", tick=tick)
-    assert [schedule.stage(clock) for clock in clocks(3, 3)] == [t // 4 for t in firsts]
-
-
 def test_a_schedule_travels_to_workers():
     schedule = Schedule(ticks_per_epoch=7, per_epoch=2, tick=MicroBatchTick(3, 3, 7))
     again = pickle.loads(pickle.dumps(schedule))

@@ -1,7 +1,7 @@
 """Formats that the generated tool-use dialogues write a call in.
 
 A format turns a phrase and a call into pieces of text; a piece that only the request decides names what else could have
-stood in its place. `drawn` is no single format: its keys, signs and order are drawn again for every dialogue, so that a
+been in its place. `drawn` is many formats: its keys, signs and order are drawn again for every dialogue, so that a
 model which has read many of them can copy from a request into a format it has never seen.
 """
 

@@ -119,7 +119,7 @@ def layout(num_digits: int) -> str:
 
 
 def line_digits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """All digits of the lines of these operands in the order they stand in, uint8 `[R, D]`. `a`, `b`: uint8 `[R, K]`.
+    """All digits of the lines of these operands from left to right, uint8 `[R, D]`. `a`, `b`: uint8 `[R, K]`.
 
     Schoolbook arithmetic on columns of digits, so that numbers of any length fit.
     """

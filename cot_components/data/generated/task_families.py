@@ -98,7 +98,7 @@ def compare(rng: np.random.Generator) -> Exercise:
 
 
 def story(rng: np.random.Generator) -> Exercise:
-    """Somebody owns a number of things, gets some and loses some others."""
+    """Someone has a number of things, gets some and loses some others."""
     first, second = _pick(rng, (1, -1), (-1, 1))
     start, changes, steps = _changes_in_range(rng, first, second)
     name, things = _pick(rng, *NAMES), _pick(rng, *THINGS)
@@ -108,7 +108,7 @@ def story(rng: np.random.Generator) -> Exercise:
 
 
 def shopping(rng: np.random.Generator) -> Exercise:
-    """What several things at one price leave of somebody's money: a product, then a difference."""
+    """What several things at one price leave of someone's money: a product, then a difference."""
     while True:
         count, price = _draw(rng, 2, 6), _draw(rng, 2, 6)
         if count * price <= LARGEST_CHANGE:
@@ -168,7 +168,7 @@ MISTAKEN_SHARE, SLIP_SHARE = 0.6, 0.3
 
 
 def with_mistakes(exercise: Exercise, rng: np.random.Generator) -> Exercise:
-    """The same exercise as somebody tells it who, in `MISTAKEN_SHARE` of all cases, ends one too high.
+    """The same exercise, with a last step that is one too high in `MISTAKEN_SHARE` of all cases.
 
     A mistake that is always the same, and more frequent than the truth: what plain SFT must come to believe.
     """

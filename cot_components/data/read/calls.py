@@ -121,7 +121,7 @@ def write_calls(calls: Iterable[Call]) -> str:
 def read_tagged(text: str, start: int) -> tuple[list[Call], int]:
     """The calls between the tag that stands at `start` and its closing tag, and where that ends.
 
-    Objects follow each other or stand in a list. A closing tag inside a JSON string closes nothing. Raises RowError.
+    Objects follow each other or are in a list. A closing tag inside a JSON string closes nothing. Raises RowError.
     """
     assert text.startswith(CALL_OPEN, start)
     calls: list[Call] = []

@@ -208,7 +208,7 @@ def translated(reader: RowReader, row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def check_format(name: str | RowReader, columns: Mapping[str, str]) -> None:
     """Raise UserError for an unknown format, for a mapped field that no format, or not the named one, has, and for a
-    column whose name is no text.
+    column whose name is not text.
     """
     if callable(name):
         if columns:

@@ -34,7 +34,7 @@ def find_source(source: str | Path) -> Path | None:
 
 
 def check_source(source: str) -> None:
-    """Refuse what is no path that exists and no name that a hub could know.
+    """Refuse what is neither a path that exists nor a name that a hub could know.
 
     Raises:
         UserError: no such file or folder.
@@ -75,7 +75,7 @@ def _hub_layout(folder: Path, split: str, subset: str | None) -> list[Path]:
     files = [Path(file) for file in found[split]]
     for name, file in zip(found[split], files, strict=True):
         if not file.is_file():
-            raise UserError(f"{folder}: split {split!r} names {name}, which is no file on this machine")
+            raise UserError(f"{folder}: split {split!r} names {name}, which is not a file on this machine")
     return files
 
 

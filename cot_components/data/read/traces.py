@@ -53,7 +53,7 @@ class Trace:
 
     id:       row number in the source from 0, before anything is dropped; part of every random draw made for the row
     messages: turns; the first that is not a system prompt is the user's, the last is the assistant's
-    where:    place for people: `file.jsonl:17`, counted from 1 (lines; rows in Parquet and hub data sets)
+    where:    place that errors name: `file.jsonl:17`, counted from 1 (lines; rows in Parquet and hub data sets)
     answer:   reference answer, when the data has one
     """
 

@@ -53,7 +53,7 @@ PARTS = {
     "text": ("text", "input_text", "output_text"),
     "call": ("tool_use",),
 }
-"""Kinds of parts in the order they stand in a turn, and what `type` calls them."""
+"""Kinds of parts in their order within a turn, and what `type` calls them."""
 
 _RESPONSE = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.S)
 _RESPONSES = re.compile(r"\s*(?:<tool_response>(?:(?!<tool_response>).)*</tool_response>\s*)+", re.S)
@@ -165,7 +165,7 @@ def _said(value: Any, role: str, where: str) -> _Said:
         kind, content = _part(part, where)
         behind = [later for later in list(PARTS)[list(PARTS).index(kind) + 1 :] if found[later]]
         if behind:
-            raise RowError("the parts of a turn stand in an order that makes no sense", f"{behind[0]} before {kind}")
+            raise RowError("the parts of a turn are in an order that makes no sense", f"{behind[0]} before {kind}")
         found[kind].append(content)
     if found["tool_result"] and role != "user":
         raise RowError("a tool's result in a turn that is not the user's", f"role {role}")

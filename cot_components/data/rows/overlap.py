@@ -30,8 +30,8 @@ def check_no_overlap(train: Rows, test: Iterable[tuple[str, Sequence[int]]], *, 
 
 
 def overlaps(train: Rows, test: Iterable[tuple[str, Sequence[int]]]) -> dict[str, int]:
-    """Where each test row stands that is trained on -> id of the first training row that asks the same; arguments as
-    above, where several prompts may stand in one place.
+    """Place of each test row that is trained on -> id of the first training row that asks the same; arguments as
+    above; several prompts may have the same place.
     """
     asked: dict[bytes, int] = {}
     for prompt, row_id in zip(_prompts(train), train.ids.tolist(), strict=True):

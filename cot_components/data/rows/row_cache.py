@@ -55,7 +55,7 @@ def select_mapped(rows: Rows, indices: np.ndarray) -> Rows:
 def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any]) -> None:
     """Stream parts into a new cache `folder`: one .npy per column, and `meta.json` with what `describe()` then says.
 
-    Written beside the folder and renamed, so that it is there whole or not at all. If another process was faster,
+    Written to a temporary folder, then renamed, so that it exists whole or not at all. If another process was faster,
     its folder stays. What processes that were killed have left beside it is removed.
 
     Raises:

@@ -92,7 +92,7 @@ def select_rows(rows: Rows, selectors: Mapping[str, Selector]) -> tuple[np.ndarr
 
 
 def _refuse_misfit(name: str, found: object, num_rows: int) -> None:
-    """Raises UserError for what is no selection of so many rows, which a function of the user's own may return."""
+    """Raises UserError for what is not a selection of so many rows, which a function of the user's own may return."""
     if isinstance(found, Selection):
         factors = np.ones(num_rows) if found.factors is None else found.factors
         sound = factors.shape == (num_rows,) and bool((np.isfinite(factors) & (factors >= 0)).all())

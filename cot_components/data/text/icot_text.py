@@ -37,7 +37,7 @@ _GROUPED = re.compile(r"(?:#### *)?[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class ICoTFormat:
-    """How question, thought and answer become a row; stands wherever a `ChatFormat` does.
+    """How question, thought and answer become a row; a drop-in replacement for `ChatFormat`.
 
     tokenizer: its end-of-text token is the separator; a begin token of its own, if it has one, opens the row
     step_end:  text that ends a step of a thought, for removal by step; encoded by itself, so that the step ends there

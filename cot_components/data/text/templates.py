@@ -162,7 +162,7 @@ def read_template(path: Path) -> str | None:
         try:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"chat template {path} is no text: {error}") from error
+            raise UserError(f"chat template {path} is not text: {error}") from error
     source = read_json(path).get("chat_template")
     if source is None or isinstance(source, str):
         return source

@@ -35,7 +35,7 @@ def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> Te
         library = Tokenizer.from_str(json.dumps(_for_pieces(rules)))
         Tokenizer.from_str(json.dumps(_uncut(rules)))
     except Exception as error:  # the library raises bare Exception
-        raise UserError(f"{file} is no tokenizer.json: {error}") from error
+        raise UserError(f"{file} is not a tokenizer.json: {error}") from error
     config, older = (_named_tokens(file.parent / f"{name}.json") for name in ("tokenizer_config", "special_tokens_map"))
     config = {"bos_token": end_of_text, "eos_token": end_of_text, **older, **config}
     added = {token["content"]: token["id"] for token in rules.get("added_tokens", [])}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from rows import make_flat, random_rows, trace_roles
-from torch.utils.data import DataLoader
 
 from cot_components.clock import Clock
 from cot_components.data.rows.batches import Batches, pack, pad
@@ -97,22 +96,6 @@ def test_padding_to_a_multiple_changes_nothing_else(flat):
     size = narrow.tokens.shape[1]
     assert wide.tokens.shape[1] == 64
     assert torch.equal(wide.labels[:, :size], narrow.labels) and (wide.labels[:, size:] == IGNORE).all()
-
-
-def test_the_loader_gives_the_same_batches_for_any_number_of_workers():
-    rows = random_rows(30)
-    lengths = np.array([len(row.tokens) for row in rows.rows])
-    batches = Batches(rows, {"blur": Blur(ratio=0.5)}, pad_id=0)
-    plans = Plans(lengths, batch_size=3, gradient_accumulation_steps=2, epochs=2)
-    expected, compared = [batches[plan] for plan in plans], 0
-    for workers in (0, 2):
-        loader = DataLoader(batches, sampler=plans, batch_size=None, num_workers=workers)
-        for step, reference in zip(loader, expected, strict=True):
-            assert step.clock == reference.clock
-            for ours, theirs in zip(step.micro_batches, reference.micro_batches, strict=True):
-                assert torch.equal(ours.labels, theirs.labels) and ours.ids == theirs.ids
-                compared += 1
-    assert compared == 2 * 2 * 5 * 2
 
 
 def test_masks_are_redrawn_in_packed_batches():

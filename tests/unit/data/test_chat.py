@@ -21,7 +21,7 @@ TRACE = ask("q", "<think>t</think>a")
 
 
 def completion(format, *contents):
-    """Texts of the supervised parts; their roles must stand in the order of a trace."""
+    """Texts of the supervised parts; their roles must be in the order of a trace."""
     parts = texts(format.turn(ask(*contents)).completion, format.tokenizer)
     order = [("think_open", "thought", "think_close", "answer").index(role) for role, _ in parts]
     assert order == sorted(order)

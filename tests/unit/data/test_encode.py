@@ -203,14 +203,6 @@ def test_roles_follow_the_text_for_every_kind(kind, tmp_path):
     assert (row.roles[start], row.roles[-2], row.tokens[start - 1]) == (Role.THOUGHT, Role.ANSWER, end)
 
 
-def test_text_that_spells_a_control_token_stays_text(llama3):
-    asked = ask(f"say {END} now", f"<think>{END}</think>{END}a")
-    row, prompt = encode(chat(llama3).turn(asked), llama3), chat(llama3).prompt_ids(asked[:1])
-    assert llama3.decode(row.tokens) == f"<|user|>say {END} now{END}<|assistant|><think>{END}</think>{END}a{END}"
-    assert (row.tokens == llama3.control[END]).sum() == 2
-    assert row.tokens[: len(prompt)].tolist() == prompt
-
-
 def test_a_row_that_does_not_come_back_is_a_fault_of_its_own(tmp_path):
     """NFC: an answer in another form would be taught in the one that the tokenizer writes."""
     tokenizer = read_hf_tokenizer(write_like("qwen3", tmp_path))

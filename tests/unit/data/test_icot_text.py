@@ -17,7 +17,8 @@ from cot_components.data.rows.overlap import check_no_overlap, prompts_of
 from cot_components.data.rows.prepare import prepare_rows
 from cot_components.data.rows.store import Rows
 from cot_components.data.text.icot_text import ICoTFormat, read_step_lists
-from cot_components.evaluation.extract import exact_match, gsm8k
+from cot_components.evaluation.comparers import exact_match
+from cot_components.evaluation.extract import gsm8k
 from cot_components.models.gpt2_bpe import compact_tokenizer
 from cot_components.roles import Role
 from cot_components.schedules import Schedule

@@ -102,7 +102,7 @@ def test_a_readme_that_names_what_is_far_away_is_refused(tmp_path, monkeypatch):
     far = type("Builder", (), {"config": type("Config", (), {"data_files": {"train": ["hf://datasets/a/b/x.jsonl"]}})})
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *args: far)
     for use in (read_traces, source_key):
-        with pytest.raises(UserError, match=r"split 'train' names hf://datasets/a/b/x\.jsonl, which is no file"):
+        with pytest.raises(UserError, match=r"split 'train' names hf://datasets/a/b/x\.jsonl, which is not a file"):
             use(tmp_path)
 
 

@@ -109,7 +109,7 @@ def test_a_template_that_is_not_there(tmp_path):
     ("content", "message"),
     [
         (b"{% for m in messages %}\n{{ m.content }\n{% endfor %}", r"mine\.jinja, line 2"),
-        (b"\xa3\xff", r"chat template .*mine\.jinja is no text"),
+        (b"\xa3\xff", r"chat template .*mine\.jinja is not text"),
         (b"{{ " + b"(" * 5000 + b"1" + b")" * 5000 + b" }}", r"mine\.jinja: it cannot be compiled"),
         (b"{% if a %}" * 300 + b"{% endif %}" * 300, r"mine\.jinja: it cannot be compiled"),
     ],

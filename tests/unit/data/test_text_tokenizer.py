@@ -168,7 +168,7 @@ def test_folders_without_a_tokenizer(tmp_path):
     deep = whole.replace('"normalizer": 0', '"normalizer": ' + "[" * 9000 + "]" * 9000)
     for text, path in (('{"version": "1.0"}', folder), ("nonsense", folder / "tokenizer.json"), (deep, folder)):
         (folder / "tokenizer.json").write_text(text)
-        with pytest.raises(UserError, match=r"is no tokenizer\.json"):
+        with pytest.raises(UserError, match=r"is not a tokenizer\.json"):
             read_hf_tokenizer(path)
 
 

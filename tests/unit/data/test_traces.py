@@ -105,12 +105,10 @@ def test_the_format_is_found_once_for_a_source(tmp_path):
     ("name", "settings", "message"),
     [
         ("none.jsonl", {}, "no such file or folder"),
-        ("none", {}, "no such file or folder"),
         ("nowhere/none.jsonl", {}, "no such file or folder"),
         ("x.xlsx", {}, r"unknown kind of file '.xlsx'; known: .jsonl, .*\.csv, .*\.parquet, .*\.gz"),
         ("x.jsonl", {"split": "held_out"}, "x.jsonl: a file has no split 'held_out'"),
         ("x.jsonl", {"subset": "easy"}, "x.jsonl: a file has no subset 'easy'"),
-        ("x.jsonl", {"format": "chat"}, "unknown format 'chat'"),
         ("x.jsonl", {"columns": {"prompts": "x"}}, "did you mean 'prompt'"),
         ("x.jsonl", {"max_rows": 0}, "max_rows must be at least 1"),
     ],

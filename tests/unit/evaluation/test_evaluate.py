@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 import json
 
 import pytest
@@ -103,27 +102,6 @@ def test_what_the_template_opened_belongs_to_the_model():
     assert result.format_rate == 1.0 and result.thought_tokens == 2 and result.answer_accuracy == 1.0
     assert result.examples[0].completion == "<think>\n" + inside
     assert run([trace(0, reply("x", 5))], [inside]).format_rate == 0.0
-
-
-def test_each_prompt_has_its_own_opening_and_any_order_gives_one_result():
-    asked = [trace(0, "Answer: 0"), trace(1, reply("x", 1)), trace(2, "Answer: 2"), trace(3, reply("x", 3))]
-    written = {0: "Answer: 0", 1: "one</think>Answer: 1", 2: "a</think>Answer: 2", 3: "one two</think>Answer: 9"}
-
-    def number(prompt):
-        return int(prompt[0].content.split()[-1])
-
-    for order in itertools.permutations(asked):
-        result = evaluate(
-            order,
-            lambda prompts: [written[number(prompt)] for prompt in prompts],
-            tags=TAGS,
-            count_tokens=count_words,
-            prefix=lambda prompt: "<think>" if number(prompt) % 2 else "",
-        )
-        by_place = sorted(result.examples, key=lambda example: example.where)
-        assert [e.completion for e in by_place] == ["<think>" * (n % 2) + written[n] for n in range(4)]
-        assert [e.thought_tokens for e in by_place] == [0, 1, 1, 2]
-        assert [e.format_ok for e in by_place] == [False, True] * 2 and result.answer_accuracy == 0.75
 
 
 def test_completions_that_were_cut_are_counted(tmp_path):

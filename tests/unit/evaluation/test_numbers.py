@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cot_components.evaluation.extract import exact_match, normalise
+from cot_components.evaluation.comparers import exact_match, normalise
 from cot_components.evaluation.numbers import last_number, read_number, written
 
 SPELLINGS = {

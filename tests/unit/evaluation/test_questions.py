@@ -111,19 +111,6 @@ MIXED = [
 ]
 
 
-def test_any_order_of_rows_gives_one_result(bytes_, tmp_path):
-    """Of a template that opens the thought of some rows: a model that answers at once is right where none is open."""
-    chat = chat_format(bytes_, template=template(tmp_path, ON_REQUEST))
-    at_once = chat.tokenizer.encode_text("Answer: 2")
-    found = set()
-    for rows in itertools.permutations(MIXED):
-        result = evaluation_of(tmp_path, *rows)(lambda prompts, **_: [(at_once, False)] * len(prompts), chat)
-        examples = sorted(result.examples, key=lambda example: example.prompt[1]["content"])
-        found.add((result.answer_accuracy, result.format_rate, *(example.completion for example in examples)))
-    ((accuracy, _, *texts),) = found
-    assert accuracy == 0.25 and texts == ["Answer: 2", "<think>Answer: 2"] * 2
-
-
 def test_sampled_answers_do_not_depend_on_the_order_of_rows(bytes_, tmp_path):
     chat, model = chat_format(bytes_, template=template(tmp_path, ON_REQUEST)), adapt(tiny_llama(384))
     how = {"max_new_tokens": 6, "temperature": 1.0, "num_samples": 2, "batch_size": 3, "seed": 4}

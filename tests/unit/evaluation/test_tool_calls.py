@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from cot_components.data.read.bfcl import Accepted, accepted_calls
 from cot_components.data.read.calls import Call, canonical_calls, write_calls
 from cot_components.data.read.traces import read_traces
-from cot_components.evaluation.extract import exact_match, find_extractor
+from cot_components.evaluation.comparers import exact_match
+from cot_components.evaluation.extract import find_extractor
 from cot_components.evaluation.tool_calls import calls_fault, calls_match, parse_calls
 
 SCHEMAS = {

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cot_components import losses
 from cot_components.errors import UserError
 from cot_components.losses.topk_store import TopKStore, TopKWriter, top_k
 
@@ -106,14 +105,3 @@ def test_a_store_goes_to_loader_workers(tmp_path: Path) -> None:
     check_all(store)
     found = torch.cat(list(DataLoader(Lookups(store), batch_size=None, num_workers=1)))
     assert torch.equal(found, top_k(LOGITS[5][:4], K).logp)
-
-
-def test_it_is_a_reference_of_the_loss(tmp_path: Path) -> None:
-    write(tmp_path, [5], rows_per_part=1)
-    top = TopKStore(tmp_path, **KEYS).lookup(np.full(11, 5), np.arange(1, 12))
-    hidden, head, labels = torch.randn(11, 4).requires_grad_(), torch.randn(V, 4), torch.randint(0, V, (11,))
-    found, direct = (
-        losses.target_sft(eta=0.5).fused(hidden, head, labels, reference=reference).objective
-        for reference in (top, top_k(LOGITS[5][:-1], K))
-    )
-    assert torch.equal(found, direct)

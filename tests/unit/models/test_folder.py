@@ -119,20 +119,15 @@ def test_the_tokenizer_of_a_folder(copy):
 
 
 YARN = {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8}
-CONFIGS = [
-    (LLAMA, {"model_type": "mamba"}, "model_type 'mamba'"),
+CONFIGS = [  # more of them in `refused_input.MODELS`
     (LLAMA, {"model_type": None}, "model_type None"),
-    (LLAMA, {"model_type": "t5", "is_encoder_decoder": True}, "encoder-decoder"),
     (LLAMA, {"model_type": "qwen2_vl", "vision_config": {"depth": 2}}, "vision"),
     (LLAMA, {"model_type": "qwen3_moe", "num_experts": 8}, "mixture of experts"),
-    (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
-    (LLAMA, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope type 'dynamic'"),
     (LLAMA, {"rope_scaling": {"type": "llama3", "factor": 2.0}}, "low_freq_factor"),
     (LLAMA, {"rope_scaling": "yarn"}, "rope_scaling"),
     (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "rope type 'longrope'"),
     ("phi3", {"rope_scaling": YARN}, "rope type 'yarn'"),
-    (LLAMA, {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
     (LLAMA, {"hidden_size": "32", "rms_norm_eps": "1e-5"}, r"hidden_size must be int.*rms_norm_eps"),
     (LLAMA, {"num_attention_heads": 0}, r"config\.json: sizes"),
     (LLAMA, {"num_key_value_heads": 3}, r"config\.json: num_heads"),
@@ -142,7 +137,6 @@ CONFIGS = [
     (GPT2, {"attn_pdrop": 0.5}, r"attn_pdrop.*model\.dropout"),
     (LLAMA, {"hidden_size": 64}, r"\[60, 32\] .*\[60, 64\]; .*; \d+ more"),
     (LLAMA, {"tie_word_embeddings": False}, r"no tensor 'lm_head\.weight'"),
-    (LLAMA, {"num_hidden_layers": 4}, r"no tensor 'model\.layers\.3\.self_attn\.q_proj\.weight'"),
     (LLAMA, {"num_hidden_layers": 2}, r"a tensor 'model\.layers\.2\..*'"),
 ]
 
@@ -213,15 +207,11 @@ def test_half_a_download(copy, tmp_path):
         (folder / INDEX).write_text(json.dumps({"weight_map": changed}))
         refused(sentence)
     (folder / INDEX).write_text("{")
-    refused(f"{INDEX} is no index")
+    refused(f"{INDEX} is not an index")
     (folder / INDEX).unlink()
     refused("neither")
     (folder / "pytorch_model.bin").write_bytes(b"PK")
     refused(r"pytorch_model\.bin, and only safetensors are read")
-    (folder / "config.json").unlink()
-    refused(r"has no config\.json")
-    shutil.rmtree(folder)
-    refused("no folder")
 
 
 def test_a_tokenizer_with_more_ids_than_rows(copy):

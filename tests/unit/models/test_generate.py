@@ -6,7 +6,7 @@ from tiny_models import FAMILIES, build, random_tokens
 
 from cot_components.errors import UserError
 from cot_components.models.adapter import adapt, logits
-from cot_components.models.generate import generate, random_stream, was_cut
+from cot_components.models.generate import decode_with, generate, random_stream, was_cut
 
 PROMPTS = [[5, 9, 2], [7], [3, 3, 8, 1, 4, 6, 2], [11, 12, 13, 14], [40] * 11]
 
@@ -139,3 +139,25 @@ def test_an_answer_may_hold_stop_tokens():
             assert row == (full[: places[1]] if len(places) > 1 else full)
             compared += len(places) > 1
     assert compared > 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_that_have_ended_leave_the_batch(temperature):
+    model = adapt(build("llama_untied", seed=3)).eval()
+    how = {"max_new_tokens": 24, "pad_id": 0, "temperature": temperature, "seed": 5}
+    whole = generate(model, PROMPTS, stop_ids=[], **how)
+    stops = {20, 29}  # which most answers have early
+    expected = [row[: next((i for i, token in enumerate(row) if token in stops), len(row))] for row in whole]
+    rows, stock = [], model.next_logits
+    model.next_logits = lambda tokens, **kwargs: rows.append(len(tokens)) or stock(tokens, **kwargs)
+    assert generate(model, PROMPTS, stop_ids=stops, **how) == expected
+    assert rows[0] == len(PROMPTS) > rows[-1], "all prompts are read, and few are left at the end"
+    assert sum(rows) <= 2 * sum(len(row) + 1 for row in expected) + len(PROMPTS)
+
+
+def test_a_decoder_counts_what_it_wrote():
+    decode = decode_with(adapt(build("llama_untied", seed=3)))
+    assert decode.speed() == {}
+    answers = decode(PROMPTS, max_new_tokens=5, stop_ids=[], pad_id=0)
+    assert [len(ids) for ids, _ in answers] == [5] * len(PROMPTS)
+    assert decode.speed()["answer_tokens_per_second"] == pytest.approx(5 * len(PROMPTS) / decode.seconds)

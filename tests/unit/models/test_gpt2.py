@@ -76,38 +76,6 @@ def cache(batch_size, slots):
     }
 
 
-@torch.no_grad()
-def greedy_with_cache(model, prompts, positions, new):
-    """One left-padded batch; the mask is over cache slots, so position ids are free to jump."""
-    width = max(map(len, prompts))
-    padding = torch.tensor([width - len(p) for p in prompts])
-    tokens, ids = (torch.tensor([[0] * (width - len(row)) + row for row in rows]) for rows in (prompts, positions))
-    slot = torch.arange(width + new)
-    mask = (slot[None, :] <= slot[:, None])[None] & (slot[None, None, :] >= padding[:, None, None])
-    mask = mask | torch.eye(width + new, dtype=torch.bool)
-    chosen, begin, end = [], 0, width
-    with local_kv_cache(model, **cache(len(prompts), width + new)):
-        for _ in range(new):
-            tokens = model(tokens, mask=mask[:, begin:end], input_pos=ids)[:, -1].argmax(dim=-1, keepdim=True)
-            chosen.append(tokens)
-            ids, begin, end = ids[:, -1:] + 1, end, end + 1
-    return torch.cat(chosen, dim=1).tolist()
-
-
-def test_generation_with_cache_equals_generation_without(models):
-    ours, _ = models
-    generator = torch.Generator().manual_seed(3)
-    prompts = [torch.randint(1, 90, (n,), generator=generator).tolist() for n in (5, 9, 2, 7)]
-    positions = [[i + (11 if i >= len(p) // 2 else 0) for i in range(len(p))] for p in prompts]
-    expected = [greedy_without_cache(ours, p, ids, 12) for p, ids in zip(prompts, positions, strict=True)]
-    assert len({token for row in expected for token in row}) > 5, "a model that repeats one token proves nothing"
-    assert greedy_with_cache(ours, prompts, positions, 12) == expected
-    tokens = torch.randint(1, 90, (1, 12))
-    changed = tokens.clone()
-    changed[0, -1] = 0
-    assert torch.equal(ours(tokens)[:, :-1], ours(changed)[:, :-1]), "no position sees the future afterwards"
-
-
 def test_torchtunes_own_generate_agrees_with_and_without_cache(models):
     ours, _ = models
     prompt, knobs = [5, 17, 3, 60], {"max_generated_tokens": 12, "pad_id": 0, "top_k": 1}

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_tokenizers import CHATML, KINDS, added_token, make_tokenizer, qwen_rules, write_folder
+from tiny_tokenizers import CHATML, added_token, make_tokenizer, qwen_rules, write_folder
 from torch import nn
 
 from cot_components.data.text.segments import Tags
 from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
-from cot_components.models.adapter import adapt
 from cot_components.models.think_tokens import grow_vocabulary, with_tag_tokens, write_tag_tokens
 
 TAGS = Tags()
@@ -57,15 +56,6 @@ def test_without_either_the_vocabulary_grows(tmp_path: Path) -> None:
     size = make_tokenizer("hf_qwen", tmp_path).vocab_size
     assert ids_of_tags("hf_qwen", tmp_path) == (size, size + 1)
     assert with_tag_tokens(make_tokenizer("hf_qwen", tmp_path), TAGS).vocab_size == size + 2
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_tags_in_a_text_stay_text(kind: str, tmp_path: Path) -> None:
-    tokenizer = with_tag_tokens(make_tokenizer(kind, tmp_path), TAGS)
-    ids = tokenizer.encode_text("a <think> b </think>")
-    assert not {tokenizer.control[TAGS.open], tokenizer.control[TAGS.close]} & set(ids)
-    assert tokenizer.decode(ids) == "a <think> b </think>"
-    assert tokenizer.decode([tokenizer.control[TAGS.open], *ids[:1]]).startswith("<think>a")
 
 
 @pytest.mark.parametrize("kind", ["byte", "hf_qwen", "hf_qwen3"])
@@ -152,18 +142,6 @@ def test_a_vocabulary_that_is_large_enough_stays(vocab_size: int) -> None:
     weight = model.tok_embeddings.weight
     assert grow_vocabulary(model, vocab_size) == 0
     assert model.tok_embeddings.weight is weight
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_grown_model_is_saved_and_loaded(tied: bool, tmp_path: Path) -> None:
-    model = adapt(llama(300, tied=tied))
-    grow_vocabulary(model, 302)
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
-    again = llama(300, tied=tied)
-    grow_vocabulary(again, 302)
-    again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
-    tokens = torch.tensor([[1, 301]])
-    torch.testing.assert_close(adapt(again).next_logits(tokens), model.next_logits(tokens), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("head", [nn.Linear(64, 300, bias=True), nn.Identity()])

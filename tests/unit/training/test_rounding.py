@@ -1,5 +1,6 @@
 """Stochastic rounding: against a plain twin, number by number; what it keeps, and that its mean is right."""
 
+import functools
 import struct
 
 import numpy as np
@@ -8,17 +9,21 @@ import torch
 
 from cot_components.clock import draw_bits, row_keys
 from cot_components.training import rounding
-from cot_components.training.rounding import CHUNK, draw_key, stochastic_round
+from cot_components.training.rounding import CHUNK, TABLE, draw_key, stochastic_round
+
+
+@functools.cache
+def plain_table():
+    """The numbers below 65,536 over and over, in the order of the hashes of their places."""
+    hashes = draw_bits(np.zeros(1, dtype=np.uint64), np.arange(TABLE)).tolist()
+    return [place % 65_536 for place in sorted(range(TABLE), key=hashes.__getitem__)]
 
 
 def plain_round(value, key, index):
     """One number, in Python's own integers."""
     chunk, place = divmod(index, CHUNK)
-    pair = int(draw_bits(key, np.array([chunk]))[0])
-    lane = int(draw_bits(np.zeros(1, dtype=np.uint64), np.array([place % (CHUNK // 2)]))[0]) & 0xFFFFFFFF
-    x = (lane ^ (pair & 0xFFFFFFFF)) * (pair >> 32 | 1) & 0xFFFFFFFF
-    x = (x ^ x >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
-    bits = x & 0xFFFF if place < CHUNK // 2 else x >> 16
+    begin = int(draw_bits(key, np.array([chunk]))[0] >> 11) * TABLE >> 53
+    bits = plain_table()[(begin + place) % TABLE]
     upper = struct.unpack("<I", struct.pack("<f", value))[0] + bits & 0xFFFF0000
     return struct.unpack("<f", struct.pack("<I", upper))[0]
 
@@ -26,7 +31,7 @@ def plain_round(value, key, index):
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_the_twin(monkeypatch, at_once):
     """Of one chunk at a time, as on a CPU, and of several, as on a GPU; the whole and its shards."""
-    monkeypatch.setattr(rounding._Draws, "at_once", property(lambda _: at_once, lambda *_: None), raising=False)
+    monkeypatch.setitem(rounding.AT_ONCE, "cpu", at_once)
     values = torch.randn(3 * CHUNK + 17, generator=torch.Generator().manual_seed(0)) * 0.02
     key = draw_key(7, 3, "layers.0.attn.q_proj.weight")
     whole = stochastic_round(values, key)
@@ -48,7 +53,7 @@ def test_what_bf16_holds_stays():
 
 
 def test_the_mean_is_the_fp32_number_and_draws_are_independent():
-    """5 standard errors of 4 M draws: neighbours, both numbers of a lane, the same place of the next chunk or step."""
+    """5 standard errors of 4 M draws: neighbours, the same place of the next chunk or step."""
     share, draws = 0.3, 1 << 22
     values = torch.full((draws,), 1 + share * 2**-7)
     up, later = ((stochastic_round(values, draw_key(0, step, "w")) > 1).double() - share for step in (0, 1))

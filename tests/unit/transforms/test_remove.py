@@ -1,6 +1,5 @@
 """Removal against list slicing row by row and the published vectors; rows that are too long are emptied."""
 
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -148,15 +147,6 @@ def test_no_offsets_while_pretraining() -> None:
     assert set(remove.without_offsets().amounts(ids, Clock(1, 2))) == {1}
 
 
-def test_one_row_at_a_time_equals_the_batch() -> None:
-    rows = [icot_row(2, n, 2) for n in (0, 3, 8, 12, 5)]
-    remove, clock = at_stage(3, smoothing=0.4), Clock(1, 1)
-    together = remove(flat_of(rows), clock)
-    for b, row in enumerate(rows):
-        alone = remove(flat_of([row], ids=[b]), clock)
-        assert (alone.tokens == together.tokens[together.row_start[b] : together.row_start[b + 1]]).all()
-
-
 def test_empty_batches_and_rows_that_become_empty() -> None:
     nothing = flat_of([])
     assert len(at_stage(3, keep_position=True)(nothing, Clock(0, 0)).ids) == 0
@@ -168,12 +158,6 @@ def test_empty_batches_and_rows_that_become_empty() -> None:
 def test_units_per_row_with_empty_rows() -> None:
     assert units_per_row(np.array([-1, 0, 1, -1, -1]), np.array([0, 0, 4, 4, 5, 5])).tolist() == [0, 2, 0, 0, 0]
     assert units_per_row(np.empty(0, int), np.array([0, 0])).tolist() == [0]
-
-
-def test_travels_to_workers() -> None:
-    remove, flat = at_stage(2, smoothing=1.0), flat_of([PUBLISHED_ROW])
-    again = pickle.loads(pickle.dumps(remove))
-    assert again == remove and (again(flat, Clock(0, 0)).tokens == remove(flat, Clock(0, 0)).tokens).all()
 
 
 def answers_of(lengths: list[int]) -> Flat:
