@@ -14,6 +14,8 @@ STUDIES = {
         "compositions",
         "internalised_targets",
         "half",
+        "grape",
+        "qtuning",
         "blur_large",
         "thinking",
         "thinking_real",

@@ -26,6 +26,7 @@ COMMANDS = {
     "view": "view",
     "audit": "audit",
     "score": "score",
+    "s3ft": "s3ft",
     "report": "report",
     "compare": "compare",
     "samples": "samples",

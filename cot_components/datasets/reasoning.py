@@ -16,6 +16,7 @@ from cot_components.data.rows.batches import Transform
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.first_rows import check_first_rows
 from cot_components.data.rows.prepare import RowSettings, prepare_rows, row_limit
+from cot_components.data.rows.selection import Selector
 from cot_components.data.rows.store import Rows
 from cot_components.data.sources import Source, read_sources
 from cot_components.data.text.chat import ChatFormat
@@ -45,6 +46,7 @@ def reasoning_dataset(
     too_long: Literal["drop", "cut_thought"] = "drop",
     strict: bool = True,
     max_dropped: float = 0.05,
+    select: Mapping[str, Any] | None = None,
     transforms: Mapping[str, Any] | None = None,
     cache_dir: str | None = None,
     packed: bool = False,
@@ -69,6 +71,8 @@ def reasoning_dataset(
             thought.
         strict: the first bad row is an error; otherwise bad rows are dropped and counted.
         max_dropped: share of dropped rows above which there is an error all the same.
+        select: named selectors (`cot_components.selectors`), each choosing from what those before it keep. What
+            `dataset_val` holds out is held out first and never chosen from.
         transforms: named transforms, applied in order.
         cache_dir: keep encoded rows here; None encodes them at every start.
         packed: stock recipes read this key; only False is right (their packer would drop labels' weights and freeze
@@ -81,7 +85,7 @@ def reasoning_dataset(
         raise UserError(
             "dataset.packed must be false: torchtune's packer keeps only tokens and labels, and draws every mask once"
         )
-    built = build_transforms(transforms)
+    built, selectors = build_transforms(transforms), build_selectors(select)
     sources = read_sources(source, split=split, subset=subset, format=format, columns=columns, max_rows=max_rows)
     chat = chat_format(tokenizer, template=template, date=date, tags=tags, tags_as=tags_as, empty_thought=empty_thought)
     settings = RowSettings(turns=turns, max_seq_len=row_limit(max_seq_len, tokenizer), too_long=too_long)
@@ -102,7 +106,8 @@ def reasoning_dataset(
     rows = [part for part, _ in prepared]
     ends = np.cumsum([len(part) for part in rows]).tolist()
     shares = tuple((end - len(part), end, one.weight) for part, end, one in zip(rows, ends, sources, strict=True))
-    return ReasoningDataset(rows[0] if len(rows) == 1 else Rows.join_sources(rows), shares, built, chat, report)
+    all_rows = rows[0] if len(rows) == 1 else Rows.join_sources(rows)
+    return ReasoningDataset(all_rows, shares, built, chat, report).selected(selectors)
 
 
 def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
@@ -111,17 +116,24 @@ def build_transforms(nodes: Mapping[str, Any] | None) -> dict[str, Transform]:
     Raises:
         UserError: a name that is not text, a node that names no component; see `config.walk`.
     """
+    return _build_named(nodes, "dataset.transforms", "transform")
+
+
+def build_selectors(nodes: Mapping[str, Any] | None) -> dict[str, Selector]:
+    """Named selectors, in order; null leaves one out. Raises as `build_transforms` does."""
+    return _build_named(nodes, "dataset.select", "selector")
+
+
+def _build_named(nodes: Mapping[str, Any] | None, where: str, kind: str) -> dict[str, Any]:
     for name in nodes or {}:
         if not isinstance(name, str):
-            raise UserError(f"dataset.transforms.{name}: a name must be text{nearest(name, ()) or ', in quotes'}")
+            raise UserError(f"{where}.{name}: a name must be text{nearest(name, ()) or ', in quotes'}")
     chosen = {name: node for name, node in (nodes or {}).items() if node is not None}
-    walk(chosen, where="dataset.transforms")
-    built = {name: build(node, where=f"dataset.transforms.{name}") for name, node in chosen.items()}
-    for name, transform in built.items():
-        if not callable(transform):
-            raise UserError(
-                f"dataset.transforms.{name} is not a transform: it needs a {COMPONENT}, or null leaves it out"
-            )
+    walk(chosen, where=where)
+    built = {name: build(node, where=f"{where}.{name}") for name, node in chosen.items()}
+    for name, part in built.items():
+        if not callable(part):
+            raise UserError(f"{where}.{name} is not a {kind}: it needs a {COMPONENT}, or null leaves it out")
     return built
 
 

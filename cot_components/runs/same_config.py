@@ -46,7 +46,9 @@ def flat(node: Any, where: str = "") -> dict[str, Any]:
     """Leaves of a config by dotted path, without what is free to change."""
     if isinstance(node, Mapping):
         kept = {key: value for key, value in node.items() if key not in FREE_TO_CHANGE and value is not None}
-        order = {f"{where}: order": ", ".join(kept)} if where.endswith("transforms") and len(kept) > 1 else {}
+        order = (
+            {f"{where}: order": ", ".join(kept)} if where.endswith(("transforms", "select")) and len(kept) > 1 else {}
+        )
         return order | {
             k: v for key, value in kept.items() for k, v in flat(value, f"{where}.{key}" if where else key).items()
         }

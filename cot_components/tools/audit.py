@@ -122,6 +122,11 @@ def audit(values: Mapping[str, Any]) -> tuple[Audit, ReasoningDataset, Traces]:
             Finding(about, tuple(traces.place(i) for i in at), fault)
             for about, at, fault in (*odd_rows(data, labelled), *too_long(values, rows))
         ),
+        *(
+            Finding(f"left out by select.{choice.name}: {reason}", tuple(map(traces.place_of, ids.tolist())))
+            for choice in data.choices
+            for reason, ids in choice.left_out.items()
+        ),
         *tests,
     ]
     found_ones = sorted((f for f in findings if f.places), key=lambda f: not f.fault)

@@ -32,7 +32,10 @@ class Traces:
 
     def place(self, index: int) -> str:
         """Where a row stands, `file.jsonl:17`; `row 16` where its source does not say."""
-        row_id = int(self._data.rows.ids[index])
+        return self.place_of(int(self._data.rows.ids[index]))
+
+    def place_of(self, row_id: int) -> str:
+        """The same by its id, also of a row that selectors left out."""
         where = self._places.get(row_id & ~TURN_BITS, f"row {row_id & ~TURN_BITS}")
         turn = (row_id & TURN_BITS) >> TURN_SHIFT
         return f"{where}, turn {turn}" if turn else where

@@ -86,14 +86,14 @@ def _left(world: World, scores: Scores) -> Scores:
 
 
 def plain_data(values: Mapping[str, Any]) -> ReasoningDataset:
-    """The training rows of a config without its transforms, which may need the very scores that are to be made.
+    """All rows of a config without its selectors and transforms, which may need the very scores that are to be made.
 
     Raises:
         UserError: it has none.
     """
     if not values.get("dataset"):
         raise UserError("the config has no dataset, so there is nothing to score")
-    node = {key: value for key, value in values["dataset"].items() if key != "transforms"}
+    node = {key: value for key, value in values["dataset"].items() if key not in ("select", "transforms")}
     return replace(build(node, build(values["tokenizer"], where="tokenizer"), where="dataset"), transforms={})
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from cot_components.data.rows.batches import Step
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.plans import Plans
+from cot_components.data.rows.selection import selection_hash
 from cot_components.errors import UserError
 from cot_components.models.export import adapted_modules
 from cot_components.models.load import weights_key
@@ -45,6 +46,7 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
 _FACTS = {
     "step_size": "the size of a step (batch_size * gradient_accumulation_steps * processes)",
     "total_steps": "the number of steps",
+    "selection": "the rows that dataset.select keeps, or their weights (their hash)",
     "data": "the content of the data (its hash)",
     "scores": "the scores that a transform reads (their hash)",
     "base": "the content of the frozen weights (the hash of model.path's files)",
@@ -56,7 +58,8 @@ _FACTS = {
 
 def plan_facts(data: ReasoningDataset, plans: Plans) -> dict[str, Any]:
     """What must be the same when a run is resumed, by name."""
-    facts = {"step_size": plans.step_size, "total_steps": plans.total_steps, "data": data.rows.training_hash()}
+    facts: dict[str, Any] = {"selection": selection_hash(data.choices)} if data.choices else {}
+    facts |= {"step_size": plans.step_size, "total_steps": plans.total_steps, "data": data.rows.training_hash()}
     scores = {name: found() for name, t in data.transforms.items() if (found := getattr(t, "fingerprint", None))}
     if scores:
         facts["scores"] = scores

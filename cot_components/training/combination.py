@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from cot_components.config import COMPONENT, build
 from cot_components.curriculum import NoCurriculum
 from cot_components.data.rows.batches import Transform
-from cot_components.datasets import build_transforms
+from cot_components.datasets import build_selectors, build_transforms
 from cot_components.errors import UserError
 from cot_components.models.reference import NO_ADAPTERS
 from cot_components.training.trained import WITH_ADAPTERS
@@ -67,6 +67,7 @@ def combine(values: Mapping[str, Any]) -> Combination:
         UserError: a setting that a part refuses; the first of `REFUSALS` that applies.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    build_selectors(values["dataset"].get("select"))
     curriculum = build(values.get("curriculum"), where="curriculum")
     combination = Combination(
         loss=build(values["loss"], where="loss"),
@@ -204,7 +205,7 @@ def packed_and_shortened(c: Combination) -> str | None:
 
 
 def looked_up_too_late(c: Combination) -> str | None:
-    """Stored scores (`Highlight`, `TopGap`, `Prune`) looked up after rows were shortened (`Cap`, `Truncate`)
+    """Stored scores (`Threshold`, `Prune`, `Highlight`, ...) looked up after rows were shortened (`Cap`, `Truncate`)
 
     Scores belong to rows as encoded.
     """

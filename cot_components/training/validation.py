@@ -30,8 +30,8 @@ def validation_data(
 
     Args:
         dataset: node of the training data.
-        dataset_val: None; a share of the training rows (0 to 1) to hold out; a path; or a mapping of the keys of
-            `dataset` that differ.
+        dataset_val: None; a share of the rows (0 to 1) to hold out, before any are selected; a path; or a mapping of
+            the keys of `dataset` that differ. `dataset.select` is for training rows alone.
         data: the training data, built.
         tokenizer: for building the validation data.
 
@@ -43,7 +43,7 @@ def validation_data(
     if isinstance(dataset_val, (int, float)):
         return data.split_off(float(dataset_val))
     differing = {"source": dataset_val} if isinstance(dataset_val, str) else dict(dataset_val)
-    merged = {**dataset, **differing}
+    merged = {key: value for key, value in dataset.items() if key != "select"} | differing
     named = merged.get("source")
     for name, source in named.items() if isinstance(named, Mapping) and "source" not in differing else ():
         for key in differing.keys() & (source if isinstance(source, Mapping) else {}):

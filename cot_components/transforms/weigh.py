@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from cot_components.clock import Clock
 from cot_components.config import nearest
 from cot_components.data.rows.flat import Flat
-from cot_components.data.rows.scores import open_scores, scored_tokens
 from cot_components.errors import UserError, require
 from cot_components.roles import SUPERVISED_ROLES, Role
 from cot_components.transforms.discriminator import BOILERPLATE, REASONING
+from cot_components.transforms.threshold import Threshold
 
 
 @dataclass(frozen=True)
@@ -107,28 +106,16 @@ class TopGap:
     needs_whole_rows = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise UserError(f"keep must lie in (0, 1], got {self.keep}")
-        for name in (self.model, self.reference):
-            open_scores(self.scores).column(name)
+        self._rule  # noqa: B018  refuses what it cannot do
 
     def fingerprint(self) -> str:
         """What must be the same when a run is resumed: the scores."""
-        return open_scores(self.scores).fingerprint(self.model, self.reference)
+        return self._rule.fingerprint()
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
         """Change `weights` alone: 0 at scored tokens whose gap, in nats, is below that of the kept share."""
-        found = open_scores(self.scores)
-        model, reference = found.gather(flat, self.model, self.reference)
-        stamp = (found.folder / "meta.json").stat().st_mtime_ns
-        least = _quantile(self.scores, self.model, self.reference, 1 - self.keep, stamp)
-        dropped = scored_tokens(flat) & ~(model - reference >= least)
-        return flat.with_weights(np.where(dropped, np.float32(0), flat.weights))
+        return self._rule(flat, clock)
 
-
-@lru_cache(maxsize=8)
-def _quantile(folder: str, model: str, reference: str, share: float, stamp: int) -> float:
-    """The gap below which `share` of all scored tokens lie."""
-    scores = open_scores(folder)
-    gap = scores.finished(model) - scores.finished(reference)
-    return float(np.quantile(gap, share, method="lower"))
+    @property
+    def _rule(self) -> Threshold:
+        return Threshold(scores=self.scores, column=self.model, minus=self.reference, keep=self.keep)

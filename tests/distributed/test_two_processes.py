@@ -15,18 +15,21 @@ HALF = ["trainable._component_=cot_components.trainable.Half", "trainable.redraw
 HALF += ["trainable.seed=2"]  # the last norm, all that learns outside of layers, rests in the first two rounds
 
 
-@pytest.mark.parametrize("name", [*training_recipes(), "packed", "paced", "half"])
+SELECTED = "dataset.select={some: {_component_: cot_components.selectors.AtRandom, keep: 0.8}}"  # 26 rows of 32
+
+
+@pytest.mark.parametrize("name", [*training_recipes(), "packed", "paced", "half", "selected"])
 def test_two_processes_are_one(name, hub, tmp_path):
     """Four steps with evaluations; the last one has two rows, so that one of the four micro-batches is empty.
 
     Packed, the last step of the epoch has fewer packs than processes can share, so one process runs padding.
     """
-    recipe = {"packed": "bt_sft", "paced": "icot_sft", "half": "bt_sft"}.get(name, name)
+    recipe = {"packed": "bt_sft", "selected": "bt_sft", "paced": "icot_sft", "half": "bt_sft"}.get(name, name)
     changed = ("dropout", "batch_size=4", "dataset.max_rows=", "dataset.num_rows=", "gradient_accumulation_steps=2")
     words = [word for word in overrides_for(recipe, hub) if not any(part in word for part in changed)]
     words += ["epochs=1", "optimizer.lr=1e-3", "dataset.num_rows=26" if recipe == "icot_sft" else "dataset.max_rows=26"]
     words += ["model.dropout=0.0"] if recipe == "icot_sft" else []
-    words += {"paced": PACED, "half": HALF}.get(name, [])
+    words += {"paced": PACED, "half": HALF, "selected": ["dataset.max_rows=32", SELECTED]}.get(name, [])
     alone, together = (
         ["batch_size=4", "gradient_accumulation_steps=2"],
         ["batch_size=2", "gradient_accumulation_steps=2"],

@@ -28,6 +28,12 @@ TRANSFORMS: dict[str, dict[str, Any]] = {
     "Prune": {"scores": "{hub}/matrix_scores/scores", "column": "original", "ratio": 0.4},
     "Truncate": {"at_least": 4, "at_most": 20},
     "Corrupt": {"by": 5},
+    "Threshold": {"scores": "{hub}/matrix_scores/scores", "column": "original", "keep": 0.5},
+    "QTuning": {"scores": "{hub}/matrix_scores/scores", "nll": "original", "entropy": "shuffled"},
+}
+SELECTORS: dict[str, dict[str, Any]] = {
+    "AtRandom": {"keep": 0.75},
+    "PoFT": {"scores": "{hub}/matrix_scores/scores", "column": "original", "aligned": ["shuffled"]},
 }
 RULES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -46,6 +52,7 @@ class Cell(NamedTuple):
     packed: bool
     dataset_val: bool
     trainable: str = "none"
+    selected: bool = False
 
 
 AXES = Cell(
@@ -57,6 +64,7 @@ AXES = Cell(
     (False, True),
     (False, True),
     ("none", "Half"),
+    (False, True),
 )
 
 
@@ -111,8 +119,11 @@ def config_of(cell: Cell, hub: Path, output_dir: Path) -> dict[str, Any]:
     config["model"] = _node("models.from_folder", path=str(hub / "model"), quiet=True)
     config["dataset"] |= {"max_rows": ROWS, "transforms": {}}
     if cell.transform != "none":
-        options = {k: v.format(hub=hub) if isinstance(v, str) else v for k, v in TRANSFORMS[cell.transform].items()}
+        options = _in_hub(TRANSFORMS[cell.transform], hub)
         config["dataset"]["transforms"] = {"one": _node(f"transforms.{cell.transform}", **options)}
+    if cell.selected:
+        named = {name: _node(f"selectors.{name}", **_in_hub(of, hub)) for name, of in SELECTORS.items()}
+        config["dataset"]["select"] = named
     config["loss"] = _node(f"losses.{cell.loss}", **LOSSES[cell.loss])
     if cell.rule != "none":
         config["loss"]["weight_rule"] = _node(f"losses.{cell.rule}", **RULES[cell.rule])
@@ -145,8 +156,12 @@ def _node(component: str, /, **options: Any) -> dict[str, Any]:
     return {"_component_": f"cot_components.{component}", **options}
 
 
+def _in_hub(options: dict[str, Any], hub: Path) -> dict[str, Any]:
+    return {key: value.format(hub=hub) if isinstance(value, str) else value for key, value in options.items()}
+
+
 def score_rows(hub: Path) -> None:
-    """The columns that `Highlight` and `TopGap` read, of the rows that the cells train on."""
+    """The columns that transforms and selectors read, of the rows that the cells train on."""
     plain = config_of(Cell("none", "none", "none", "sft", "FrozenModel", False, False), hub, hub / "matrix_scores")
     kept = ("output_dir", "tokenizer", "dataset", "model", "optimizer", "reference", "device", "dtype")
     config = {key: plain[key] for key in kept} | {"needs_calls": False, "at_least": 8, "shown_rows": 0}

@@ -305,4 +305,6 @@ COMMANDS = [
     lambda at: cot("validate", "bt_sft/quickstart", "dataset=" + "[" * 2000 + "]" * 2000),
     lambda at: cot("validate", write(at / "c.yaml", "seed: ${seed}\n"), "--recipe", "bt_sft"),
     lambda at: cot("cp", "bt_sfft", at / "mine.py"),
+    lambda at: cot("s3ft", at),
+    lambda at: cot("s3ft", at, "--out", at / "rows.jsonl"),
 ]

@@ -5,18 +5,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from rows import random_store
 
 from cot_components import losses
 from cot_components.clock import Clock
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.rows.dataset import ReasoningDataset
-from cot_components.datasets import reasoning_dataset
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.data.rows.selection import Selection, select_rows
+from cot_components.datasets import build_selectors, reasoning_dataset
 from cot_components.huggingface import ReasoningCollator, ReasoningTrainerMixin
 from cot_components.losses import GroupShares, GroupSoftmax, TopK
 from cot_components.losses.topk_store import TopKStore, TopKWriter
 from cot_components.models import hf_tokenizer
 from cot_components.schedules import Anneal, Schedule, check_finishes
-from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Cap, Released
+from cot_components.selectors import GRAPE, AtRandom, PerplexityBand, PoFT, QTuning
+from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Cap, Released, Threshold
+from cot_components.transforms import QTuning as Tokens
 from cot_components.transforms.remove import Remove
 
 NAN, INF = float("nan"), float("inf")
@@ -69,6 +74,13 @@ def trainer(at: Path, **settings) -> Ours:
 def fused_step(at: Path) -> None:
     made = trainer(at, fused=True)
     made.compute_loss(made.model, made.collator([made.collator.rows()[0]]))
+
+
+def scores(at: Path) -> str:
+    """A folder with the columns `nll` and `entropy` of three rows."""
+    columns = {name: Column("m") for name in ("nll", "entropy")}
+    score_rows(random_store(3), lambda f: dict.fromkeys(columns, f.tokens * 1.0), at, columns=columns, tokenizer="t")
+    return str(at)
 
 
 LOSSES = [
@@ -166,6 +178,43 @@ TRANSFORMS = [
     lambda at: ByPattern(tokenizer=str, patterns="abc"),
     lambda at: ByPattern(tokenizer=str, patterns=[]),
     lambda at: ByPattern(tokenizer=str, patterns=["("]),
+]
+TRANSFORMS += [
+    lambda at: Threshold(scores=scores(at)),
+    lambda at: Threshold(scores=scores(at), keep=0.2, value=1.0),
+    lambda at: Threshold(scores=scores(at), keep=1.2),
+    lambda at: Threshold(scores=scores(at), value=INF),
+    lambda at: Threshold(scores=scores(at), keep=0.2, side="top"),
+    lambda at: Threshold(scores=scores(at), keep=0.2, factor=-1),
+    lambda at: Threshold(scores=scores(at), keep=0.2, column="entrpy"),
+    lambda at: Tokens(scores=scores(at), keep_rows=0),
+    lambda at: Tokens(scores=scores(at), keep_tokens=1.5),
+    lambda at: Tokens(scores=scores(at), smoothing=-0.1),
+]
+SELECTORS = [
+    lambda at: GRAPE(scores=str(at)),
+    lambda at: GRAPE(scores=scores(at), column="nl"),
+    lambda at: GRAPE(scores=scores(at), keep=0),
+    lambda at: GRAPE(scores=scores(at), by="median"),
+    lambda at: AtRandom(),
+    lambda at: AtRandom(keep=0.0),
+    lambda at: AtRandom(per_prompt=0),
+    lambda at: AtRandom(keep=0.5, seed=-1),
+    lambda at: PerplexityBand(scores=scores(at)),
+    lambda at: PerplexityBand(scores=scores(at), at_least=2.0, at_most=1.0),
+    lambda at: PerplexityBand(scores=scores(at), at_least=1.5, quantiles=True),
+    lambda at: PoFT(scores=scores(at), aligned="teacher_nll"),
+    lambda at: PoFT(scores=scores(at), aligned=["teacher_nll"]),
+    lambda at: QTuning(scores=scores(at), keep=0),
+    lambda at: QTuning(scores=scores(at), entropy="entropi"),
+    lambda at: select_rows(random_store(9), {"fit": GRAPE(scores=scores(at))}),
+    lambda at: select_rows(random_store(3, seed=1), {"plane": QTuning(scores=scores(at))}),
+    lambda at: select_rows(random_store(3), {"band": PerplexityBand(scores=scores(at), at_most=1.0)}),
+    lambda at: select_rows(random_store(3), {"mine": lambda rows: rows.lengths > 4}),
+    lambda at: select_rows(random_store(3), {"mine": lambda rows: Selection({"odd": np.ones(2, dtype=bool)})}),
+    lambda at: select_rows(random_store(3), {"mine": lambda rows: Selection(factors=np.array([1.0, NAN, 1.0]))}),
+    lambda at: build_selectors({"fit": {"_component_": "cot_components.selectors.GRAP"}}),
+    lambda at: build_selectors({"fit": {"scores": "x"}}),
 ]
 CURRICULUM = [
     lambda at: Schedule(ticks_per_epoch=0),

@@ -79,6 +79,13 @@ def test_every_finding_names_its_rows(audit, tmp_path):
     assert all(about.replace("<", "&lt;").replace(">", "&gt;") in page for about, lines in FOUND.items() if lines)
 
 
+def test_rows_that_selectors_leave_out_are_named_with_the_reason(audit):
+    one_each = "dataset.select={one: {_component_: cot_components.selectors.AtRandom, per_prompt: 1}}"
+    _, printed = audit([GOOD, *ROWS[3:]], one_each)
+    (gone,) = places(printed, "left out by select.one: another row of the prompt was drawn")
+    assert gone in (1, 8) and "10 rows read, 10 kept" in printed and "9 trained on" in printed
+
+
 def test_strict_ends_with_1_where_something_is_wrong(audit):
     assert audit(ROWS, "--strict")[0] == 1
     fine = [GOOD, ROWS[1]]

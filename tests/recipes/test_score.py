@@ -68,6 +68,16 @@ def test_columns_of_two_models_are_what_a_transform_reads(hub, said):
     assert "no scores 'model_nl'; did you mean 'model_nll'" in wrong
 
 
+def test_all_rows_are_scored_and_a_view_says_which_are_left_out(said):
+    band = "{band: {_component_: cot_components.selectors.PerplexityBand, scores: out/scores, at_most: %s}}"
+    some = f"dataset.select={band % 400}"
+    assert "30 rows" in said("score", some, "--columns", "nll"), "by scores that are not there yet"
+    means = np.exp(open_scores("out/scores").row_means("nll"))
+    printed, kept = said("view", some, "--n", "1"), int((means <= 400).sum())
+    assert 0 < kept < 30 and f"select.band keeps {kept} of 30 rows" in printed and "perplexity above 400" in printed
+    assert "keeps none of 30" in said("view", f"dataset.select={band % 1}", refuses=True)
+
+
 def test_what_does_not_fit_is_one_sentence(tmp_path, said):
     other = write_tiny_checkpoint(tmp_path / "other")
     spelled = json.loads((other / "tokenizer.json").read_text())

@@ -9,7 +9,7 @@ from commands import ROOT, must, run
 ROOMS = (
     *("errors", "roles", "clock", "files", "secrets", "schedules", "pace", "config", "runs.layout"),
     *("data.bad_rows", "data.read", "data.text", "data.rows", "data.generated", "data.sources"),
-    *("losses", "transforms", "stages", "curriculum", "evaluation", "models", "trainable", "datasets"),
+    *("losses", "selectors", "transforms", "stages", "curriculum", "evaluation", "models", "trainable", "datasets"),
     *("runs", "viz", "training", "huggingface", "tools", "cli", "notebook"),
 )
 """Each room knows those before it and none after it."""
@@ -18,6 +18,7 @@ PLAIN = (
     "config",
     "data",
     "losses",
+    "selectors",
     "transforms",
     "curriculum",
     "evaluation",

@@ -17,10 +17,10 @@ FILE = Path(__file__).with_name("messages.txt")
 
 def all_cases():
     from refused_input import COMMANDS, CONFIGS, DATA, EVALUATION, MODELS, RUNS, TRAINABLE
-    from refused_settings import CURRICULUM, HUGGING_FACE, LOSSES, TRANSFORMS
+    from refused_settings import CURRICULUM, HUGGING_FACE, LOSSES, SELECTORS, TRANSFORMS
 
     return [
-        *(*CONFIGS, *DATA, *MODELS, *TRAINABLE, *LOSSES, *TRANSFORMS, *CURRICULUM, *HUGGING_FACE),
+        *(*CONFIGS, *DATA, *MODELS, *TRAINABLE, *LOSSES, *TRANSFORMS, *SELECTORS, *CURRICULUM, *HUGGING_FACE),
         *(*EVALUATION, *RUNS, *COMMANDS),
     ]
 

@@ -15,8 +15,10 @@ STABLE = {
     "otr profit psft sft sft_kl target_sft",
     "models": "AdaptersOff FrozenModel TopKFile compact_tokenizer from_folder gpt2 gpt2_large gpt2_medium gpt2_small "
     "gpt2_tokenizer gpt2_xl hf_tokenizer with_weights",
+    "selectors": "AtRandom GRAPE PerplexityBand PoFT QTuning",
     "trainable": "CoFiTune Half Only",
-    "transforms": "Blur ByGroup ByPattern ByRole Cap Corrupt Highlight Prune Released TopGap Truncate",
+    "transforms": "Blur ByGroup ByPattern ByRole Cap Corrupt Highlight Prune QTuning Released Threshold TopGap "
+    "Truncate",
 }
 PATHS = {f"cot_components.{room}.{name}" for room, names in STABLE.items() for name in names.split()}
 

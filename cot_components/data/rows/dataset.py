@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,10 @@ from cot_components.clock import Clock, row_keys
 from cot_components.data.bad_rows import DropReport
 from cot_components.data.rows.batches import Batches, Transform
 from cot_components.data.rows.flat import Flat, index_in_row
-from cot_components.data.rows.odd_rows import without_role
+from cot_components.data.rows.odd_rows import prompt_hashes, without_role
 from cot_components.data.rows.prepare import TURN_BITS
 from cot_components.data.rows.row_cache import select_mapped
+from cot_components.data.rows.selection import Choice, Selector, select_rows
 from cot_components.data.rows.store import Rows
 from cot_components.data.text.chat import ChatFormat
 from cot_components.errors import UserError
@@ -35,6 +36,9 @@ class ReasoningDataset:
     transforms: by name, in order
     chat:       tokenizer, template and tags; prompts for generation come from it
     report:     rows read and dropped
+    selectors:  by name, in order: what has chosen `rows`; empty where all rows are trained on
+    choices:    what each of them did
+    unselected: the data before the choice, None where there was none
     """
 
     rows: Rows
@@ -42,6 +46,9 @@ class ReasoningDataset:
     transforms: Mapping[str, Transform]
     chat: ChatFormat
     report: DropReport
+    selectors: Mapping[str, Selector] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
+    unselected: ReasoningDataset | None = None
 
     @property
     def tag_ids(self) -> dict[str, int]:
@@ -49,8 +56,8 @@ class ReasoningDataset:
         return self.chat.tag_ids
 
     def summary(self) -> str:
-        """One line: rows read and dropped, tokens by role; says so where no row has a thought or a call, or some have
-        no thought.
+        """One line: rows read and dropped, what selectors chose, tokens by role; says so where no row has a thought or
+        a call, or some have no thought.
         """
         tokens = self.rows.tokens_by_role()
         counts = ", ".join(f"{role} {count:,}" for role, count in tokens.items())
@@ -58,7 +65,8 @@ class ReasoningDataset:
         warning = "" if marked else "; no row has a thought: are dataset.tags those of the data?"
         if tokens.get("thought") and (count := len(without_role(self.rows, Role.THOUGHT))):
             warning = f"; {count:,} of {len(self.rows):,} rows have no thought (see dataset.empty_thought)"
-        return f"{self.report.summary()}; tokens: {counts}{warning}"
+        chosen = "".join(f"; {choice.summary()}" for choice in self.choices)
+        return f"{self.report.summary()}{chosen}; tokens: {counts}{warning}"
 
     def batches(self, *, pad_multiple: int = 1, packed_tokens: int | None = None) -> Batches:
         """The data set of a `DataLoader` whose sampler is `Plans`."""
@@ -109,19 +117,46 @@ class ReasoningDataset:
                 "takes each once; remove it, or train with a recipe of cot-components"
             )
 
+    def selected(self, selectors: Mapping[str, Selector]) -> ReasoningDataset:
+        """The rows that the selectors choose, in order, from all that are here; without any, these data.
+
+        Raises:
+            UserError: one keeps nothing, or cannot tell; see `selection.select_rows`.
+        """
+        if not selectors:
+            return self
+        kept, rows, choices = select_rows(self.rows, selectors)
+        shares = tuple(
+            (int(first), int(last), weight)
+            for (first, last), weight in zip(
+                np.searchsorted(kept, [share[:2] for share in self.shares]), (w for *_, w in self.shares), strict=True
+            )
+        )
+        return replace(self, rows=rows, shares=shares, selectors=selectors, choices=choices, unselected=self)
+
     def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
         """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row
         id), and the other rows of their conversations, though never all. Rows that are memory-mapped stay so.
 
+        Selectors choose from the rest: rows are held out before, so whatever is chosen they are the same ones, as they
+        were read. Where there are selectors, rows with the same prompt stay together, too.
+
         Raises:
-            UserError: a share outside (0, 1), or a single row or conversation, which cannot be split.
+            UserError: a share outside (0, 1), or a single row or conversation, which cannot be split; see `selected`.
         """
+        if self.unselected is not None:
+            rest, held_out = self.unselected._split_off(share, seed, _groups(self.unselected.rows))
+            return rest.selected(self.selectors), held_out
+        return self._split_off(share, seed, np.asarray(self.rows.ids) & ~TURN_BITS)
+
+    def _split_off(
+        self, share: float, seed: int, conversations: np.ndarray
+    ) -> tuple[ReasoningDataset, ReasoningDataset]:
         if not 0 < share < 1:
             raise UserError(f"dataset_val as a share must lie between 0 and 1, got {share}")
         if len(self.rows) < 2:
             raise UserError(f"dataset_val: {len(self.rows)} row cannot be split into training and validation data")
         count = min(max(round(share * len(self.rows)), 1), len(self.rows) - 1)
-        conversations = np.asarray(self.rows.ids) & ~TURN_BITS
         held_out = conversations[np.argsort(row_keys(seed, -1, conversations), kind="stable")[:count]]
         keep = ~np.isin(conversations, held_out)
         if not keep.any():  # the last one to be taken stays
@@ -132,9 +167,23 @@ class ReasoningDataset:
 
     def with_rows(self, rows: Rows) -> ReasoningDataset:
         """Other rows of the same format, each taken once in an epoch."""
-        return replace(self, rows=rows, shares=((0, len(rows), 1.0),))
+        return replace(self, rows=rows, shares=((0, len(rows), 1.0),), unselected=None)
 
     def _only(self, keep: np.ndarray) -> ReasoningDataset:
         before = np.concatenate([[0], np.cumsum(keep)])
         shares = tuple((int(before[first]), int(before[last]), weight) for first, last, weight in self.shares)
         return replace(self, rows=select_mapped(self.rows, np.flatnonzero(keep)), shares=shares)
+
+
+def _groups(rows: Rows) -> np.ndarray:
+    """Rows that share a conversation or a prompt, directly or by way of others, have the same number, int64 `[B]`."""
+    group = np.asarray(rows.ids) & ~TURN_BITS
+    ties = [np.unique(key, return_inverse=True)[1] for key in (group, prompt_hashes(rows))]
+    while True:
+        before = group
+        for tie in ties:
+            lowest = np.full(len(rows), np.iinfo(np.int64).max)
+            np.minimum.at(lowest, tie, group)
+            group = lowest[tie]
+        if np.array_equal(group, before):
+            return group

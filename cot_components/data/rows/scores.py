@@ -24,6 +24,7 @@ import numpy as np
 from cot_components.clock import draw_bits
 from cot_components.config.components import nearest
 from cot_components.data.rows.flat import Flat, Ragged, index_in_row, is_supervised
+from cot_components.data.rows.store import Rows
 from cot_components.errors import UserError
 
 VERSION = 2
@@ -82,7 +83,7 @@ class Scores:
         Raises:
             UserError: a row that was not scored, or not with these tokens; a score that is still missing.
         """
-        index = self._find(flat)
+        index = self.index_of(flat)
         lengths = flat.lengths
         position = np.arange(len(flat.tokens)) + np.repeat(self.row_start[index] - flat.row_start[:-1], lengths)
         found = [np.asarray(self.column(name)[position]) for name in names]
@@ -93,8 +94,32 @@ class Scores:
             values[~scored] = np.nan
         return found
 
-    def _find(self, flat: Flat) -> np.ndarray:
-        """Index of each row of a batch, int64 `[B]`."""
+    def row_sums(self, name: str) -> np.ndarray:
+        """Sum of a column over each scored row, float64 `[B]`; see `index_of`. Raises UserError as `finished` does."""
+        values = self.finished(name).astype(np.float64)
+        return np.bincount(np.repeat(np.arange(len(self.ids)), self._num_scored), values, minlength=len(self.ids))
+
+    def row_means(self, name: str) -> np.ndarray:
+        """Mean of a column over the scored tokens of each row, float64 `[B]`; 0 in a row that has none."""
+        return self.row_sums(name) / np.maximum(self._num_scored, 1)
+
+    @property
+    def stamp(self) -> int:
+        """Changes whenever columns are added, for what is computed once and kept."""
+        return (self.folder / "meta.json").stat().st_mtime_ns
+
+    @cached_property
+    def _num_scored(self) -> np.ndarray:
+        """Scored tokens of each row, of columns that are finished, int64 `[B]`."""
+        scored = next(~np.isnan(values) for name, values in self.columns.items() if self.is_finished(name))
+        return np.diff(np.concatenate([[0], np.cumsum(scored)])[self.row_start])
+
+    def index_of(self, flat: Flat | Rows) -> np.ndarray:
+        """Index of each of these rows among the scored ones, int64 `[B]`.
+
+        Raises:
+            UserError: a row that was not scored, or not with these tokens.
+        """
         place = np.minimum(np.searchsorted(self._sorted_ids, flat.ids), len(self.ids) - 1)
         index = self._order[place]
         unknown = self.ids[index] != flat.ids

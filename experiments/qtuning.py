@@ -1,0 +1,51 @@
+"""Q-Tuning's rows and tokens against as many random rows, and against all, on traces of which some have a wrong step.
+
+A beginner (see the study `grape`) meets 3,200 traces, of which 30 % have a wrong step on the way to a right answer. All
+arms train for the same 100 updates of 32 rows from the same weights at the same learning rate: on a random half of the
+rows, on the half that lies in two corners of the plane of error and uncertainty, with the hardest of its tokens out of
+the loss until a quarter of all tokens is left, or on all rows. Seeds draw problems, weights and order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from experiments.study import Cell, Study
+from experiments.teachers import NEW, adapted, scored, told
+
+CORNERS = "dataset.select={one: {_component_: cot_components.selectors.QTuning, scores: $scores}}"
+ARMS = {
+    "random half": ["dataset.select={one: {_component_: cot_components.selectors.AtRandom, keep: 0.5, seed: $seed}}"],
+    "q-tuning": [
+        CORNERS,
+        "dataset.transforms.tokens={_component_: cot_components.transforms.QTuning, scores: $scores}",
+    ],
+    "all": [],
+}
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """One run of 100 updates."""
+    path = cell.scratch / f"slips_{cell.seed}.jsonl"
+    rows = told(path, seed=cell.seed, which=slice(-2 * NEW, None), by=["plain"], style="slips")
+    data = [f"dataset.source={rows}", "dataset.max_rows=null"]
+    words = {"$scores": str(scored(cell, data)), "$seed": str(cell.seed)}
+    arm = ARMS[cell.arm]
+    for name, value in words.items():
+        arm = [word.replace(name, value) for word in arm]
+    return adapted(cell, *data, *arm, "epochs=2", "max_steps_per_epoch=50")
+
+
+STUDY = Study(
+    name="qtuning",
+    question="Rows between known and noise, and their easier tokens?",
+    about=__doc__,
+    effect=("accuracy", "q-tuning", "slips"),
+    arms=tuple(ARMS),
+    settings=("slips",),
+    setting_label="traces",
+    metrics={"accuracy": "held-out answers correct", "val_loss": "held-out loss over all tokens, nats"},
+    percent=("accuracy",),
+    cell=cell,
+    seeds=8,
+)

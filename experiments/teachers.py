@@ -1,0 +1,115 @@
+"""Problems told by several teachers, and a beginner who has heard all of them: where studies of selectors start."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from cot_components.cli.shipped import recipe_for
+from cot_components.data.generated.task_families import Step, tell_plainly
+from cot_components.data.generated.tasks import make_problems
+from cot_components.training.recipe import read_config
+from experiments.runner import recipe
+from experiments.starts import QUIET, once_trained
+from experiments.study import Cell
+
+FAMILIES = ("chain",)
+KNOWN, NEW, HELD_OUT = 3200, 1600, 240
+"""Problems the beginner has seen, each told by one teacher; new ones; and those that are asked in the end."""
+CONFIG = "bt_sft/quickstart"
+PLAIN = ["dataset.transforms.blur.ratio=0"]
+_ONE_AT_A_TIME = Lock()
+
+
+def tell_tersely(steps: Sequence[Step], answer: str, rng: np.random.Generator) -> str:
+    """Nothing but the steps."""
+    return " ".join(f"{step.expression} : {step.value}." for step in steps)
+
+
+def tell_backwards(steps: Sequence[Step], answer: str, rng: np.random.Generator) -> str:
+    """The last step first: a number must be known before it has been worked out."""
+    told = [f"{step.value} because of {step.expression}." for step in reversed(steps)]
+    return " ".join([f"It must be {answer}.", *told])
+
+
+Tell = Callable[[Sequence[Step], str, np.random.Generator], str]
+TEACHERS: Mapping[str, Tell] = {"plain": tell_plainly, "terse": tell_tersely, "backwards": tell_backwards}
+
+
+def told(path: Path, *, seed: int, which: slice, by: Sequence[str], turns: bool = False, style: str = "plain") -> Path:
+    """A file with some of a seed's problems, each told by all these teachers, or by one of them in turn."""
+    if path.exists():
+        return path
+    rng, lines = np.random.default_rng(seed), []
+    problems = make_problems(split="train", count=KNOWN + NEW, seed=seed, families=FAMILIES, style=style)
+    for number, problem in enumerate(problems[which]):
+        for name in [by[number % len(by)]] if turns else by:
+            thought = TEACHERS[name](problem.steps, problem.answer, rng)
+            response = f"<think>\n{thought}\n</think>\n\nAnswer: {problem.answer}"
+            lines.append(json.dumps({"instruction": problem.question, "response": response}) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def held_out(scratch: Path) -> list[str]:
+    """Where runs take their held-out problems from."""
+    path = scratch.parent / "starts" / "held_out.jsonl"
+    problems = make_problems(split="held_out", count=HELD_OUT, families=FAMILIES)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = ({"instruction": p.question, "response": p.response, "answer": p.answer} for p in problems)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return [
+        f"dataset_val={{source: {path}, split: train, max_rows: {HELD_OUT // 2}, transforms: {{}}}}",
+        *(f"evaluation.source={path}", "evaluation.split=train", "evaluation.max_new_tokens=72"),
+    ]
+
+
+def beginner(cell: Cell) -> Path:
+    """A model that has seen the known problems four times and solves some."""
+    path = cell.scratch.parent / "starts" / f"known_{cell.seed}.jsonl"
+    data = told(path, seed=cell.seed, which=slice(KNOWN), by=list(TEACHERS), turns=True)
+    source = [f"dataset.source={data}", "dataset.max_rows=null", "epochs=4"]
+    return once_trained(cell, "beginner", "bt_sft", CONFIG, *QUIET, *PLAIN, *source)
+
+
+def from_beginner(cell: Cell) -> list[str]:
+    """What makes a run start from it, for a short while."""
+    sizes = ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "embed_dim", "intermediate_dim", "rope_base")
+    return [
+        "model=cot_components.models.from_folder",
+        f"model.path={beginner(cell)}",
+        *(f"~model.{size}" for size in sizes),
+        *("optimizer.lr=1e-3", "lr_scheduler.num_warmup_steps=10", "evaluate_before_training=false"),
+        *held_out(cell.scratch),
+        *("evaluate_every_n_steps=null", f"seed={cell.seed}", *PLAIN),
+    ]
+
+
+def scored(cell: Cell, data: Sequence[str]) -> Path:
+    """Scores of a seed's rows under its beginner, in the folder that all arms share."""
+    from cot_components.tools.score import score_config
+
+    out = cell.scratch / f"scores_{cell.setting}_{cell.seed}".replace(" ", "_")
+    with _ONE_AT_A_TIME:
+        words = ["--config", CONFIG, f"output_dir={out}", *from_beginner(cell), *data]
+        chosen = recipe_for(CONFIG, asked="bt_sft")
+        score_config(read_config(chosen.main, words, chosen.supplies), out=out, measures=("nll", "entropy"))
+    return out
+
+
+def adapted(cell: Cell, *overrides: str) -> dict[str, float]:
+    """Held-out figures of the beginner after a run on what the overrides say."""
+    from cot_components.evaluation.compare import last_evaluation
+
+    out = cell.fresh_folder()
+    recipe("bt_sft", CONFIG, f"output_dir={out}", *from_beginner(cell), *overrides)
+    result = last_evaluation(out)
+    shutil.rmtree(out)
+    assert result.answer_accuracy is not None
+    return {"accuracy": result.answer_accuracy, **result.losses}
