@@ -74,7 +74,7 @@ class Internalisation:
         return None if data is None else self._in_front(self.remove.without_offsets(), data)
 
     def _in_front(self, remove: Remove, data: ReasoningDataset) -> ReasoningDataset:
-        assert "remove" not in data.transforms  # see `training.combination`
+        assert "remove" not in data.transforms  # see `training.refusals`
         first = {name: t for name, t in data.transforms.items() if getattr(t, "needs_whole_rows", False)}
         return replace(data, transforms={**first, "remove": remove, **data.transforms})
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from cot_components.cli.shipped import whole_recipe
-from cot_components.training.combination import REFUSALS
+from cot_components.training.refusals import REFUSALS
 
 COMMANDS = Path(__file__).with_name("commands.md")
 

@@ -20,7 +20,7 @@ from cot_components.losses.types import TopK
 from cot_components.models.reference import TopKFile
 from cot_components.roles import IGNORE, Role
 from cot_components.stages import NoCurriculum
-from cot_components.training.combination import REFUSALS, Combination
+from cot_components.training.refusals import REFUSALS, Combination
 
 READ = ("input_ids", "attention_mask", "position_ids")
 """What the model reads of a batch."""
@@ -51,7 +51,7 @@ class ReasoningTrainerMixin:
         more: of the trainer.
 
     Raises:
-        UserError: parts that do not go together (see `training.combination`); a reference of another kind; a head that
+        UserError: parts that do not go together (see `training.refusals`); a reference of another kind; a head that
             `fused` does not know; see `ReasoningCollator`.
     """
 

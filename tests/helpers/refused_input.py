@@ -34,16 +34,13 @@ from cot_components.models import check_folder, from_folder, hf_tokenizer
 from cot_components.models.families.gpt2 import gpt2
 from cot_components.models.gpt2_bpe import gpt2_tokenizer
 from cot_components.models.load import check_start, load_model
-from cot_components.models.lora import Lora, add_adapters
-from cot_components.models.tiny import tiny_llama, write_tiny_checkpoint
+from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.models.tokenizers import as_text_tokenizer
 from cot_components.runs.folder import Earlier, release
 from cot_components.runs.same_config import refuse_other_config
-from cot_components.trainable import CoFiTune, Half, Only, weights_of
 from cot_components.training.batching import refuse_other_plan
 from cot_components.training.float8 import check_float8
 from cot_components.training.setup import start_run
-from cot_components.training.trained import TrainedWeights
 
 NAN = float("nan")
 Part = Literal["q_proj", "k_proj", "v_proj"]
@@ -63,16 +60,6 @@ def rule(*, rule: Callable[..., float] | None = None) -> None: ...
 
 def keys(**changed) -> None:
     check(recipe, {"seed": 1, "model": {}, **changed})
-
-
-def chosen(trainable: Only | CoFiTune) -> None:
-    trainable.choose(weights_of(tiny_llama(60)), 0)
-
-
-def tiny_adapted() -> torch.nn.Module:
-    model = tiny_llama(60)
-    add_adapters(model, Lora(rank=2))
-    return model
 
 
 def node(path: str, **settings) -> None:
@@ -245,17 +232,6 @@ MODELS = [
     ),
     lambda at: as_text_tokenizer(3),
     lambda at: hf_tokenizer(str(write_tiny_checkpoint(at / "model")), template=str(at / "no.jinja")),
-]
-TRAINABLE = [
-    lambda at: Only(layers=[8]),
-    lambda at: Only(layers=[3, 2]),
-    lambda at: Only(kinds=[]),
-    lambda at: Half(redraw=0),
-    lambda at: chosen(Only(kinds=["q_proj", "dwon_proj"])),
-    lambda at: chosen(Only(kinds="embed_tokens", layers=[0, 1])),
-    lambda at: chosen(Only(layers=[1, 2])),
-    lambda at: chosen(CoFiTune(kinds=["c_fc"])),
-    lambda at: TrainedWeights(Half(), tiny_adapted(), plans=None),
 ]
 EVALUATION = [
     lambda at: find_extractor("boxd"),

@@ -18,8 +18,12 @@ from cot_components.huggingface import ReasoningCollator, ReasoningTrainerMixin
 from cot_components.losses import GroupShares, GroupSoftmax, TopK
 from cot_components.losses.topk_store import TopKStore, TopKWriter
 from cot_components.models import hf_tokenizer
+from cot_components.models.lora import Lora, add_adapters
+from cot_components.models.tiny import tiny_llama
 from cot_components.schedules import Anneal, Schedule, check_finishes
 from cot_components.selectors import GRAPE, AtRandom, PerplexityBand, PoFT, QTuning
+from cot_components.trainable import CoFiTune, Half, Only, weights_of
+from cot_components.training.trained import TrainedWeights
 from cot_components.transforms import Blur, ByGroup, ByPattern, ByRole, Cap, Released, Threshold
 from cot_components.transforms import QTuning as Tokens
 from cot_components.transforms.remove import Remove
@@ -81,6 +85,16 @@ def scores(at: Path) -> str:
     columns = {name: Column("m") for name in ("nll", "entropy")}
     score_rows(random_store(3), lambda f: dict.fromkeys(columns, f.tokens * 1.0), at, columns=columns, tokenizer="t")
     return str(at)
+
+
+def chosen(trainable: Only | CoFiTune) -> None:
+    trainable.choose(weights_of(tiny_llama(60)), 0)
+
+
+def tiny_adapted() -> torch.nn.Module:
+    model = tiny_llama(60)
+    add_adapters(model, Lora(rank=2))
+    return model
 
 
 LOSSES = [
@@ -240,4 +254,15 @@ HUGGING_FACE = [
     lambda at: ReasoningCollator(rows(at, source={"a": {"source": "generated", "weight": 2}})),
     lambda at: trainer(at, loss=losses.asft(), reference="teacher"),
     lambda at: fused_step(at),
+]
+TRAINABLE = [
+    lambda at: Only(layers=[8]),
+    lambda at: Only(layers=[3, 2]),
+    lambda at: Only(kinds=[]),
+    lambda at: Half(redraw=0),
+    lambda at: chosen(Only(kinds=["q_proj", "dwon_proj"])),
+    lambda at: chosen(Only(kinds="embed_tokens", layers=[0, 1])),
+    lambda at: chosen(Only(layers=[1, 2])),
+    lambda at: chosen(CoFiTune(kinds=["c_fc"])),
+    lambda at: TrainedWeights(Half(), tiny_adapted(), plans=None),
 ]

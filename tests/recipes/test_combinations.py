@@ -12,7 +12,8 @@ from tally import count
 
 from cot_components.errors import UserError
 from cot_components.models import reference
-from cot_components.training.combination import REFUSALS, combine
+from cot_components.training.combination import combine
+from cot_components.training.refusals import REFUSALS
 
 PLAIN = Cell("none", "none", "none", "sft", "none", False, False)
 

@@ -95,7 +95,7 @@ def test_the_plain_layer_imports_without_torchtune_and_transformers(tmp_path):
 def test_transformers_is_imported_in_its_room_and_only_when_asked_for():
     optional = {"transformers", "peft"}
     found = [path for path in modules().values() if optional & {name.split(".")[0] for name in imported(path)}]
-    assert found and {path.parent.name for path in found} == {"transformers_backbone"}
+    assert found and {path.parent.name for path in found} == {"transformers_backbone", "huggingface"}
     for path in found:
         at_the_top = [
             node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))

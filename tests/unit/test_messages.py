@@ -16,8 +16,8 @@ FILE = Path(__file__).with_name("messages.txt")
 
 
 def all_cases():
-    from refused_input import COMMANDS, CONFIGS, DATA, EVALUATION, MODELS, RUNS, TRAINABLE
-    from refused_settings import CURRICULUM, HUGGING_FACE, LOSSES, SELECTORS, TRANSFORMS
+    from refused_input import COMMANDS, CONFIGS, DATA, EVALUATION, MODELS, RUNS
+    from refused_settings import CURRICULUM, HUGGING_FACE, LOSSES, SELECTORS, TRAINABLE, TRANSFORMS
 
     return [
         *(*CONFIGS, *DATA, *MODELS, *TRAINABLE, *LOSSES, *TRANSFORMS, *SELECTORS, *CURRICULUM, *HUGGING_FACE),
