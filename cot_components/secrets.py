@@ -65,8 +65,8 @@ def _with_origin(written: Any, resolved: Any) -> Any:
 
 
 def without_secrets(node: Any, key: str = "") -> Any:
-    """A config or a text as it may be written down: every secret and everything from the environment replaced by
-    `${oc.env:NAME}`, which a config reads back.
+    """A config or a text as it may be written down: every secret, user and password of an address, and everything from
+    the environment replaced by `${oc.env:NAME}`, which a config reads back.
 
     Args:
         node: a config, a part of it, or a sentence.
@@ -82,6 +82,7 @@ def without_secrets(node: Any, key: str = "") -> Any:
         return node
     if node and _OF_CONFIGS.fullmatch(key) and not node.startswith("${"):
         return f"${{oc.env:{key.upper()}}}"
+    node = re.sub(r"(?<=://)[^/@\s]+(?=@)", "${oc.env:CREDENTIALS}", node)
     secrets = {
         value: name
         for name, value in os.environ.items()

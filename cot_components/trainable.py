@@ -32,12 +32,14 @@ class Weight(NamedTuple):
     module: it belongs to, by our name; a bias goes with its matrix
     kind:   of the module, by the hub's name: `q_proj`, `down_proj`, `embed_tokens`
     layer:  it lies in; None for embedding, last norm and head
+    block:  the part of the layer that it lies in, `layers.0.attn`; "" outside of layers
     size:   numbers
     """
 
     module: str
     kind: str
     layer: int | None
+    block: str
     size: int
 
 
@@ -59,14 +61,22 @@ def weights_of(model: Any) -> dict[str, Weight]:
     """Every weight of a decoder by its name, in order; before it is wrapped or sharded.
 
     Raises:
-        UserError: an architecture that is not known.
+        UserError: an architecture that is not known, or without layers.
     """
     family, found = family_of(model), {}
     for name, parameter in model.named_parameters():
-        layer = int(name.split(".")[1]) if name.startswith("layers.") else None
         kind = family.hub_name(name).split(".")[-2]
-        found[name] = Weight(name.rpartition(".")[0], kind, layer, parameter.numel())
+        found[name] = Weight(name.rpartition(".")[0], kind, *_place(name), parameter.numel())
+    if all(weight.layer is None for weight in found.values()):
+        raise UserError(f"trainable: a {type(model).__name__} has no layers to choose weights from")
     return found
+
+
+def _place(name: str) -> tuple[int | None, str]:
+    """Layer and block of a weight: the first number in its name, and what leads to the part behind it."""
+    parts = name.split(".")
+    at = next((index for index, part in enumerate(parts) if part.isdigit()), None)
+    return (None, "") if at is None else (int(parts[at]), ".".join(parts[: at + 2]))
 
 
 def share_of(names: Iterable[str], weights: Mapping[str, Weight]) -> float:
@@ -188,13 +198,13 @@ class Half:
         """See `Trainable`."""
         modules = {weight.module: weight for weight in weights.values()}
         norms = [module for module, weight in modules.items() if _is_norm(weight)]
-        matrices: dict[str, list[str]] = {}  # `layers.0.attn` -> its modules
+        matrices: dict[str, list[str]] = {}  # block -> its modules
         for module, weight in modules.items():
             if weight.layer is not None and not _is_norm(weight):
-                matrices.setdefault(".".join(module.split(".")[:3]), []).append(module)
+                matrices.setdefault(weight.block, []).append(module)
         chosen = set(self._half_of(norms, number))
-        for category in ("attn", "mlp"):
-            blocks = [block for block in matrices if block.endswith(f".{category}")]
+        for part in sorted({block.rpartition(".")[2] for block in matrices}):  # attention, feed-forward
+            blocks = [block for block in matrices if block.rpartition(".")[2] == part]
             fuller = self._half_of(blocks, number)
             for block in blocks:
                 chosen |= set(self._half_of(matrices[block], number, round_up=block in fuller))

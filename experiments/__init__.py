@@ -8,6 +8,8 @@ STUDIES = {
     for name in (
         "blur",
         "internalisation",
+        "arrival",
+        "shrink",
         "targets",
         "highlight",
         "discriminator",

@@ -162,9 +162,17 @@ def read_searches(study: Study) -> list[Result]:
 
 
 def chosen_rate(study: Study, arm: str, setting: str) -> float | None:
-    """The learning rate of an arm in a setting, when all of its grid has run; None for an arm without a grid."""
+    """The learning rate of an arm in a setting; None for an arm without a grid.
+
+    Raises:
+        UserError: not all of the grid has run.
+    """
+    if arm not in study.rates:
+        return None
     found = {r.rate: r.figures[study.chosen_by] for r in read_searches(study) if (r.arm, r.setting) == (arm, setting)}
-    return min(found, key=lambda rate: found[rate]) if arm in study.rates else None
+    if missing := [rate for rate in study.rates[arm] if rate not in found]:
+        raise UserError(f"{cells_path(study)}: {setting}, {arm}: no cell for the learning rate {missing[0]}")
+    return min(found, key=lambda rate: math.inf if math.isnan(found[rate]) else found[rate])
 
 
 def _read_lines(study: Study) -> list[Result]:

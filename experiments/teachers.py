@@ -13,6 +13,7 @@ import numpy as np
 from cot_components.cli.shipped import recipe_for
 from cot_components.data.generated.task_families import Step, tell_plainly
 from cot_components.data.generated.tasks import make_problems
+from cot_components.files import write_whole
 from cot_components.training.recipe import read_config
 from experiments.runner import recipe
 from experiments.starts import QUIET, once_trained
@@ -46,24 +47,30 @@ def told(path: Path, *, seed: int, which: slice, by: Sequence[str], turns: bool 
     if path.exists():
         return path
     rng, lines = np.random.default_rng(seed), []
-    problems = make_problems(split="train", count=KNOWN + NEW, seed=seed, families=FAMILIES, style=style)
+    problems = make_problems(split="train", count=KNOWN + 2 * NEW, seed=seed, families=FAMILIES, style=style)
     for number, problem in enumerate(problems[which]):
         for name in [by[number % len(by)]] if turns else by:
             thought = TEACHERS[name](problem.steps, problem.answer, rng)
             response = f"<think>\n{thought}\n</think>\n\nAnswer: {problem.answer}"
             lines.append(json.dumps({"instruction": problem.question, "response": response}) + "\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines), encoding="utf-8")
+    write_once(path, "".join(lines))
     return path
+
+
+def write_once(path: Path, text: str) -> None:
+    """A file that is whole whenever it is there: a study may be stopped at any time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode())
 
 
 def held_out(scratch: Path) -> list[str]:
     """Where runs take their held-out problems from."""
     path = scratch.parent / "starts" / "held_out.jsonl"
     problems = make_problems(split="held_out", count=HELD_OUT, families=FAMILIES)
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = ({"instruction": p.question, "response": p.response, "answer": p.answer} for p in problems)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with _ONE_AT_A_TIME:
+        if not path.exists():
+            write_once(path, "".join(json.dumps(row) + "\n" for row in rows))
     return [
         f"dataset_val={{source: {path}, split: train, max_rows: {HELD_OUT // 2}, transforms: {{}}}}",
         *(f"evaluation.source={path}", "evaluation.split=train", "evaluation.max_new_tokens=72"),

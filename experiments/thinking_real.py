@@ -44,6 +44,7 @@ STUDY = replace(
     STUDY,
     name="thinking_real",
     question="The same question of a pretrained model: does SmolLM2-135M still think?",
+    model="SmolLM2-135M-Instruct",
     answer=None,
     findings="",
     about=__doc__,

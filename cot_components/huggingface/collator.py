@@ -46,10 +46,13 @@ class ReasoningCollator:
         held_out: others by name, always as in epoch 0.
 
     Raises:
-        UserError: a source with a weight, which such a loop does not follow; a transform that asks for the step.
+        UserError: held-out rows of the name `train`; a source with a weight, which such a loop does not follow; a
+            transform that asks for the step.
     """
 
     def __init__(self, data: ReasoningDataset, **held_out: ReasoningDataset) -> None:
+        if TRAIN in held_out:
+            raise UserError(f"eval_dataset: '{TRAIN}' is what the rows to train on are called; take another name")
         self.data = {TRAIN: data, **held_out}
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # loader workers that live on read it, too
         if any(weight != 1 for _, _, weight in data.shares):

@@ -35,7 +35,8 @@ class ReasoningTrainerMixin:
 
     While training, the loss of an optimizer step is the sum of the objective over its supervised tokens, on all
     processes, divided by their number, however they are spread over micro-batches. In evaluation it is the plain
-    negative log-likelihood of the held-out tokens with a label, in nats.
+    negative log-likelihood of held-out tokens with a label, in nats: a mean per batch, which the trainer averages over
+    batches, so with rows of uneven length it depends on their size.
 
     Args:
         model, args: the trainer's. Of `args`, `remove_unused_columns` and, for `SFTTrainer`, the preparation of the

@@ -34,7 +34,7 @@ class Plane(NamedTuple):
 def error_uncertainty(perplexity: np.ndarray, entropy: np.ndarray, keep: float) -> Plane:
     """The corners that hold about the share `keep` of `B` rows, as the released code finds them.
 
-    One level `a` cuts both axes at their quantiles `a` and `1 - a`; it is halved in until the kept share is within
+    One level `a` cuts both axes at their quantiles `a` and `1 - a`; it is bisected until the kept share is within
     0.01, ten times at most. What is missing then is taken from where scaled perplexity and entropy differ most.
 
     Args:

@@ -95,9 +95,10 @@ def write_card(
         base=_base_sentence(base),
         licence=_licence_sentence(base),
         recipe=now.name,
-        **{name: _kind(config.get(name)) for name in ("loss", "curriculum", "reference")},
+        **{name: _kind(config.get(name)) for name in ("loss", "curriculum", "reference", "trainable")},
         rule=_kind((config.get("loss") or {}).get("weight_rule")),
         transforms=", ".join(f"`{_kind(node)}`" for node in _transforms(config).values() if node),
+        selectors=", ".join(f"`{_kind(node)}`" for node in _selectors(config).values() if node),
         sources=_sources(config.get("dataset", {})),
         rows=data.summary(),
         table=_table(shown),
@@ -174,6 +175,10 @@ def _licence_sentence(base: Base) -> str:
 def _kind(node: Any) -> str:
     """The last part of what a node names, "" for no node."""
     return str(node[COMPONENT]).rpartition(".")[2] if isinstance(node, Mapping) and COMPONENT in node else ""
+
+
+def _selectors(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("dataset", {}).get("select") or {}
 
 
 def _transforms(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -258,7 +263,9 @@ def _without_home(node: Any) -> Any:
     if isinstance(node, list):
         return [_without_home(value) for value in node]
     home = str(Path.home())
-    return re.sub(rf"(?<![\w/]){re.escape(home)}(?=/|$)", "~", node) if isinstance(node, str) and home != "/" else node
+    if not isinstance(node, str) or home == "/":
+        return node
+    return re.sub(rf"(?<![\w/]){re.escape(home)}(?=[/\s'\"]|$)", "~", node)
 
 
 @cache

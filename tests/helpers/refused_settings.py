@@ -252,6 +252,7 @@ CURRICULUM = [
 HUGGING_FACE = [
     lambda at: ReasoningCollator(rows(at, blur={**BLURRED, "ratio": RISING})),
     lambda at: ReasoningCollator(rows(at, source={"a": {"source": "generated", "weight": 2}})),
+    lambda at: ReasoningCollator(rows(at), train=rows(at)),
     lambda at: trainer(at, loss=losses.asft(), reference="teacher"),
     lambda at: fused_step(at),
 ]

@@ -26,7 +26,17 @@ from experiments.comparisons import exact_p, interaction, logit
 from experiments.keep import keep_scores
 from experiments.readme import NOT_RUN, README, overview, readme, section
 from experiments.show import table
-from experiments.study import SEARCH_SEED, Cell, Study, cells_path, figure_path, interval, read_cells, read_searches
+from experiments.study import (
+    SEARCH_SEED,
+    Cell,
+    Study,
+    cells_path,
+    chosen_rate,
+    figure_path,
+    interval,
+    read_cells,
+    read_searches,
+)
 
 
 @pytest.fixture(name="place", autouse=True)
@@ -210,6 +220,8 @@ def test_rates_are_chosen_on_validation_rows_of_a_seed_of_their_own() -> None:
         return {"accuracy": 0.5, "loss": 0.0, "val_loss": abs((cell.rate or 0.0) - best)}
 
     searched = replace(study([]), cell=cell, rates={"new": (0.1, 0.3, 0.9)})
+    with pytest.raises(UserError, match=r"1, new: no cell for the learning rate 0\.1"):
+        chosen_rate(searched, "new", "1")
     for _ in range(2):  # the second time everything is there
         runner.run(searched)
     assert len(called) == len(set(called)) == 12 + 6 == len(read_cells(searched)) + len(read_searches(searched))

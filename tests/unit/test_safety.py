@@ -48,6 +48,11 @@ def test_values_are_replaced_by_the_name_the_longest_first(monkeypatch):
     assert without_secrets({"path": "/models/secretive"}) == {"path": "/models/${oc.env:A_TOKEN}ive"}
 
 
+def test_user_and_password_of_an_address_are_replaced():
+    said = without_secrets({"source": "https://ann:pw@host/rows?a=b@c", "other": "https://host/a@b"})
+    assert said == {"source": "https://${oc.env:CREDENTIALS}@host/rows?a=b@c", "other": "https://host/a@b"}
+
+
 def test_a_key_of_the_config_names_a_secret_too():
     usual = {"pad_token": "<pad>", "packed_tokens": 5, "tags_as": "token"}
     said = without_secrets({"api_key": "k-1", "logger": {"password": "p", **usual}})

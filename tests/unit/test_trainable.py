@@ -124,3 +124,18 @@ def test_kinds_have_the_names_of_the_family(tmp_path):
     weights = weights_of(from_folder(path=str(tmp_path / "model"), quiet=True))
     found = Only(kinds=["c_attn"], layers=[0, 0]).choose(weights, 0)
     assert found == {f"layers.0.attn.{part}_proj.{kind}" for part in "qkv" for kind in ("weight", "bias")}
+
+
+def test_a_transformers_backbone_has_the_same_choices(tmp_path):
+    write_case(tmp_path / "model", "gemma3")
+    weights = weights_of(from_folder(path=str(tmp_path / "model"), quiet=True))
+    num_layers = 1 + max(weight.layer for weight in weights.values() if weight.layer is not None)
+    names = Half(embeddings=False).choose(weights, 0)
+    for layer in range(num_layers):
+        parts = [re.search(rf"layers\.{layer}\.(\w+)\.\w+_proj", name) for name in names]
+        parts = [part.group(1) for part in parts if part]
+        assert parts.count("self_attn") == 2 and parts.count("mlp") in (1, 2)
+    assert not any("embed_tokens" in name for name in names)
+    assert all(
+        "layers.1." in name and "q_proj" in name for name in Only(kinds=["q_proj"], layers=[1, 1]).choose(weights, 0)
+    )

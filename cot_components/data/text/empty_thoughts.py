@@ -33,7 +33,7 @@ def thinks(message: Message, tags: Tags) -> bool:
 
 
 def opened_thought(prompt: str, tags: Tags) -> str:
-    """The opening tag and the white space around it where a rendered prompt ends in one."""
+    """The opening tag and the white space behind it where a rendered prompt ends in one."""
     bare = prompt.rstrip()
     return prompt[len(bare) - len(tags.open) :] if bare.endswith(tags.open) else ""
 

@@ -126,6 +126,7 @@ def test_no_secret_and_no_home_folder(written, monkeypatch):
         f"{home}/my.yaml",
         "dataset.columns={hf_token: typed-one, prompt: q}",
         "metric_logger.api_key=typed-two",
+        f"model.path={home} b=https://ann:typed-five@host/x",
         "dataset.password=typed-three",
         "note=s3cr3t-value",
         "output_dir=/somewhere/else",
@@ -134,6 +135,6 @@ def test_no_secret_and_no_home_folder(written, monkeypatch):
         seed=0,
         defaults={"seed": 0},
     )
-    for hidden in ("typed", "s3cr3t", f"{home}/", "somewhere"):
+    for hidden in ("typed", "s3cr3t", f"{home}/", f"{home} ", "somewhere"):
         assert hidden not in text, hidden
     assert "~/my.yaml" in text and "~/rows.jsonl" in text and "prompt: q" in text and "seed" not in text
