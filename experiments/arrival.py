@@ -43,8 +43,8 @@ STUDY = Study(
     about=__doc__,
     answer="Yes: all of ten seeds end at 99.2 % or more, where the published pace arrives with three of five; without "
     "ever seeing a step the same model ends at 17 to 29 % (three seeds).",
-    findings="The last token leaves after 9,600 to 12,700 of the 15,000 steps. The first two leave as soon as the steps "
-    "are learnt, the next five mostly at their share of the run, below the bar. On the seeds that chose the "
+    findings="The last token leaves after 9,600 to 12,700 of the 15,000 steps. The first two leave as soon as the "
+    "steps are learnt, the next five mostly at their share of the run, below the bar. On the seeds that chose the "
     "settings, restarting the learning-rate schedule with each stage ended at 99.4 and 99.8 %, one schedule over the "
     "whole run at 88.0 and 93.2 % (seeds 100 and 101).",
     model="GPT-2, 2 layers, width 64, random weights",
