@@ -1,4 +1,4 @@
-"""A format and an extractor in files of the user's own, as docs/data.md writes them, in a real run."""
+"""A format, an extractor and a selector in files of the user's own, as docs/data.md writes them, in a real run."""
 
 import json
 import re
@@ -16,7 +16,7 @@ def _folder(tmp_path_factory):
     """The files of the docs, twelve rows, and the words that make a run of a shipped config take them."""
     folder = tmp_path_factory.mktemp("own")
     blocks = re.findall(r"```python\n# (my_\w+\.py)\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
-    assert [name for name, _ in blocks] == ["my_format.py", "my_extractor.py"]
+    assert [name for name, _ in blocks] == ["my_format.py", "my_extractor.py", "my_selector.py"]
     for name, code in blocks:
         (folder / name).write_text(code)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -39,7 +39,9 @@ def words(*more):
 
 
 def test_a_run_reads_and_scores_by_them(folder):
-    must(tune("bt_sft", *words(), cwd=folder, env={"PYTHONPATH": str(folder)}))
+    selector = "dataset.select={short: {_component_: my_selector.shorter_than, tokens: 500}}"
+    printed = must(tune("bt_sft", *words(selector), cwd=folder, env={"PYTHONPATH": str(folder)}))
+    assert "select.short keeps 12 of 12 rows" in printed
     result = json.loads(max((folder / "out" / "evaluations").glob("*.json")).read_text())
     assert {example["reference"] for example in result["examples"]} == {str(i + 1) for i in range(12)}
 

@@ -44,7 +44,7 @@ def data_of(*tokens, transforms=None, pad_id=0, vocab_size=60, tag_ids=None):
     }
     rows = SimpleNamespace(**columns, training_hash=lambda: "hash")
     chat = SimpleNamespace(tokenizer=SimpleNamespace(pad_id=pad_id, vocab_size=vocab_size))
-    return SimpleNamespace(rows=rows, tag_ids=tag_ids or {}, transforms=transforms or {}, chat=chat)
+    return SimpleNamespace(rows=rows, tag_ids=tag_ids or {}, transforms=transforms or {}, chat=chat, choices=())
 
 
 def test_held_out_rows_must_fit_the_model_too():
