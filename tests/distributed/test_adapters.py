@@ -17,8 +17,8 @@ EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # torchao compiles its optimizer step, whi
 
 
 # A share of a weight that is too small for 8 bits stays in 32, so one process rounds what two do not.
-# In bf16 sums of other parts round differently: where a gradient is near 0, a weight may go the other way, at lr 1e-2 in
-# each of 6 steps.
+# In bf16 sums of other parts round differently: where a gradient is near 0, a weight may go the other way, at lr 1e-2
+# in each of 6 steps.
 @pytest.mark.parametrize(
     ("kind", "loss", "largest", "mean"),
     [("qlora", 2e-4, 1e-4, 1e-6), ("8bit", 2e-4, 1e-2, 1e-3), ("weights", 5e-3, 6e-2, 1e-3)],
