@@ -216,6 +216,7 @@ def _refuse(loss: Loss, reference: Any, data: ReasoningDataset, trainer: Any) ->
     """Raise UserError where parts do not go together, as a recipe does."""
     combination = Combination(
         loss=loss,
+        selectors={},  # rows are chosen already
         transforms=data.transforms,
         curriculum=NoCurriculum(),
         reference=reference,

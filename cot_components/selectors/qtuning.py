@@ -119,6 +119,11 @@ class QTuning:
         for name in (self.nll, self.entropy):
             open_scores(self.scores).column(name)
 
+    @property
+    def plane(self) -> tuple[str, str, str, float]:
+        """What decides where a row lies: the transform `QTuning` must say the same."""
+        return self.scores, self.nll, self.entropy, self.keep
+
     def __call__(self, rows: Rows) -> Selection:
         """Leave out every row that is in neither of the two corners."""
         found = open_scores(self.scores)

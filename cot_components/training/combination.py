@@ -23,10 +23,10 @@ def combine(values: Mapping[str, Any]) -> Combination:
         UserError: a setting that a part refuses; the first of `REFUSALS` that applies.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    build_selectors(values["dataset"].get("select"))
     curriculum = build(values.get("curriculum"), where="curriculum")
     combination = Combination(
         loss=build(values["loss"], where="loss"),
+        selectors=build_selectors(values["dataset"].get("select")),
         transforms=build_transforms(values["dataset"].get("transforms")),
         curriculum=NoCurriculum() if curriculum is None else curriculum,
         trainable=build(values.get("trainable"), where="trainable"),

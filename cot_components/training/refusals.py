@@ -20,6 +20,7 @@ class Combination(NamedTuple):
     """The parts of a config that must go together, built from their nodes alone.
 
     loss:       a `losses.Loss`, or whatever the config names
+    selectors:  of the training data, by name, in order
     transforms: those of the training data, by name, in order
     curriculum: `Stepwise` or `NoCurriculum`
     trainable:  which weights learn, or None
@@ -32,6 +33,7 @@ class Combination(NamedTuple):
     """
 
     loss: Any
+    selectors: Mapping[str, Any]
     transforms: Mapping[str, Transform]
     curriculum: Any
     trainable: Any
@@ -149,6 +151,20 @@ def factors_without_classes(c: Combination) -> str | None:
     return None
 
 
+def two_planes(c: Combination) -> str | None:
+    """The transform `QTuning` beside a selector `QTuning` with other scores or another share of rows
+
+    Tokens would be pruned by another plane, and another budget, than the rows were chosen by.
+    """
+    planes = {part.plane for part in (*c.selectors.values(), *c.transforms.values()) if hasattr(part, "plane")}
+    if len(planes) < 2:
+        return None
+    return (
+        "dataset.transforms: QTuning and the selector QTuning have another plane; give both the same scores and "
+        "columns, and keep_rows the value of the selector's keep"
+    )
+
+
 def packed_and_shortened(c: Combination) -> str | None:
     """`packed_tokens` with a curriculum, or with a transform that changes lengths (`Cap`, `Truncate`, `Prune`)
 
@@ -250,6 +266,7 @@ REFUSALS: tuple[Refusal, ...] = (  # in the order in which they are tried
     split_step,
     factors_without_classes,
     looked_up_too_late,
+    two_planes,
     packed_and_shortened,
     stored_teacher,
     no_adapters,

@@ -56,6 +56,11 @@ class QTuning:
         for name in (self.nll, self.entropy):
             open_scores(self.scores).column(name)
 
+    @property
+    def plane(self) -> tuple[str, str, str, float]:
+        """What decides where a row lies: the selector `QTuning` must say the same."""
+        return self.scores, self.nll, self.entropy, self.keep_rows
+
     def fingerprint(self) -> str:
         """What must be the same when a run is resumed: the scores."""
         return open_scores(self.scores).fingerprint(self.nll, self.entropy)

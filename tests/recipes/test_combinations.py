@@ -73,6 +73,7 @@ def test_every_pair_of_methods_trains(cell, hub, tmp_path, capsys):
 COT = "cot_components"
 BLUR, HIGHLIGHT = ({"_component_": f"{COT}.transforms.{name}"} for name in ("Blur", "Highlight"))
 ANSWERS = {"_component_": f"{COT}.evaluation.AnswerEvaluation", "source": "generated"}
+PLANE = {"_component_": f"{COT}.selectors.QTuning", "nll": "original", "entropy": "shuffled"}
 CASES = {
     # refusal: (a cell, the keys that change in its config)
     "loss_on_logits": ({}, {"loss": {"_component_": "torch.nn.CrossEntropyLoss"}}),
@@ -86,6 +87,10 @@ CASES = {
     ),
     "factors_without_classes": ({}, {"dataset.transforms.f": {"_component_": f"{COT}.transforms.ByGroup"}}),
     "looked_up_too_late": ({"transform": "Cap"}, {"dataset.transforms.late": {**HIGHLIGHT, "scores": "{hub}"}}),
+    "two_planes": (
+        {"transform": "QTuning"},
+        {"dataset.select": {"rows": {**PLANE, "scores": "{hub}", "keep": 0.25}}},
+    ),
     "packed_and_shortened": ({"curriculum": "Stepwise", "packed": True}, {}),
     "stored_teacher": ({"curriculum": "Stepwise", "loss": "asft", "reference": "TopKFile"}, {}),
     "no_adapters": (
