@@ -16,6 +16,7 @@ import json
 
 import matplotlib.pyplot as plt
 import numpy as np
+from safetensors.numpy import load_file
 
 from cot_components.cli.main import main as cot
 from cot_components.clock import Clock
@@ -23,11 +24,13 @@ from cot_components.data.generated.task_families import tell_at_length, tell_pla
 from cot_components.data.generated.tasks import make_problems
 from cot_components.data.rows.scores import open_scores, scored_tokens
 from cot_components.datasets import reasoning_dataset
+from cot_components.models import from_folder
 from cot_components.models.tiny import write_tiny_checkpoint
 from cot_components.models.tokenizers import hf_tokenizer
 from cot_components.selectors import GRAPE, AtRandom, PoFT, QTuning
 from cot_components.selectors.qtuning import error_uncertainty
 from cot_components.tools.s3ft import route
+from cot_components.trainable import Half, share_of, weights_of
 from cot_components.transforms import QTuning as QTuningTokens
 from cot_components.transforms import Threshold
 from cot_components.viz.theme import LINE, RUN_COLOURS
@@ -226,6 +229,45 @@ study("grape")
 
 # %%
 study("qtuning")
+
+# %% [markdown]
+# ## Choose the weights
+#
+# The other choice is which weights may move: `trainable` in a config. Half fine-tuning (HFT, Hui et al., arXiv
+# 2404.18466) lets a random half of each kind learn, so that the other half keeps what the model knew. Dark learns:
+
+# %%
+weights = weights_of(from_folder(path=str(runs / "model" / "model"), quiet=True))
+learns = Half(seed=0).choose(weights, 0)
+layers = [name for name, weight in weights.items() if weight.layer is not None]
+parts = list(dict.fromkeys(name.split(".", 2)[2] for name in layers))
+grid = np.array([[name in learns for name in layers if name.endswith(part)] for part in parts])
+figure, axes = plt.subplots(figsize=(3.2, 3.4))
+axes.imshow(grid, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+axes.set(xlabel="layer", xticks=range(grid.shape[1]), yticks=range(len(parts)), yticklabels=parts)
+plt.show()
+attention = [part.startswith("attn.") for part in parts]
+assert (grid[attention].sum(axis=0) == 2).all()  # two of the four matrices of attention in every layer
+print(f"{share_of(learns, weights):.0%} of all weights learn, the embedding among them")
+
+# %% [markdown]
+# What rests keeps every bit, under weight decay, too:
+
+# %%
+half = ["trainable._component_=cot_components.trainable.Half", "dtype=fp32", f"output_dir={runs}/half"]
+data_of_ours = [f"dataset.source={told}", "dataset_val=null", "evaluation=null"]
+said = tune("bt_sft", "--config", "bt_sft/any", f"model.path={runs}/model/model", *data_of_ours, *half)
+print(next(line for line in said.splitlines() if "weights learn" in line))
+before, after = (load_file(runs / run / "model" / "model.safetensors") for run in ("model", "half"))
+moved = {name for name in before if not np.array_equal(before[name], after[name])}
+assert 0 < len(moved) < len(before)
+print(f"{len(moved)} of {len(before)} tensors have moved")
+
+# %% [markdown]
+# A smaller learning rate makes a model forget less, too, and must be beaten:
+
+# %%
+study("half")
 
 # %% [markdown]
 # ## The model's own answers
