@@ -255,7 +255,7 @@ print(f"{share_of(learns, weights):.0%} of all weights learn, the embedding amon
 
 # %%
 half = ["trainable._component_=cot_components.trainable.Half", "dtype=fp32", f"output_dir={runs}/half"]
-data_of_ours = [f"dataset.source={told}", "dataset_val=null", "evaluation=null"]
+data_of_ours = [f"dataset.source={told}", "dataset_val=null", "evaluation=null", "lr_scheduler=null"]
 said = tune("bt_sft", "--config", "bt_sft/any", f"model.path={runs}/model/model", *data_of_ours, *half)
 print(next(line for line in said.splitlines() if "weights learn" in line))
 before, after = (load_file(runs / run / "model" / "model.safetensors") for run in ("model", "half"))
