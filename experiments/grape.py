@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from experiments.study import Cell, Study
-from experiments.teachers import KNOWN, TEACHERS, adapted, scored, told
+from experiments.teachers import NEW, TEACHERS, adapted, filled, new_problems, told
 
 SELECT = "dataset.select={one: {_component_: cot_components.selectors."
 ARMS = {
@@ -24,10 +24,9 @@ ARMS = {
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of 100 updates."""
     path = cell.scratch / f"told_{cell.seed}.jsonl"
-    rows = told(path, seed=cell.seed, which=slice(KNOWN, None), by=list(TEACHERS))
+    rows = told(path, new_problems(cell.seed, NEW), seed=cell.seed, by=list(TEACHERS))
     data = [f"dataset.source={rows}", "dataset.max_rows=null"]
-    arm = ARMS[cell.arm].replace("$scores", str(scored(cell, data))).replace("$seed", str(cell.seed))
-    return adapted(cell, *data, arm, "epochs=2", "max_steps_per_epoch=50")
+    return adapted(cell, *data, *filled([ARMS[cell.arm]], cell, data), "epochs=2", "max_steps_per_epoch=50")
 
 
 STUDY = Study(

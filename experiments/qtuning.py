@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from experiments.study import Cell, Study
-from experiments.teachers import NEW, adapted, scored, told
+from experiments.teachers import NEW, adapted, filled, new_problems, told
 
 CORNERS = "dataset.select={one: {_component_: cot_components.selectors.QTuning, scores: $scores}}"
 ARMS = {
@@ -27,13 +27,9 @@ ARMS = {
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of 100 updates."""
     path = cell.scratch / f"slips_{cell.seed}.jsonl"
-    rows = told(path, seed=cell.seed, which=slice(-2 * NEW, None), by=["plain"], style="slips")
+    rows = told(path, new_problems(cell.seed, 2 * NEW, style="slips"), seed=cell.seed, by=["plain"])
     data = [f"dataset.source={rows}", "dataset.max_rows=null"]
-    words = {"$scores": str(scored(cell, data)), "$seed": str(cell.seed)}
-    arm = ARMS[cell.arm]
-    for name, value in words.items():
-        arm = [word.replace(name, value) for word in arm]
-    return adapted(cell, *data, *arm, "epochs=2", "max_steps_per_epoch=50")
+    return adapted(cell, *data, *filled(ARMS[cell.arm], cell, data), "epochs=2", "max_steps_per_epoch=50")
 
 
 STUDY = Study(

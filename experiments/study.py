@@ -6,9 +6,9 @@
 `cell(Cell)` trains and measures one of them and returns its figures by name. What several cells share (a base model)
 it keeps in `Cell.scratch`. A new study is a module here, and its name in `STUDIES` of `experiments/__init__.py`.
 
-The rules: a study has one primary comparison (`effect`), named with its arms, settings, seeds and learning rates before
-it runs. Their hash stands in every line, and lines of another hash are refused. Rates are chosen on validation rows of
-a seed that no comparison uses. Eight seeds are the fewest with which an exact paired test can be below 0.01.
+The rules: a study fixes its one primary comparison (`effect`), arms, settings, seeds and learning rates before it runs.
+Each line records their hash, and a line with another hash is refused. Learning rates are chosen on the validation rows
+of a seed that no comparison uses. Eight seeds are the fewest with which an exact paired test can be below 0.01.
 """
 
 from __future__ import annotations

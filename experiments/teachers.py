@@ -6,13 +6,14 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from string import Template
 from threading import Lock
 
 import numpy as np
 
 from cot_components.cli.shipped import recipe_for
 from cot_components.data.generated.task_families import Step, tell_plainly
-from cot_components.data.generated.tasks import make_problems
+from cot_components.data.generated.tasks import Problem, make_problems
 from cot_components.files import write_whole
 from cot_components.training.recipe import read_config
 from experiments.runner import recipe
@@ -42,13 +43,24 @@ Tell = Callable[[Sequence[Step], str, np.random.Generator], str]
 TEACHERS: Mapping[str, Tell] = {"plain": tell_plainly, "terse": tell_tersely, "backwards": tell_backwards}
 
 
-def told(path: Path, *, seed: int, which: slice, by: Sequence[str], turns: bool = False, style: str = "plain") -> Path:
-    """A file with some of a seed's problems, each told by all these teachers, or by one of them in turn."""
+def known_problems(seed: int) -> list[Problem]:
+    """What the beginner of a seed has seen."""
+    return make_problems(split="train", count=KNOWN, seed=seed, families=FAMILIES)
+
+
+def new_problems(seed: int, count: int, *, style: str = "plain") -> list[Problem]:
+    """So many that it has not: a style draws other problems, and some of them come again."""
+    known = {problem.question for problem in known_problems(seed)}
+    drawn = make_problems(split="train", count=KNOWN + 2 * count, seed=seed, families=FAMILIES, style=style)
+    return [problem for problem in drawn if problem.question not in known][:count]
+
+
+def told(path: Path, problems: Sequence[Problem], *, seed: int, by: Sequence[str], turns: bool = False) -> Path:
+    """A file with these problems, each told by all these teachers, or by one of them in turn."""
     if path.exists():
         return path
     rng, lines = np.random.default_rng(seed), []
-    problems = make_problems(split="train", count=KNOWN + 2 * NEW, seed=seed, families=FAMILIES, style=style)
-    for number, problem in enumerate(problems[which]):
+    for number, problem in enumerate(problems):
         for name in [by[number % len(by)]] if turns else by:
             thought = TEACHERS[name](problem.steps, problem.answer, rng)
             response = f"<think>\n{thought}\n</think>\n\nAnswer: {problem.answer}"
@@ -80,7 +92,7 @@ def held_out(scratch: Path) -> list[str]:
 def beginner(cell: Cell) -> Path:
     """A model that has seen the known problems four times and solves some."""
     path = cell.scratch.parent / "starts" / f"known_{cell.seed}.jsonl"
-    data = told(path, seed=cell.seed, which=slice(KNOWN), by=list(TEACHERS), turns=True)
+    data = told(path, known_problems(cell.seed), seed=cell.seed, by=list(TEACHERS), turns=True)
     source = [f"dataset.source={data}", "dataset.max_rows=null", "epochs=4"]
     return once_trained(cell, "beginner", "bt_sft", CONFIG, *QUIET, *PLAIN, *source)
 
@@ -108,6 +120,12 @@ def scored(cell: Cell, data: Sequence[str]) -> Path:
         chosen = recipe_for(CONFIG, asked="bt_sft")
         score_config(read_config(chosen.main, words, chosen.supplies), out=out, measures=("nll", "entropy"))
     return out
+
+
+def filled(words: Sequence[str], cell: Cell, data: Sequence[str]) -> list[str]:
+    """Overrides with `$scores` (see `scored`) and `$seed` filled in."""
+    values = {"scores": scored(cell, data), "seed": cell.seed}
+    return [Template(word).substitute(values) for word in words]
 
 
 def adapted(cell: Cell, *overrides: str) -> dict[str, float]:

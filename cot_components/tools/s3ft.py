@@ -40,7 +40,7 @@ class Row(NamedTuple):
     reference: str | None
 
     def as_json(self) -> dict[str, Any]:
-        """A row of the format `messages`; `route` is for people."""
+        """A row of the format `messages`; training ignores `route`."""
         *asked, gold = map(_turn, self.trace.messages)
         said = gold if self.target is None else {"role": "assistant", "content": self.target}
         answer = {} if self.reference is None else {"answer": self.reference}

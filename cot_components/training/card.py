@@ -54,7 +54,7 @@ class Base(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people; "" for random weights."""
+        """The base model as the card names it; "" for random weights."""
         return self.hub_id.rpartition("/")[2] if self.hub_id else self.folder
 
     @property
