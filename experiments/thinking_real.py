@@ -1,7 +1,8 @@
 """The study of thinking on a pretrained model: SmolLM2-135M-Instruct, after `make quickstart-real` has taught it to
 think aloud about the small tasks. `COT_START=DIR` starts from another folder that thinks.
 
-As many rows as `bt_sft/quickstart_real` takes, with its optimizer; 100 held-out questions, the last number counts.
+As many rows as `bt_sft/quickstart_real` takes, with its optimizer; 100 held-out questions, the last number counts. One
+seed, so the intervals are over questions, and nothing is tested.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ STUDY = replace(
     findings="",
     about=__doc__,
     cell=cell,
-    needs="`make quickstart-real` and an hour of a free machine",
+    needs="`make quickstart-real` and an hour of a core",
+    seeds=1,
     jobs=1,
 )
