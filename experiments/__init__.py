@@ -17,6 +17,7 @@ STUDIES = {
         "internalised_targets",
         "half",
         "grape",
+        "one_teacher",
         "qtuning",
         "blur_large",
         "thinking",
