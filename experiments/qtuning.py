@@ -35,11 +35,11 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="qtuning",
     question="Rows between known and noise, and their easier tokens?",
-    answer="No, it costs here: with Q-Tuning's rows and tokens the model ends 11 +- 6 points below a random half of the "
-    "rows, lower in seven of eight seeds, and a random half teaches as much as all rows.",
-    findings="Before, the beginner answers 19 to 30 % (four seeds). The loss on held-out thoughts is a little higher, too. The "
-    "scores are those of the beginner and the plane is that of all rows; the paper takes both from each batch and the model as it learns. "
-    "Rows and tokens were not tried apart.",
+    answer="No, it costs here: with Q-Tuning's rows and tokens the model ends 11 +- 6 points below a random half of "
+    "the rows, lower in seven of eight seeds, and a random half teaches as much as all rows.",
+    findings="Before, the beginner answers 19 to 30 % (four seeds). The loss on held-out thoughts is a little higher, "
+    "too. The scores are those of the beginner and the plane is that of all rows; the paper takes both from each batch "
+    "and the model as it learns. Rows and tokens were not tried apart.",
     about=__doc__,
     model="Llama, 2 layers, width 96, that has seen such problems four times",
     effect=("accuracy", "q-tuning", "slips"),
