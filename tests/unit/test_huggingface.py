@@ -17,7 +17,6 @@ from cot_components.huggingface import ReasoningCollator, ReasoningTrainerMixin
 from cot_components.huggingface.settings import NEUTRAL, refuse_divided_rows
 from cot_components.models import hf_tokenizer
 from cot_components.roles import IGNORE, Role
-from cot_components.schedules import Anneal
 from cot_components.transforms import Blur, ByPattern, ByRole, Cap, Corrupt, Truncate
 
 ROWS = (3, 0, 6)
@@ -149,7 +148,6 @@ def test_a_head_that_is_not_one_matrix_is_not_fused(data, tmp_path, make, said):
     [
         ({"loss": losses.asft()}, "needs a reference"),
         ({"loss": losses.dft(), "reference": torch.nn.Linear(1, 1)}, "takes no reference"),
-        ({"loss": losses.asft(), "reference": "teacher"}, "reference: a str"),
         ({"loss": losses.sft(weight_rule=losses.GroupSoftmax(tau=1.0))}, "no transform makes any"),
         ({"loss": losses.psft()}, "old_logp"),
     ],
@@ -187,17 +185,3 @@ def test_other_ways_to_another_loss_are_refused(data, tmp_path):
         one.__class__ = divided
         with pytest.raises(UserError, match=f"parallelism_config: {kind}_size 2"):
             refuse_divided_rows(one)
-
-
-@pytest.mark.parametrize(
-    ("transforms", "source", "said"),
-    [
-        ([Blur(ratio=Anneal(first=0.0, last=1.0, num_steps=3))], "generated", "Anneal"),
-        ([], {"a": {"source": "generated", "weight": 2}}, "dataset.source"),
-    ],
-)
-def test_what_such_a_loop_cannot_follow_is_refused(hub, transforms, source, said):
-    made = reasoning_dataset(hf_tokenizer(str(hub / "model")), source=source, max_rows=2)
-    rows = made.__class__(made.rows, made.shares, dict(enumerate(transforms)), made.chat, made.report)
-    with pytest.raises(UserError, match=said):
-        ReasoningCollator(rows)
