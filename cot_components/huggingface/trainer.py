@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.errors import UserError
 from cot_components.huggingface.collator import EVAL, ReasoningCollator
+from cot_components.huggingface.settings import refuse_divided_rows, refuse_settings
 from cot_components.losses.loss import Loss
 from cot_components.losses.presets import sft
 from cot_components.losses.types import TopK
@@ -52,7 +53,8 @@ class ReasoningTrainerMixin:
         more: of the trainer.
 
     Raises:
-        UserError: parts that do not go together (see `training.refusals`); a reference of another kind; a head that
+        UserError: parts that do not go together (see `training.refusals`); a setting of the trainer that would change
+            the loss or be left out of it (see `NEUTRAL` in `settings`); a reference of another kind; a head that
             `fused` does not know; see `ReasoningCollator`.
     """
 
@@ -68,6 +70,7 @@ class ReasoningTrainerMixin:
         fused: bool = False,
         **more: Any,
     ) -> None:
+        refuse_settings(args, more)
         held_out = {EVAL: eval_dataset} if isinstance(eval_dataset, ReasoningDataset) else dict(eval_dataset or {})
         self.collator = ReasoningCollator(train_dataset, **held_out)
         self.reasoning_loss, self.fused = loss or sft(), fused
@@ -86,6 +89,7 @@ class ReasoningTrainerMixin:
         own.args.remove_unused_columns = False
         own.model_accepts_loss_kwargs = True  # the trainer counts the labels of a step, and leaves the rest to the loss
         own.add_callback(_tells_epochs(self.collator))
+        refuse_divided_rows(own)
         _refuse(self.reasoning_loss, reference, train_dataset, own)
         self.reference = _prepared(reference, train_dataset, own)
         self._checked = not fused

@@ -55,11 +55,20 @@ OTHERS: dict[str, dict[str, Any]] = {
     "lfm2": {"model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]},
     "cohere": {"model_type": "cohere", "logit_scale": 0.75},
     "qwen3_moe": {"model_type": "qwen3_moe", "head_dim": 16, **EXPERTS},
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        "head_dim": 16,
+        "sliding_window": 8,
+        "layer_types": SLIDING,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_scaling": {**YARN, "truncate": False},
+    },
 }
 """The same of models that no family file fits."""
 
-CONVOLVES = ("lfm2",)
-"""Those in which packed rows would see each other."""
+PADDED = ("lfm2", "gpt_oss")
+"""Those in which packed rows would see each other: convolutions, attention with sinks."""
 
 
 def write_case(folder: Path, case: str, *, seed: int = 0, small: bool = False, **changes: Any) -> Any:
@@ -82,7 +91,7 @@ def write_case(folder: Path, case: str, *, seed: int = 0, small: bool = False, *
                 parameter.mul_(0.01 if small and "embed" in name else 1.0)
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size="20KB" if case in OTHERS else "1GB")
     (folder / "config.json").write_text(json.dumps({**kept, "architectures": [type(model).__name__]}))
     return model
 

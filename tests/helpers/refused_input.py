@@ -201,6 +201,7 @@ MODELS = [
     lambda at: folder(at, model_type="nowhere", auto_map={"AutoConfig": "own.Config"}),
     lambda at: folder(at, model_type="vit"),
     lambda at: folder(at, lora={"targets": ["lm_head"]}, backbone="transformers"),
+    lambda at: folder(at, lora={"targets": "wq"}, backbone="transformers"),
     lambda at: folder(at, lora={"quantize": True}, backbone="transformers"),
     lambda at: folder(at, num_hidden_layers=3, backbone="transformers"),
     lambda at: folder(at, max_seq_len=10**6, backbone="transformers"),

@@ -15,6 +15,7 @@ from cot_components.data.rows.score_pass import Column, score_rows
 from cot_components.data.rows.selection import Selection, select_rows
 from cot_components.datasets import build_selectors, reasoning_dataset
 from cot_components.huggingface import ReasoningCollator, ReasoningTrainerMixin
+from cot_components.huggingface.settings import refuse_divided_rows
 from cot_components.losses import GroupShares, GroupSoftmax, TopK
 from cot_components.losses.topk_store import TopKStore, TopKWriter
 from cot_components.models import hf_tokenizer
@@ -69,10 +70,11 @@ class Ours(ReasoningTrainerMixin, Loop):
     """In front of it."""
 
 
-def trainer(at: Path, **settings) -> Ours:
+def trainer(at: Path, args: dict[str, object] | None = None, **settings) -> Ours:
     head = torch.nn.Linear(D, V)
     model = SimpleNamespace(training=True, get_output_embeddings=lambda: head)
-    return Ours(model, SimpleNamespace(gradient_accumulation_steps=1), train_dataset=rows(at), **settings)
+    given = SimpleNamespace(gradient_accumulation_steps=1, **(args or {}))
+    return Ours(model, given, train_dataset=rows(at), **settings)
 
 
 def fused_step(at: Path) -> None:
@@ -255,6 +257,15 @@ HUGGING_FACE = [
     lambda at: ReasoningCollator(rows(at), train=rows(at)),
     lambda at: trainer(at, loss=losses.asft(), reference="teacher"),
     lambda at: fused_step(at),
+    lambda at: trainer(at, {"label_smoothing_factor": 0.1}),
+    lambda at: trainer(at, {"loss_type": "dft"}),
+    lambda at: trainer(at, {"router_aux_loss_coef": 0.01}),
+    lambda at: trainer(at, {"use_liger_kernel": True}),
+    lambda at: trainer(at, {"packing": True}),
+    lambda at: trainer(at, {"completion_only_loss": False}),
+    lambda at: trainer(at, {"world_size": 2, "average_tokens_across_devices": False}),
+    lambda at: trainer(at, compute_loss_func=losses.hf_loss(losses.sft())),
+    lambda at: refuse_divided_rows(SimpleNamespace(get_cp_size=lambda: 2)),
 ]
 TRAINABLE = [
     lambda at: Only(layers=[8]),

@@ -24,7 +24,9 @@ from trl import SFTConfig, SFTTrainer
 from cot_components.config import build
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.plans import Plans
+from cot_components.errors import UserError
 from cot_components.huggingface import ReasoningTrainerMixin
+from cot_components.huggingface.trainer import READ
 from cot_components.runs.log import read_log
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*pin_memory:UserWarning")
@@ -154,11 +156,40 @@ WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
 METHODS = ("blur", "rft", "weighed", "target", "stored")
 CASES = [*((method, {"fused": fused}) for method in METHODS for fused in (False, True)), ("blur", WORKERS)]
 CASES += [(method, {"kind": OursTrl}) for method in ("blur", "target")]
+CASES += [("blur", {"kind": OursTrl, "fused": True}), ("blur", {"average_tokens_across_devices": False})]
 
 
 @pytest.mark.parametrize(("method", "settings"), CASES, ids=str)
 def test_twenty_steps_are_the_recipe_s(hub, tmp_path, recipe, method, settings):
     assert trained(made(hub, tmp_path, method, **settings)) == pytest.approx(recipe(method), rel=EQUAL)
+
+
+class Theirs(Trainer):
+    """The model's own loss on our rows and masks."""
+
+    _get_train_sampler = Ours._get_train_sampler
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **how: Any) -> Any:
+        return super().compute_loss(model, {name: inputs[name] for name in (*READ, "labels") if name in inputs}, **how)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_noise_on_embeddings_is_that_of_the_trainer_s_own_loss(hub, tmp_path, recipe, fused):
+    """NEFTune, drawn from the same seed; plain fine-tuning of all tokens with a label, in the first epoch."""
+    noisy = {"neftune_noise_alpha": 10.0, "max_steps": 10}
+    ours = made(hub, tmp_path, "blur", fused=fused, **noisy)
+    theirs = Theirs(
+        model_of(hub / "model"),
+        TrainingArguments(str(tmp_path), **SETTINGS, **noisy, remove_unused_columns=False),
+        data_collator=ours.collator,
+        train_dataset=ours.collator.rows(),
+    )
+    theirs.collator = ours.collator
+    found = []
+    for trainer in (ours, theirs):
+        torch.manual_seed(0)
+        found.append(trained(trainer))
+    assert found[0] == pytest.approx(found[1], rel=EQUAL) and found[0] != pytest.approx(recipe("blur")[:10], rel=EQUAL)
 
 
 def test_the_methods_differ(recipe):
@@ -199,6 +230,8 @@ def test_two_processes_are_one(hub, tmp_path, recipe):
 def worker(hub: str, out: str) -> None:
     """One of two processes: what is two micro-batches elsewhere is one on each."""
     one = {"method": "rft", "gradient_accumulation_steps": 1}
+    with pytest.raises(UserError, match="average_tokens_across_devices"):
+        made(Path(hub), Path(out), **one, average_tokens_across_devices=False)
     losses = [trained(made(Path(hub), Path(out), fused=fused, **one)) for fused in (False, True)]
     torch.distributed.barrier()
     if torch.distributed.get_rank() == 0:

@@ -158,6 +158,10 @@ def test_a_wheel_holds_recipes_and_configs_and_runs_anywhere(hub, tmp_path):
     must(run(*python, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source, cwd=tmp_path))
     (wheel,) = tmp_path.glob("*.whl")
     must(run(*python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel, cwd=tmp_path))
+    held = {path.relative_to(site / "cot_components") for path in (site / "cot_components").rglob("*.*")}
+    for folder, above in (("cot_components", source / "cot_components"), ("configs", source)):
+        files = {path.relative_to(above) for path in (source / folder).rglob("*.*") if path.suffix != ".pyc"}
+        assert len(files) > 30 and not files - held  # whatever the code of an editable install would put in their place
     short = "evaluation=null dataset_val=null dataset.max_rows=32 epochs=1 batch_size=16 output_dir=out"
     words = f"bt_sft --config bt_sft/quickstart {short}"
     must(tune(words, f"tokenizer.path={hub / 'model'}", cwd=tmp_path, env=env))

@@ -9,11 +9,13 @@ import re
 import shlex
 import shutil
 import sys
+import tomllib
 from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 from commands import CONFIGS, ROOT, cot, must, run, tune
 from omegaconf import OmegaConf
+from pages import GUIDE, PAGES, README, blocks
 
 from benchmarks import BENCHMARKS
 from benchmarks.gpu import PARTS
@@ -22,21 +24,8 @@ from cot_components.cli.shipped import whole_recipe
 from cot_components.config import shipped_configs
 from experiments import STUDIES
 
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "experiments").rglob("*.md")),
-]
-README = PAGES[0].read_text(encoding="utf-8")
 DOCS = ROOT / "docs"
 COMMAND = re.compile(r"(?:make|tune|cot|python)(?: -m \w+| \S+\.py| [a-z_-]+)\b")
-
-
-def blocks(page, kind=""):
-    """Fenced blocks of one kind; "" are commands and what they print."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [text for of_kind, text in found if of_kind == kind]
 
 
 def commands(page):
@@ -228,9 +217,8 @@ def test_the_export_answers_a_question(set_up):
 
 
 def test_the_method_of_the_guide_works_as_written(set_up):
-    guide = ROOT / "CONTRIBUTING.md"
-    (set_up / "fade.py").write_text(blocks(guide, "python")[0])
-    (copy, view, train) = next(block.splitlines() for block in blocks(guide) if "fade.yaml" in block)
+    (set_up / "fade.py").write_text(blocks(GUIDE, "python")[0])
+    (copy, view, train) = next(block.splitlines() for block in blocks(GUIDE) if "fade.yaml" in block)
     must(cot(*copy.split()[1:], cwd=set_up))
     shown = must(cot(*view.split()[1:], "dataset.max_rows=32", "--out", "fade.html", cwd=set_up))
     assert "32 rows read" in shown and 'style="--w:0.5"' in (set_up / "fade.html").read_text()
@@ -256,6 +244,8 @@ def test_tables_made_from_the_code_are_current():
 
 def test_sources_of_the_methods_are_named():
     cited = OmegaConf.to_container(OmegaConf.load(ROOT / "CITATION.cff"))
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert cited["version"] == version and f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
     assert cited["cff-version"] == "1.2.0" and cited["license"] == "BSD-3-Clause"
     said = json.dumps(cited["references"])
     for source in ("blurred-thoughts-SFT", "2405.14838", "2412.14780", "2606.11189"):

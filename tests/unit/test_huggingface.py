@@ -7,15 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from trl import SFTConfig
 
 from cot_components import losses
 from cot_components.clock import Clock
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.huggingface import ReasoningCollator, ReasoningTrainerMixin
+from cot_components.huggingface.settings import NEUTRAL, refuse_divided_rows
 from cot_components.models import hf_tokenizer
 from cot_components.roles import IGNORE, Role
-from cot_components.schedules import Anneal
 from cot_components.transforms import Blur, ByPattern, ByRole, Cap, Corrupt, Truncate
 
 ROWS = (3, 0, 6)
@@ -91,7 +92,9 @@ def trainer(folder, data, **settings):
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = settings.pop("model", None) or LlamaForCausalLM(LlamaConfig(vocab_size=384, **sizes))
     more = {"report_to": [], "use_cpu": True, "max_steps": 1, "disable_tqdm": True, "per_device_eval_batch_size": 8}
-    return Ours(model, TrainingArguments(str(folder), **more), train_dataset=data, **settings)
+    more |= settings.pop("args", {})
+    kind = settings.pop("kind", TrainingArguments)
+    return Ours(model, kind(str(folder), **more), train_dataset=data, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning")
@@ -145,7 +148,6 @@ def test_a_head_that_is_not_one_matrix_is_not_fused(data, tmp_path, make, said):
     [
         ({"loss": losses.asft()}, "needs a reference"),
         ({"loss": losses.dft(), "reference": torch.nn.Linear(1, 1)}, "takes no reference"),
-        ({"loss": losses.asft(), "reference": "teacher"}, "reference: a str"),
         ({"loss": losses.sft(weight_rule=losses.GroupSoftmax(tau=1.0))}, "no transform makes any"),
         ({"loss": losses.psft()}, "old_logp"),
     ],
@@ -155,15 +157,31 @@ def test_parts_that_do_not_go_together_are_refused_before_training(data, tmp_pat
         trainer(tmp_path, data(), **settings)
 
 
-@pytest.mark.parametrize(
-    ("transforms", "source", "said"),
-    [
-        ([Blur(ratio=Anneal(first=0.0, last=1.0, num_steps=3))], "generated", "Anneal"),
-        ([], {"a": {"source": "generated", "weight": 2}}, "dataset.source"),
-    ],
-)
-def test_what_such_a_loop_cannot_follow_is_refused(hub, transforms, source, said):
-    made = reasoning_dataset(hf_tokenizer(str(hub / "model")), source=source, max_rows=2)
-    rows = made.__class__(made.rows, made.shares, dict(enumerate(transforms)), made.chat, made.report)
-    with pytest.raises(UserError, match=said):
-        ReasoningCollator(rows)
+OTHER_LOSSES = {
+    **{"label_smoothing_factor": 0.1, "loss_type": "dft", "router_aux_loss_coef": 0.01, "use_liger_kernel": True},
+    **{"packing": True, "eval_packing": True, "padding_free": True},
+    **{"completion_only_loss": False, "assistant_only_loss": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_a_setting_that_asks_for_another_loss_is_refused_by_name(data, tmp_path, name):
+    """With the classes that have it, whose default is none of them."""
+    assert getattr(SFTConfig(str(tmp_path), use_cpu=True, bf16=False), name) in NEUTRAL[name][0]
+    kind = TrainingArguments if hasattr(TrainingArguments, name) else SFTConfig
+    args = {name: OTHER_LOSSES[name], **({} if kind is TrainingArguments else {"bf16": False})}
+    with pytest.raises(UserError, match=name):
+        trainer(tmp_path, data(), kind=kind, args=args)
+
+
+def test_other_ways_to_another_loss_are_refused(data, tmp_path):
+    with pytest.raises(UserError, match="compute_loss_func"):
+        trainer(tmp_path, data(), compute_loss_func=losses.hf_loss(losses.dft()))
+    one = trainer(tmp_path, data())
+    refuse_divided_rows(one)
+    for kind in ("tp", "cp", "sp"):
+        divided = type("Divided", (Ours,), {f"get_{kind}_size": lambda self: 2})
+        one.__class__ = divided
+        with pytest.raises(UserError, match=f"parallelism_config: {kind}_size 2"):
+            refuse_divided_rows(one)

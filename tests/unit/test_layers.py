@@ -147,3 +147,11 @@ def test_functions_stay_small():
     long = {(module, name) for (module, name, _), size in sizes.items() if size > 40}
     assert long - {("loop", "train_step")} <= {(path.stem, "main") for path in (ROOT / "recipes").glob("*.py")}
     assert len(sizes) > 500
+
+
+def test_tests_are_at_most_nine_tenths_of_the_code():
+    def lines(*folders):
+        files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+        return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+
+    assert 0 < 10 * lines("tests") <= 9 * lines("cot_components", "recipes")
