@@ -22,7 +22,7 @@ from cot_components.runs.signals import Interrupted, raise_if_stopping
 from cot_components.stages import Stages
 from cot_components.training.loop import Trainer
 from cot_components.training.run_log import RunLog
-from cot_components.training.validation import answers_right, validation_loss
+from cot_components.training.validation import answers_right, losses_by_token, validation_loss
 
 
 class Evaluations:
@@ -95,12 +95,12 @@ class Evaluations:
             self.done.append((step, result))
 
     def _measure(self, clock: Clock, decode: Decoder) -> Evaluation:
-        losses: dict[str, float] = {}
+        losses, by_token = {}, ()
         if self._held_out is not None:
             losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
-        if self._answers is None:
-            return Evaluation((), losses=losses)
-        return replace(self._answers(decode, self._chat), losses=losses)
+            by_token = losses_by_token(self._trainer, self._held_out, clock=clock)
+        answered = Evaluation(()) if self._answers is None else self._answers(decode, self._chat)
+        return replace(answered, losses=losses, token_losses=by_token)
 
     def after_step(self, step: Step, measured: dict[str, float]) -> None:
         """Log one optimizer step; measure what a curriculum goes by, and evaluate, if it is time."""
