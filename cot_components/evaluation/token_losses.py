@@ -1,4 +1,4 @@
-"""What a model makes of a few held-out rows, token by token: saved with every evaluation, so that two can be compared."""
+"""What a model makes of a few held-out rows, token by token: saved with every evaluation, so that two compare."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PieceLoss(NamedTuple):
     """The smallest group of tokens that is whole characters, or a stretch of context.
 
     role: its label, such as `thought`
-    loss: negative log-likelihood in nats, summed over its tokens; None for context, and for what was not in the sequence
+    loss: negative log-likelihood in nats, summed over its tokens; None for context, and for what the model did not see
     """
 
     text: str

@@ -16,7 +16,7 @@ HARDEST = 8
 
 
 class Cell(NamedTuple):
-    """A piece of a row, as it may be shown. `before` and `after` are its losses in nats, None where it was not predicted."""
+    """A piece of a row, as it may be shown. `before`, `after`: its losses in nats, None where it was not predicted."""
 
     text: str
     role: str

@@ -1,4 +1,4 @@
-"""One page about one run: how it went, what was learnt, which answers changed, what it cost, and what is left on disk."""
+"""One page about one run: how it went, what was learnt, which answers changed, what it cost, what is left on disk."""
 
 from __future__ import annotations
 
