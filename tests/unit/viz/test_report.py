@@ -33,7 +33,9 @@ def write_run(folder):
         {"step": i, "epoch": i // 10, "loss": 2 - i / 20, "loss_answer": 2 - i / 20, "tokens_per_second": 1000.0 + i}
         for i in range(20)
     ]
-    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in training))
+    measured = [{"step": step, "answer_accuracy": right} for step, right in ((0, 0.0), (20, 1.0), (100, 0.6))]
+    records = [*training, *measured, {"step": 19, "run_peak_memory_gib": 2.0}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     references = [trace.messages[-1].content for trace in TRACES]
     first = dataclasses.replace(say([HOSTILE] * 10, losses={"val_loss": 5.0}), token_losses=tokens(4.0, None))
     first.save(folder / "evaluations" / "step_0.json")
@@ -69,6 +71,7 @@ def test_a_whole_run(run):
         *(
             "<h1>my_run</h1>",
             "20 steps, 2 epochs, 1,010 tokens/s",
+            "<td><b>2.00 GiB</b></td>",
             '<th scope="col">step 0</th><th scope="col">step 100</th>',
         ),
         *('<th scope="row">answers correct</th><td><b>0.0 %</b>', "<td><b>60.0 %</b>", "seed: 0", "<td>2.13.0</td>"),
@@ -82,7 +85,7 @@ def test_every_question_is_a_card_of_its_kind(run):
     """Right at step 20 alone for four of ten: those turned back."""
     page = report_html(run)
     assert page.count('<article class="example">') == 10
-    assert re.findall(r'name="kind" value="(.+?)">.*?(\d+)</span>', page) == [
+    assert re.findall(r'name="kind" value="([^"]+)">.*?(\d+)</span>', page) == [
         ("wrong, then right", "6"),
         ("right, then wrong", "4"),
     ]
@@ -107,8 +110,8 @@ def test_accuracies_have_their_intervals_and_pictures_their_words(run):
 def test_what_was_learnt_is_tinted_token_by_token(run):
     page = report_html(run)
     assert re.findall(r'<i role="option".*?</i>', page) == [
-        '<i role="option" style="--b:1.0;--a:0.27;--d:0.81" title="answer: 4.00 before, 1.00 after">a</i>',
-        '<i role="option" style="--b:0.0;--a:0.54;--d:0.0" title="answer: none before, 2.00 after">a</i>',
+        '<i role="option" style="--b:1.0;--a:0.26;--d:0.79" title="answer: 4.00 before, 1.00 after">a</i>',
+        '<i role="option" style="--b:0.0;--a:0.53;--d:0.0" title="answer: none before, 2.00 after">a</i>',
     ]
     for path in (run / "evaluations").glob("step_*.json"):
         saved = json.loads(path.read_text())
