@@ -43,7 +43,7 @@ from cot_components.viz.token_view import TokenView
 HOSTILE = """</script><script>alert(1)</script><img src="http://127.0.0.1:9/x" onerror="alert(2)"> "'`&lt;"""
 HOSTILE_NAME = "run <b>&amp; 'co'"
 NUM_QUESTIONS = 240  # more than may be shown at once
-PIECES = [(text, "thought") for text in (*HOSTILE.split(" "), "\n", " long" * 40)]
+PIECES = (*HOSTILE.split(" "), "\n", " long" * 40)
 WIDTHS = {"wide": 1280, "narrow": 360}
 LEAST_CONTRAST = 4.5  # WCAG 2.1 AA for text of this size
 LONGEST_LOAD_S, LONGEST_JUMP_MS = 10.0, 1500.0  # several times what an idle core needs
@@ -165,7 +165,8 @@ def _write_run(folder: Path, *, sooner: bool = False) -> Path:
     ]
     for step, completions in said.items():
         result = evaluate(traces, lambda _, told=completions: told, tags=Tags(), count_tokens=len)
-        heat = (TokenLosses(0, tuple(PieceLoss(*piece, step % 3 * 2.0 + i % 3) for i, piece in enumerate(PIECES))),)
+        fell_or_rose = [1.0 + i % 3 + 3.0 * ((step == 0) != (i % 4 == 3)) for i in range(len(PIECES))]
+        heat = (TokenLosses(0, tuple(map(PieceLoss, PIECES, ["thought"] * len(PIECES), fell_or_rose))),)
         replace(result, token_losses=heat).save(folder / "evaluations" / f"step_{step}.json")
         losses.append({"step": step, **result.metrics(), "answer_tokens_per_second": 100.0})
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in losses), encoding="utf-8")

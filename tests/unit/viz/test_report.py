@@ -90,7 +90,7 @@ def test_every_question_is_a_card_of_its_kind(run):
         ("right, then wrong", "4"),
     ]
     cards = re.findall(r"<article.*?</article>", page, re.DOTALL)
-    turned = "from step 0, .*right</span> from step 20, .*wrong</span> from step 100<"
+    turned = "from step 0<.*right</span> from step 20<.*wrong</span> from step 100<"
     assert len([card for card in cards if re.search(turned, card)]) == 4
     assert len([card for card in cards if "wrong</span>, answer wrong, expected" in card]) == 4
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', page)[1])
