@@ -131,12 +131,13 @@ def check_column(page: Page, path: Path) -> Checks:
     """In a notebook's column, which is narrower than its window, text wraps, nothing scrolls sideways or is cut off."""
     for width in (700, 360):
         page.evaluate(f"document.querySelector('.cot').style.width = '{width}px'")
-        wide = page.evaluate(f"""(() => {{
-          const outside = element => [...element.getClientRects()].some(r => r.width && r.right > {width} + 1);
+        wide = page.evaluate("""(() => {
+          const edge = document.querySelector('.cot').getBoundingClientRect().right;
+          const outside = element => [...element.getClientRects()].some(r => r.width && r.right > edge + 1);
           const cut = element => element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0
             && getComputedStyle(element).display !== 'inline';
           return [...document.querySelectorAll('.cot main, .cot main *')].filter(e => !(e instanceof SVGElement))
             .filter(e => outside(e) || cut(e)).map(e => e.tagName + '.' + e.className).slice(0, 5);
-        }})()""")
+        })()""")
         yield f"fits a column of {width}", ", ".join(wide)
     page.evaluate("document.querySelector('.cot').style.width = ''")
