@@ -99,20 +99,14 @@ class Summary(NamedTuple):
     @property
     def course(self) -> list[tuple[str, list[Cell]]]:
         """The same with a row for each evaluation, for more of them than fit side by side."""
-        return list(
-            zip(
-                self.heads,
-                (list(column) for column in zip(*(cells for _, cells in self.rows), strict=True)),
-                strict=True,
-            )
-        )
+        columns = zip(*(cells for _, cells in self.rows), strict=True)
+        return [(head, list(column)) for head, column in zip(self.heads, columns, strict=True)]
 
 
 def _summary(evaluations: Mapping[int, Evaluation]) -> Summary | None:
     """The first and the last evaluation."""
-    return (
-        _summary_of({step: evaluations[step] for step in (min(evaluations), max(evaluations))}) if evaluations else None
-    )
+    ends = {step: evaluations[step] for step in sorted(evaluations)[:: max(1, len(evaluations) - 1)]}
+    return _summary_of(ends) if ends else None
 
 
 def _summary_of(evaluations: Mapping[int, Evaluation]) -> Summary:
