@@ -15,6 +15,7 @@ from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation
 from cot_components.evaluation.questions import AnswerEvaluation
 from cot_components.evaluation.saved import read_evaluation
+from cot_components.evaluation.token_losses import TokenLosses
 from cot_components.files import sha256, sync, writing
 from cot_components.models.generate import Decoder, decode_with
 from cot_components.runs.layout import EVALUATIONS
@@ -95,7 +96,8 @@ class Evaluations:
             self.done.append((step, result))
 
     def _measure(self, clock: Clock, decode: Decoder) -> Evaluation:
-        losses, by_token = {}, ()
+        losses: dict[str, float] = {}
+        by_token: tuple[TokenLosses, ...] = ()
         if self._held_out is not None:
             losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
             by_token = losses_by_token(self._trainer, self._held_out, clock=clock)
