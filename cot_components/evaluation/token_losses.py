@@ -77,7 +77,7 @@ def _keys(flat: Flat, span: slice) -> list[tuple[int, ...]]:
 
 def _places(whole: list[tuple[int, ...]], part: list[tuple[int, ...]]) -> list[int] | None:
     """Where the tokens of `part` are in `whole`; None unless it is `whole` with some of it left out."""
-    places = []
+    places: list[int] = []
     for at, key in enumerate(whole):
         if len(places) < len(part) and part[len(places)] == key:
             places.append(at)
