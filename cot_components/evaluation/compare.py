@@ -45,12 +45,13 @@ def accuracy_difference(first: Evaluation, second: Evaluation) -> Difference | N
 
     An example is the same where its place in the source, its prompt and its reference answer are.
     """
-    scores = [{_question(samples[0]): _score(samples) for samples in e.scored} for e in (first, second)]
+    scores = [{question(samples[0]): _score(samples) for samples in e.scored} for e in (first, second)]
     shared = [question for question in scores[0] if question in scores[1]]
     return paired_difference(*([of_run[q] for q in shared] for of_run in scores)) if shared else None
 
 
-def _question(example: Example) -> tuple:
+def question(example: Example) -> tuple:
+    """What makes two examples the same: place in the source, reference answer, prompt."""
     return example.where, example.reference, tuple((turn["role"], turn["content"]) for turn in example.prompt)
 
 

@@ -24,6 +24,7 @@ from cot_components.evaluation.extract import (
     unwrap,
 )
 from cot_components.evaluation.statistics import majority, pass_at_k, wilson_interval
+from cot_components.evaluation.token_losses import TokenLosses
 
 if TYPE_CHECKING:
     from cot_components.data.read.formats import Message
@@ -82,6 +83,7 @@ class Evaluation:
     losses: validation losses by name (`val_loss`, `val_loss_thought` ...), when the caller measured them
     held_out: whether no prompt is one of the training data; None where nobody compared them
     max_thought_tokens: after which thoughts were closed; None where they were not
+    token_losses: of a few validation rows, token by token, when the caller measured them
     """
 
     examples: tuple[Example, ...]
@@ -89,6 +91,7 @@ class Evaluation:
     losses: Mapping[str, float] = field(default_factory=dict)
     held_out: bool | None = None
     max_thought_tokens: int | None = None
+    token_losses: tuple[TokenLosses, ...] = ()
 
     @cached_property
     def by_trace(self) -> list[tuple[Example, ...]]:

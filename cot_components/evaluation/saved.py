@@ -8,6 +8,7 @@ from pathlib import Path
 from cot_components.config import check, fits
 from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation, Example
+from cot_components.evaluation.token_losses import PieceLoss, TokenLosses
 from cot_components.files import entries, read_object
 from cot_components.runs.layout import EVALUATIONS
 
@@ -24,6 +25,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
     try:
         given = {name: saved[name] for name in ("examples", "num_samples", "losses")}
         given |= {name: saved.get(name) for name in ("held_out", "max_thought_tokens")}
+        given["token_losses"] = tuple(map(_read_token_losses, saved.get("token_losses", ())))
         check(Evaluation, given)
         if not all(fits(loss, float) for loss in given["losses"].values()):
             raise UserError("losses must be numbers")
@@ -44,6 +46,18 @@ def _read_example(saved: object) -> Example:
     if not all(isinstance(t, dict) and all(isinstance(t.get(k), str) for k in ("role", "content")) for t in turns):
         raise UserError("examples.prompt must be turns with a role and a content")
     return Example(**{**saved, "prompt": tuple(turns)})
+
+
+def _read_token_losses(saved: object) -> TokenLosses:
+    try:
+        read = TokenLosses(saved["row_id"], tuple(PieceLoss(*piece) for piece in saved["pieces"]))  # type: ignore[index]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"token_losses of a row are {saved!r:.40}") from error
+    if not fits(read.row_id, int) or not all(
+        fits(piece.text, str) and fits(piece.role, str) and fits(piece.loss, float | None) for piece in read.pieces
+    ):
+        raise UserError(f"token_losses of row {read.row_id!r:.40} have the wrong types")
+    return read
 
 
 def saved_evaluations(run_dir: Path) -> dict[int, Path]:

@@ -55,6 +55,11 @@ def comparison_table(evaluations: Mapping[str, Evaluation]) -> RenderableType:
     """
     if not evaluations:
         raise UserError("no evaluation to show")
+    return _table(list(evaluations), *comparison_rows(evaluations))
+
+
+def comparison_rows(evaluations: Mapping[str, Evaluation]) -> tuple[list[tuple[str, list[Cell]]], str]:
+    """What `comparison_table` shows of at least one evaluation: rows as of `summary_rows`, and the note below them."""
     (first_name, first), *others = evaluations.items()
     rows, notes = summary_rows(list(evaluations.values())), [footnote(list(evaluations.values()))]
     found = [accuracy_difference(first, other) for _, other in others]
@@ -62,7 +67,7 @@ def comparison_table(evaluations: Mapping[str, Evaluation]) -> RenderableType:
         rows.insert(1, (f"difference from {first_name}", [Cell(), *map(_difference, found)]))
         counts = ", ".join(f"{n:,}" for n in sorted({d.num_examples for d in found if d}))
         notes.append(f"differences in points, over the {counts} examples that both answered")
-    return _table(list(evaluations), rows, "\n".join(notes))
+    return rows, "\n".join(notes)
 
 
 def _table(names: Sequence[str], rows: Sequence[tuple[str, list[Cell]]], note: str) -> RenderableType:

@@ -15,6 +15,7 @@ from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Evaluation
 from cot_components.evaluation.questions import AnswerEvaluation
 from cot_components.evaluation.saved import read_evaluation
+from cot_components.evaluation.token_losses import TokenLosses
 from cot_components.files import sha256, sync, writing
 from cot_components.models.generate import Decoder, decode_with
 from cot_components.runs.layout import EVALUATIONS
@@ -22,7 +23,7 @@ from cot_components.runs.signals import Interrupted, raise_if_stopping
 from cot_components.stages import Stages
 from cot_components.training.loop import Trainer
 from cot_components.training.run_log import RunLog
-from cot_components.training.validation import answers_right, validation_loss
+from cot_components.training.validation import answers_right, losses_by_token, validation_loss
 
 
 class Evaluations:
@@ -96,11 +97,12 @@ class Evaluations:
 
     def _measure(self, clock: Clock, decode: Decoder) -> Evaluation:
         losses: dict[str, float] = {}
+        by_token: tuple[TokenLosses, ...] = ()
         if self._held_out is not None:
             losses = validation_loss(self._trainer, self._held_out, batch_size=self._batch_size, clock=clock)
-        if self._answers is None:
-            return Evaluation((), losses=losses)
-        return replace(self._answers(decode, self._chat), losses=losses)
+            by_token = losses_by_token(self._trainer, self._held_out, clock=clock)
+        answered = Evaluation(()) if self._answers is None else self._answers(decode, self._chat)
+        return replace(answered, losses=losses, token_losses=by_token)
 
     def after_step(self, step: Step, measured: dict[str, float]) -> None:
         """Log one optimizer step; measure what a curriculum goes by, and evaluate, if it is time."""

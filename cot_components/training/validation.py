@@ -10,14 +10,16 @@ import torch
 
 from cot_components.clock import Clock
 from cot_components.config import build, walk
-from cot_components.data.rows.batches import Batch
+from cot_components.data.rows.batches import Batch, pad
 from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.plans import Plans
 from cot_components.errors import UserError
+from cot_components.evaluation.token_losses import TokenLosses, rows_to_show, token_losses
 from cot_components.losses.measures import measure
 from cot_components.roles import Role
 from cot_components.training.loop import Trainer
 from cot_components.training.meters import StepMeter
+from cot_components.transforms import discriminator
 
 
 def validation_data(
@@ -97,6 +99,27 @@ def answers_right(trainer: Trainer, data: ReasoningDataset, *, batch_size: int, 
         counts += torch.tensor([answered.unique().numel(), -answered[ranks > 1].unique().numel()])
     num_rows, right = trainer.world.sum([float(counts[0]), float(counts.sum())])
     return right / max(num_rows, 1.0)
+
+
+@torch.no_grad()
+def losses_by_token(trainer: Trainer, data: ReasoningDataset, *, clock: Clock = START) -> tuple[TokenLosses, ...]:
+    """Losses of a few held-out rows, token by token, those that training does not count included: what a report shows
+    as learnt. One batch, the same on every process; rows are transformed as they are at time `clock`.
+    """
+    assert trainer.plain_loss is not None
+    tokenizer = data.chat.tokenizer
+    encoded = seen = data.rows.flat(rows_to_show(data.rows.lengths))
+    for transform in data.transforms.values():
+        seen = transform(seen, clock)
+    batch, was_training = pad(seen, pad_id=tokenizer.pad_id).to(trainer.device), trainer.model.training
+    rows = torch.cat([batch.rows, batch.blurred_rows])
+    trainer.model.eval()
+    out = trainer.model.loss(trainer.plain_loss, batch, labels=batch.next_tokens, rows=rows)
+    trainer.model.train(was_training)
+    positions = torch.full((batch.tokens.numel(),), torch.nan, device=trainer.device)
+    positions[rows] = out.nll.float()
+    losses = discriminator.token_losses(positions.view(batch.tokens.shape).cpu().numpy(), seen)
+    return token_losses(encoded, seen, losses, tokenizer.decode)
 
 
 FIRST_CHOICE = partial(measure, wanted=("rank",))

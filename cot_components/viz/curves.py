@@ -130,8 +130,13 @@ def literal(name: str) -> str:
     return re.sub(r"^_", "\u200a_", name.replace("$", r"\$"))
 
 
-def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]]) -> Figure:
-    """A figure of at most three panels a row, under the names of the runs in their colours; needs no display."""
+def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]], *, width: float = 4.6) -> Figure:
+    """A figure of at most three panels a row, under the names of the runs in their colours; needs no display.
+
+    Args:
+        panels, names: what is drawn.
+        width: of a panel, in inches.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -140,7 +145,7 @@ def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]]) -> Fi
     rows = -(-len(panels) // columns)
     with drawing():
         figure = Figure(
-            figsize=(4.6 * columns, 3.0 * rows + (0.4 if names else 0)), layout=ConstrainedLayoutEngine(**MARGINS)
+            figsize=(width * columns, 3.0 * rows + (0.4 if names else 0)), layout=ConstrainedLayoutEngine(**MARGINS)
         )
         FigureCanvasAgg(figure)
         if names:

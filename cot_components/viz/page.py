@@ -41,6 +41,11 @@ def render(template: str, *, title: str, whole_page: bool = True, **values: Any)
     return _environment().get_template(template).render(title=title, whole_page=whole_page, **values)
 
 
+def part(template: str, **values: Any) -> str:
+    """HTML of a part of a page, from a template of `pages/`; all text in it is escaped."""
+    return _environment().get_template(template).render(**values)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any, Literal
@@ -73,8 +73,12 @@ def panels_of(logs: Sequence[Sequence[Record]]) -> list[Panel]:
     return run_panels(logs[0]) if len(logs) == 1 else compare_panels(logs)
 
 
-def run_panels(records: Sequence[Record]) -> list[Panel]:
-    """Panels of one run: quantities that belong together share axes."""
+Intervals = Mapping[int, tuple[float, float]]
+"""Step to the interval of the accuracy that was measured at it."""
+
+
+def run_panels(records: Sequence[Record], intervals: Intervals | None = None) -> list[Panel]:
+    """Panels of one run: quantities that belong together share axes. Accuracies get their intervals."""
 
     def line(key: str, label: str, colour: str, **how: Any) -> Line:
         steps, values = series(records, key)
@@ -95,7 +99,7 @@ def run_panels(records: Sequence[Record]) -> list[Panel]:
             "Answers",
             "share",
             [
-                line("answer_accuracy", "correct", ANSWER),
+                _accuracy(records, "correct", ANSWER, intervals),
                 line("teacher_forced_accuracy", "validation, not generated", MUTED.light),
                 line("format_rate", "well formed", FORMAT),
                 line("thought_rate", "with a thought", THOUGHT, dashed=True),
@@ -114,7 +118,9 @@ def run_panels(records: Sequence[Record]) -> list[Panel]:
 COMPARED: tuple[tuple[str, str, Literal["loss", "share", "count"]], ...] = (
     ("loss_thought", "Loss on thoughts", "loss"),
     ("loss_answer", "Loss on answers", "loss"),
+    ("val_loss", "Validation loss", "loss"),
     ("answer_accuracy", "Answers correct", "share"),
+    ("cut_rate", "Answers cut off", "share"),
     ("format_rate", "Answers well formed", "share"),
     ("thought_rate", "Answers with a thought", "share"),
     ("thought_tokens", "Thought length, tokens", "count"),
@@ -122,16 +128,28 @@ COMPARED: tuple[tuple[str, str, Literal["loss", "share", "count"]], ...] = (
 )
 
 
-def compare_panels(logs: Sequence[Sequence[Record]]) -> list[Panel]:
-    """Panels of several runs: one quantity each, one colour per run."""
+def compare_panels(
+    logs: Sequence[Sequence[Record]], intervals: Sequence[Intervals | None] | None = None
+) -> list[Panel]:
+    """Panels of several runs: one quantity each, one colour per run. Accuracies get their intervals, by run."""
     panels = []
+    coloured = list(zip(logs, cycle(RUN_COLOURS), intervals or [None] * len(logs), strict=False))
     for key, title, kind in COMPARED:
         lines = [
-            Line("", colour, *series(records, key), smooth=kind == "loss", stairs=key == "stage")
-            for records, colour in zip(logs, cycle(RUN_COLOURS), strict=False)
+            _accuracy(records, "", colour, of_run)
+            if key == "answer_accuracy"
+            else Line("", colour, *series(records, key), smooth=kind == "loss", stairs=key == "stage")
+            for records, colour, of_run in coloured
         ]
         panels.append(Panel(title, kind, lines))
     return _filled([*panels, *_removal_panels(logs, RUN_COLOURS)])
+
+
+def _accuracy(records: Sequence[Record], label: str, colour: str, intervals: Intervals | None) -> Line:
+    steps, values = series(records, "answer_accuracy")
+    unknown = (np.nan, np.nan)
+    between = np.array([(intervals or {}).get(int(step), unknown) for step in steps], dtype=float).reshape(-1, 2)
+    return Line(label, colour, steps, values, between=between if intervals else None)
 
 
 def internalisation_panels(logs: Sequence[Sequence[Record]]) -> list[Panel]:

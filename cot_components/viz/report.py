@@ -1,30 +1,29 @@
-"""One page about one run: what it was, how it went, what the model said before and after, and what is left on disk."""
+"""One page about one run: how it went, what was learnt, which answers changed, what it cost, what is left on disk."""
 
 from __future__ import annotations
 
-import io
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from markupsafe import Markup
-
 from cot_components.config.files import read_text
 from cot_components.errors import UserError
-from cot_components.evaluation.evaluate import Evaluation, Example
+from cot_components.evaluation.evaluate import Evaluation
 from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 from cot_components.evaluation.table import Cell, footnote, summary_rows
+from cot_components.evaluation.turns import turns
 from cot_components.files import entries, files_below, read_object
 from cot_components.runs.layout import CHECKPOINTS, CONFIG, VERSIONS
 from cot_components.runs.log import Record, read_log, series
-from cot_components.viz.curves import draw_panels, drawing
-from cot_components.viz.page import COLOURS, render
+from cot_components.viz.learnt import learnt
+from cot_components.viz.page import render
 from cot_components.viz.panels import run_panels
+from cot_components.viz.pictures import pictures
+from cot_components.viz.run_facts import fact_rows
+from cot_components.viz.samples import samples_of_run
 from cot_components.viz.visible import visible
-
-SHOWN_EXAMPLES = 6
 
 
 def report_html(run_dir: str | Path) -> str:
@@ -47,8 +46,11 @@ def report_html(run_dir: str | Path) -> str:
         title=visible(run_dir.resolve().name),
         headline=_headline(records),
         summary=_summary(evaluations),
-        curves=_curves(records),
-        samples=_samples([evaluation for evaluation in evaluations.values() if evaluation.examples]),
+        curves=pictures(run_panels(records, accuracy_intervals(evaluations))),
+        course=_summary_of(evaluations) if len(evaluations) > 1 else None,
+        learnt=learnt(evaluations[min(evaluations)], evaluations[max(evaluations)]) if len(evaluations) > 1 else None,
+        samples=samples_of_run(turns({f"step {step:,}": evaluation for step, evaluation in evaluations.items()})),
+        facts=fact_rows([(run_dir, records)]),
         checkpoints=checkpoints,
         unreadable=unreadable,
         files={f"{path.name}{'/' if path.is_dir() else ''}": _size(path) for path in sorted(run_dir.iterdir())},
@@ -60,6 +62,11 @@ def report_html(run_dir: str | Path) -> str:
 def read_evaluations(run_dir: Path) -> dict[int, Evaluation]:
     """The evaluations a run saved, by step, in order."""
     return {step: read_evaluation(path) for step, path in saved_evaluations(run_dir).items()}
+
+
+def accuracy_intervals(evaluations: Mapping[int, Evaluation]) -> dict[int, tuple[float, float]]:
+    """The intervals of the accuracies, by step, where there is one."""
+    return {step: found for step, one in evaluations.items() if (found := one.accuracy_interval) is not None}
 
 
 def _headline(records: Sequence[Record]) -> str:
@@ -78,59 +85,33 @@ def _headline(records: Sequence[Record]) -> str:
 
 
 class Summary(NamedTuple):
-    """The first and the last evaluation side by side."""
+    """Evaluations side by side."""
 
     steps: list[int]
     rows: list[tuple[str, list[Cell]]]
     footnote: str
 
+    @property
+    def heads(self) -> list[str]:
+        """What stands above each evaluation."""
+        return [f"step {step:,}" for step in self.steps]
 
-def _summary(evaluations: dict[int, Evaluation]) -> Summary | None:
-    if not evaluations:
-        return None
-    steps = sorted({min(evaluations), max(evaluations)})
-    results = [evaluations[step] for step in steps]
-    return Summary(steps, summary_rows(results), footnote(results))
-
-
-def _curves(records: Sequence[Record]) -> Markup | None:
-    panels = run_panels(records)
-    if not panels:
-        return None
-    drawn = io.StringIO()
-    figure = draw_panels(panels, [])
-    with drawing():
-        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = drawn.getvalue()
-    # The colours of the theme become the variables of the page, so that the figure is light or dark as the page is.
-    for variable, colour in COLOURS.items():
-        svg = svg.replace(colour.light, f"var(--{variable})")
-    return Markup(svg[svg.index("<svg") :])
+    @property
+    def course(self) -> list[tuple[str, list[Cell]]]:
+        """The same with a row for each evaluation, for more of them than fit side by side."""
+        columns = zip(*(cells for _, cells in self.rows), strict=True)
+        return [(head, list(column)) for head, column in zip(self.heads, columns, strict=True)]
 
 
-class Sample(NamedTuple):
-    """A prompt with what the model said, `before` and `after`."""
+def _summary(evaluations: Mapping[int, Evaluation]) -> Summary | None:
+    """The first and the last evaluation."""
+    ends = {step: evaluations[step] for step in sorted(evaluations)[:: max(1, len(evaluations) - 1)]}
+    return _summary_of(ends) if ends else None
 
-    prompt: str
-    completions: dict[str, Example]
 
-
-def _samples(evaluations: Sequence[Evaluation]) -> list[Sample]:
-    """Some prompts with what the model said at first and at last; wrong answers first, as they tell more."""
-    if not evaluations:
-        return []
-    first, last = evaluations[0], evaluations[-1]
-    before = {example.where: example for example in reversed(first.examples)} if len(evaluations) > 1 else {}
-    lead = [samples[0] for samples in last.by_trace]
-    wrong, right = ([e for e in lead if (e.correct is False) is is_wrong] for is_wrong in (True, False))
-    shown = wrong[: SHOWN_EXAMPLES // 2]
-    shown += right[: SHOWN_EXAMPLES - len(shown)]
-    samples = []
-    for example in shown:
-        said = {"before": before[example.where]} if example.where in before else {}
-        prompt = "\n".join(message["content"] for message in example.prompt)
-        samples.append(Sample(prompt, {**said, "after": example}))
-    return samples
+def _summary_of(evaluations: Mapping[int, Evaluation]) -> Summary:
+    results = list(evaluations.values())
+    return Summary(list(evaluations), summary_rows(results), footnote(results))
 
 
 class Checkpoint(NamedTuple):

@@ -34,5 +34,13 @@ ROLE_COLOURS: dict[Role, Colour] = {
 BLURRED = Colour("#3b77b3", "#6f97cf")
 """The colour of thoughts, half gone."""
 
-RUN_COLOURS = ("#1c5fc4", "#b04a06", "#0b7468", "#7443c4", "#a3195b", "#77650f", "#3d4a5c", "#4f8f00")
+RUNS = (
+    *(ROLE_COLOURS[role] for role in (Role.THOUGHT, Role.ANSWER, Role.CALL, Role.THINK_OPEN)),
+    Colour("#a3195b", "#ff8fc0"),
+    Colour("#77650f", "#d0bd63"),
+    Colour("#3d4a5c", "#b5c1d3"),
+    Colour("#4f8f00", "#9ed35f"),
+)
 """Colours of runs compared in one figure, in order; repeated when there are more."""
+
+RUN_COLOURS = tuple(colour.light for colour in RUNS)

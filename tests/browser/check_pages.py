@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))  # the helpers shared by all tests
 
 from chromium import Page, find_chromium, open_browser
+from clicks import Checks, check_column, check_filter, check_keyboard, check_learnt, check_links, check_names
 from commands import cot, must
 from lookalikes import shared_data
 from rows import byte_flat, decode_bytes, trace, without
@@ -30,6 +32,7 @@ from cot_components.data.read.traces import read_traces
 from cot_components.data.text.segments import Tags
 from cot_components.evaluation.evaluate import evaluate
 from cot_components.evaluation.extract import split_completion
+from cot_components.evaluation.token_losses import PieceLoss, TokenLosses
 from cot_components.runs.checkpoint import write_checkpoint
 from cot_components.tools.audit import Audit, Finding, Stage
 from cot_components.tools.audit_model import Figures, ModelView
@@ -39,7 +42,9 @@ from cot_components.viz.token_view import TokenView
 
 HOSTILE = """</script><script>alert(1)</script><img src="http://127.0.0.1:9/x" onerror="alert(2)"> "'`&lt;"""
 HOSTILE_NAME = "run <b>&amp; 'co'"
-WIDTHS = {"wide": 1280, "narrow": 400}
+NUM_QUESTIONS = 240  # more than may be shown at once
+PIECES = (*HOSTILE.split(" "), "\n", " long" * 40)
+WIDTHS = {"wide": 1280, "narrow": 360}
 LEAST_CONTRAST = 4.5  # WCAG 2.1 AA for text of this size
 LONGEST_LOAD_S, LONGEST_JUMP_MS = 10.0, 1500.0  # several times what an idle core needs
 
@@ -107,7 +112,7 @@ def make_pages(folder: Path) -> dict[str, Path]:
         "audit": _audit(),
         "long": TokenView(_long_draws(folder), decode_bytes, title="A long thought").html(),
     }
-    pages = {"view": folder / "view.html", "report": folder / "report.html"}  # as the commands write them
+    pages = {name: folder / f"{name}.html" for name in ("view", "report", "compare")}  # as the commands write them
     must(
         cot(
             "view",
@@ -121,7 +126,9 @@ def make_pages(folder: Path) -> dict[str, Path]:
             cwd=folder,
         )
     )
-    must(cot("report", _write_run(folder / HOSTILE_NAME), "--out", pages["report"], cwd=folder))
+    runs = [_write_run(folder / HOSTILE_NAME), _write_run(folder / "other", sooner=True)]
+    must(cot("report", runs[0], "--out", pages["report"], cwd=folder))
+    must(cot("compare", *runs, "--out", pages["compare"], cwd=folder))
     for name, text in written.items():
         pages[name] = folder / f"{name}.html"
         pages[name].write_text(text, encoding="utf-8")
@@ -146,25 +153,28 @@ def _long_draws(folder: Path) -> list:
     return [Blur(ratio=0.2)(flat, Clock(epoch, 0)) for epoch in range(3)]
 
 
-def _write_run(folder: Path) -> Path:
-    traces = make_traces(split="held_out", count=8)
-    said = {0: [HOSTILE] * 8, 40: [t.messages[-1].content for t in traces]}
-    for step, completions in said.items():
-        result = evaluate(traces, lambda _, told=completions: told, tags=Tags(), count_tokens=len)
-        result.save(folder / "evaluations" / f"step_{step}.json")
+def _write_run(folder: Path, *, sooner: bool = False) -> Path:
+    """A run of three evaluations: all wrong; the first half right; the first and the last third right, or more."""
+    traces = make_traces(split="held_out", count=NUM_QUESTIONS)
+    right, third = [trace.messages[-1].content for trace in traces], NUM_QUESTIONS // 3
+    wrong, some = [HOSTILE] * NUM_QUESTIONS, right[: NUM_QUESTIONS // 2]
+    at_last = [*right[:third], *wrong[: third // (2 if sooner else 1)]]
+    said = {0: wrong, 20: [*some, *wrong[len(some) :]], 40: [*at_last, *right[len(at_last) :]]}
     losses = [
         {"step": i, "loss": 2 - i / 25, "loss_thought": 2 - i / 25, "loss_answer": 1 / (i + 1)} for i in range(40)
     ]
+    for step, completions in said.items():
+        result = evaluate(traces, lambda _, told=completions: told, tags=Tags(), count_tokens=len)
+        fell_or_rose = [1.0 + i % 3 + 3.0 * ((step == 0) != (i % 4 == 3)) for i in range(len(PIECES))]
+        heat = (TokenLosses(0, tuple(map(PieceLoss, PIECES, ["thought"] * len(PIECES), fell_or_rose))),)
+        replace(result, token_losses=heat).save(folder / "evaluations" / f"step_{step}.json")
+        losses.append({"step": step, **result.metrics(), "answer_tokens_per_second": 100.0})
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in losses), encoding="utf-8")
     for step in (20, 40):
         write_checkpoint(folder / "checkpoints", step, tensors={"model.safetensors": {"w": torch.ones(99)}}, state={})
     (folder / "checkpoints" / "step_00000020" / "model.safetensors").unlink()  # a damaged one is said in colour
     (folder / "config.yaml").write_text(f"# {HOSTILE}\n" + "key: " + "value " * 60, encoding="utf-8")
     return folder
-
-
-Checks = Iterator[tuple[str, str]]
-"""What was checked, and what is wrong with it ("" if nothing)."""
 
 
 def check_quiet(page: Page, path: Path) -> Checks:
@@ -223,11 +233,12 @@ def _point_at(page: Page, selector: str) -> None:
 
 
 CHECKS: dict[str, tuple[Callable[[Page, Path], Checks], ...]] = {
-    "draws": (check_readable, check_blur, check_titles, check_quiet),
-    "states": (check_readable, check_quiet),
-    "notebook": (check_readable, check_blur, check_titles, check_quiet),
-    "view": (check_readable, check_titles, check_quiet),
-    "report": (check_readable, check_quiet),
+    "draws": (check_readable, check_column, check_blur, check_titles, check_quiet),
+    "states": (check_readable, check_column, check_quiet),
+    "notebook": (check_readable, check_column, check_blur, check_titles, check_quiet),
+    "view": (check_readable, check_column, check_titles, check_quiet),
+    "report": (check_readable, check_filter, check_keyboard, check_learnt, check_links, check_names, check_quiet),
+    "compare": (check_readable, check_filter, check_keyboard, check_names, check_quiet),
     "audit": (check_readable, check_quiet),
     "long": (check_responsive, check_blur, check_titles, check_quiet),
 }

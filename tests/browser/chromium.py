@@ -24,6 +24,9 @@ def find_chromium() -> str | None:
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
+_KEY_CODES = {"Tab": 9, "Enter": 13, "Space": 32, "End": 35, "Home": 36}
+_KEY_CODES |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+
 _PAINTED = """(async () => {
   if (document.readyState !== 'complete') await new Promise(done => addEventListener('load', done));
   await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
@@ -102,6 +105,23 @@ class Page:
 
     def hover(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def click(self, x: float, y: float) -> None:
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after the other: `Tab`, `ArrowRight`, `Enter`, or a letter."""
+        for key in keys:
+            text = {"Enter": "\r", "Space": " "}.get(key, key if len(key) == 1 else "")
+            said = {"key": " " if key == "Space" else key, "code": key, "windowsVirtualKeyCode": _KEY_CODES.get(key, 0)}
+            self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **said)
+            self.call("Input.dispatchKeyEvent", type="keyUp", **said)
+
+    def accessible(self) -> list[tuple[str, str]]:
+        """Role and name of everything that a screen reader meets."""
+        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
+        return [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")]
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]

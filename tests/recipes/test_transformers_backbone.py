@@ -9,8 +9,10 @@ from tiny_runs import records, run
 from cot_components.cli.main import main
 from cot_components.data.generated.byte_tokenizer import write_byte_tokenizer
 from cot_components.data.rows.scores import open_scores
+from cot_components.evaluation.saved import read_evaluation, saved_evaluations
 from cot_components.models import from_folder
 from cot_components.models.adapter import adapt, logits
+from cot_components.viz.learnt import learnt
 
 FEW = """
 dataset.source=generated dataset.max_rows=16 dataset.max_seq_len=400 dataset_val=null epochs=1 optimizer.lr=1e-2
@@ -42,12 +44,17 @@ def test_a_model_that_convolves_is_trained_on_padded_rows(folder, tmp_path):
     words = [f"model.path={folder('lfm2')}", *FEW.split()]
     packing = ["packed_tokens=900" if word == "packed_tokens=null" else word for word in words]
     assert "packed_tokens" in user_error(cot("validate bt_sft/any", *packing, cwd=tmp_path))
+    words = ["dataset_val=0.25" if word == "dataset_val=null" else word for word in words]
     said = must(tune("bt_sft --config bt_sft/any", *words, f"output_dir={tmp_path / 'out'}", cwd=tmp_path))
     assert "Lfm2ForCausalLM" in said and "transformers backbone (no family file fits: model_type 'lfm2'" in said
     trained = adapt(from_folder(path=str(tmp_path / "out" / "model"), quiet=True)).eval()
     theirs, before = (AutoModelForCausalLM.from_pretrained(f) for f in (tmp_path / "out" / "model", folder("lfm2")))
     assert distance(logits(trained, TOKENS), theirs.eval()(TOKENS).logits) < 1e-5
     assert distance(before.eval()(TOKENS).logits, theirs(TOKENS).logits) > 1e-2
+    first, last = (read_evaluation(path) for path in saved_evaluations(tmp_path / "out").values())
+    found = learnt(first, last)
+    assert found is not None and len(found.rows) == 4 and all(one.after < one.before for one in found.roles)
+    assert "<h2>What was learnt</h2>" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_scores_of_a_base_under_adapters_are_those_of_the_base(folder, tmp_path, monkeypatch, capsys):

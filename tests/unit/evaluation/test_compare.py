@@ -5,26 +5,13 @@ import json
 import re
 
 import pytest
+from evaluations import evaluation_of
 
 from cot_components.cli.main import main
 from cot_components.errors import UserError
 from cot_components.evaluation.compare import accuracy_difference, last_evaluation
-from cot_components.evaluation.evaluate import Evaluation, Example
 from cot_components.evaluation.saved import read_evaluation
 from cot_components.evaluation.statistics import paired_difference
-
-
-def evaluation(right, *, num_samples=1, thought_tokens=5, **changes):
-    """One example for each letter of `right`: r, w or - for one without a reference; several samples of one follow."""
-    examples = []
-    for at, letter in enumerate(right):
-        number = at // num_samples
-        reference = None if letter == "-" else "a"
-        correct = {"r": True, "w": False, "-": None}[letter]
-        prompt = ({"role": "user", "content": f"q{number}"},)
-        example = Example(f"x:{number}", at % num_samples, prompt, "a", "a", reference, correct, True, thought_tokens)
-        examples.append(dataclasses.replace(example, **changes))
-    return Evaluation(tuple(examples), num_samples=num_samples, losses={"val_loss": 0.5})
 
 
 def write_run(folder, **evaluations):
@@ -47,7 +34,7 @@ def _compare(capsys):
 
 
 def test_the_last_evaluation_is_the_one_of_the_highest_step(tmp_path):
-    steps = {f"step_{step}": evaluation("r", thought_tokens=step) for step in (0, 10, 9)}
+    steps = {f"step_{step}": evaluation_of("r", thought_tokens=step) for step in (0, 10, 9)}
     assert last_evaluation(write_run(tmp_path / "a", **steps)).thought_tokens == 10
     with pytest.raises(UserError, match="holds no evaluation"):
         last_evaluation(write_run(tmp_path / "b"))
@@ -55,17 +42,17 @@ def test_the_last_evaluation_is_the_one_of_the_highest_step(tmp_path):
 
 def test_differences_are_of_the_examples_that_both_answered():
     """Without references, and prompts that only one has, count for neither; several samples are a share."""
-    found = accuracy_difference(evaluation("rwwr-r"), evaluation("rrwww"))
+    found = accuracy_difference(evaluation_of("rwwr-r"), evaluation_of("rrwww"))
     assert found == paired_difference([1, 0, 0, 1], [1, 1, 0, 0]) and (found.value, found.num_examples) == (0, 4)
-    shares = accuracy_difference(evaluation("rw"), evaluation("rrrw", num_samples=2))
+    shares = accuracy_difference(evaluation_of("rw"), evaluation_of("rrrw", num_samples=2))
     assert shares == paired_difference([1, 0], [1, 0.5])
-    assert accuracy_difference(evaluation("r"), evaluation("r", where="y:0")) is None
-    assert accuracy_difference(evaluation("r"), evaluation("r", reference="b")) is None
+    assert accuracy_difference(evaluation_of("r"), evaluation_of("r", where="y:0")) is None
+    assert accuracy_difference(evaluation_of("r"), evaluation_of("r", reference="b")) is None
 
 
 def test_runs_are_columns_with_their_differences_from_the_first(tmp_path, compare):
-    run = write_run(tmp_path / "sft", step_5=evaluation("rrww" * 20))
-    other = write_run(tmp_path / "target", step_5=evaluation("rrrw" * 20, cut=True))
+    run = write_run(tmp_path / "sft", step_5=evaluation_of("rrww" * 20))
+    other = write_run(tmp_path / "target", step_5=evaluation_of("rrrw" * 20, cut=True))
     unfinished = write_run(tmp_path / "new")
     printed = compare(run, other, unfinished)
     assert printed[0] == ["sft", "target"]
@@ -81,17 +68,17 @@ def test_runs_are_columns_with_their_differences_from_the_first(tmp_path, compar
 
 
 def test_one_run_is_before_and_after(tmp_path, compare):
-    run = write_run(tmp_path / "run", step_0=evaluation("w"), step_5=evaluation("r"), step_9=evaluation("r"))
+    run = write_run(tmp_path / "run", step_0=evaluation_of("w"), step_5=evaluation_of("r"), step_9=evaluation_of("r"))
     printed = compare(run, "--out", tmp_path / "x.svg")
     assert printed[0] == ["before", "step", "9"] and (tmp_path / "x.svg").is_file() and not list(run.glob("*.png"))
     (run / "log.jsonl").unlink()
     assert compare(run) == printed[:-1], "evaluations alone"
-    evaluation("r").save(tmp_path / "answered" / "evaluation.json")  # by cot_eval
+    evaluation_of("r").save(tmp_path / "answered" / "evaluation.json")  # by cot_eval
     assert compare(tmp_path / "answered")[0] == ["evaluation"]
 
 
 def test_errors_are_sentences(tmp_path, compare, capsys):
-    run = write_run(tmp_path / "c", step_0=evaluation("w"))
+    run = write_run(tmp_path / "c", step_0=evaluation_of("w"))
     assert "nowhere holds no log, evaluation or report" in compare(run, tmp_path / "nowhere", code=2)
     (run / "log.jsonl").write_text('{"step": 0, "lr": 0.1}\n')
     assert "nothing to plot yet" in compare(run, "--out", tmp_path / "x.png", code=2)
@@ -110,7 +97,7 @@ def test_runs_with_several_budgets_are_drawn_over_their_thoughts(tmp_path, compa
         ("truncated", 16, "rrrw", 15),
     ):
         folders.append(tmp_path / f"{model}_{budget}")
-        made = dataclasses.replace(evaluation(right, thought_tokens=tokens), max_thought_tokens=budget)
+        made = dataclasses.replace(evaluation_of(right, thought_tokens=tokens), max_thought_tokens=budget)
         assert read_evaluation(made.save(folders[-1] / "evaluation.json")) == made
         node = {"max_thought_tokens": budget, "source": "generated"}
         config = {"output_dir": str(folders[-1]), "model": {"path": model}, "evaluation": node}
@@ -124,7 +111,7 @@ def test_runs_with_several_budgets_are_drawn_over_their_thoughts(tmp_path, compa
     assert {"sft", "truncated_16", "none", "8", "16", "95 % intervals"} <= {t.rpartition("; ")[2] for t in texts}
     assert texts.count("16") == 2 and not {"sft_8", "sft_None"} & set(texts)
     for folder in folders:
-        evaluation("rr", thought_tokens=None).save(folder / "evaluation.json")
+        evaluation_of("rr", thought_tokens=None).save(folder / "evaluation.json")
     assert not [words for words in compare(*folders) if words[0] == "curves"], "no budget, nothing new"
-    dataclasses.replace(evaluation("rr", thought_tokens=None), max_thought_tokens=4).save(folder / "evaluation.json")
+    dataclasses.replace(evaluation_of("rr", thought_tokens=None), max_thought_tokens=4).save(folder / "evaluation.json")
     assert "no evaluation has both" in compare(*folders, code=2)

@@ -14,6 +14,7 @@ from cot_components.errors import UserError
 from cot_components.evaluation.evaluate import Completion, Evaluation, evaluate
 from cot_components.evaluation.saved import read_evaluation
 from cot_components.evaluation.table import summary_table
+from cot_components.evaluation.token_losses import PieceLoss, TokenLosses
 
 
 def shown(**evaluations):
@@ -208,6 +209,8 @@ def test_an_evaluation_of_losses_alone():
 
 def test_save_and_read_back(tmp_path):
     result = run(TRACES, [reply("\u516d \x1b", "<&>")] * 12, losses={"val_loss": 0.5})
+    by_token = TokenLosses(7, (PieceLoss("\x1b", "prompt", None), PieceLoss("6", "answer", 0.25)))
+    result = dataclasses.replace(result, token_losses=(by_token,))
     path = result.save(tmp_path / "deep" / "step_0.json")
     again = read_evaluation(path)
     assert again == result and again.metrics() == result.metrics()
@@ -215,6 +218,7 @@ def test_save_and_read_back(tmp_path):
 
 
 OF_ALL = [{"examples": 3}, {"examples": [3]}, {"num_samples": "1"}, {"num_samples": 0}]
+OF_ALL += [{"token_losses": [3]}, {"token_losses": [{"row_id": 0, "pieces": [["a", "answer", "low"]]}]}]
 OF_ALL += [{"losses": [1]}, {"losses": {"val_loss": "low"}}, {"losses": {"val_loss": True}}]
 OF_ONE = [{"completion": 3}, {"correct": "yes"}, {"thought_tokens": "3"}, {"more": 1}]
 OF_ONE += [{"prompt": [{"role": "user"}]}, {"prompt": ["hello"]}, {"prompt": None}]

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from cot_components.errors import UserError
 from cot_components.viz.curves import draw_panels, plot_run, run_names, spread
-from cot_components.viz.panels import accuracy_by_removal, internalisation_panels, panels_of, running_median
+from cot_components.viz.panels import (
+    accuracy_by_removal,
+    compare_panels,
+    internalisation_panels,
+    panels_of,
+    run_panels,
+    running_median,
+)
 
 
 def log_of(seed=0, *, stages=False, evaluations=True):
@@ -64,9 +71,18 @@ def test_one_run_has_a_panel_per_kind_of_quantity():
 
 def test_several_runs_have_a_panel_per_quantity():
     logs = [log_of(seed, stages=seed == 2) for seed in range(3)]
-    assert titles(*logs)[:3] == ["Loss on thoughts", "Loss on answers", "Answers correct"]
-    assert [len(panel.lines) for panel in panels_of(logs)] == [3, 3, 3, 3, 3, 1]
+    assert titles(*logs)[:4] == ["Loss on thoughts", "Loss on answers", "Validation loss", "Answers correct"]
+    assert [len(panel.lines) for panel in panels_of(logs)] == [3, 3, 3, 3, 3, 3, 1]
     assert len({line.colour for line in panels_of(logs)[0].lines}) == 3
+
+
+def test_accuracies_have_the_interval_of_their_step():
+    intervals = {0: (0.0, 0.1), 40: (0.5, 0.9)}  # an evaluation of step 20 was lost
+    (line,) = [line for panel in run_panels(log_of(), intervals) for line in panel.lines if line.label == "correct"]
+    np.testing.assert_array_equal(line.between, [[0.0, 0.1], [np.nan, np.nan], [0.5, 0.9]])
+    first, other = compare_panels([log_of(), log_of()], [intervals, None])[3].lines
+    np.testing.assert_array_equal(first.between, line.between)
+    assert other.between is None and all(line.between is None for p in panels_of([log_of()]) for line in p.lines)
 
 
 def test_a_curriculum_is_accuracy_by_removal():
