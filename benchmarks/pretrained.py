@@ -32,8 +32,8 @@ COMPILED, IN_FP32 = "ours, compiled", "ours, fp32"
 IGNORED = (0.0, 0.3, 0.5, 0.7)
 WARM_UP = 3
 """Steps of each loop that do not count, the one that starts it included; as `step.shares_of` counts them."""
-STEPS = {"cpu": 8, "tiny": 4}
-BATCH_SIZE = {"cpu": 2, "tiny": 2}
+STEPS = {"cpu": 6, "tiny": 4}
+BATCH_SIZE = {"cpu": 1, "tiny": 2}
 ROW_TOKENS = {"cpu": 256, "tiny": 16}
 GATE = 1.3
 """Of ours against both peers; times `S(f)`."""
