@@ -11,6 +11,7 @@ BENCHMARKS = {
     "icot": "benchmarks.icot",
     "scoring": "benchmarks.scoring",
     "step": "benchmarks.step",
+    "pretrained": "benchmarks.pretrained",
     "backbones": "benchmarks.backbones",
     "generation": "benchmarks.generation",
     "sizes": "benchmarks.sizes",

@@ -30,7 +30,7 @@ from cot_components.models.adapter import adapt
 from cot_components.models.export import save_pretrained
 
 SCHEDULE = (0.0, 0.5)
-STEPS = {"cpu": 12, "cuda": 24, "tiny": 2}
+STEPS = {"cpu": 6, "cuda": 24, "tiny": 2}
 
 
 def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:

@@ -24,6 +24,7 @@ from cot_components.data.rows.batches import Batches
 from cot_components.data.rows.plans import Plan
 from cot_components.data.rows.store import Rows
 from cot_components.losses import sft
+from cot_components.models import from_folder
 from cot_components.models.adapter import adapt
 from cot_components.roles import IGNORE, Role
 from cot_components.training.distributed import World
@@ -53,6 +54,8 @@ class Work(NamedTuple):
     batch_size: rows per step, in the order they are in
     device:     cpu or cuda
     build:      builder of the model; peers know Llama alone
+    folder:     of a pretrained model in the hub's layout, in place of shape and builder
+    products:   number format of weights and products; None is the device's own
     """
 
     shape: dict[str, Any]
@@ -60,13 +63,17 @@ class Work(NamedTuple):
     batch_size: int
     device: str
     build: Callable[..., Any] = llama
+    folder: Path | None = None
+    products: torch.dtype | None = None
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.float32 if self.device == "cpu" else torch.bfloat16
+        return self.products or (torch.float32 if self.device == "cpu" else torch.bfloat16)
 
     @property
     def flops(self) -> ModelFlops:
+        if self.folder is not None:
+            return ModelFlops.of(self.model())
         with torch.device("meta"):
             return ModelFlops.of(self.build(**self.shape))
 
@@ -76,6 +83,8 @@ class Work(NamedTuple):
 
     def model(self) -> Any:
         """A new model on the device; the same weights every time."""
+        if self.folder is not None:
+            return from_folder(path=str(self.folder), quiet=True).to(self.device)
         torch.manual_seed(0)
         with torch.device(self.device):
             model = self.build(**self.shape)

@@ -1,5 +1,5 @@
-"""Training loops around a Hugging Face Llama of the common weights: TRL's trainer, and the shortest loop there is
-around another project's fused loss.
+"""Training loops around a Hugging Face Llama of the common weights: `transformers`' trainer, TRL's, and the shortest
+loop there is around another project's fused loss.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ def transformers_model(work: Work, folder: Path) -> Any:
     """The common weights in `transformers`; written to the folder by the first that needs them."""
     from transformers import AutoModelForCausalLM
 
-    if not (folder / "model").exists():
-        save_pretrained(adapt(work.model()).to(work.dtype), folder / "model")
-    return AutoModelForCausalLM.from_pretrained(folder / "model", dtype=work.dtype).to(work.device)
+    source = work.folder or folder / "model"
+    if not source.exists():
+        save_pretrained(adapt(work.model()).to(work.dtype), source)
+    return AutoModelForCausalLM.from_pretrained(source, dtype=work.dtype).to(work.device)
 
 
 def shortest(work: Work, folder: Path, make_loss: Callable[[], Peer], *, compile: bool = False) -> Loop:
@@ -70,46 +71,80 @@ def trl(work: Work, folder: Path, *, supervised: list[int] | None = None, **sett
         ImportError: TRL is not installed.
     """
     import trl as package
-    from transformers import TrainerCallback
 
     def loop(end_of_step: EndOfStep) -> None:
-        from datasets import Dataset
         from transformers import AutoTokenizer
 
         write_tiny_checkpoint(folder / "tokenizer")
-        model = transformers_model(work, folder)
-
-        class Turn(TrainerCallback):  # type: ignore[misc]
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-                if "loss" in logs:
-                    end_of_step(float(logs["loss"]))
-
-        rows = [{"input_ids": tokens, "labels": work.labels(row)} for row, (tokens, _) in enumerate(work.rows)]
-        common = {
-            "output_dir": str(folder / "out"),
-            "per_device_train_batch_size": work.batch_size,
-            "train_sampling_strategy": "sequential",
-            "num_train_epochs": 1,
-            "learning_rate": OPTIMIZER["lr"],
-            "weight_decay": OPTIMIZER["weight_decay"],
-            "max_grad_norm": CLIP,
-            "gradient_checkpointing": False,
-            "logging_steps": 1,
-            "disable_tqdm": True,
-            "save_strategy": "no",
-            "use_cpu": work.device == "cpu",
-            "bf16": work.device != "cpu",
-            "max_length": None,
-        }
         trainer = package.SFTTrainer(
-            model=model,
-            args=package.SFTConfig(**{**common, **settings}),
-            train_dataset=Dataset.from_list(rows),
+            model=transformers_model(work, folder),
+            args=package.SFTConfig(**{**trainer_settings(work, folder), "max_length": None, **settings}),
+            train_dataset=row_table(work),
             processing_class=AutoTokenizer.from_pretrained(folder / "tokenizer"),
-            callbacks=[Turn()],
+            callbacks=[turn(end_of_step)],
         )
         if supervised is not None:
             supervised.extend(sum(label != IGNORE for label in row) for row in trainer.train_dataset["labels"])
         trainer.train()
 
     return loop
+
+
+def hf_trainer(work: Work, folder: Path, **settings: Any) -> Loop:
+    """`transformers.Trainer` on rows of one length; settings are of its `TrainingArguments`.
+
+    Raises:
+        ImportError: transformers or accelerate is not installed.
+    """
+    import accelerate  # noqa: F401  # Trainer cannot do without
+    from transformers import Trainer, TrainingArguments, default_data_collator
+
+    def loop(end_of_step: EndOfStep) -> None:
+        Trainer(
+            model=transformers_model(work, folder),
+            args=TrainingArguments(**{**trainer_settings(work, folder), **settings}),
+            train_dataset=row_table(work),
+            data_collator=default_data_collator,
+            callbacks=[turn(end_of_step)],
+        ).train()
+
+    return loop
+
+
+def trainer_settings(work: Work, folder: Path) -> dict[str, Any]:
+    """What both trainers are told: the optimizer of all loops, the rows in their order, a loss after every step."""
+    return {
+        "output_dir": str(folder / "out"),
+        "per_device_train_batch_size": work.batch_size,
+        "train_sampling_strategy": "sequential",
+        "num_train_epochs": 1,
+        "learning_rate": OPTIMIZER["lr"],
+        "weight_decay": OPTIMIZER["weight_decay"],
+        "max_grad_norm": CLIP,
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "use_cpu": work.device == "cpu",
+        "bf16": work.device != "cpu",
+    }
+
+
+def row_table(work: Work) -> Any:
+    """Tokens and labels as a `datasets.Dataset`."""
+    from datasets import Dataset
+
+    rows = [{"input_ids": tokens, "labels": work.labels(row)} for row, (tokens, _) in enumerate(work.rows)]
+    return Dataset.from_list(rows)
+
+
+def turn(end_of_step: EndOfStep) -> Any:
+    """A callback that ends a trainer's turn when it logs the loss of a step."""
+    from transformers import TrainerCallback
+
+    class Turn(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "loss" in logs:
+                end_of_step(float(logs["loss"]))
+
+    return Turn()

@@ -50,13 +50,15 @@ def stochastic_round(values: Tensor, key: np.ndarray, *, start: int = 0) -> Tens
     return stochastic_round_together([values], key, start=start)[0]
 
 
-def stochastic_round_together(values: Sequence[Tensor], key: np.ndarray, *, start: int = 0) -> list[Tensor]:
-    """`stochastic_round` of tensors of one shape with the same draws.
+def stochastic_round_together(
+    values: Sequence[Tensor], key: np.ndarray, *, start: int = 0, out: Sequence[Tensor] | None = None
+) -> list[Tensor]:
+    """`stochastic_round` of tensors of one shape with the same draws, into those of `out`, contiguous, if given.
 
     Each tensor has the right mean; what is above in one is likelier above in the others.
     """
     flat = [value.detach().contiguous().view(-1) for value in values]
-    rounded = [torch.empty(value.shape, dtype=torch.bfloat16, device=value.device) for value in values]
+    rounded = [torch.empty(v.shape, dtype=torch.bfloat16, device=v.device) for v in values] if out is None else [*out]
     size, device, (first, skipped) = len(flat[0]), flat[0].device, divmod(start, CHUNK)
     places = pick(draw_bits(key, np.arange(first, first + -(-(skipped + size) // CHUNK))), TABLE)
     at_once = AT_ONCE[device.type]

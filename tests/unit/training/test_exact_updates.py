@@ -6,6 +6,7 @@ import pytest
 import torch
 from torchao.optim import AdamW8bit
 
+from cot_components.training import exact_updates
 from cot_components.training.exact_updates import MASTER, StochasticRounding
 
 NAMES = ("a", "b")
@@ -95,6 +96,38 @@ def test_steps_after_a_copy_are_the_same_bits(state):
         take_steps(optimizer, params, 2)
         drawn.append(torch.cat([p.detach() for p in params]))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (torch.optim.AdamW, {"fused": True}),
+        (torch.optim.Adam, {"amsgrad": True}),
+        (torch.optim.SGD, {"momentum": 0.5}),
+        (torch.optim.SGD, {}),
+    ],
+)
+@pytest.mark.parametrize("state", ["bf16", "fp32_moments", "fp32_weights"])
+def test_slices_are_the_same_bits_as_whole_tensors(make, settings, state, monkeypatch):
+    """Slices shorter and longer than a tensor; two groups, whose learning rates differ."""
+    found = []
+    for size in (None, 1024, 4096, 1 << 20):
+        monkeypatch.setattr(exact_updates, "ELEMENTWISE", () if size is None else (torch.optim.AdamW, make))
+        monkeypatch.setattr(exact_updates, "SLICE", size)
+        params = [torch.nn.Parameter(p.detach().view(50, 100)) for p in weights()]
+        groups = [{"params": [p], "lr": lr} for p, lr in zip(params, (1e-3, 1e-2), strict=True)]
+        optimizer = StochasticRounding(
+            make(groups, lr=1e-3, **settings), dict(zip(params, NAMES, strict=True)), state=state, seed=0
+        )
+        for step in range(4):
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(step)).bfloat16()
+            optimizer.step()
+        kept = [v for p in params for _, v in sorted(optimizer.state[p].items()) if v is not None]
+        found.append([*(p.detach() for p in params), *kept])
+    for sliced in found[1:]:
+        for one, whole in zip(sliced, found[0], strict=True):
+            assert one.dtype == whole.dtype and torch.equal(one, whole)
 
 
 def test_a_reset_keeps_fp32_weights_and_the_count_of_draws():

@@ -1,0 +1,162 @@
+"""A training step of SmolLM2-135M on a CPU, beside `transformers.Trainer` and TRL's `SFTTrainer`.
+
+Rows have one length, so nobody pads: peers have all that packing or grouping by length could give them. In fp32 for
+every CPU; where it has units for bf16 also in bf16, ours with exact updates and the peers under autocast, as their
+users run them. `f` is the share of positions without a label, `h` the head's share of the step's FLOPs, and
+`S(f) = 1 / (1 - f h)`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch._dynamo.utils import counters
+
+from benchmarks.measure import peak_bytes
+from benchmarks.models import model_folder
+from benchmarks.paced import Measured, Paced, median_seconds, quiet, ratio, take_turns
+from benchmarks.report import Row
+from benchmarks.step import TRL, check_losses, shares_of, start_all, tokens_per_step
+from benchmarks.step_peers import Loop, Work, ours
+from benchmarks.step_transformers import hf_trainer, trl
+from cot_components.training.precision import UNITS, multiplies_in_bf16
+
+TRAINER = "transformers.Trainer"
+COMPILED, IN_FP32 = "ours, compiled", "ours, fp32"
+IGNORED = (0.0, 0.3, 0.5, 0.7)
+WARM_UP = 3
+"""Steps of each loop that do not count, the one that starts it included; as `step.shares_of` counts them."""
+STEPS = {"cpu": 6, "tiny": 4}
+BATCH_SIZE = {"cpu": 1, "tiny": 2}
+ROW_TOKENS = {"cpu": 256, "tiny": 16}
+GATE = 1.3
+"""Of ours against both peers; times `S(f)`."""
+BF16_GATES = {"amx_bf16": 2.0, "avx512_bf16": 1.0}
+"""Of our bf16 step against our fp32 step, by the best unit the CPU has."""
+TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 3e-2}
+"""Of losses against ours, relative; under autocast other sums are rounded than in ours."""
+
+
+def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
+    """Peak memory of a step, then tokens per second: in fp32, then in bf16."""
+    with tempfile.TemporaryDirectory() as scratch:
+        work = make_work(model_folder(size, Path(scratch)), device, size)
+        yield from memory(work, Path(scratch))
+        formats = [torch.float32, *([torch.bfloat16] if multiplies_in_bf16() or size == "tiny" else [])]
+        for products in formats:
+            yield from speed(work, products, Path(scratch), STEPS[size])
+    if len(formats) == 1:
+        without = f"this CPU has no units for bf16 ({', '.join(UNITS)})"
+        for peer in (TRAINER, TRL, IN_FP32):
+            yield Row("tokens/s, SmolLM2, bf16", peer, "", note=without)
+
+
+def make_work(folder: Path, device: str, size: str) -> Work:
+    """Rows whose first `f` is prompt; `f` is the same within a step and another in the next."""
+    random, length, batch_size = np.random.default_rng(0), ROW_TOKENS[size], BATCH_SIZE[size]
+    work = Work({}, [], batch_size, device, folder=folder)
+    vocab_size = work.model().tok_embeddings.num_embeddings
+    made = []
+    for number in range((STEPS[size] + WARM_UP + 1) * batch_size):
+        prompt = max(round(IGNORED[number // batch_size % len(IGNORED)] * length), 1)
+        made.append((random.integers(3, vocab_size, length).tolist(), prompt))
+    return work._replace(rows=made)
+
+
+def makers(work: Work, products: torch.dtype, folder: Path) -> dict[str, Callable[[], Loop]]:
+    """What makes each loop; the first is ours."""
+    settings: dict[str, Any] = {"bf16": products == torch.bfloat16}  # autocast, around weights in fp32
+    made: dict[str, Callable[[], Loop]] = {
+        "ours": partial(ours, work._replace(products=products)),
+        TRAINER: partial(hf_trainer, work, folder, **settings),
+        TRL: partial(trl, work, folder, **settings),
+        COMPILED: partial(ours, work._replace(products=products), compile=True),
+    }
+    if products == torch.bfloat16:
+        made[IN_FP32] = partial(ours, work)
+    return made
+
+
+def paced(make: Callable[[], Loop], device: str) -> Paced:
+    return Paced(make(), device)
+
+
+def memory(work: Work, folder: Path) -> Iterator[Row]:
+    """Peak memory of a step beyond weights and optimizer, in fp32, each loop in a process of its own."""
+    made = makers(work, torch.float32, folder)
+    peaks = {}
+    for name in ("ours", TRAINER):
+        try:
+            peaks[name] = peak_of_second_step(partial(paced, made[name], work.device)) / 2**20
+        except RuntimeError:
+            if name == "ours":
+                raise
+            yield Row("peak memory of a step, SmolLM2", name, "MiB", note="could not be measured")
+            return
+    yield Row("peak memory of a step, SmolLM2", TRAINER, "MiB", peaks["ours"], peaks[TRAINER], 1.0)
+
+
+def peak_of_second_step(start: Callable[[], Paced]) -> int:
+    """Bytes; the first step loads the code and makes the optimizer's states."""
+    running: list[Paced] = []
+
+    def first() -> None:
+        running.append(start())
+        step()
+
+    def step() -> None:
+        with quiet():
+            running[0].step()
+
+    return peak_bytes(step, "cpu", rehearsal=first)
+
+
+def speed(work: Work, products: torch.dtype, folder: Path, steps: int) -> Iterator[Row]:
+    """Ours against every peer at every `f`, against itself compiled, and in bf16 against itself in fp32."""
+    made = makers(work, products, folder)
+    before = counters["stats"]["unique_graphs"]
+    loops, absent = start_all({name: partial(paced, make, work.device) for name, make in made.items()})
+    with quiet():
+        for loop in [loop for loop in loops.values() for _ in range(WARM_UP - 1)]:
+            loop.step()
+    warm = counters["stats"]["unique_graphs"]
+    taken = take_turns(loops, steps=steps, warm_up=0)
+    later = counters["stats"]["unique_graphs"] - warm
+    check_losses(taken, tolerance=TOLERANCE[products])
+    model = f"SmolLM2 {str(products)[6:]}"
+    for name in (TRAINER, TRL):
+        if name in taken:
+            yield from at_every_share(work, f"tokens/s, {model}", name, taken)
+    if COMPILED in taken:
+        yield whole(work, f"tokens/s, {model}, compiled", "ours, eager", taken[COMPILED], taken["ours"])
+        yield Row(f"recompilations, {model}", "graphs of the warm-up", "", float(later), float(warm - before), 0.0)
+    if IN_FP32 in taken:
+        gate = next((BF16_GATES[unit] for unit in BF16_GATES if torch.cpu.get_capabilities().get(unit)), None)
+        yield whole(work, f"tokens/s, {model}", IN_FP32, taken["ours"], taken[IN_FP32], gate)
+    for name, reason in absent.items():
+        yield Row(f"tokens/s, {model}", name, "", note=reason)
+
+
+def at_every_share(work: Work, case: str, name: str, taken: dict[str, list[Measured]]) -> Iterator[Row]:
+    """One row for every `f`: the gate is `GATE * S(f)`."""
+    everything = work.flops.total(tokens=1, seen=(len(work.rows[0][0]) + 1) / 2, supervised=1)
+    weight = work.model().tok_embeddings.weight
+    head = 6 * weight.numel() / everything
+    shares = shares_of(taken["ours"], IGNORED)
+    for ignored in IGNORED:
+        mine, other = ([s for s, f in zip(taken[key], shares, strict=True) if f == ignored] for key in ("ours", name))
+        yield whole(work, f"{case} h={head:.2f} f={ignored}", name, mine, other, GATE / (1 - ignored * head))
+
+
+def whole(
+    work: Work, case: str, name: str, ours: list[Measured], other: list[Measured], gate: float | None = None
+) -> Row:
+    """Tokens per second, all these steps together."""
+    speed = tokens_per_step(work) / median_seconds(other)
+    return Row(case, name, "", speed / ratio(ours, other), speed, gate, at_most=False)
