@@ -7,11 +7,16 @@ STUDIES = {
     name: f"experiments.{name}"
     for name in (
         "blur",
+        "blur_noise",
+        "repetition",
         "internalisation",
+        "internal_resets",
         "arrival",
         "shrink",
         "targets",
+        "dft",
         "highlight",
+        "true_classes",
         "discriminator",
         "compositions",
         "internalised_targets",
