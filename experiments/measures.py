@@ -50,10 +50,9 @@ def scored(model: Path, tune_recipe: str, config: str, *overrides: str) -> Score
     return Scored(data, nll.astype(np.float64), scored_tokens(data.rows))
 
 
-def by_true_class(
-    model: Path, subset: str, num_rows: int, *overrides: str, split: str = "held_out"
-) -> dict[str, float]:
+def by_true_class(model: Path, subset: str, num_rows: int, *overrides: str) -> dict[str, float]:
     """Held-out losses of generated calls: tokens that the request decides (reasoning), and all others (boilerplate)."""
+    split = "held_out"
     node = [f"dataset.{key}" for key in (f"split={split}", f"subset={subset}", f"max_rows={num_rows}")]
     found = scored(model, "rft", "rft/quickstart", *node, "dataset.transforms=null", *overrides)
     decode = found.data.chat.tokenizer.decode
