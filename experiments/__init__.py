@@ -26,6 +26,12 @@ STUDIES = {
         "blur_large",
         "thinking",
         "thinking_real",
+        "screening",
+        "targets_real",
+        "highlight_real",
+        "blur_real",
+        "repetition_real",
     )
 }
-"""Name on the command line -> module."""
+STUDIES |= {f"{name}_gpu": f"experiments.{name}:GPU" for name in ("targets_real", "highlight_real", "blur_real")}
+"""Name on the command line -> module, and the name of the study in it where that is not `STUDY`."""

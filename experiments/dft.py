@@ -38,7 +38,7 @@ def start(cell: Cell, steps: int) -> Path:
 def cell(cell: Cell) -> Mapping[str, float]:
     """One short run; both arms share the probability of the rows before it."""
     style, steps = SETTINGS[cell.setting]
-    model, rows, out = start(cell, steps), unseen(cell, ROWS, style=style), cell.fresh_folder()
+    model, rows, out = start(cell, steps), unseen(cell, ROWS, style), cell.fresh_folder()
 
     def probability() -> dict[str, float]:
         found = scored(model, "bt_sft", CONFIG, *rows)

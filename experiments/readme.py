@@ -82,7 +82,8 @@ NOT_RUN = {
 
 def load(name: str) -> Study:
     """A study by its name on the command line."""
-    study: Study = importlib.import_module(STUDIES[name]).STUDY
+    module, _, variable = STUDIES[name].partition(":")
+    study: Study = getattr(importlib.import_module(module), variable or "STUDY")
     return study
 
 

@@ -30,7 +30,7 @@ ARMS = {
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `bt_sft`, then the loss on the rows it was trained on."""
-    out, rows = cell.fresh_folder(), unseen(cell, ROWS)
+    out, rows = cell.fresh_folder(), unseen(cell, ROWS, "plain")
     short = ["optimizer.lr=1e-3", "lr_scheduler.num_warmup_steps=10", f"epochs={cell.setting}", f"seed={cell.seed}"]
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}"]
     recipe("bt_sft", CONFIG, *rows, *short, *still, *adapted(student(cell)), *ARMS[cell.arm])

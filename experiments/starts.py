@@ -44,15 +44,21 @@ def once_trained(cell: Cell, name: str, tune_recipe: str, config: str, *override
     return out / "model"
 
 
-def unseen(cell: Cell, count: int, *, style: str = "plain") -> list[str]:
+def unseen(cell: Cell, count: int, *styles: str) -> list[str]:
     """What makes a run train on so many generated problems that neither start nor teacher has met: other ones per seed.
 
-    None is a held-out problem, and held-out losses are measured on plain ones with all their labels.
+    Equally many are told in each of the styles. None is a held-out problem, and held-out losses are measured on plain
+    ones with all their labels.
     """
-    path = cell.scratch.parent / "starts" / f"{style}_{count}_{cell.seed}.jsonl"
+    path = cell.scratch.parent / "starts" / f"{'_'.join(styles)}_{count}_{cell.seed}.jsonl"
     with _ONE_AT_A_TIME:
         if not path.exists():
-            told = make_problems(split="train", count=count, seed=1000 + cell.seed, style=style)
+            share = count // len(styles)
+            told = [
+                problem
+                for place, style in enumerate(styles, start=1)
+                for problem in make_problems(split="train", count=share, seed=1000 * place + cell.seed, style=style)
+            ]
             rows = [json.dumps({"prompt": p.question, "completion": p.response}) + "\n" for p in told]
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, "".join(rows).encode())
