@@ -100,13 +100,13 @@ STUDY = Study(
     answer="This study cannot tell: the loss on held-out calls is higher with RFT than with plain fine-tuning in every "
     "seed, but nearly all of it is boilerplate, so that it is plain fine-tuning's own objective; the study "
     "`true_classes` tells the tokens apart.",
-    findings="Retired: that RFT loses. The format rule, which finds boilerplate by a pattern, loses less on calls than RFT does with one fixed "
-    "phrase (+0.010 +- 0.003 nats above plain fine-tuning, RFT +0.019 +- 0.007) and gains where RFT loses, on answers "
-    "(-0.05 +- 0.02 and -0.16 +- 0.02 nats; RFT +0.05 +- 0.03 and +0.16 +- 0.03). Fixed weights lose more than RFT; "
-    "Rho-1 with fixed scores, which leaves tokens untrained that then get worse, ends with no call right. Accuracy "
-    "differs clearly only for these two with a fixed phrase: base models of different seeds differ by as much (63 to "
-    "100 % after plain fine-tuning). The base can copy already; what it lacks after 30 updates is the format, from "
-    "whose tokens RFT takes weight.",
+    findings="Retired: that RFT loses. The format rule, which finds boilerplate by a pattern, loses less on calls than "
+    "RFT does with one fixed phrase (+0.010 +- 0.003 nats above plain fine-tuning, RFT +0.019 +- 0.007) and gains "
+    "where RFT loses, on answers (-0.05 +- 0.02 and -0.16 +- 0.02 nats; RFT +0.05 +- 0.03 and +0.16 +- 0.03). Fixed "
+    "weights lose more than RFT; Rho-1 with fixed scores, which leaves tokens untrained that then get worse, ends "
+    "with no call right. Accuracy differs clearly only for these two with a fixed phrase: base models of different "
+    "seeds differ by as much (63 to 100 % after plain fine-tuning). A likely reason: the base can copy already, what "
+    "it lacks after 30 updates is the format, and RFT takes weight from its tokens.",
     about=__doc__,
     model="Llama, 2 layers, width 96, that copies from requests",
     effect=("val_loss_call", "rft", "1"),

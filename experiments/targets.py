@@ -79,14 +79,13 @@ STUDY = Study(
     findings="On mistaken demonstrations Target-SFT with an eta of 0.5 is at or below distillation with the same "
     "teacher in every seed (0, 4, 3, 5 and 3 points below), with 0.2 and 0.8 below in every seed. The teacher has "
     "seen right versions of the very problems that are told wrongly, so it knows which are wrong, and this measures "
-    "the teacher more than any loss. SFT ends near the share of demonstrations that are right, which is 40 %. "
-    "Against SFT Target-SFT gains 40 +- 17, 41 +- 20 and 41 +- 21 points with an eta of 0.2, 0.5 and 0.8, ASFT 22 +- "
-    "22. DFT, and every target whose teacher is the student itself, gain where the start is good and lose "
-    "where it is not (DFT by seed: +23, -0, -22, -3 and +4); the study `dft` looks at when. On clean "
-    "demonstrations a bad teacher costs 38 +- 18 points with distillation and 25 +- 23 with an eta of 0.8. DFT halves "
-    "the diversity of wordings, where many continuations are right (-20 +- 3 points on mistaken, -25 +- 3 on clean "
-    "demonstrations); other targets move it by 3 points at most. Cells that train the same way (SFT and DFT have no "
-    "teacher) share a run.",
+    "the teacher more than any loss. SFT ends near the share of demonstrations that are right, which is 40 %. Against "
+    "SFT Target-SFT gains 40 +- 17, 41 +- 20 and 41 +- 21 points with an eta of 0.2, 0.5 and 0.8, ASFT 22 +- 22. DFT, "
+    "and every target whose teacher is the student itself, gain where the start is good and lose where it is not (DFT "
+    "by seed: +23, -0, -22, -3 and +4); the study `dft` looks at when. On clean demonstrations a bad teacher costs 38 "
+    "+- 18 points with distillation and 25 +- 23 with an eta of 0.8. DFT halves the diversity of wordings, where many "
+    "continuations are right (-20 +- 3 points on mistaken, -25 +- 3 on clean demonstrations); other targets move it "
+    "by 3 points at most. Cells that train the same way (SFT and DFT have no teacher) share a run.",
     about=__doc__,
     model="Llama, 2 layers, width 96, that solves tasks now and then",
     effect=("accuracy", "target 0.5", "mistaken, good teacher"),
