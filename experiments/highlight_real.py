@@ -29,7 +29,7 @@ from experiments.study import Cell, Study
 SUBSET, ROWS, HELD_OUT = "tagged", 3200, 100
 DATA = [
     *("dataset.source=generated_agents", f"dataset.subset={SUBSET}", f"dataset.max_rows={ROWS}"),
-    *("dataset.transforms={}", f"dataset_val={{split: held_out, max_rows: {HELD_OUT}, transforms: null}}"),
+    *("dataset.transforms.blur=null", f"dataset_val={{split: held_out, max_rows: {HELD_OUT}, transforms: null}}"),
 ]
 CLASSES = "dataset.transforms.highlight"
 RULE = "loss.weight_rule._component_=cot_components.losses."

@@ -67,7 +67,7 @@ def good(cell: Cell) -> Path:
 
 def caller(cell: Cell) -> Path:
     """After 20 steps on calls, most of them in other formats than the tested one, the same for all seeds."""
-    calls = ["dataset.source=generated_agents", "dataset.subset=drawn tagged react python", "dataset.transforms={}"]
+    calls = ["dataset.source=generated_agents", "dataset.subset=drawn tagged react python", "dataset.transforms=null"]
     return _once(cell, "smollm2_caller", *calls, "max_steps_per_epoch=20")
 
 
