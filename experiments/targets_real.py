@@ -69,7 +69,7 @@ STUDY = Study(
     cell=cell,
     seeds=8,
     jobs=1,
-    needs="a free core for two hours",
+    needs="a free core for two to three hours",
 )
 GPU = replace(
     STUDY,
