@@ -4,7 +4,7 @@ A study is a module of this package with a `STUDY` (see `experiments.study.Study
 """
 
 STUDIES = {
-    name: f"experiments.{name}"
+    name: f"experiments.{name.removesuffix('_gpu')}" + ":GPU" * name.endswith("_gpu")
     for name in (
         "blur",
         "blur_noise",
@@ -28,10 +28,12 @@ STUDIES = {
         "thinking_real",
         "screening",
         "targets_real",
+        "targets_real_gpu",
         "highlight_real",
+        "highlight_real_gpu",
         "blur_real",
+        "blur_real_gpu",
         "repetition_real",
     )
 }
-STUDIES |= {f"{name}_gpu": f"experiments.{name}:GPU" for name in ("targets_real", "highlight_real", "blur_real")}
-"""Name on the command line -> module, and the name of the study in it where that is not `STUDY`."""
+"""Name on the command line -> module, and its larger grid where that is meant."""
