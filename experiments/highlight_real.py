@@ -26,9 +26,11 @@ from experiments.real import CALLS, CONFIG, CPU, ON_GPU, Size, caller, from_mode
 from experiments.screening import STUDY as SCREENING
 from experiments.study import Cell, Study
 
-SUBSET, ROWS, HELD_OUT = "tagged", 3200, 100
+SUBSET, HELD_OUT = "tagged", 100
+ROWS_PER_STEP = 7
+"""More than 512 tokens hold."""
 DATA = [
-    *("dataset.source=generated_agents", f"dataset.subset={SUBSET}", f"dataset.max_rows={ROWS}"),
+    *("dataset.source=generated_agents", f"dataset.subset={SUBSET}"),
     *("dataset.transforms.blur=null", f"dataset_val={{split: held_out, max_rows: {HELD_OUT}, transforms: null}}"),
 ]
 CLASSES = "dataset.transforms.highlight"
@@ -44,20 +46,21 @@ ARMS = {
 _ONE_AT_A_TIME = Lock()
 
 
-def known_classes(cell: Cell) -> Path:
+def known_classes(cell: Cell, num_rows: int) -> Path:
     """True classes as a folder that `Highlight` reads: a loss of 1 above that before shuffling is reasoning."""
     from cot_components.tools.score import plain_data
 
-    out = cell.scratch.parent / "starts" / "smollm2_classes"
-    words = ["--config", CONFIG, f"output_dir={out}", *from_model(caller(cell)), *DATA]
+    out = cell.scratch.parent / "starts" / f"smollm2_classes_{num_rows}"
+    words = ["--config", CONFIG, f"output_dir={out}", *from_model(caller(cell)), *DATA, f"dataset.max_rows={num_rows}"]
     chosen = recipe_for(CONFIG, asked="cot_sft")
     with _ONE_AT_A_TIME:
         data = plain_data(read_config(chosen.main, words, chosen.supplies))
-        decode = data.chat.tokenizer.decode
+        classes = agent_truth(data.rows, data.chat.tokenizer.decode, subset=SUBSET, max_rows=num_rows)
+        of_row = dict(zip(data.rows.ids.tolist(), np.split(classes, data.rows.row_start[1:-1]), strict=True))
 
         def score(flat: Flat) -> dict[str, np.ndarray]:
-            truth = agent_truth(flat, decode, subset=SUBSET, max_rows=ROWS)
-            return {"original": np.zeros(len(truth), np.float32), "shuffled": truth.astype(np.float32)}
+            truth = np.concatenate([of_row[row] for row in flat.ids.tolist()]).astype(np.float32)
+            return {"original": np.zeros_like(truth), "shuffled": truth}
 
         columns = {"original": Column("zero"), "shuffled": Column("true class")}
         score_rows(data.rows, score, out, columns=columns, tokenizer=data.chat.tokenizer.fingerprint())
@@ -67,11 +70,13 @@ def known_classes(cell: Cell) -> Path:
 def trained(cell: Cell, size: Size) -> dict[str, float]:
     """One run of `rft` from the model that makes calls."""
     need_signal(SCREENING, "calls", "taught")
-    start, arm = caller(cell), ARMS[cell.arm]
-    known = [f"{CLASSES}._component_=cot_components.transforms.Highlight", f"{CLASSES}.scores={known_classes(cell)}"]
-    steps = size._replace(steps=int(cell.setting))
-    words = [*DATA, *CALLS, *([] if PATTERN[0] in arm else known), *arm]
-    out, result = train(cell, steps, *from_model(start), *words)
+    start, arm, steps = caller(cell), ARMS[cell.arm], int(cell.setting)
+    classes = known_classes(cell, ROWS_PER_STEP * steps)
+    known = [f"{CLASSES}._component_=cot_components.transforms.Highlight", f"{CLASSES}.scores={classes}"]
+    words = [*DATA, f"dataset.max_rows={ROWS_PER_STEP * steps}", *CALLS, *arm]
+    if PATTERN[0] not in arm:
+        words.extend(known)
+    out, result = train(cell, size._replace(steps=steps), *from_model(start), *words)
     same = [f"tokenizer.path={start}", f"model.path={start}"]
     found = {**by_true_class(out / "model", SUBSET, HELD_OUT, *same), **calls(result), **result.losses}
     shutil.rmtree(out)

@@ -82,4 +82,4 @@ def test_studies_of_smollm2_on_a_tiny_model(tmp_path) -> None:
     plain, highlighted = (json.loads(line)["figures"] for line in found["highlight_real"])
     assert plain["loss_reasoning"] != highlighted["loss_reasoning"] > 0 and plain["loss_boilerplate"] > 0
     starts = {path.name for path in (tmp_path / "runs" / "experiments" / "starts").iterdir()}
-    assert {"smollm2_taught_0", "smollm2_caller_0", "smollm2_good_0", "smollm2_classes"} <= starts
+    assert {"smollm2_taught_0", "smollm2_caller_0", "smollm2_good_0", "smollm2_classes_14"} <= starts
