@@ -82,9 +82,10 @@ quickstart-rft: tiny
 		wait $$plain || { cat $(RUNS)/rft_sft.txt; exit 1; }
 	@$(BIN)/cot compare $(RUNS)/rft_sft $(RUNS)/rft_quickstart
 
-# A study behind the README's figures; what has a line under experiments/results is not run again.
+# A study behind the README's figures; what has a line under experiments/results is not run again. SIZE=gpu is the
+# larger grid of a study of SmolLM2.
 evidence: tiny
-	@$(BIN)/python -m experiments $(STUDY)
+	@$(BIN)/python -m experiments $(STUDY)$(if $(SIZE),_$(SIZE))
 
 # All notebooks in full, with their outputs written into the .ipynb: under six minutes of CPU time for all seven.
 notebooks: $(INSTALLED)

@@ -17,7 +17,7 @@ from experiments.starts import agent_base
 from experiments.study import Cell, Study
 
 ROWS = 480
-UPDATES = ["epochs=1", f"dataset.max_rows={ROWS}", "evaluation.max_rows=120", "dataset_val.max_rows=120"]
+UPDATES = ["epochs=1", "evaluation.max_rows=120", "dataset_val.max_rows=120"]
 NO_RULE = "loss.weight_rule=null"
 HIGHLIGHT = "dataset.transforms.highlight"
 NO_SCORES = [f"~{HIGHLIGHT}.scores", f"~{HIGHLIGHT}.threshold"]
@@ -45,16 +45,14 @@ ARMS = {
 def cell(cell: Cell) -> Mapping[str, float]:
     """One run of `cot_sft`, after one of `shad` that all arms of a setting and seed share."""
     subset, arm = f"tagged diversity:{cell.setting}", ARMS[cell.arm]
-    scores = scored(cell, subset)
+    scores = scored(cell, subset, *tuned_longer(cell, subset))
     found = [] if NO_SCORES[0] in arm else [f"{HIGHLIGHT}.scores={scores}"]
     out = cell.fresh_folder()
     recipe(
         "cot_sft",
         "rft/quickstart",
         f"output_dir={out}",
-        f"seed={cell.seed}",
-        f"dataset.subset={subset}",
-        f"model.path={agent_base(cell)}",
+        *rows_of(cell, subset),
         "evaluate_before_training=false",
         *UPDATES,
         *found,
@@ -66,38 +64,49 @@ def cell(cell: Cell) -> Mapping[str, float]:
     return {"accuracy": result.answer_accuracy, **result.losses}
 
 
-def scored(cell: Cell, subset: str) -> Path:
-    """Scores of a setting and seed, Rho-1's reference among them: the model tuned for longer on the same rows."""
+def scored(cell: Cell, subset: str, *second: str) -> Path:
+    """Scores of a setting and seed. second: overrides of `shad` that name a second model to score with."""
     out = cell.scratch / f"shad_{cell.setting}_{cell.seed}"
-    settings = [f"seed={cell.seed}", f"dataset.subset={subset}", f"dataset.max_rows={ROWS}"]
-    start = f"model.path={agent_base(cell)}"
-    reference = cell.scratch / f"reference_{cell.setting}_{cell.seed}"
-    if not (reference / "model" / "config.json").exists():
-        shutil.rmtree(reference, ignore_errors=True)
-        still = ["evaluate_before_training=false", "evaluation=null", "dataset_val=null", "dataset.transforms=null"]
-        recipe("cot_sft", "rft/quickstart", f"output_dir={reference}", *settings, start, *still, NO_RULE, "epochs=4")
     if not (out / "classes.json").exists():
-        second = [
-            "reference._component_=cot_components.models.FrozenModel",
-            "reference.model._component_=cot_components.models.from_folder",
-            f"reference.model.path={reference / 'model'}",
-        ]
         truth = [f"truth.max_rows={ROWS}", f"truth.subset={subset}", "shown_rows=0"]
-        recipe("shad", "shad/quickstart", f"output_dir={out}", *settings, *truth, start, *second)
+        recipe("shad", "shad/quickstart", f"output_dir={out}", *rows_of(cell, subset), *truth, *second)
     return out / "scores"
+
+
+def rows_of(cell: Cell, subset: str) -> list[str]:
+    """What all runs of a setting and seed share: seed, rows and the model they start from."""
+    rows = [f"dataset.subset={subset}", f"dataset.max_rows={ROWS}"]
+    return [f"seed={cell.seed}", *rows, f"model.path={agent_base(cell)}"]
+
+
+def tuned_longer(cell: Cell, subset: str) -> list[str]:
+    """Rho-1's reference, for `scored`: the model tuned for longer on the same rows."""
+    out = cell.scratch / f"reference_{cell.setting}_{cell.seed}"
+    if not (out / "model" / "config.json").exists():
+        shutil.rmtree(out, ignore_errors=True)
+        still = ["evaluate_before_training=false", "evaluation=null", "dataset_val=null", "dataset.transforms=null"]
+        longer = [*rows_of(cell, subset), *still, NO_RULE, "epochs=4"]
+        recipe("cot_sft", "rft/quickstart", f"output_dir={out}", *longer)
+    return [
+        "reference._component_=cot_components.models.FrozenModel",
+        "reference.model._component_=cot_components.models.from_folder",
+        f"reference.model.path={out / 'model'}",
+    ]
 
 
 STUDY = Study(
     name="highlight",
     question="Does more weight on what the discriminator calls reasoning help?",
-    answer="Not here: the loss on held-out calls is higher with RFT than with plain fine-tuning in every seed.",
-    findings="The format rule, which finds boilerplate by a pattern, loses less on calls than RFT does with one fixed "
-    "phrase (+0.010 +- 0.003 nats above plain fine-tuning, RFT +0.019 +- 0.007) and gains where RFT loses, on answers "
-    "(-0.05 +- 0.02 and -0.16 +- 0.02 nats; RFT +0.05 +- 0.03 and +0.16 +- 0.03). Fixed weights lose more than RFT; "
-    "Rho-1 with fixed scores, which leaves tokens untrained that then get worse, ends with no call right. Accuracy "
-    "differs clearly only for these two with a fixed phrase: base models of different seeds differ by as much (63 to "
-    "100 % after plain fine-tuning). A likely reason, not tested: the base can copy already, what it lacks after 30 "
-    "updates is the format, and RFT takes weight from its tokens.",
+    answer="This study cannot tell: the loss on held-out calls is higher with RFT than with plain fine-tuning in every "
+    "seed, but nearly all of it is boilerplate, so that it is plain fine-tuning's own objective; the study "
+    "`true_classes` tells the tokens apart.",
+    findings="Retired: that RFT loses. The format rule, which finds boilerplate by a pattern, loses less on calls than "
+    "RFT does with one fixed phrase (+0.010 +- 0.003 nats above plain fine-tuning, RFT +0.019 +- 0.007) and gains "
+    "where RFT loses, on answers (-0.05 +- 0.02 and -0.16 +- 0.02 nats; RFT +0.05 +- 0.03 and +0.16 +- 0.03). Fixed "
+    "weights lose more than RFT; Rho-1 with fixed scores, which leaves tokens untrained that then get worse, ends "
+    "with no call right. Accuracy differs clearly only for these two with a fixed phrase: base models of different "
+    "seeds differ by as much (63 to 100 % after plain fine-tuning). A likely reason: the base can copy already, what "
+    "it lacks after 30 updates is the format, and RFT takes weight from its tokens.",
     about=__doc__,
     model="Llama, 2 layers, width 96, that copies from requests",
     effect=("val_loss_call", "rft", "1"),

@@ -5,12 +5,66 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from cot_components.cli.shipped import recipe_for
+from cot_components.data.generated.dialogues import agent_truth
+from cot_components.data.rows.dataset import ReasoningDataset
+from cot_components.data.rows.scores import scored_tokens
 from cot_components.data.text.segments import Tags
 from cot_components.evaluation.evaluate import Evaluation
 from cot_components.evaluation.extract import split_completion
 from cot_components.evaluation.saved import read_evaluation
+from cot_components.training.recipe import read_config
+from cot_components.transforms.discriminator import BOILERPLATE, REASONING
 from experiments.runner import recipe
+
+CLASS_NUMBERS = {"boilerplate": BOILERPLATE, "reasoning": REASONING}
+
+
+class Scored(NamedTuple):
+    """The rows of a config, each token's loss under some model in nats, and which tokens are supervised."""
+
+    data: ReasoningDataset
+    nll: np.ndarray
+    where: np.ndarray
+
+    def loss(self, within: np.ndarray | None = None) -> float:
+        """Mean over all supervised tokens, or those of them that lie within a mask, nats."""
+        return float(self.nll[self.where if within is None else self.where & within].mean())
+
+
+def scored(model: Path, tune_recipe: str, config: str, *overrides: str) -> Scored:
+    """What the model of a run makes of a config's rows, before any transform."""
+    from cot_components.tools.score import plain_data, score_config
+
+    out = model.with_name(f"{model.name}_scores")
+    shutil.rmtree(out, ignore_errors=True)
+    chosen = recipe_for(config, asked=tune_recipe)
+    values = read_config(chosen.main, ["--config", config, f"output_dir={out}", *overrides], chosen.supplies)
+    data = plain_data(values)
+    nll = np.asarray(score_config(values, model=model, out=out, measures=("nll",), data=data).column("nll"))
+    shutil.rmtree(out)
+    return Scored(data, nll.astype(np.float64), scored_tokens(data.rows))
+
+
+def by_true_class(model: Path, subset: str, num_rows: int, *overrides: str) -> dict[str, float]:
+    """Held-out losses of generated calls: tokens that the request decides (reasoning), and all others (boilerplate)."""
+    split = "held_out"
+    node = [f"dataset.{key}" for key in (f"split={split}", f"subset={subset}", f"max_rows={num_rows}")]
+    found = scored(model, "rft", "rft/quickstart", *node, "dataset.transforms=null", *overrides)
+    decode = found.data.chat.tokenizer.decode
+    truth = agent_truth(found.data.rows, decode, split=split, subset=subset, max_rows=num_rows)
+    return {f"loss_{name}": found.loss(truth == number) for name, number in CLASS_NUMBERS.items()}
+
+
+def calls(result: Evaluation) -> dict[str, float]:
+    """Share of answers in which a call can be read, and the share of right ones among these, where there are any."""
+    readable = [bool(example.correct) for example in result.examples if example.extracted is not None]
+    right = {"right_if_readable": sum(readable) / len(readable)} if readable else {}
+    return {"readable": len(readable) / len(result.examples), **right}
 
 
 def sampled_wordings(run: Path, *overrides: str) -> float:

@@ -52,6 +52,8 @@ Primary comparison, arms, settings, seeds and learning rates are hashed into eve
 refused. A learning rate that a study searches is chosen on validation rows of a seed that no comparison uses.
 
     make evidence STUDY=blur            # runs what is missing; delete a line, or results/blur.jsonl, to measure again
+    make evidence STUDY=screening       # what SmolLM2-135M answers; its studies refuse a task without a signal
+    make evidence STUDY=blur_real SIZE=gpu      # the larger grid of a study of SmolLM2
     python -m experiments               # runs nothing: makes all figures and this page again
     python -m experiments --check       # whether every line was run under its study's rules, and what studies lack
 
@@ -82,7 +84,8 @@ NOT_RUN = {
 
 def load(name: str) -> Study:
     """A study by its name on the command line."""
-    study: Study = importlib.import_module(STUDIES[name]).STUDY
+    module, _, variable = STUDIES[name].partition(":")
+    study: Study = getattr(importlib.import_module(module), variable or "STUDY")
     return study
 
 

@@ -44,7 +44,8 @@ def draw(study: Study, cells: Sequence[Result]) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    compared = [m for m in study.metrics if any(values_of(cells, study.arms[0], s, m) for s in study.settings)]
+    shown = [m for m in study.metrics if m != study.against]
+    compared = [m for m in shown if any(values_of(cells, study.arms[0], s, m) for s in study.settings)]
     columns = min(len(compared), 2)
     rows = math.ceil(len(compared) / columns)
     with rc_context(STYLE):
@@ -52,12 +53,29 @@ def draw(study: Study, cells: Sequence[Result]) -> Path:
         FigureCanvasAgg(figure)
         panels = [figure.add_subplot(rows, columns, number + 1) for number in range(len(compared))]
         for panel, metric in zip(panels, compared, strict=True):
-            _draw_differences(panel, study, cells, metric)
+            (_draw_differences if study.against is None else _draw_dots)(panel, study, cells, metric)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         path = figure_path(study)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=130)
     return path
+
+
+def _draw_dots(panel: Axes, study: Study, cells: Sequence[Result], metric: str) -> None:
+    """How the second arm differs from the first in each cell, against the figure that `Study.against` names."""
+    assert study.against is not None
+    scale, unit = (100, " (points)") if metric in study.percent else (1, "")
+    panel.axhline(0, color=INK.light, linewidth=0.8)
+    first, second = study.arms
+    for number, setting in enumerate(study.settings):
+        ours, theirs = (values_of(cells, arm, setting, metric) for arm in (second, first))
+        where = values_of(cells, first, setting, study.against)
+        seeds = sorted(ours.keys() & theirs.keys() & where.keys())
+        found = [scale * (ours[seed] - theirs[seed]) for seed in seeds]
+        colour = RUN_COLOURS[number % len(RUN_COLOURS)]
+        panel.plot([where[seed] for seed in seeds], found, "o", color=colour, markersize=5, label=setting)
+    panel.set_xlabel(study.metrics[study.against])
+    panel.set_title(f"{study.metrics[metric]}: {second} against {first}{unit}", loc="left")
 
 
 def _draw_differences(panel: Axes, study: Study, cells: Sequence[Result], metric: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
+from cot_components.data.generated.tasks import make_problems
+from cot_components.files import write_whole
 from experiments.runner import recipe
 from experiments.study import Cell
 
@@ -39,3 +42,27 @@ def once_trained(cell: Cell, name: str, tune_recipe: str, config: str, *override
             shutil.rmtree(out, ignore_errors=True)
             recipe(tune_recipe, config, f"output_dir={out}", f"seed={cell.seed}", *overrides)
     return out / "model"
+
+
+def unseen(cell: Cell, count: int, *styles: str) -> list[str]:
+    """What makes a run train on so many generated problems that neither start nor teacher has met: other ones per seed.
+
+    Equally many are told in each of the styles. None is a held-out problem, and held-out losses are measured on plain
+    ones with all their labels.
+    """
+    path = cell.scratch.parent / "starts" / f"{'_'.join(styles)}_{count}_{cell.seed}.jsonl"
+    with _ONE_AT_A_TIME:
+        if not path.exists():
+            share = count // len(styles)
+            told = [
+                problem
+                for place, style in enumerate(styles, start=1)
+                for problem in make_problems(split="train", count=share, seed=1000 * place + cell.seed, style=style)
+            ]
+            rows = [json.dumps({"prompt": p.question, "completion": p.response}) + "\n" for p in told]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, "".join(rows).encode())
+    return [
+        *(f"dataset.source={path}", "dataset.subset=null", "dataset.max_rows=null"),
+        *("dataset_val.source=generated", "dataset_val.subset=null", "dataset_val.transforms={}"),
+    ]

@@ -76,6 +76,7 @@ class Study:
     metrics:   figure -> how tables and axes call it; those named in `percent` are shares
     cell:      runs one cell; figures that are not in `metrics` are kept, not shown
     seeds:     0 to seeds - 1
+    against:   a figure that the picture shows the differences against, one dot per seed, in place of the settings
     needs:     what the machine must have that a laptop has not
     jobs:      cells at a time; None for one per core
     """
@@ -98,6 +99,7 @@ class Study:
     seeds: int = 5
     percent: Sequence[str] = ()
     setting_label: str = "setting"
+    against: str | None = None
     needs: str = ""
     jobs: int | None = None
 

@@ -70,8 +70,9 @@ def studied(values: Mapping[str, Any]) -> tuple[str, ...]:
     loss, notes = values.get("loss") or {}, []
     if str(loss.get("_component_")).rpartition(".")[2] == "dft" and not loss.get("floor"):
         notes.append(
-            "dft weighs a token by its probability: in the study `targets` it gained where the model was good before "
-            "training and lost where it was not, and halved the diversity of wordings"
+            "dft weighs a token by its probability: in the study `targets` it ended between 23 points above and 22 "
+            "below plain fine-tuning, by start, and halved the diversity of wordings; the study `dft` sets its gain "
+            "against the mean probability above"
         )
         if values.get("curriculum"):
             notes.append(

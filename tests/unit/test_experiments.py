@@ -1,6 +1,5 @@
 """The runner of studies: every cell once, the table by hand, a figure from the files."""
 
-import importlib
 import json
 import math
 import statistics
@@ -24,7 +23,7 @@ from experiments import study as studies
 from experiments.__main__ import main
 from experiments.comparisons import exact_p, interaction, logit
 from experiments.keep import keep_scores
-from experiments.readme import NOT_RUN, README, overview, readme, section
+from experiments.readme import NOT_RUN, README, load, overview, readme, section
 from experiments.show import table
 from experiments.study import (
     SEARCH_SEED,
@@ -127,7 +126,7 @@ def test_a_cell_is_one_line() -> None:
 
 
 def test_every_study_has_arms_settings_and_a_cell() -> None:
-    found = {name: importlib.import_module(module).STUDY for name, module in experiments.STUDIES.items()}
+    found = {name: load(name) for name in experiments.STUDIES}
     assert "highlight" in found
     for name, study in found.items():
         metric, arm, setting = study.effect

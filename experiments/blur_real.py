@@ -1,0 +1,76 @@
+"""Does a blur drawn once help a pretrained model that learns from another teacher? SmolLM2-135M.
+
+The start has had 20 steps on small problems told plainly; the rows are problems that it has not met, told at length by
+a teacher who begins at the end. Seeds draw rows and order. Half the batch has about as many labels as half of every
+thought blurred. At the CPU's size: 40 steps of 512 tokens, three arms, one learning rate. On a GPU: 120 steps, more
+arms, each at its best of three learning rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from experiments.blur import BLUR
+from experiments.real import CPU, NO_BLUR, ON_GPU, TOKENS, Size, figures, from_model, need_signal, taught, train
+from experiments.screening import STUDY as SCREENING
+from experiments.starts import unseen
+from experiments.study import Cell, Study
+
+HALF = f"{BLUR}.ratio=0.5"
+MASKED = "_component_: cot_components.transforms.Corrupt, ratio: 0.4, tokenizer: '${tokenizer}'"
+ARMS = {
+    "sft": [NO_BLUR],
+    "half batch": [NO_BLUR, f"packed_tokens={TOKENS // 2}"],
+    "blur once": [HALF, f"{BLUR}.redraw=once"],
+    "blur redrawn": [HALF],
+    "half weight": [
+        NO_BLUR,
+        "dataset.transforms.weights={_component_: cot_components.transforms.ByRole, factors: {thought: 0.5}}",
+    ],
+    "masked input": [NO_BLUR, f"dataset.transforms.masked={{{MASKED}}}"],
+}
+
+
+def trained(cell: Cell, size: Size, rows: int, epochs: int = 1) -> dict[str, float]:
+    """One run of `bt_sft` from the taught model."""
+    need_signal(SCREENING, "problems", "taught")
+    told = [*unseen(cell, rows, "verbose"), f"epochs={epochs}", "evaluation.max_new_tokens=130"]
+    return figures(train(cell, size, *from_model(taught(cell)), *told, *ARMS[cell.arm]))
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """At the CPU's size."""
+    return trained(cell, CPU, 400)
+
+
+def gpu_cell(cell: Cell) -> Mapping[str, float]:
+    """At a GPU's size."""
+    return trained(cell, ON_GPU, 1200)
+
+
+STUDY = Study(
+    name="blur_real",
+    question="On SmolLM2-135M, does a blur drawn once help with another teacher's thoughts?",
+    about=__doc__,
+    model="SmolLM2-135M-Instruct",
+    effect=("accuracy", "blur once", "another teacher"),
+    arms=("sft", "half batch", "blur once"),
+    settings=("another teacher",),
+    setting_label="traces",
+    metrics={"accuracy": "held-out answers correct", "val_loss": "held-out loss over all tokens, nats"},
+    percent=("accuracy",),
+    cell=cell,
+    seeds=8,
+    jobs=1,
+    needs="a free core for two to three hours",
+)
+GPU = replace(
+    STUDY,
+    name="blur_real_gpu",
+    question="The same on a GPU, longer, and with a learning rate for each?",
+    arms=tuple(ARMS),
+    rates=dict.fromkeys(ARMS, (5e-5, 1e-4, 2e-4)),
+    cell=gpu_cell,
+    needs="a GPU",
+)

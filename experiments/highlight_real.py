@@ -1,0 +1,129 @@
+"""Does RFT get arguments right at equal format? SmolLM2-135M on generated calls whose true classes are known.
+
+The start has had 20 steps on calls, most of them in other formats. Classes are the generator's own, so this is about
+the weights, not about how well a discriminator finds classes. Seeds draw the order of rows. At the CPU's size: 20
+steps of 512 tokens, three arms. On a GPU: 30, 120 and 480 steps, taus of 2, 3 and 5, a format rule, each arm at its
+best of three learning rates.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from cot_components.cli.shipped import recipe_for
+from cot_components.data.generated.dialogues import agent_truth
+from cot_components.data.rows.flat import Flat
+from cot_components.data.rows.score_pass import Column, score_rows
+from cot_components.training.recipe import read_config
+from experiments.measures import by_true_class, calls
+from experiments.real import CALLS, CONFIG, CPU, ON_GPU, Size, caller, from_model, need_signal, train
+from experiments.screening import STUDY as SCREENING
+from experiments.study import Cell, Study
+
+SUBSET, HELD_OUT = "tagged", 100
+ROWS_PER_STEP = 7
+"""More than 512 tokens hold."""
+DATA = [
+    *("dataset.source=generated_agents", f"dataset.subset={SUBSET}"),
+    *("dataset.transforms.blur=null", f"dataset_val={{split: held_out, max_rows: {HELD_OUT}, transforms: null}}"),
+]
+CLASSES = "dataset.transforms.highlight"
+RULE = "loss.weight_rule._component_=cot_components.losses."
+SHARES = [RULE + "GroupShares", "loss.weight_rule.shares=[0.5,0.5]"]
+PATTERN = [f"{CLASSES}._component_=cot_components.transforms.ByPattern", f"{CLASSES}.tokenizer=${{tokenizer}}"]
+ARMS = {
+    "sft": [],
+    "shares 0.5": SHARES,
+    **{f"rft tau {tau}": [RULE + "GroupSoftmax", f"loss.weight_rule.tau={tau}"] for tau in (3, 2, 5)},
+    "format rule": [RULE + "GroupSoftmax", "loss.weight_rule.tau=3", *PATTERN],
+}
+_ONE_AT_A_TIME = Lock()
+
+
+def known_classes(cell: Cell, num_rows: int) -> Path:
+    """True classes as a folder that `Highlight` reads: a loss of 1 above that before shuffling is reasoning."""
+    from cot_components.tools.score import plain_data
+
+    out = cell.scratch.parent / "starts" / f"smollm2_classes_{num_rows}"
+    words = ["--config", CONFIG, f"output_dir={out}", *from_model(caller(cell)), *DATA, f"dataset.max_rows={num_rows}"]
+    chosen = recipe_for(CONFIG, asked="cot_sft")
+    with _ONE_AT_A_TIME:
+        data = plain_data(read_config(chosen.main, words, chosen.supplies))
+        classes = agent_truth(data.rows, data.chat.tokenizer.decode, subset=SUBSET, max_rows=num_rows)
+        of_row = dict(zip(data.rows.ids.tolist(), np.split(classes, data.rows.row_start[1:-1]), strict=True))
+
+        def score(flat: Flat) -> dict[str, np.ndarray]:
+            truth = np.concatenate([of_row[row] for row in flat.ids.tolist()]).astype(np.float32)
+            return {"original": np.zeros_like(truth), "shuffled": truth}
+
+        columns = {"original": Column("zero"), "shuffled": Column("true class")}
+        score_rows(data.rows, score, out, columns=columns, tokenizer=data.chat.tokenizer.fingerprint())
+    return out
+
+
+def trained(cell: Cell, size: Size) -> dict[str, float]:
+    """One run of `rft` from the model that makes calls."""
+    need_signal(SCREENING, "calls", "taught")
+    start, arm, steps = caller(cell), ARMS[cell.arm], int(cell.setting)
+    classes = known_classes(cell, ROWS_PER_STEP * steps)
+    known = [f"{CLASSES}._component_=cot_components.transforms.Highlight", f"{CLASSES}.scores={classes}"]
+    words = [*DATA, f"dataset.max_rows={ROWS_PER_STEP * steps}", *CALLS, *arm]
+    if PATTERN[0] not in arm:
+        words.extend(known)
+    out, result = train(cell, size._replace(steps=steps), *from_model(start), *words)
+    same = [f"tokenizer.path={start}", f"model.path={start}"]
+    found = {**by_true_class(out / "model", SUBSET, HELD_OUT, *same), **calls(result), **result.losses}
+    shutil.rmtree(out)
+    assert result.answer_accuracy is not None
+    return {"accuracy": result.answer_accuracy, **found}
+
+
+def cell(cell: Cell) -> Mapping[str, float]:
+    """At the CPU's size."""
+    return trained(cell, CPU)
+
+
+def gpu_cell(cell: Cell) -> Mapping[str, float]:
+    """At a GPU's size."""
+    return trained(cell, ON_GPU)
+
+
+STUDY = Study(
+    name="highlight_real",
+    question="On SmolLM2-135M, does RFT get arguments right at equal format?",
+    about=__doc__,
+    model="SmolLM2-135M-Instruct",
+    effect=("loss_reasoning", "rft tau 3", "20"),
+    arms=("sft", "shares 0.5", "rft tau 3"),
+    settings=("20",),
+    setting_label="steps",
+    metrics={
+        "loss_reasoning": "held-out loss on true reasoning, nats",
+        "loss_boilerplate": "held-out loss on true boilerplate, nats",
+        "accuracy": "held-out calls correct",
+        "readable": "answers with a call that can be read",
+        "right_if_readable": "of these, right",
+    },
+    percent=("accuracy", "readable", "right_if_readable"),
+    cell=cell,
+    seeds=8,
+    jobs=1,
+    needs="a free core for two hours",
+)
+GPU = replace(
+    STUDY,
+    name="highlight_real_gpu",
+    question="The same on a GPU, longer, and with a learning rate for each?",
+    arms=tuple(ARMS),
+    settings=("30", "120", "480"),
+    effect=("loss_reasoning", "rft tau 3", "30"),
+    rates=dict.fromkeys(ARMS, (5e-5, 1e-4, 2e-4)),
+    cell=gpu_cell,
+    needs="a GPU",
+)
