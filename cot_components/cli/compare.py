@@ -1,8 +1,8 @@
-"""Compare runs, or the beginning and the end of one: tables of what was measured, and their curves in one picture.
+"""Compare runs, or the beginning and the end of one run: tables of results, and curves in one picture.
 
 Runs with evaluations: accuracies with 95 % intervals, and their differences on the same examples. Runs of shad: how
-well they tell boilerplate from reasoning. Runs with a curriculum: accuracy against removed tokens, in the picture. Runs
-with several evaluation.max_thought_tokens: accuracy against tokens of the thought, in its place.
+well they tell boilerplate from reasoning. Runs with a curriculum: the picture shows accuracy against removed tokens.
+Runs with different evaluation.max_thought_tokens: it shows accuracy against tokens of thought instead.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     logged = {name: folder for name, folder in runs.items() if (folder / LOG).exists()}
     measured, tables = _tables(runs)
     if missing := [folder for name, folder in runs.items() if name not in {*logged, *measured}]:
-        raise UserError(f"{missing[0]} holds no log, evaluation or report of classes; is it the output_dir of a run?")
+        raise UserError(f"{missing[0]} has no log, evaluation or report of classes; is it the output_dir of a run?")
     picture = None
     default = options.runs[-1] / (CURVES if len(runs) == 1 else COMPARISON)
     if have_budgets(last := _last_evaluations(runs) if len(runs) > 1 else {}):
@@ -76,7 +76,7 @@ def _last_evaluations(runs: Mapping[str, Path]) -> dict[str, Evaluation]:
 
 
 def _tables(runs: Mapping[str, Path]) -> tuple[set[str], list[RenderableType]]:
-    """The runs that hold evaluations or a report of classes, by name, and what is to be printed of them."""
+    """Names of the runs with evaluations or a report of classes, and the tables to print."""
     from cot_components.evaluation.class_report import read_report
     from cot_components.evaluation.compare import first_and_last, named_evaluations
     from cot_components.evaluation.table import comparison_table

@@ -1,4 +1,4 @@
-"""What lies where in a run's folder. Every other file takes the names from here."""
+"""The layout of a run's folder; all other modules take the names from here."""
 
 CONFIG, VERSIONS, LOG, LOCK = "config.yaml", "versions.json", "log.jsonl", ".lock"
 CHECKPOINTS, EVALUATIONS, EVALUATION = "checkpoints", "evaluations", "evaluation.json"
@@ -8,5 +8,5 @@ CLASSES, COMPARISON = "classes.json", "comparison.png"
 
 FOLDERS = (CHECKPOINTS, EVALUATIONS, MODEL, ADAPTER)
 FILES = (LOG, CONFIG, VERSIONS, FINISHED, TOKENS, CURVES, REPORT)
-"""What a training run makes; `EVALUATION` is what `cot_eval` leaves, `CLASSES` what `shad` does, `COMPARISON` what
-`cot compare` does."""
+"""Files of a training run; `EVALUATION` is written by `cot_eval`, `CLASSES` by `shad`, `COMPARISON` by `cot
+compare`."""
