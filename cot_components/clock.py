@@ -1,4 +1,4 @@
-"""Time and chance: the numbers a run knows about time, and random bits that depend on nothing else.
+"""Time and randomness: a run's clock, and random bits computed by hash.
 
 Every random choice a transform makes is `draw_bits(seed, epoch, ids, counters)`: a hash, not a stream. The same token
 of the same row gets the same bits for any batch size, order, number of workers or processes, and after a resume.
@@ -19,7 +19,7 @@ class Clock(NamedTuple):
     epoch: passes over the data finished before this batch, from 0.
     step:  optimizer steps of the global batch finished before this batch, counted from the start of the run and never
         restarted.
-    micro_batch: micro-batches of this step before this batch, on this process; 0 for anything that asks about the step.
+    micro_batch: micro-batches of this step before this batch, on this process; 0 for questions about the whole step.
     """
 
     epoch: int
@@ -51,12 +51,12 @@ def draw_bits(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
 
 
 def redrawn(bits: np.ndarray, salt: int) -> np.ndarray:
-    """Other bits made from these, `[N]`, for a choice that must not follow one made from the first."""
+    """New bits derived from these, `[N]`, for a choice that must be independent of one made from the originals."""
     return draw_bits(bits, np.full(bits.shape, salt))
 
 
 def pick(bits: np.ndarray, size: int) -> np.ndarray:
-    """A whole number from 0 to `size - 1` for each, int64 `[N]`, all equally likely."""
+    """A uniform whole number from 0 to `size - 1` for each, int64 `[N]`."""
     return ((bits >> np.uint64(11)) * 2.0**-53 * size).astype(np.int64)
 
 

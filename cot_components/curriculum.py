@@ -1,10 +1,10 @@
-"""Curricula: the `Stages` that a recipe asks, `Stepwise` and `Released` internalisation, and `NoCurriculum`.
+"""Curricula: stepwise internalisation (`Stepwise`, `Released`), and the `Stages` a recipe gets from them.
 
     curriculum:
       _component_: cot_components.curriculum.Stepwise
       per_epoch: 8
 
-A curriculum is settings until the steps of a run are planned; called with them, it gives the `Stages` of that run.
+A curriculum holds settings; called with the planned steps of a run, it returns the `Stages` of that run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Internalisation:
     ids:    ids of all rows, int64 `[R]`
     units:  units in the thought of each row as encoded, int64 `[R]`
     reset_optimizer: whether the optimizer is rebuilt at each stage
-    restart_schedule: whether the learning-rate schedule restarts at each stage, over the steps that are left
+    restart_schedule: whether the learning-rate schedule restarts at each stage, over the remaining steps
     """
 
     remove: Remove
@@ -56,16 +56,16 @@ class Internalisation:
         return tuple(self.remove.schedule.boundaries)
 
     def measures(self, step: int) -> bool:
-        """Whether the pace goes by how many validation answers are right after `step` steps."""
+        """Whether validation answers are measured after `step` steps to set the pace."""
         return self.remove.schedule.measures(step)
 
     def decide(self, step: int, accuracy: float) -> str | None:
-        """Take note of that share, on every process the same; see `MeasuredSchedule.decide`."""
+        """Record the share of right answers, the same on every process; see `MeasuredSchedule.decide`."""
         return self.remove.schedule.decide(step, accuracy)
 
     def applied_to(self, data: ReasoningDataset) -> ReasoningDataset:
-        """The data set with the removal in front of its other transforms, but for those that look up a row's tokens as
-        they were encoded (`needs_whole_rows`).
+        """The data set with the removal before its other transforms, except those that look up a row's tokens as
+        encoded (`needs_whole_rows`).
         """
         return self._in_front(self.remove, data)
 
@@ -79,15 +79,15 @@ class Internalisation:
         return replace(data, transforms={**first, "remove": remove, **data.transforms})
 
     def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
-        """Make sure that what the run is measured on is not what it trains on, and can be measured.
+        """Check that the run is not evaluated on its training questions, and that its validation rows can be measured.
 
         Args:
             data, held_out: training and validation data.
             answers: the `AnswerEvaluation`, or None.
 
         Raises:
-            UserError: a question that is trained on, too, or that decides when a stage ends; validation rows without an
-                answer, where answers decide.
+            UserError: an evaluation question that is also trained on, or that decides when a stage ends; validation
+                rows without an answer where answers decide.
         """
         questions = answers.prompts(data.chat) if answers is not None else []
         check_no_overlap(data.rows, questions)
@@ -98,20 +98,20 @@ class Internalisation:
                 raise UserError("curriculum: pace: accuracy is measured on answers, and no row of dataset_val has one")
 
     def held_out_clock(self, step: int) -> Clock:
-        """The clock of that step: validation rows lose what training rows have lost."""
+        """The clock of that step: validation rows lose as much as training rows."""
         return self.plans.clock(step)
 
     def resets_optimizer(self, clock: Clock) -> bool:
-        """Whether the optimizer is rebuilt before the step of this clock: where a stage begins."""
+        """Whether the optimizer is rebuilt before this clock's step: at the start of a stage."""
         return self.reset_optimizer and self._begins_stage(clock)
 
     def restarts_schedule(self, clock: Clock) -> bool:
-        """Whether the learning-rate schedule restarts before the step of this clock: where a stage begins."""
+        """Whether the learning-rate schedule restarts before this clock's step: at the start of a stage."""
         return self.restart_schedule and self._begins_stage(clock)
 
     def _begins_stage(self, clock: Clock) -> bool:
-        """Whether the stage changes, and some row of the step before (over all processes) still had thought: once there
-        is nothing left to remove, training settles.
+        """Whether the stage changes while some row of the previous step (over all processes) still had thought: once
+        nothing is left to remove, there are no more resets.
         """
         if clock.step == 0:
             return False
@@ -122,7 +122,7 @@ class Internalisation:
         return bool((self.remove.amounts(self.ids[rows], before) < self.units[rows]).any())
 
     def last_restart(self, *, before: int) -> int:
-        """The last step below `before` at which the schedule restarted; 0 without one."""
+        """The last step below `before` at which the schedule restarted; 0 if none."""
         steps = (step for step in range(before - 1, 0, -1) if self.restarts_schedule(self.plans.clock(step)))
         return next(steps, 0)
 
@@ -139,7 +139,7 @@ class Internalisation:
         }
 
     def clocks(self, *, count: int = 6) -> dict[str, Clock]:
-        """Times at which the run takes away what it did not before, `count` of them evenly over all, by name."""
+        """Times at which the run removes more than before, by name: `count` of them, evenly spaced."""
         shown: dict[float, Clock] = {}
         for step in range(self.plans.total_steps):
             clock = self.plans.clock(step)
@@ -163,17 +163,16 @@ class Stepwise:
     Args:
         start, pretrain_epochs, remove_all_from: see `Schedule`.
         pace: `exact` and `rounded` remove `per_epoch` units per epoch, see `Schedule`; `accuracy` removes one unit more
-            when the answers of `dataset_val` are right, whatever `per_epoch` says, see `bar`.
-        bar: with `pace: accuracy`, the share of validation rows that ends a stage: those in which every token of the
-            answer is the model's first choice, the tokens before it given.
-        cap: steps after which a stage ends all the same; null shares what is left of the run evenly among the stages
-            that are left.
+            when the answers of `dataset_val` are right (see `bar`) and ignores `per_epoch`.
+        bar: with `pace: accuracy`, the share of validation rows that ends a stage: a row is right if every answer token
+            is the model's first choice given the tokens before it.
+        cap: steps after which a stage ends anyway; null divides the rest of the run evenly among the remaining stages.
         measure_every: steps between two measurements.
         count: the schedule advances with every optimizer `step`, or with every `micro_batch`.
         smoothing, side, unit, keep_position: see `Remove`.
-        reset_optimizer: whether the optimizer is reset with each stage, as long as there is something to remove.
-        restart_schedule: whether the learning-rate schedule does, over the steps that are left; null is as
-            `reset_optimizer` says.
+        reset_optimizer: whether the optimizer is reset at each stage, as long as there is something left to remove.
+        restart_schedule: whether the learning-rate schedule restarts at each stage, over the remaining steps; null
+            follows `reset_optimizer`.
         partial: allow a run that ends before every thought is removed.
         seed: of the offsets.
     """
@@ -216,7 +215,7 @@ class Stepwise:
             plans: all optimizer steps of the run.
             rows: the rows the plans are about.
             step_ends: ids of the tokens that end a step of a thought, for `unit: step`.
-            boundaries: those that a run which goes on had measured.
+            boundaries: those a resumed run has already measured.
 
         Raises:
             UserError: a setting out of range, a schedule that cannot finish, micro-batches counted on several
@@ -284,12 +283,12 @@ def _count_micro_batches(plans: Plans) -> dict[str, Any]:
 class Released(Stepwise):
     """`Stepwise` with the clock of the script released with arXiv 2405.14838, for reproducing published runs.
 
-    Time is counted in micro-batches: one token more is removed every `round(micro-batches per epoch / per_epoch)` of
-    them. All other settings are those of `Stepwise`. Removing from the right the script never resets its optimizer; set
-    `side: right` and `reset_optimizer: false` for that.
+    Time is counted in micro-batches: one more token is removed every `round(micro-batches per epoch / per_epoch)` of
+    them. All other settings are those of `Stepwise`. When removing from the right, the script never resets its
+    optimizer; set `side: right` and `reset_optimizer: false` to match.
 
     Raises:
-        UserError: as `Stepwise`; called for several processes, which do not count micro-batches.
+        UserError: as `Stepwise`; or several processes, for which micro-batches are not counted.
     """
 
     pace: Literal["exact", "rounded", "accuracy"] = "rounded"

@@ -2,8 +2,8 @@
 
 import math
 
-GET_IT = "make or download it first; the config's header says how"
-"""What to do about a model folder that a config names and that is not there."""
+GET_IT = "create or download it first; see the config's header"
+"""What to do about a model folder that a config names but that does not exist."""
 
 
 class UserError(ValueError):
@@ -13,16 +13,16 @@ class UserError(ValueError):
 
 
 def require(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
-    """Make sure that a setting is a finite number from `low` to `high`.
+    """Check that a setting is a finite number from `low` to `high`.
 
     Args:
-        name: how the error calls it.
+        name: its name in the error.
         value: what was given.
-        low, high: the range, ends included; `high` infinite is none.
+        low, high: the range, ends included; an infinite `high` is no upper limit.
         above: refuse `low` itself, too.
 
     Raises:
-        UserError: no number, NaN, infinite or out of range; names the setting, the range and the value.
+        UserError: not a number, NaN, infinite or out of range; names the setting, the range and the value.
     """
     is_number = isinstance(value, (int, float)) and math.isfinite(value)
     if is_number and value <= high and (value > low if above else value >= low):

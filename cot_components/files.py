@@ -1,4 +1,4 @@
-"""Files of a run: seen or refused, never passed over; on disk for good; hashed; read as JSON."""
+"""File helpers: listings that never skip an unreadable folder, durable writes, hashes, JSON."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from safetensors import SafetensorError
 from cot_components.errors import UserError
 
 FULL_OR_BROKEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
-"""What a disk says that loses what was written to it."""
+"""Errors of a disk that may lose what was written to it."""
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in a folder, by name; nothing where there is no folder.
+    """The entries of a folder, sorted by name; none if there is no folder.
 
     Raises:
-        OSError: it may not be read. (`Path.glob` finds nothing there instead.)
+        OSError: no permission to read it. (`Path.glob` would find nothing instead.)
     """
     try:
         with os.scandir(folder) as found:
@@ -33,10 +33,10 @@ def entries(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file and every link below a folder, sorted.
+    """Every file and link below a folder, sorted.
 
     Raises:
-        OSError: a folder among them may not be read.
+        OSError: no permission to read one of its folders.
     """
     found: list[Path] = []
     for path in entries(folder):
@@ -45,10 +45,10 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def sync(path: Path) -> str | None:
-    """Put a file, or the names in a folder, on disk for good.
+    """Flush a file, or the names in a folder, to disk.
 
     Returns:
-        None; of a folder, why its file system does not do that, as some network and FUSE mounts do not.
+        None; or why a folder's file system cannot (some network and FUSE mounts do not sync folders).
 
     Raises:
         OSError: the disk refuses a file, or is full or broken.
@@ -67,7 +67,8 @@ def sync(path: Path) -> str | None:
 
 
 def sync_below(folder: Path) -> str | None:
-    """`sync` of every file below a folder, then of the folders themselves; the first refusal of these."""
+    """`sync` every file below a folder, then the folders themselves; returns the first reason a folder was not
+    synced."""
     files = files_below(folder)
     for path in files:
         sync(path)
@@ -76,7 +77,7 @@ def sync_below(folder: Path) -> str | None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, whatever happens meanwhile.
+    """Write a file atomically: after any interruption it is there in full or not at all.
 
     Raises:
         OSError: the disk refuses.
@@ -90,8 +91,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses inside the block into one sentence with a file's name, `path` where the error has none
-    (a write to an open file).
+    """Turn an OSError inside the block into a one-sentence UserError with a file name: `path` if the error has none (a
+    write to an open file).
     """
     try:
         yield
@@ -110,7 +111,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        UserError: it cannot be read, is not JSON, nests too deep, or holds no object; names the file.
+        UserError: it cannot be read, is not JSON, is nested too deeply, or holds no object; names the file.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -119,7 +120,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     except RecursionError:
-        raise UserError(f"{path} is not read: its JSON nests too deep") from None
+        raise UserError(f"{path} is not read: its JSON is nested too deeply") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object")
     return content

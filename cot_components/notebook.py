@@ -1,4 +1,4 @@
-"""What the first cell of a notebook asks for: a clean folder for its runs, one look for its figures, `tune run`."""
+"""Helpers for notebooks: a clean folder for runs, a common figure style, `tune run`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FAST = os.environ.get("COT_FAST") == "1"
 
 
 def start(name: str) -> Path:
-    """An empty folder `runs/<name>` for everything the notebook `name` writes, and the look of its figures.
+    """An empty folder `runs/<name>` for everything the notebook `name` writes, and its figure style.
 
-    Shows a badge and an install line where the package's metadata names a repository, and nothing otherwise.
+    Shows a badge and an install line if the package's metadata names a repository.
     """
     import matplotlib_inline.backend_inline  # noqa: F401  a cell that ends with a Figure shows it, pyplot or not
     from IPython.display import Markdown, display
@@ -59,14 +59,14 @@ def install_line(name: str, project_urls: list[str]) -> str | None:
 
 
 def tune(*arguments: str, expect: int = 0) -> str:
-    """Run `tune run ARGUMENTS` in a process of its own and return what it printed.
+    """Run `tune run ARGUMENTS` in a subprocess and return its output.
 
     Args:
         arguments: recipe, `--config`, name or path, then overrides.
-        expect: the exit code it should end with; the error text is returned too where that is not 0.
+        expect: the expected exit code; if it is not 0, stderr is returned too.
 
     Raises:
-        UserError: another exit code; holds the end of what the run said.
+        UserError: another exit code; the message holds the end of the run's output.
     """
     done = subprocess.run(_announced(arguments), capture_output=True, text=True, check=False)
     if done.returncode != expect:
@@ -78,7 +78,7 @@ def study(name: str) -> None:
     """Show a study of the repository from the results committed there: question, answer so far, first table, figure.
 
     Args:
-        name: of a module in `experiments`, which lies beside the folder of the notebooks.
+        name: a module in `experiments`, next to the folder of the notebooks.
     """
     from IPython.display import Image, Markdown, display
 
@@ -94,7 +94,7 @@ def study(name: str) -> None:
 
 
 def tune_and_kill(appears: Path, *arguments: str) -> int:
-    """`tune run ARGUMENTS`, killed without a warning (SIGKILL) as soon as the path `appears` is there.
+    """`tune run ARGUMENTS`, killed with SIGKILL as soon as the path `appears` exists.
 
     Returns:
         the exit code of the process, -9.
@@ -112,7 +112,7 @@ def tune_and_kill(appears: Path, *arguments: str) -> int:
 
 
 def tune_if(asked: bool, *arguments: str) -> None:
-    """`tune run ARGUMENTS` where it is asked for; otherwise what to fetch first, and that it was not run."""
+    """`tune run ARGUMENTS` if asked; otherwise print what to fetch first, and that it was not run."""
     if asked:
         print(tune(*arguments))
         return

@@ -1,4 +1,4 @@
-"""A pace that is measured: a stage of internalisation lasts until the answers are right without what it removed."""
+"""A measured pace: a stage of internalisation lasts until the model answers correctly without the removed tokens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ Boundary = tuple[int, int]
 
 @dataclass(frozen=True)
 class Bar:
-    """When a measured stage ends: decided every `every` steps, by the share of validation answers that are right.
+    """When a measured stage ends, decided every `every` steps by the share of right validation answers.
 
     accuracy: the share that ends a stage, above 0 and at most 1.
-    cap:      steps after which a stage ends all the same; None shares what is left of the run evenly among the stages
-              that are left.
+    cap:      steps after which a stage ends anyway; None divides the rest of the run evenly among the remaining stages.
     every:    steps between two measurements.
 
     Raises:
@@ -42,12 +41,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class MeasuredSchedule:
-    """The stage as a function of the clock and of the boundaries that were measured so far, which a checkpoint keeps.
+    """The stage as a function of the clock and of the boundaries measured so far, which checkpoints store.
 
-    first:       the stage until the first boundary, and the pretraining before which none is decided.
+    first:       the stage until the first boundary, and the pretraining, during which nothing is decided.
     bar:         when a stage ends.
     last:        the stage from which on nothing is left to remove.
-    first_step:  of the first stage, behind the pretraining.
+    first_step:  of the first stage, after the pretraining.
     total_steps: of the run.
     boundaries:  of the stages that began, in order; `decide` adds to them.
     """
@@ -80,7 +79,7 @@ class MeasuredSchedule:
         """Begin the next stage at `step` if the current one has reached the bar or its cap.
 
         Returns:
-            what to say of a stage that ended without reaching the bar.
+            a message if the stage ended without reaching the bar.
         """
         began, stage = self._current()
         reached, cap = accuracy >= self.bar.accuracy, self._cap(began, stage)
@@ -96,10 +95,10 @@ class MeasuredSchedule:
         )
 
     def check_finishes(self, *, longest: int, unit: str) -> None:
-        """Make sure that every thought is gone before the run ends, even if no stage reaches the bar.
+        """Check that every thought is gone before the run ends, even if no stage reaches the bar.
 
         Raises:
-            UserError: it is not; says how many steps it may take.
+            UserError: it may not be; says how many steps it can take.
         """
         began, stage = self._current()
         stages, per_stage = self.last - stage, -(-(self.bar.cap or 1) // self.bar.every)
@@ -135,7 +134,7 @@ class MeasuredSchedule:
 def measured(
     first: Schedule, bar: Bar, *, longest: int, first_step: int, total_steps: int, boundaries: Iterable[Boundary]
 ) -> MeasuredSchedule:
-    """The schedule of a run whose longest thought has `longest` units, with the boundaries of a run that goes on."""
+    """The schedule of a run whose longest thought has `longest` units, with the boundaries of a resumed run."""
     last = longest if first.remove_all_from is None else min(longest, first.remove_all_from)
     known = [(int(step), int(stage)) for step, stage in boundaries]
     return MeasuredSchedule(first, bar, last, first_step, total_steps, known)

@@ -11,7 +11,7 @@ IGNORE = -100
 
 
 class Role(IntEnum):
-    """What a token is; small enough for uint8."""
+    """The role of a token; fits into uint8."""
 
     PROMPT = 0
     THINK_OPEN = 1

@@ -1,8 +1,8 @@
 """Quantities that follow the clock: `Schedule` of stepwise internalisation (ICoT-SI, Deng, Choi, Shieber 2024, arXiv
 2405.14838), and `Anneal`, a strength that moves linearly.
 
-How many units of thought (tokens or steps) are removed at a given clock is computed, never counted up, so a resumed
-run and a notebook agree with the run that wrote the log. What goes from which row: `cot_components.transforms.remove`.
+How many units of thought (tokens or steps) are removed at a given clock is computed, never counted up, so a resumed run
+and a notebook agree with the original run. Which tokens go: `cot_components.transforms.remove`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from cot_components.clock import Clock, draw_bits, row_keys
 from cot_components.errors import UserError
 
 REMOVE_ALL = 2**31 - 1
-"""The stage at which every thought is removed whole, however long."""
+"""The stage at which every thought is removed completely, however long."""
 
 FINEST = 10**6
-"""`per_epoch` is taken as a fraction with at most this denominator."""
+"""`per_epoch` is rounded to a fraction with at most this denominator."""
 
 LARGEST_OFFSET = 99
 """The released script draws offsets from 0..99 and puts the rest of the probability on 99."""
@@ -38,7 +38,7 @@ def clock_step(clock: Clock) -> int:
 
 @dataclass(frozen=True)
 class MicroBatchTick:
-    """Ticks are micro-batches, as the released script counts; the clock's `micro_batch` is its number inside the step.
+    """Ticks are micro-batches, as the released script counts; `Clock.micro_batch` counts them inside a step.
 
     Every step of an epoch but the last holds `per_step` of them; an epoch holds `per_epoch`.
     """
@@ -58,7 +58,7 @@ class Schedule:
 
     ticks_per_epoch: how often `tick` advances in an epoch: optimizer steps, or micro-batches.
     per_epoch:       units removed per epoch (Delta); 0 never removes anything (explicit chain-of-thought).
-    start:           units removed from the beginning; "all" is training without any chain-of-thought.
+    start:           units removed from the first step on; "all" trains without any chain-of-thought.
     pretrain_epochs: epochs at `start` before the schedule begins.
     remove_all_from: a stage this high removes everything; None for never.
     pace:            "exact" is the paper's `floor(per_epoch * t / ticks_per_epoch)`; "rounded" removes one unit every
@@ -121,7 +121,7 @@ class Schedule:
         return clock.epoch >= self.pretrain_epochs
 
     def measures(self, step: int) -> bool:
-        """Whether the stage depends on a measurement after `step` steps: never, all are known from the start."""
+        """Whether a stage depends on a measurement after `step` steps: never, all stages are known from the start."""
         return False
 
     def decide(self, step: int, accuracy: float) -> str | None:
@@ -159,10 +159,10 @@ def smoothing_offsets(ids: np.ndarray, epoch: int, *, smoothing: float, seed: in
 
 
 def check_finishes(schedule: Schedule, *, longest: int, epochs: int, unit: str = "token") -> None:
-    """Make sure that a run of `epochs` epochs gets to train without any thought, the longest being `longest` units.
+    """Check that a run of `epochs` epochs reaches training without any thought, the longest being `longest` units.
 
     Raises:
-        UserError: it does not; says how many epochs it takes.
+        UserError: it does not; says how many epochs are needed.
     """
     needed = schedule.epochs_to_remove(longest)
     if needed is not None and needed <= epochs:
@@ -176,10 +176,10 @@ def check_finishes(schedule: Schedule, *, longest: int, epochs: int, unit: str =
 
 @dataclass(frozen=True, kw_only=True)
 class Anneal:
-    """A strength that moves in a straight line over the first steps of a run, for `Blur.ratio` and the like.
+    """A strength that changes linearly over the first steps of a run, for `Blur.ratio` and the like.
 
     first, last: strength at step 0, and from step `num_steps` on.
-    num_steps:   optimizer steps the way takes.
+    num_steps:   optimizer steps it takes.
 
     Raises:
         UserError: fewer than 1 step, a strength that is not a number from 0.

@@ -1,5 +1,5 @@
-"""What is never written down: secrets of the environment, known by the name of their variable or key, and whatever a
-config takes from the environment (`${oc.env:NAME}`).
+"""Keeps secrets out of everything that is written: environment secrets, recognised by the name of their variable or
+key, and every value a config takes from the environment (`${oc.env:NAME}`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _WORDS = {
     *("PWD", "PAT", "CREDENTIAL", "CREDENTIALS", "CRED", "CREDS", "AUTH", "SESSION", "COOKIE", "BEARER", "JWT"),
 }
 _ENDINGS = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "APIKEY", "ACCESSKEY")
-"""Also of one long word: PGPASSWORD."""
+"""Also at the end of a longer word: PGPASSWORD."""
 _OF_THE_DESKTOP = {"PWD", "DESKTOP_SESSION", "SSH_AUTH_SOCK"}
 _OF_CONFIGS = re.compile(
     r"(?i)(.*_)?(password|passwd|passphrase|secret|credentials?|auth|(api|access|private|secret)_?key"
     r"|(access|auth|api|hf|hub|bearer|session)_token)"
 )
-"""Keys of a config whose value is a secret; `pad_token` and `packed_tokens` are none."""
-_SHORTEST = 6  # a shorter value occurs in other texts by chance
+"""Keys of a config whose values are secrets; `pad_token` and `packed_tokens` are not among them."""
+_SHORTEST = 6  # a shorter value could occur in other text by chance
 
 _taken: set[str] = set()  # variables that this process's config takes
 
@@ -38,7 +38,7 @@ class FromEnvironment(str):
 
 
 def is_secret(variable: str) -> bool:
-    """Whether the value of an environment variable is a secret, told by the whole words of its name."""
+    """Whether an environment variable is a secret, judged by the whole words of its name."""
     if variable in _OF_THE_DESKTOP or variable.startswith("XDG_"):
         return False
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", variable)
@@ -65,12 +65,11 @@ def _with_origin(written: Any, resolved: Any) -> Any:
 
 
 def without_secrets(node: Any, key: str = "") -> Any:
-    """A config or a text as it may be written down: every secret, user and password of an address, and everything from
-    the environment replaced by `${oc.env:NAME}`, which a config reads back.
+    """A config or text that is safe to write: every secret, every user and password in an address, and every value from
+    the environment is replaced by `${oc.env:NAME}`, which a config can read back.
 
     Args:
-        node: a config, a part of it, or a sentence.
-        key: of the config, whose value `node` is.
+        node: a config, part of one, or a sentence. key: the config key whose value is `node`.
     """
     if isinstance(node, Mapping):
         return {name: without_secrets(value, str(name)) for name, value in node.items()}
@@ -93,7 +92,7 @@ def without_secrets(node: Any, key: str = "") -> Any:
 
 
 def agree(one: Any, other: Any) -> bool:
-    """Whether two values of configs, with or without their secrets, can be the same: variables come and go."""
+    """Whether two config values can be the same, either of them with its secrets masked."""
     if one == other:
         return True
     return isinstance(one, str) and isinstance(other, str) and (_fits(one, other) or _fits(other, one))

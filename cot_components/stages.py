@@ -1,4 +1,4 @@
-"""What a recipe asks of the curriculum of a run, and the answers of a run that has none."""
+"""The interface between a recipe and its curriculum, and its implementation for a run without one."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Stages(Protocol):
 
     @property
     def boundaries(self) -> tuple[Boundary, ...]:
-        """First step and stage of every stage that a measurement began; what a checkpoint keeps."""
+        """First step and stage of every stage that a measurement began; stored in checkpoints."""
 
     def measures(self, step: int) -> bool:
-        """Whether the curriculum goes by how many validation answers are right after `step` steps."""
+        """Whether the curriculum needs the share of right validation answers after `step` steps."""
 
     def decide(self, step: int, accuracy: float) -> str | None:
-        """Take note of that share, on every process the same; returns what there is to say, if anything."""
+        """Record that share, the same on every process; returns a message for the log, if any."""
 
     def applied_to(self, data: ReasoningDataset) -> ReasoningDataset:
-        """Training data as the curriculum changes them."""
+        """Training data with the curriculum's changes."""
 
     def held_out(self, data: ReasoningDataset | None) -> ReasoningDataset | None:
-        """Validation data as the curriculum changes them; None stays None."""
+        """Validation data with the curriculum's changes; None stays None."""
 
     def check_held_out(self, data: ReasoningDataset, held_out: ReasoningDataset | None, answers: Any) -> None:
         """Refuse rows or questions that the run cannot be measured on."""
@@ -45,10 +45,10 @@ class Stages(Protocol):
         """Whether the learning-rate schedule restarts before the step of this clock."""
 
     def last_restart(self, *, before: int) -> int:
-        """The last step below `before` at which the schedule did; 0 without one."""
+        """The last step below `before` at which the schedule restarted; 0 if none."""
 
     def progress(self, clock: Clock) -> dict[str, float]:
-        """What the record of a step says about the curriculum."""
+        """The curriculum's entries in a step's log record."""
 
     def clocks(self) -> dict[str, Clock]:
         """Times worth looking at, by name."""
@@ -96,7 +96,7 @@ class NoStages:
 
 
 class NoCurriculum:
-    """The curriculum of a config that names none."""
+    """The curriculum when a config names none."""
 
     changes_lengths = removes_tokens = keep_position = False
 

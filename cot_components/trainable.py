@@ -1,10 +1,10 @@
-"""Which weights of a model learn, as a config's node `trainable` says; the others keep every bit.
+"""Which weights of a model learn, set by a config's node `trainable`; the others stay bit-identical.
 
     trainable:
       _component_: cot_components.trainable.Half
 
-A choice is a pure function of the weights' names, kinds and layers, and of the round, which the clock tells: every
-process and every resumed run comes to the same one.
+A choice is a pure function of the weights' names, kinds and layers, and of the round, which follows from the clock:
+every process and every resumed run makes the same choice.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Moments = Literal["fresh", "kept"]
 
 
 class Weight(NamedTuple):
-    """What a choice knows of one weight.
+    """What a choice knows about one weight.
 
-    module: it belongs to, by our name; a bias goes with its matrix
-    kind:   of the module, by the hub's name: `q_proj`, `down_proj`, `embed_tokens`
-    layer:  it lies in; None for embedding, last norm and head
-    block:  the part of the layer that it lies in, `layers.0.attn`; "" outside of layers
-    size:   numbers
+    module: the module it belongs to, by our name; a bias goes with its matrix
+    kind:   the module's name on the hub: `q_proj`, `down_proj`, `embed_tokens`
+    layer:  its layer; None for embedding, last norm and head
+    block:  its part of the layer, `layers.0.attn`; "" outside of layers
+    size:   number of elements
     """
 
     module: str
@@ -48,17 +48,17 @@ class Trainable(Protocol):
 
     @property
     def moments(self) -> Moments:
-        """With a new round the optimizer's moments are `fresh`, or `kept`, also those of weights that rest."""
+        """In a new round the optimizer's moments are `fresh`, or `kept`, including those of resting weights."""
 
     def round_of(self, clock: Clock) -> int:
         """The round that the step of this clock belongs to."""
 
     def choose(self, weights: Mapping[str, Weight], number: int) -> set[str]:
-        """Names of the weights that learn in this round. Raises UserError where there are none."""
+        """Names of the weights that learn in this round. Raises UserError if there are none."""
 
 
 def weights_of(model: Any) -> dict[str, Weight]:
-    """Every weight of a decoder by its name, in order; before it is wrapped or sharded.
+    """Every weight of a decoder by name, in order; call it before the model is wrapped or sharded.
 
     Raises:
         UserError: an architecture that is not known, or without layers.
@@ -73,14 +73,14 @@ def weights_of(model: Any) -> dict[str, Weight]:
 
 
 def _place(name: str) -> tuple[int | None, str]:
-    """Layer and block of a weight: the first number in its name, and what leads to the part behind it."""
+    """Layer and block of a weight: the first number in its name, and its name up to the part after that number."""
     parts = name.split(".")
     at = next((index for index, part in enumerate(parts) if part.isdigit()), None)
     return (None, "") if at is None else (int(parts[at]), ".".join(parts[: at + 2]))
 
 
 def share_of(names: Iterable[str], weights: Mapping[str, Weight]) -> float:
-    """The share (0 to 1) of all numbers that these weights hold."""
+    """The share (0 to 1) of all parameters that these weights hold."""
     return sum(weights[name].size for name in names) / sum(weight.size for weight in weights.values())
 
 
@@ -89,13 +89,13 @@ class Only:
     """Weights of some kinds, in some layers, from the first step to the last.
 
     Args:
-        layers: the first and the last layer that learn, counted from 0; null is every layer and what lies outside of
-            layers (embedding, last norm, head).
+        layers: the first and the last layer that learn, counted from 0; null is every layer, and embedding, last norm
+            and head.
         kinds: modules by the hub's names (`q_proj`, `down_proj`, `input_layernorm`, `c_attn`, `embed_tokens`), or
             `all`.
 
     Raises:
-        UserError: layers that are not two numbers in order; no kind.
+        UserError: layers that are not two ascending numbers; no kind.
     """
 
     layers: Sequence[int] | None = None
@@ -136,11 +136,11 @@ class CoFiTune:
     """The coarse half of CoFiTune (arXiv 2404.10306): up and down projections in the second quarter of the layers, 8 to
     15 of 32, 10 to 19 of 40, 15 to 29 of 60.
 
-    Its fine half, gradients scaled by the importance of units, needs two passes that differ by dropout, which the
+    Its fine half, gradients scaled by the importance of units, needs two passes with different dropout, which the
     models here do not have.
 
     Args:
-        kinds: as of `Only`; GPT-2's are `c_fc` and `c_proj`.
+        kinds: as in `Only`; GPT-2's are `c_fc` and `c_proj`.
     """
 
     kinds: Sequence[str] = ("up_proj", "down_proj")
@@ -159,21 +159,21 @@ class CoFiTune:
 
 @dataclass(frozen=True, kw_only=True)
 class Half:
-    """Half fine-tuning (HFT, arXiv 2404.18466): a random half of each category of weights learns in a round.
+    """Half fine-tuning (HFT, arXiv 2404.18466): a random half of each category of weights learns in each round.
 
-    In every layer two of the four matrices of attention learn; two of the three of the feed-forward in a random half of
+    In every layer two of the four attention matrices learn; of the three feed-forward matrices, two in a random half of
     the layers and one in the others; half of all norms; embedding and head always. In general: half of the matrices,
-    rounded up in a random half of the layers. With small tied models the share that learns is nearer to 60 than to 50
-    %, because of the embedding; the run says what it is.
+    rounded up in a random half of the layers. In small tied models the embedding brings the share that learns closer to
+    60 than to 50 %; the run reports it.
 
-    In the paper a round is a stage of training (a task, or SFT before DPO): a run of its own with an optimizer of its
-    own. So by default this run is one round, and where it is several, each begins with fresh moments; the learning-rate
-    schedule goes on.
+    In the paper a round is a stage of training (a task, or SFT before DPO): a separate run with a new optimizer. So by
+    default a run is one round; if it has several, each begins with fresh moments while the learning-rate schedule
+    continues.
 
     Args:
         redraw: `once` for one round, `epoch` for one round per epoch, or the number of steps in a round.
         embeddings: whether embedding and head learn; the paper's do.
-        moments: with each round `fresh`, or `kept`: those of resting weights wait unchanged.
+        moments: `fresh` in each round, or `kept`: those of resting weights stay unchanged.
         seed: of the draws.
 
     Raises:

@@ -27,16 +27,16 @@ def main(
     *,
     output_dir: str,  # the run's folder: `evaluation.json` with every completion
     tokenizer: dict,  # node: text to token ids, with the chat template
-    model: dict,  # node: `cot_components.models.from_folder`, which reads what a recipe here wrote, too
-    evaluation: dict,  # node: prompts, how they are answered and scored
-    chat: dict | None = None,  # node: the prompt format when it is not a chat template, such as `ICoTFormat`
+    model: dict,  # node: `cot_components.models.from_folder`, which also reads the output of our recipes
+    evaluation: dict,  # node: prompts, decoding and scoring
+    chat: dict | None = None,  # node: the prompt format if it is not a chat template, such as `ICoTFormat`
     template: str | None = None,  # chat template: `llama3`, `chatml`, a path; null is the tokenizer's own
-    date: str | None = None,  # what a template that asks for today is told; null is the default of `dataset.date`
+    date: str | None = None,  # the date templates see as today; null is the default of `dataset.date`
     tags: dict[str, str] | None = None,  # `{open: "<think>", close: "</think>"}`
     tags_as: Literal["text", "token"] = "text",  # tags as ordinary text, or each as one token
     device: str = "auto",  # auto, cpu, cuda, cuda:1
     dtype: Literal["bf16", "fp32"] = "bf16",  # of weights and products: bf16 or fp32
-    seed: int = 0,  # of random weights; sampling has its own, `evaluation.seed`
+    seed: int = 0,  # of random weights; sampling uses `evaluation.seed`
 ) -> None:
     """Answer the prompts of `evaluation` and write `evaluation.json` with every completion."""
     config = dict(locals())

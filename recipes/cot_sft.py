@@ -1,10 +1,11 @@
-"""Supervised fine-tuning on chain-of-thought: every method here, alone or combined with the others.
+"""Supervised fine-tuning on chain-of-thought: every method of this package, alone or combined.
 
     tune run cot_sft --config cot_sft/quickstart
 
 A method is one node of the config: a transform in `dataset.transforms` (blurred thoughts), the `curriculum` (stepwise
 internalisation), a `weight_rule` of the loss (reasoning-highlighted fine-tuning), or the `loss` itself with its
-`reference` (Target-SFT). What is absent is an object that changes nothing, so the recipe has no branch for any of them.
+`reference` (Target-SFT). An absent method is an object that changes nothing, so the recipe has no branch for any of
+them.
 """
 
 from typing import Literal
@@ -48,18 +49,18 @@ def main(
     trainable: dict | None = None,  # node: which weights learn, of `cot_components.trainable`; null is all, or adapters
     curriculum: dict | None = None,  # node: which thought tokens leave the sequence, and when; null removes none
     reference: dict | None = None,  # node: second distribution of a loss: `FrozenModel`, `AdaptersOff`, `TopKFile`
-    lr_scheduler: dict | None = None,  # node: drawn over all steps of the run; null is a constant rate
+    lr_scheduler: dict | None = None,  # node: spans all steps of the run; null is a constant rate
     dataset_val: float | str | dict | None = None,  # rows for the held-out loss: a share, a path, or keys that differ
-    evaluation: dict | None = None,  # node: prompts that are answered and scored
-    evaluate_every_n_steps: int | None = None,  # null evaluates after the last step only
-    evaluate_before_training: bool = True,  # whether to evaluate before the first step, too
+    evaluation: dict | None = None,  # node: prompts to answer and score
+    evaluate_every_n_steps: int | None = None,  # null evaluates only after the last step
+    evaluate_before_training: bool = True,  # whether to evaluate before the first step as well
     epochs: int = 1,  # passes over the data
-    max_steps_per_epoch: int | None = None,  # cuts every epoch short
+    max_steps_per_epoch: int | None = None,  # ends every epoch after this many steps
     batch_size: int = 8,  # rows of one micro-batch on one process
-    packed_tokens: int | None = None,  # lays rows end to end into micro-batches of so many tokens
+    packed_tokens: int | None = None,  # packs rows into micro-batches of this many tokens
     gradient_accumulation_steps: int = 1,  # micro-batches of one step on one process
-    normalize: Literal["count", "weight"] = "count",  # what divides a step's sum: supervised tokens, or weight
-    clip_grad_norm: float | None = 1.0,  # largest norm of the gradient; null does not clip
+    normalize: Literal["count", "weight"] = "count",  # divides a step's sum by supervised tokens, or their weight
+    clip_grad_norm: float | None = 1.0,  # maximum gradient norm; null does not clip
     num_workers: int = 0,  # processes that make batches ahead of the loop
     seed: int = 0,  # of weights, order and dropout
     device: str = "auto",  # auto, cpu, cuda, cuda:1
@@ -68,25 +69,25 @@ def main(
     export_dtype: Literal["bf16", "fp32"] | None = None,  # of the exported weights; null is that of `dtype`
     compile: bool = False,  # compile the layers
     float8: bool = False,  # products in float8 (Ada, Hopper), with `dtype: bf16` and `compile: true`
-    enable_activation_checkpointing: bool = False,  # compute layers again in the backward, which saves memory
-    metric_logger: dict | None = None,  # node: a logger of torchtune's beside `log.jsonl`
+    enable_activation_checkpointing: bool = False,  # recompute layers in the backward to save memory
+    metric_logger: dict | None = None,  # node: a torchtune logger, in addition to `log.jsonl`
     log_every_n_steps: int = 1,  # 0 logs no step
     log_blurred_every: int = 50,  # steps between two measurements of the loss on tokens without a label; 0 is never
-    resume: str = "auto",  # auto goes on with an unfinished run, never refuses one; or a checkpoint's folder
+    resume: str = "auto",  # auto resumes an unfinished run, never refuses one; or a checkpoint's folder
     save_every_n_steps: int | None = None,  # optimizer steps between checkpoints; null is none
     save_every_minutes: float | None = 15.0,  # minutes between checkpoints; null is none
-    keep_checkpoints: int = 2,  # how many of the newest checkpoints are kept
-    export_checkpoints: bool = True,  # whether a checkpoint holds a Hugging Face folder, too
+    keep_checkpoints: int = 2,  # number of checkpoints to keep, the newest
+    export_checkpoints: bool = True,  # whether checkpoints include a Hugging Face folder
 ) -> None:
     """Train, evaluate before and after, write a Hugging Face folder, a token view and the curves."""
     config = dict(locals())
     check_float8(float8, device=pick_device(device), dtype=dtype, compile=compile)
-    method = combine(config)  # what does not go together is refused before anything is read
+    method = combine(config)  # refuses bad combinations before anything is read
     check_start(model, packed=packed_tokens is not None)
     run = start_run(output_dir=output_dir, device=device, seed=seed, config=config, resume=resume)
     saver = Saver(run, config)
 
-    # Data before the model: they are encoded first, so bad data cost seconds.
+    # Data before the model, so that bad data is found within seconds.
     text = build(tokenizer, where="tokenizer")
     data, held_out = validation_data(dataset, dataset_val, build(dataset, text), text)
     plans = plan_steps(

@@ -1,10 +1,10 @@
-"""Stepwise internalisation (ICoT-SI): the thought leaves the sequence token by token, until the model answers at once.
+"""Stepwise internalisation (ICoT-SI): the thought is removed token by token until the model answers directly.
 
     tune run icot_sft --config icot_sft/quickstart
     tune run icot_sft --config icot_sft/quickstart curriculum.start=all output_dir=runs/no_cot   # never a step
 
-The method is the `curriculum` node, which removes more and more of every thought and rebuilds the optimizer whenever
-one more token goes; the recipe is `cot_sft`.
+The method is the `curriculum` node, which removes more and more of every thought and rebuilds the optimizer at every
+stage; the recipe is `cot_sft`.
 """
 
 from cot_components.training.recipe import require

@@ -1,11 +1,11 @@
-"""Reasoning-highlighted fine-tuning (RFT): the tokens that must be thought out count more than those that repeat.
+"""Reasoning-highlighted fine-tuning (RFT): reasoning tokens count more than boilerplate.
 
     tune run shad --config shad/quickstart
     tune run rft --config rft/quickstart
     tune run cot_sft --config rft/quickstart loss.weight_rule=null    # plain fine-tuning on the same steps
 
-Two nodes make the method: a transform that gives tokens their classes (`dataset.transforms.highlight`, from the scores
-of the recipe `shad`) and a weight rule of the loss (`loss.weight_rule`); the recipe is `cot_sft`.
+Two nodes make the method: a transform that classifies tokens (`dataset.transforms.highlight`, from the scores of the
+recipe `shad`) and a weight rule of the loss (`loss.weight_rule`); the recipe is `cot_sft`.
 """
 
 from cot_components.training.recipe import require

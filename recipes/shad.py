@@ -1,11 +1,12 @@
-"""The shuffle-aware discriminator (SHAD): which tokens of an output are boilerplate, and which must be thought out.
+"""The shuffle-aware discriminator (SHAD): which tokens of an output are boilerplate, and which are reasoning.
 
     tune run shad --config shad/quickstart
     tune run shad --config shad/llama3_2_3B_xlam dataset.source=FILE model.path=DIR
 
-A small share of the rows swaps outputs, so that none fits its prompt any more; the model is tuned on them and can learn
-what repeats, and nothing else. Then every output token is scored by the model before and after. The scores go to
-`output_dir/scores`, for `cot_components.transforms.Highlight`. A run that was stopped goes on when it is started again.
+The outputs of a small share of the rows are shuffled, so that none fits its prompt. A model tuned on them can only
+learn what repeats across outputs. Then every output token is scored by the model before and after this tuning. The
+scores go to `output_dir/scores`, for `cot_components.transforms.Highlight`. Start an interrupted run again to resume
+it.
 """
 
 from dataclasses import replace
@@ -42,17 +43,17 @@ def main(
     tokenizer: dict,  # node: text to token ids, with the chat template
     dataset: dict,  # node: the rows to score; its transforms are left out
     model: dict,  # node: `cot_components.models.from_folder`, or a torchtune builder, which starts from random weights
-    optimizer: dict,  # node: a torch optimizer, of the tuning on shuffled rows
-    lr_scheduler: dict | None = None,  # node: drawn over the steps of the tuning; null is a constant rate
-    share: float = 0.01,  # of the rows whose outputs are shuffled
-    at_least: int = 256,  # rows whose outputs are shuffled, where the share has fewer
-    needs_calls: bool = True,  # whether data without a single tool call are refused
+    optimizer: dict,  # node: a torch optimizer, for the tuning on shuffled rows
+    lr_scheduler: dict | None = None,  # node: spans the steps of the tuning; null is a constant rate
+    share: float = 0.01,  # share of the rows whose outputs are shuffled
+    at_least: int = 256,  # minimum number of rows whose outputs are shuffled
+    needs_calls: bool = True,  # whether to refuse data without any tool call
     epochs: int = 1,  # passes over the shuffled rows
     batch_size: int = 8,  # rows of one micro-batch
     gradient_accumulation_steps: int = 1,  # micro-batches of one step
-    clip_grad_norm: float | None = 1.0,  # largest norm of the gradient; null does not clip
-    tokens_per_pass: int = 16_384,  # tokens that are scored at a time, padding included
-    reference: dict | None = None,  # node: a `FrozenModel` that scores too (column `reference`), for `TopGap`
+    clip_grad_norm: float | None = 1.0,  # maximum gradient norm; null does not clip
+    tokens_per_pass: int = 16_384,  # tokens per scoring pass, padding included
+    reference: dict | None = None,  # node: a `FrozenModel` that also scores (column `reference`), for `TopGap`
     threshold: float = 0.0,  # of the printed classes, in nats; the scores do not depend on it
     truth: dict | None = None,  # node: a component that knows the true classes of the rows
     shown_rows: int = 3,  # samples to print with their classes

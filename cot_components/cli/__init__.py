@@ -1,4 +1,4 @@
 """The command `cot`: one small file per command, each with `add_arguments(parser)`, `run(options)` and `EXAMPLES`.
 
-`main.COMMANDS` names them; `shipped` is what they share.
+`main.COMMANDS` lists them; `shipped` holds what they share.
 """

@@ -1,7 +1,7 @@
-"""Look at all rows a config trains on: what is wrong, what repeats, what the template does, what is in the loss.
+"""Audit all rows a config trains on: faults, repetitions, what the template does, what is in the loss.
 
-Bad rows are left out and counted, whatever the config says of them. With --model a model scores the rows first (as
-`cot score` does, into `audit` in output_dir, where a stopped pass goes on). Builds known components only.
+Bad rows are left out and counted, whatever the config says. With --model a model scores the rows first (like `cot
+score`, into `audit` in output_dir, where an interrupted pass continues). Builds known components only.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
-    said = "a model in Hugging Face layout, a run, or a checkpoint, to be asked what it makes of the rows"
+    said = "a model in Hugging Face layout, a run, or a checkpoint, with which to score the rows"
     parser.add_argument("--model", type=Path, metavar="FOLDER", help=said)
-    parser.add_argument("--strict", action="store_true", help="exit code 1 where a finding is a fault")
-    parser.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, too")
+    parser.add_argument("--strict", action="store_true", help="exit with code 1 if any finding is a fault")
+    parser.add_argument("--out", type=Path, metavar="FILE.html", help="also write a page")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -99,7 +99,7 @@ def _last_evaluations(runs: Mapping[str, Path]) -> dict[str, Evaluation]:
 
 
 def _tables(runs: Mapping[str, Path]) -> tuple[set[str], list[RenderableType]]:
-    """The runs that hold evaluations or a report of classes, by name, and what is to be printed of them."""
+    """Names of the runs with evaluations or a report of classes, and the tables to print."""
     from cot_components.evaluation.class_report import read_report
     from cot_components.evaluation.compare import first_and_last, named_evaluations
     from cot_components.evaluation.table import comparison_table

@@ -1,9 +1,9 @@
-"""Copy a recipe or a config, to change it.
+"""Copy a recipe or a config to edit it.
 
-A copied config writes to `runs/` and its own name.
+A copied config writes to `runs/` plus its own name.
 
-A copied recipe is a file of your own that `tune run` starts from the folder it lies in. It needs a name that no
-installed module has, because `tune` prefers that one.
+Run a copied recipe with `tune run` from the folder it is in. It needs a name that no installed module has, because
+`tune` would run that module instead.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _with_name(dest: Path, name: str, suffix: str) -> Path:
 
 
 def _with_its_own_runs(config: str, name: str) -> str:
-    """A run of the copy is another run: it goes to a folder that bears its name."""
+    """The config with an output_dir named after the copy, so that its runs are kept apart."""
     folder = re.sub(r"[^\w.-]+", "_", name)
     return re.sub(r"^output_dir: \S+", f"output_dir: runs/{folder}", config, flags=re.MULTILINE)
 
@@ -62,7 +62,7 @@ def _with_its_own_runs(config: str, name: str) -> str:
 def _refuse_clash(dest: Path, *, proposed: str) -> None:
     """`tune` turns `my/recipe.py` into the module `my.recipe` and searches the current folder last."""
     if not dest.stem.isidentifier():
-        raise ConfigError(f"{dest.name}: tune runs a recipe as a module, so its name must be one; try {proposed}")
+        raise ConfigError(f"{dest.name}: tune runs a recipe as a module, which cannot have this name; try {proposed}")
     try:
         spec = find_spec(dest.stem)
         taken = spec is not None and Path(spec.origin or "").absolute() != dest.absolute()

@@ -1,7 +1,7 @@
-"""Check that this machine can train, and print the one line that fixes what cannot.
+"""Check that this machine can train, and print a one-line fix for whatever is broken.
 
-Versions, the trio torch / torchtune / torchao, recipes, GPU, FlexAttention, processes, data without a network. Exit
-code 1 if something is broken.
+Versions, the trio torch / torchtune / torchao, recipes, GPU, FlexAttention, processes, data without a network. Exits
+with code 1 if something is broken.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REINSTALL_TORCH = f'{sys.executable} -m pip install --force-reinstall "torch>=2
 
 
 class Finding(NamedTuple):
-    """What was looked at and found; `fix` is the line that fixes it, "" where nothing is broken."""
+    """What was checked and the result; `fix` is the line that fixes it, "" if nothing is broken."""
 
     what: str
     found: str
@@ -52,7 +52,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_requirements(requires: list[str] | None = None) -> Iterator[Finding]:
-    """Every package this one needs, in the range it needs."""
+    """Every required package, in the required version range."""
     from packaging.requirements import Requirement
 
     needed = [Requirement(line) for line in requires or metadata.requires("cot-components") or []]
@@ -66,18 +66,19 @@ def check_requirements(requires: list[str] | None = None) -> Iterator[Finding]:
             yield Finding(need.name, "is not installed", fix)
             continue
         fine = need.specifier.contains(version, prereleases=True)
-        yield Finding(need.name, version if fine else f"{version}, needed is {need.specifier}", "" if fine else fix)
+        yield Finding(need.name, version if fine else f"{version}, but {need.specifier} is needed", "" if fine else fix)
 
 
 def check_trio() -> Iterator[Finding]:
-    """torchtune's training part: it breaks where torch or torchao do not go with it, and a bare import says nothing."""
+    """torchtune's training part: it breaks with incompatible versions of torch or torchao, which a bare import does not
+    show."""
     pinned = [line for line in metadata.requires("cot-components") or [] if line.startswith(("torchtune", "torchao"))]
     fix = f"{sys.executable} -m pip install " + " ".join(f'"{line}"' for line in pinned)
     yield _tried("torchtune.training", lambda: __import__("torchtune.training") and "imports", fix)
 
 
 def check_recipes() -> Iterator[Finding]:
-    """`tune` beside this Python, and recipes that are this package's."""
+    """`tune` is this environment's, and the recipes are this package's."""
     tune = Path(sys.executable).with_name("tune")
     on_path = shutil.which("tune")
     if on_path is None or Path(on_path).resolve() != tune.resolve():
@@ -90,7 +91,7 @@ def check_recipes() -> Iterator[Finding]:
     found = shipped_recipes()
     shadowed = {name: path for name, path in found.items() if "cot_components" not in path.read_text("utf-8")}
     renamed = [f"mv {path} {path.with_name(f'my_{path.name}')}" for path in shadowed.values()]
-    fix = " && ".join(renamed) + "   # tune takes the first module of a name" if shadowed else ""
+    fix = " && ".join(renamed) + "   # tune takes the first module with that name" if shadowed else ""
     fix = fix or (
         "" if found else f"{sys.executable} -m pip install --force-reinstall --no-deps -e .   # in the checkout"
     )
@@ -127,7 +128,7 @@ def _flex() -> str:
 
 
 def check_distributed() -> Iterator[Finding]:
-    """A group of one process, by the backends that training uses."""
+    """A group of one process, with the backends that training uses."""
     import torch
 
     if not torch.distributed.is_available():
@@ -147,13 +148,13 @@ def _group(backend: str) -> str:
     try:
         value = torch.ones(1, device="cuda" if backend == "nccl" else "cpu")
         dist.all_reduce(value)
-        return "a group of one process adds up"
+        return "all-reduce works in a group of one process"
     finally:
         dist.destroy_process_group()
 
 
 def check_data() -> Iterator[Finding]:
-    """Data that need no network, and what of the hub is here."""
+    """Data that need no network, and hub data sets in the cache."""
     from huggingface_hub import constants
 
     yield Finding("generated data", "dataset.source=generated needs no network")
@@ -170,7 +171,7 @@ def check_data() -> Iterator[Finding]:
 def _tried(what: str, attempt: Callable[[], Any], fix: str) -> Finding:
     try:
         return Finding(what, attempt())
-    except Exception as error:  # whatever is broken, it is one line here
+    except Exception as error:  # whatever is broken is reported in one line
         said = str(error).strip().splitlines()
         return Finding(what, f"{type(error).__name__}: {said[0] if said else 'no message'}", fix)
 

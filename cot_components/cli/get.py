@@ -1,4 +1,4 @@
-"""Write a small pretrained model as a Hugging Face folder, without an account."""
+"""Get a small pretrained model as a Hugging Face folder, without an account."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List the recipes and configs that ship."""
+"""List the shipped recipes and configs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = ("cot ls", "cot ls icot_sft", "cot ls --names | grep quickstart")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="only this one and its configs")
-    parser.add_argument("--names", action="store_true", help="names alone, one per line")
+    parser.add_argument("--names", action="store_true", help="only names, one per line")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     column = max(len(name) for name in configs) + 4
     width = max(40, shutil.get_terminal_size(fallback=(200, 24)).columns - column)
     for folder in shown:
-        about = first_line(recipes[folder]) if folder in recipes else "Configs for recipes of torchtune's own."
+        about = first_line(recipes[folder]) if folder in recipes else "Configs for torchtune's own recipes."
         print(f"{folder:<{column}}{_short(about, width)}")
         for name in names[folder]:
             print(f"  {name:<{column - 2}}{_short(first_line(configs[name]), width)}")

@@ -1,6 +1,6 @@
-"""`cot COMMAND ...`: finds the command, turns what the user can fix into one sentence and exit code 2.
+"""`cot COMMAND ...`: finds the command, and turns errors the user can fix into one sentence and exit code 2.
 
-Nothing heavy is imported here or at the top of a command's file, so that `cot --help` answers at once.
+Nothing heavy is imported here or at the top of a command's file, so that `cot --help` is fast.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong as every other error is said: one line that begins with `error: `."""
+    """Reports errors like all others: one line that begins with `error: `."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         parser.error(f"cot has no command '{words[0]}'{nearest(words[0], COMMANDS)}")
-    # argparse takes `key=value` behind an option for a stray word, see `_take_overrides`.
+    # argparse takes `key=value` after an option for a stray word, see `_take_overrides`.
     options, rest = parser.parse_known_args(words)
     if options.command is None:
         parser.print_help()
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _take_overrides(parser, options, rest)
     options.words = words
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # components and recipes of the user's own, as `tune run` finds them
+        sys.path.append(os.getcwd())  # the user's own components and recipes, as with `tune run`
     quiet_imports()
     try:
         with nullcontext() if options.runs_config else only_known(getattr(options, "allow", ())):
@@ -112,9 +112,7 @@ def _say(sentence: str) -> None:
 def _take_overrides(parser: Parser, options: argparse.Namespace, rest: list[str]) -> None:
     stray = [word for word in rest if not hasattr(options, "overrides") or word.startswith("-")]
     if stray:
-        parser.error(
-            f"cot {options.command} does not know '{stray[0]}'; cot {options.command} --help lists what it does"
-        )
+        parser.error(f"cot {options.command} does not know '{stray[0]}'; see cot {options.command} --help")
     if rest:
         options.overrides = [*options.overrides, *rest]
 

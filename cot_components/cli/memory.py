@@ -1,4 +1,4 @@
-"""Print what one GPU needs to train Llamas of 1B to 70B fully, by arithmetic."""
+"""Estimate the memory each GPU needs for full fine-tuning of Llama models, 1B to 70B."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tokens", type=int, default=16_384, help="of a micro-batch on each GPU (default 16384)")
+    parser.add_argument("--tokens", type=int, default=16_384, help="tokens per GPU in a micro-batch (default 16384)")
     parser.add_argument("--optimizer-state", choices=STATES, default="bf16", help="as in a config (default bf16)")
-    parser.add_argument("--trainable", choices=("CoFiTune", "Half"), help="what learns, as in a config (default all)")
+    parser.add_argument("--trainable", choices=("CoFiTune", "Half"), help="weights that learn (default all)")
 
 
 def run(options: argparse.Namespace) -> int:

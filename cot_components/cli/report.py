@@ -1,4 +1,4 @@
-"""Write one self-contained page about a run: config, versions, curves, samples before and after, checkpoints."""
+"""Write a self-contained page about a run: config, versions, curves, samples before and after, checkpoints."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Make training data of what a model answered itself: its own right answers, gold ones where it was wrong (S3FT).
+"""Make training data from a model's own answers: its right answers, and gold ones where it was wrong (S3FT).
 
-Answers come from `tune run cot_eval` on the training questions, which has checked them. --ask writes the questions that
-were not answered right, each with its gold answer, for the model to restate; a second run of cot_eval on that file is
---restated. Each row of the file has a `route`: own, restated or gold. Without --restated there are two routes.
+Answers come from a run of `tune run cot_eval` on the training questions, which also checks them. --ask writes the
+questions answered wrong, each with its gold answer, for the model to restate; pass a run of cot_eval on that file as
+--restated. Each row of the output has a `route`: own, restated or gold; without --restated, own or gold.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restated", type=Path, metavar="RUN", help="output_dir of cot_eval on what --ask wrote")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="rows to train on")
     parser.add_argument(
-        "--ask", type=Path, metavar="FILE.jsonl", help="questions whose gold answers are to be restated"
+        "--ask", type=Path, metavar="FILE.jsonl", help="write the questions whose gold answers the model should restate"
     )
     add_allow(parser)
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from cot_components.viz.visible import one_line
 
     if (options.out is None) == (options.ask is None):
-        raise UserError("name one of --out FILE and --ask FILE")
+        raise UserError("set one of --out FILE and --ask FILE")
     rows, console = routed(options.run_dir, options.restated), plain_console()
     if options.ask is not None:
         number = write_questions(rows, options.ask)

@@ -1,4 +1,4 @@
-"""Show some answers of a run side by side: as its first evaluation has them, and its last."""
+"""Show some answers of a run side by side, from its first and its last evaluation."""
 
 from __future__ import annotations
 

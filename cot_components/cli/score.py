@@ -1,9 +1,9 @@
 """Score every token of a config's data with a model: loss, entropy, rank, top probability.
 
 One pass without gradients over the training rows as encoded, transforms left out, LoRA adapters off. The scores go to
-`scores` in output_dir: memory-mapped columns for the transforms Highlight, TopGap and Prune, and scores.parquet for
-everything else. Stopped at any time, the same command goes on with what is missing. Like training, this runs the config
-as code.
+`scores` in output_dir: memory-mapped columns for selectors and transforms such as Highlight, TopGap and Prune, and
+scores.parquet for other tools. If interrupted, run the same command again to continue. Like training, this runs the
+config as code.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser, allow=False)
-    said = "a model in Hugging Face layout, a run, or a checkpoint, in place of the config's model"
+    said = "a model in Hugging Face layout, a run, or a checkpoint, instead of the config's model"
     parser.add_argument("--model", type=Path, metavar="FOLDER", help=said)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: scores in the config's output_dir")
     said = "of nll, entropy, rank, top_probability (default all)"
     parser.add_argument("--columns", metavar="A,B", help=said)
-    said = "put before the columns' names, so that a folder holds those of several models"
+    said = "prefix of the columns' names, so that one folder can hold several models' scores"
     parser.add_argument("--name", default="", metavar="WORD", help=said)
-    said = "per forward pass, padding included (default 16384)"
+    said = "tokens per forward pass, padding included (default 16384)"
     parser.add_argument("--tokens", type=int, default=16_384, metavar="N", help=said)
     parser.add_argument("--nproc", type=int, default=1, metavar="N", help="processes that share the work")
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         several = options.nproc > 1 and "RANK" not in os.environ
         return _several(options.words, options.nproc) if several else _score(options)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is missing", file=sys.stderr)
+        print("stopped; run the same command again to continue", file=sys.stderr)
         return 130
 
 
@@ -80,10 +80,10 @@ def _several(words: list[str], nproc: int) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # which process it ends, and how
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it reports the processes it ends
     try:
         start_processes(_one, args=(words, nproc, port), nprocs=nproc, start_method="spawn")
-    except ProcessExitedException as error:  # the process has said why
+    except ProcessExitedException as error:  # the process has printed the reason
         return error.exit_code
     return 0
 

@@ -1,4 +1,4 @@
-"""What ships with the package, and which recipe a config is for."""
+"""The shipped recipes and configs, and the recipe a config belongs to."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def whole_recipe(name: str) -> Path:
-    """The file that holds the whole of a recipe: for the name of a method that is `cot_sft`'s."""
+    """The file with the complete recipe: for a method's name, that of `cot_sft`."""
     recipes = shipped_recipes()
     return recipes[name] if "@recipe(" in recipes[name].read_text("utf-8") else recipes["cot_sft"]
 
 
 def first_line(path: Path) -> str:
-    """What a recipe (its docstring) or a config (its header) says about itself in its first line."""
+    """The first line of a recipe's docstring or of a config's header."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         return (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
@@ -42,9 +42,10 @@ def first_line(path: Path) -> str:
 
 
 class Recipe(NamedTuple):
-    """What checks a config: the undecorated `main` of a recipe, what it passes to nodes itself, the nodes it requires.
+    """What a config is checked against: a recipe's undecorated `main`, the arguments it passes to nodes, its required
+    nodes.
 
-    ours: False for a recipe of torchtune's, whose top-level keys nobody declares
+    ours: False for a torchtune recipe, which does not declare its top-level keys
     """
 
     name: str
@@ -78,7 +79,7 @@ def recipe_for(config: str, *, asked: str | None = None) -> Recipe:
 
 
 def _named_by_header(name: str, config: Path) -> Recipe:
-    """The recipe of this package, of torchtune's, or a file of the user's own, which runs only if allowed."""
+    """A recipe of this package or of torchtune, or the user's own file, which runs only if allowed."""
     module = _module_name(name)
     if name in shipped_recipes():
         return _must_load(name)
@@ -88,21 +89,21 @@ def _named_by_header(name: str, config: Path) -> Recipe:
     if found := _load(name) if may_import(module) else None:
         return found
     if is_path:
-        raise ConfigError(f"{config}: its header runs {name}, which is not a recipe here; --recipe NAME names another")
-    return Recipe(name, _takes_anything, _must_load("cot_sft").supplies, ours=False)  # torchtune's pass the same
+        raise ConfigError(f"{config}: its header runs {name}, which is not a recipe here; choose one: --recipe NAME")
+    return Recipe(name, _takes_anything, _must_load("cot_sft").supplies, ours=False)  # torchtune's pass the same ones
 
 
 def _module_name(name: str) -> str:
-    """What `tune run` makes of the name of a recipe: `my/recipe.py` is the module `my.recipe`."""
+    """The module that `tune run` imports for a recipe's name: `my.recipe` for `my/recipe.py`."""
     return str(Path(os.path.relpath(name)) if name else Path()).removesuffix(".py").replace("/", ".")
 
 
 def _takes_anything(**keys: Any) -> None:
-    """Stands for a recipe of torchtune's."""
+    """Placeholder for a recipe of torchtune's."""
 
 
 def _load(name: str) -> Recipe | None:
-    """The recipe in a module, or in the file of one, as `tune run` finds it; in any other file, by its place."""
+    """The recipe in a module, or in a module's file, found as by `tune run`; any other file is loaded by path."""
     path = Path(os.path.relpath(name)) if name else Path()
     try:
         main = getattr(_module(path), "main", None)
@@ -136,8 +137,8 @@ def _must_load(name: str) -> Recipe:
 
 
 def _best_fit(path: Path) -> Recipe:
-    """The recipe with the fewest keys that are unknown to it, missing, or more than the config needs; no method's name,
-    which takes the same keys as `cot_sft`.
+    """The recipe with the fewest unknown, missing or superfluous keys; method names are skipped, they take the same
+    keys as `cot_sft`.
     """
     keys = {str(key) for key in read_keys(path)}
 
@@ -151,10 +152,10 @@ def _best_fit(path: Path) -> Recipe:
 
 
 def read(options: argparse.Namespace) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe and the checked values behind `CONFIG [--recipe NAME] [key=value ...]`, as `tune run` reads them.
+    """The recipe and the checked values of `CONFIG [--recipe NAME] [key=value ...]`, as `tune run` reads them.
 
     Raises:
-        ConfigError: what the recipe itself would refuse; see `training.recipe.read_config`.
+        ConfigError: anything the recipe itself would refuse; see `training.recipe.read_config`.
     """
     from cot_components.training.recipe import read_config
 
@@ -164,7 +165,7 @@ def read(options: argparse.Namespace) -> tuple[Recipe, dict[str, Any]]:
 
 
 def with_defaults(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:
-    """The values with the recipe's own defaults for all others."""
+    """The values, completed with the recipe's defaults."""
     return {**(recipe.main.__kwdefaults__ or {}), **values}
 
 
@@ -175,9 +176,9 @@ def add_allow(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, allow: bool = True) -> None:
-    """`CONFIG [key=value ...] [--recipe NAME]`, for `read`, and `--allow` where the command only looks."""
+    """`CONFIG [key=value ...] [--recipe NAME]`, for `read`, and `--allow` if the command does not run the config."""
     parser.add_argument("config", metavar="CONFIG", help="a shipped name (cot ls) or a path")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="as behind tune run; also ~key")
-    parser.add_argument("--recipe", metavar="NAME", help="default: told from the config's place, header and keys")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="as for tune run, including ~key")
+    parser.add_argument("--recipe", metavar="NAME", help="default: from the config's folder, header and keys")
     if allow:
         add_allow(parser)

@@ -1,7 +1,7 @@
-"""Measure how fast the models of finished runs answer, one prompt at a time and batched, beside what they answer.
+"""Measure how fast the models of finished runs answer, one prompt at a time and batched, and how accurately.
 
-Every run's exported model answers the same number of its evaluation's prompts, taking turns with the others. Speeds are
-also given relative to the first run, which stepwise internalisation wants to be the one without chain-of-thought.
+Every run's exported model answers the same number of its evaluation's prompts, in turn with the others. Speeds are also
+given relative to the first run; for stepwise internalisation, that should be the one without chain-of-thought.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a finished run")
     parser.add_argument("--rows", type=int, default=64, help="prompts answered (default 64)")
     add_allow(parser)
-    parser.add_argument("--batch-size", type=int, default=64, help="prompts answered together (default 64)")
+    parser.add_argument("--batch-size", type=int, default=64, help="prompts per batch (default 64)")
 
 
 def run(options: argparse.Namespace) -> int:

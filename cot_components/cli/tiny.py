@@ -1,4 +1,4 @@
-"""Write a tiny random Llama with its tokenizer, in hub layout: something any recipe can start from."""
+"""Write a tiny random Llama with its tokenizer in hub layout, from which any recipe can start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", type=Path)
-    parser.add_argument("--force", action="store_true", help="write even where FOLDER holds another model")
+    parser.add_argument("--force", action="store_true", help="write even if FOLDER holds another model")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
             own = write_tiny_checkpoint(Path(temporary))
             other = [path for path in weights if not _same(path, own / path.name)]
         if other:
-            raise UserError(f"{other[0]} is another model than cot tiny writes; --force writes over it")
+            raise UserError(f"{other[0]} is not a model written by cot tiny; --force overwrites it")
     print(f"tiny random checkpoint in hub layout: {write_tiny_checkpoint(options.folder)}")
     return 0
 

@@ -1,7 +1,7 @@
-"""Check a config as its recipe does; nothing is built.
+"""Check a config as its recipe does, without building anything.
 
-Every key, type and component, whether methods go together, the folder of the starting weights (its config.json and the
-headers of its tensors), the files of the data and those of the tokenizer. The first fault is one sentence, exit code 2.
+Checks every key, type and component, whether methods combine, the folder of the starting weights (its config.json and
+tensor headers), and the files of the data and the tokenizer. Reports the first fault in one sentence, with exit code 2.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
                 source.check()
         tokenizer = (values.get("tokenizer") or {}).get("path")
         if isinstance(tokenizer, str) and not Path(tokenizer).expanduser().exists():
-            raise UserError(f"tokenizer.path: nothing at {tokenizer} ({GET_IT})")
+            raise UserError(f"tokenizer.path: {tokenizer} does not exist ({GET_IT})")
     components = str(values).count(f"'{COMPONENT}'")
     about = f"the recipe {recipe.name} takes all {len(values)} keys" if recipe.ours else f"{recipe.name} is torchtune's"
     print(f"{options.config} is valid: {about}, {components} components take theirs")

@@ -1,7 +1,8 @@
-"""Show token by token what a config trains on, after its transforms: role, in the loss or not, weight.
+"""Show token by token what a config trains on, after its transforms: role, whether in the loss, weight.
 
-Reads and encodes the whole data set as a run does (dataset.max_rows=200 is quicker); builds no model. Redraws and the
-stages of a curriculum stand side by side in the page that --out writes. With several processes steps hold more rows.
+Reads and encodes the whole data set as a run does (dataset.max_rows=200 is quicker); builds no model. The page that
+--out writes shows redraws and the stages of a curriculum side by side. A run on several processes has more rows per
+step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A config is a signature's keyword arguments: found, read, checked and built from here. Plain Python."""
+"""A config holds the keyword arguments of a signature. This package finds, reads, checks and builds configs. Plain
+Python."""
 
 from cot_components.config.components import ConfigError, nearest
 from cot_components.config.files import find_config, shipped_configs

@@ -1,4 +1,4 @@
-"""The object behind a `_component_`; a command that only looks at a config finds none that could do anything else."""
+"""Finds the object behind a `_component_`; commands that only inspect a config find known components only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cot_components.errors import UserError
 
 _OURS = "cot_components"
 _ACT = ("cli", "config", "files", "notebook", "runs", "tools", "training", "viz")
-"""Rooms of ours that write files or start things, and so hold no component."""
+"""Our packages that write files or start processes; nothing in them may be named as a component."""
 _LISTED = {
     "torch.nn": "CrossEntropyLoss",
     "torch.optim": "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS Muon NAdam RAdam RMSprop Rprop SGD "
@@ -30,17 +30,17 @@ _LISTED = {
     "torchtune.training.metric_logging": "CometLogger DiskLogger MLFlowLogger StdoutLogger TensorBoardLogger "
     "WandBLogger",
 }
-"""Module -> what of it is known to do nothing but what a config wants; public names of `torchtune.models.*` are too."""
+"""Module -> names known to be safe in a config, as are the public names of `torchtune.models.*`."""
 
 _allowed: ContextVar[tuple[str, ...] | None] = ContextVar("_allowed", default=None)  # None: everything
 
 
 class ConfigError(UserError):
-    """A config that cannot be what its author meant; the message is one sentence naming the key."""
+    """An invalid config; the message is one sentence naming the key."""
 
 
 def nearest(name: Any, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest of `valid`, or the list of what is valid."""
+    """`; did you mean 'x'?` for the closest of `valid`, or the list of valid names."""
     valid = sorted(valid)
     close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.6)
     if close:
@@ -51,8 +51,8 @@ def nearest(name: Any, valid: Iterable[str]) -> str:
 
 @contextmanager
 def only_known(allow: Iterable[str] = ()) -> Iterator[None]:
-    """Inside the block `locate` imports and returns only components of this package, those it lists of torch and
-    torchtune, and what lies in the modules `allow`.
+    """Inside the block `locate` imports and returns only components of this package, listed ones of torch and
+    torchtune, and those in the modules `allow`.
     """
     before = _allowed.set(tuple(allow))
     try:
@@ -62,17 +62,17 @@ def only_known(allow: Iterable[str] = ()) -> Iterator[None]:
 
 
 def may_import(module: str) -> bool:
-    """Whether a foreign module may be imported here: everywhere but in a command that only looks, and
-    there with its name in `--allow`.
+    """Whether a foreign module may be imported: always, except in a command that only inspects a config, which needs
+    its name in `--allow`.
     """
     allowed = _allowed.get()
     return allowed is None or any(f"{module}.".startswith(f"{name}.") for name in allowed)
 
 
 def refusal(where: str, what: str, module: str) -> ConfigError:
-    """The error about code that a command which only looks does not run."""
+    """The error about code that a command which only inspects a config refuses to run."""
     return ConfigError(
-        f"{where}: '{what}' would be run, which a look at a config does not do; --allow {module} permits it"
+        f"{where}: '{what}' would be run, but this command only inspects the config; --allow {module} permits it"
     )
 
 
@@ -81,7 +81,7 @@ def locate(path: str, where: str) -> Callable[..., Any]:
 
     Raises:
         ConfigError: the module or the name does not exist; names the part that failed and the nearest name. Inside
-            `only_known`, it is not a known component; nothing was imported then.
+            `only_known`, it is not a known component; nothing has been imported.
     """
     parts = path.split(".")
     if not all(part.isidentifier() for part in parts):
@@ -125,7 +125,8 @@ def _is_listed(path: str) -> bool:
 
 
 def _is_component_of_ours(parts: list[str], home: str) -> bool:
-    """Whether it is defined in a module of components, and no method, and is not there to write files."""
+    """Whether it is defined in one of our modules that may hold components, is not a method, and does not write
+    files."""
     package, _, place = home.partition(".")
     acts = place.split(".")[0] in _ACT
     private = any(part.startswith("_") for part in parts) or parts[-1].startswith(("write_", "save_"))
@@ -134,7 +135,7 @@ def _is_component_of_ours(parts: list[str], home: str) -> bool:
 
 
 def _home(found: Any) -> str:
-    """The module something callable is defined in; of what a partial calls."""
+    """The module in which a callable (for a partial, its function) is defined."""
     while isinstance(found, functools.partial):
         found = found.func
     return str(getattr(found, "__module__", None) or type(found).__module__)

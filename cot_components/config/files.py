@@ -1,4 +1,4 @@
-"""Reading a config's file: what a hand has broken is one sentence with file and line."""
+"""Reads config files; mistakes in them are reported in one sentence with file and line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def read_keys(path: Path) -> DictConfig:
     """The keys of a YAML file with their values; interpolations are left as they are.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, nests too deep, is too large once its aliases are written out, or
-            holds no keys, or one that is not text (a bare on, off, yes, no).
+        ConfigError: it cannot be read, is not YAML, is nested too deeply, is too large with its aliases expanded, has
+            no keys, or a key that is not text (a bare on, off, yes, no).
     """
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -50,31 +50,31 @@ def read_keys(path: Path) -> DictConfig:
         _refuse_bombs(text, path)
         read = OmegaConf.load(io.StringIO(text))
     except RecursionError:
-        raise ConfigError(f"{path} is not a config: it nests too deep") from None
+        raise ConfigError(f"{path} is not a config: it is nested too deeply") from None
     except MarkedYAMLError as error:
         place = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else path
         began = f" ({error.context} from line {error.context_mark.line + 1})" if error.context_mark else ""
-        raise ConfigError(f"{place}: no YAML: {error.problem}{began}") from error
+        raise ConfigError(f"{place}: not YAML: {error.problem}{began}") from error
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} is not a config: {' '.join(str(error).split())}") from error
     _refuse_endless(OmegaConf.to_container(read), path)
     if not isinstance(read, DictConfig):
-        raise ConfigError(f"{path} is not a config: it holds a list, not keys with values")
+        raise ConfigError(f"{path} is not a config: it is a list, not keys with values")
     if wrong := [key for key in read if not isinstance(key, str)]:
         raise ConfigError(f"{path}: the key {wrong[0]!r} is not text; put it in quotes")
     return read
 
 
 def _refuse_bombs(text: str, path: Path) -> None:
-    """Raises ConfigError for YAML whose aliases (`*name`) make it huge, or part of itself."""
+    """Raises ConfigError for YAML whose aliases (`*name`) make it huge or recursive."""
     import yaml
 
-    sizes: dict[int, int] = {}  # node -> nodes in it with its aliases written out; 0 while it is counted
+    sizes: dict[int, int] = {}  # node -> nodes in it with aliases expanded; 0 while it is counted
 
     def size(node: Any) -> int:
         if (known := sizes.get(id(node))) is not None:
             if known == 0:
-                raise ConfigError(f"{path} is not a config: line {node.start_mark.line + 1} holds itself")
+                raise ConfigError(f"{path} is not a config: line {node.start_mark.line + 1} contains itself")
             return known
         sizes[id(node)] = 0
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
@@ -84,17 +84,17 @@ def _refuse_bombs(text: str, path: Path) -> None:
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and size(root) > MOST_VALUES:
-        raise ConfigError(f"{path} is not a config: more than {MOST_VALUES:,} values once its aliases are written out")
+        raise ConfigError(f"{path} is not a config: more than {MOST_VALUES:,} values with its aliases expanded")
 
 
 def _refuse_endless(values: Any, path: Path) -> None:
-    """Raises ConfigError for interpolations (`${key}`) of interpolations that double from key to key."""
-    costs: dict[tuple[str, ...], int] = {}  # place -> interpolations to do for its value
+    """Raises ConfigError for nested interpolations (`${key}`) that grow exponentially."""
+    costs: dict[tuple[str, ...], int] = {}  # place -> interpolations needed for its value
 
     def cost(node: Any, place: tuple[str, ...]) -> int:
         if place in costs:
             return costs[place]
-        costs[place] = 0  # what leads back to itself is refused when it is resolved
+        costs[place] = 0  # a cycle is refused when it is resolved
         if isinstance(node, (dict, list)):
             pairs = node.items() if isinstance(node, dict) else enumerate(node)
             costs[place] = sum(cost(child, (*place, str(name))) for name, child in pairs)
@@ -113,7 +113,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _at(values: Any, place: tuple[str, ...]) -> Any:
-    """What stands at a place of nested mappings and lists; None where nothing does."""
+    """The value at a place in nested mappings and lists; None if there is none."""
     for part in place:
         if isinstance(values, list) and part.isdigit() and int(part) < len(values):
             values = values[int(part)]

@@ -29,8 +29,7 @@ def check(
     """Check the keys and the types of `given` against the signature of `component`.
 
     Args:
-        component: whose keyword arguments are the schema.
-        given: what the config says.
+        component: its keyword arguments are the schema. given: the config's values.
         where: dotted path of the node, "" for the whole config.
         supplied: names of arguments that the recipe itself passes.
 
@@ -58,8 +57,8 @@ def check(
 
 
 def check_nodes(main: Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """Make sure that every node of a recipe names a component: a parameter annotated `dict`, or `dict | None`, is one;
-    a plain mapping is annotated `dict[...]`, or together with other types.
+    """Check that every node of a recipe names a component. A parameter annotated `dict` or `dict | None` is a node; a
+    plain mapping is annotated `dict[...]`, or with further types.
 
     Raises:
         ConfigError: a node that names none.
@@ -77,12 +76,12 @@ def _type_hints(component: Callable[..., Any]) -> dict[str, Any]:
     target = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
     try:
         return typing.get_type_hints(target)
-    except Exception:  # an annotation of a foreign component that cannot be resolved here checks nothing
+    except Exception:  # an unresolvable annotation of a foreign component is not checked
         return {}
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a YAML value can be meant for an argument of this type; types YAML cannot spell are not checked.
+    """Whether a YAML value is acceptable for an argument of this type; types YAML cannot express are not checked.
 
     A mapping with `_component_` fits everything: it will become an object.
     """
@@ -107,13 +106,13 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _element(hint: Any) -> Any:
-    """What a `list[X]`, `Sequence[X]` or `tuple[X, ...]` holds; Any for every other type."""
+    """X of a `list[X]`, `Sequence[X]` or `tuple[X, ...]`; Any for every other type."""
     args = [arg for arg in typing.get_args(hint) if arg is not ...]
     return args[0] if len(args) == 1 else Any
 
 
 def _misfit(name: str, value: Any, hint: Any) -> str:
-    """The sentence about a value that does not fit: about its first wrong element, if it may be a list."""
+    """The error about a value that does not fit; about its first wrong element, if a list is allowed."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     for option in typing.get_args(hint) if union else (hint,):
         if fits(value, Sequence) and fits([], option):
@@ -170,7 +169,7 @@ def walk(config: Mapping[str, Any], supplies: Mapping[str, Iterable[str]] | None
 def build(node: Any, *args: Any, where: str = "", **supplied: Any) -> Any:
     """The object a node describes, inner nodes first; a value that names no component is returned as it is.
 
-    An argument annotated as a mapping gets its node unbuilt: such a component builds it itself, when it wants.
+    An argument annotated as a mapping gets its node unbuilt: the component builds it itself.
 
     Args:
         node: a mapping with `_component_`, or any other value.
@@ -179,7 +178,7 @@ def build(node: Any, *args: Any, where: str = "", **supplied: Any) -> Any:
         supplied: keyword arguments the recipe adds.
 
     Raises:
-        UserError: what a component of ours refuses, and whatever an installed one raises over its arguments.
+        UserError: a component of ours refuses its arguments, or an installed one raises an error over them.
     """
     if isinstance(node, Mapping):
         at = {key: f"{where}.{key}" if where else "" for key in node}
@@ -205,12 +204,12 @@ def build(node: Any, *args: Any, where: str = "", **supplied: Any) -> Any:
 _UNSAID = (TypeError, LookupError, ArithmeticError, AssertionError, AttributeError)
 """Errors whose message alone says little."""
 _OVER_ARGUMENTS = (*_UNSAID, ValueError, OSError, ImportError, RuntimeError)
-"""How components of other people refuse their arguments."""
+"""Errors that third-party components raise for bad arguments."""
 
 
 def _is_installed(component: Callable[..., Any]) -> bool:
-    """Whether it comes with a package that is not ours. Ours say UserError for what a user can fix; anything else is a
-    fault in them, as in a file of the user's own, and its traceback is what helps.
+    """Whether it belongs to an installed package other than ours. Our components raise UserError for what a user can
+    fix; any other error is a bug in them (or in the user's own file), where the traceback helps.
     """
     module = str(getattr(component, "__module__", ""))
     file = getattr(sys.modules.get(module), "__file__", None) or ""
@@ -220,11 +219,11 @@ def _is_installed(component: Callable[..., Any]) -> bool:
 
 
 def _said(error: Exception, component: str) -> str:
-    """Its first line; with component and type where the line alone says little."""
+    """Its first line, with component and type if the line alone says little."""
     line = next(iter(str(error).strip().splitlines()), "")
     if line and not isinstance(error, _UNSAID):
         return line
-    return f"{component} refuses what it is given ({type(error).__name__}: {line})"
+    return f"{component} refuses its arguments ({type(error).__name__}: {line})"
 
 
 def _wants_mapping(hint: Any) -> bool:

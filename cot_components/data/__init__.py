@@ -1,1 +1,1 @@
-"""Rows from anywhere to batches of token ids: `read`, then `text`, then `rows`; plain numpy."""
+"""From raw rows to batches of token ids: `read`, then `text`, then `rows`; plain numpy."""

@@ -1,4 +1,4 @@
-"""What is wrong with a row of data, and the account of rows left out for it."""
+"""Errors about rows of data, and the report of rows left out because of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cot_components.errors import UserError
 
 
 def one_line(error: Exception) -> str:
-    """What an error from below says, on one line that can be read."""
+    """The message of a lower-level error, on one readable line."""
     return shortened(" ".join(str(error).split()) or type(error).__name__)
 
 
@@ -24,10 +24,10 @@ def check_max_dropped(share: float) -> None:
 
 
 class RowError(UserError):
-    """A row whose meaning is not certain, before anyone has said where it stands.
+    """A row whose meaning is not certain, before its place is known.
 
     reason: the same for every row with the same fault, so that rows can be counted by it
-    detail: what is particular to this row
+    detail: specific to this row
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -39,7 +39,7 @@ class RowError(UserError):
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
     def at(self, where: str) -> TraceError:
-        """The same fault with its place."""
+        """The same error with its place."""
         return TraceError(where, self.reason, self.detail)
 
 
@@ -58,7 +58,8 @@ class TraceError(UserError):
 
 @dataclass
 class DropReport:
-    """How many rows were read, which were left out and why. All who handle the same rows write into the same report.
+    """How many rows were read, and which were left out and why. Everything that handles the same rows shares one
+    report.
 
     read:    rows seen, good or bad
     dropped: reason -> places, in the order they were met
@@ -82,7 +83,7 @@ class DropReport:
         self.dropped.setdefault(reason, []).append(where)
 
     def merge(self, other: DropReport) -> None:
-        """Add the account of other rows to this one."""
+        """Add another report to this one."""
         self.read += other.read
         for reason, places in other.dropped.items():
             self.dropped.setdefault(reason, []).extend(places)

@@ -1,4 +1,4 @@
-"""One named place that traces come from: a file, a folder in hub layout, a hub data set, or the embedded tasks."""
+"""A source of traces: a file, a folder in hub layout, a hub data set, or generated data."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ class Source:
     """Where traces come from, and how many rows of it an epoch takes.
 
     Args:
-        source: path, hub name, `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one
-            family of them, or a style: `mistaken` ends one too high in most rows, `slips` has wrong steps in some,
-            `verbose` is another teacher),
-            `generated_multiplication` (`subset`: the number of digits), or `generated_agents` for tool-use dialogues
-            (`subset`: see `agent_dialogues`).
-        split, subset, format, columns: see `read_traces`; what is generated has no format and no columns.
-        max_rows: read at most this many rows; what is generated has 4,000 where nothing is said.
+        source: path, hub name, `generated` for the embedded tasks (`split`: `train` or `held_out`, `subset`: one family
+            of them, or a style: `mistaken` ends one too high in most rows, `slips` has wrong steps in some, `verbose`
+            is a wordier teacher), `generated_multiplication` (`subset`: the number of digits), or `generated_agents`
+            for tool-use dialogues (`subset`: see `agent_dialogues`).
+        split, subset, format, columns: see `read_traces`; generated data have no format and no columns.
+        max_rows: read at most this many rows; generated data default to 4,000.
         weight: rows of this source in an epoch, as a multiple of its size: 0.5 takes a new random half every epoch, 2
             takes each row twice.
 
     Raises:
-        UserError: a weight that is not positive, less than one row, format or columns of what is generated.
+        UserError: a weight that is not positive, less than one row, format or columns of generated data.
     """
 
     source: str
@@ -56,7 +55,7 @@ class Source:
             raise UserError(f"source {self.source}: max_rows must be at least 1, got {self.max_rows}")
         for name, given in {"format": self.format != "auto", "columns": bool(self.columns)}.items():
             if given and self.source in MAKERS:
-                raise UserError(f"source {self.source}: {name} is not read, rows are made on the spot; leave it out")
+                raise UserError(f"source {self.source}: {name} has no effect on generated rows; leave it out")
 
     def check(self) -> None:
         """Refuse a path that does not exist; nothing is read."""
@@ -75,8 +74,8 @@ class Source:
         return traces
 
     def key(self) -> str | None:
-        """What stands for the data in a cache key; None where only the traces themselves can: rows that are made, or
-        read by a format of the user's own.
+        """The data's part of a cache key; None if it must be hashed from the traces: generated rows, or a user-defined
+        format.
         """
         if self.source in MAKERS or callable(self.format):
             return None
@@ -104,7 +103,7 @@ MAKERS: dict[str, Callable[[str, int, str | None], list[Trace]]] = {
     MULTIPLICATION: _multiplication,
     AGENTS: _agents,
 }
-"""Sources that are made on the spot: from split, number of rows and subset to traces."""
+"""Generated sources: functions from split, number of rows and subset to traces."""
 
 
 def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source]:
@@ -112,8 +111,8 @@ def read_sources(source: str | Mapping[str, Any], **options: Any) -> list[Source
 
     Args:
         source: `Source.source`, or a mapping `{name: {source: ..., weight: ..., ...}}` of several.
-        options: further fields of `Source`; what a named source says itself goes first, and one that is generated takes
-            no format or columns from here.
+        options: further fields of `Source`; a named source's own settings take precedence, and a generated one takes no
+            format or columns from here.
 
     Raises:
         UserError: unknown or missing keys of a named source.

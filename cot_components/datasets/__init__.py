@@ -1,4 +1,4 @@
-"""What a config names as `dataset`: traces from anywhere, encoded once, transformed whenever a row is used."""
+"""Data set components for `dataset` in a config: traces from any source, encoded once, transformed on every use."""
 
 from cot_components.data.generated.dialogues import agent_truth
 from cot_components.data.rows.dataset import ReasoningDataset

@@ -52,23 +52,23 @@ def icot_dataset(
         source, split, subset, columns, max_rows: see `cot_components.data.sources.Source`.
         format: see `read_traces`: `icot` for lines `question||cot #### answer`, `gsm8k` for the official data set; or
             `steps` for a JSON list with `question`, `steps` and `answer`.
-        thoughts: `equations` keeps nothing but the calculator annotations of official GSM8K solutions.
+        thoughts: `equations` keeps only the calculator annotations of official GSM8K solutions.
         empty_thoughts: `keep` or `drop` the rows whose thought is empty; with `equations`, solutions without any.
-        step_end: text that ends a step of a thought, for removal by step; step lists are joined with it (a line break
-            where nothing is said).
+        step_end: text that ends a step of a thought, for removal by step; step lists are joined with it (default: a
+            line break).
         max_seq_len: tokens per row before anything is removed; a longer row is a bad row (see `strict`). None takes the
             tokenizer's own limit, if it has one. The transform `cot_components.transforms.Cap` limits rows after
             removal.
         strict, max_dropped, transforms, cache_dir: see `cot_components.datasets.reasoning_dataset`.
 
     Raises:
-        UserError: bad rows, a tokenizer without an end-of-text token, settings that do not go together.
+        UserError: bad rows, a tokenizer without an end-of-text token, settings that do not combine.
     """
     if format == STEP_LISTS:
         step_end = step_end or "\n"
         for name, value in {"split": split != "train", "subset": subset, "columns": columns}.items():
             if value:
-                raise UserError(f"dataset.{name} is not read with format: {STEP_LISTS}; leave it out")
+                raise UserError(f"dataset.{name} has no effect with format: {STEP_LISTS}; leave it out")
     if thoughts not in ("as_is", "equations"):
         raise UserError(f"dataset.thoughts must be 'as_is' or 'equations', got {thoughts!r}")
     chat = ICoTFormat(as_text_tokenizer(tokenizer), step_end)
@@ -109,10 +109,11 @@ def multiplication_dataset(
     """K x K digit multiplication with the partial products as thought.
 
     Args:
-        tokenizer: a torchtune tokenizer that gives every digit a token of its own.
+        tokenizer: a torchtune tokenizer that encodes every digit as one token.
         num_digits: K, of both numbers.
         num_rows: rows drawn, with repetition.
-        split: `train`; `held_out`: pairs that no training set of any seed contains; or `validation`: as many others.
+        split: `train`; `held_out`: pairs that occur in no training set of any seed; or `validation`: as many other
+            pairs.
         seed: of the draw.
         exclude: files of lines whose operand pairs are left out, in either order; `validation` leaves the pairs of that
             split out of `train`.

@@ -1,5 +1,4 @@
-"""The data set of every recipe, ours or stock: traces from anywhere, encoded once, transformed whenever a row is
-used."""
+"""The data set of every recipe, ours or stock: traces from any source, encoded once, transformed on every use."""
 
 from __future__ import annotations
 
@@ -60,26 +59,25 @@ def reasoning_dataset(
             `{mine: {source: ..., weight: 2}, other: {source: ...}}`.
         split, subset, format, columns, max_rows: see `read_traces`; defaults for every named source.
         template: chat template: `llama3`, `chatml`, a path, or None for the tokenizer's own.
-        date: what a template takes for today, `YYYY-MM-DD`; None is 2024-07-26, every day.
+        date: the date a template sees as today, `YYYY-MM-DD`; None is always 2024-07-26.
         tags: `{open: "<think>", close: "</think>"}`.
-        tags_as: tags as ordinary `text`, or each as one `token` of its own.
-        empty_thought: an answer without a thought, behind the prompt that the `template` writes with thinking off, with
-            its empty block; with `none`, behind the one that asks for a thought; or as a bad row: `refuse`.
+        tags_as: encode tags as ordinary `text`, or each as a single `token`.
+        empty_thought: how to train on an answer without a thought: `template`: after the prompt that the template
+            writes with thinking off, with its empty block; `none`: after the prompt that asks for a thought; `refuse`:
+            the row is bad.
         turns: supervise the `last` assistant turn, or make one row for `each`.
         max_seq_len: tokens per row; None takes the tokenizer's own limit, if it has one.
-        too_long: `drop`: a row that is longer is a bad row (see `strict`); `cut_thought`: leave out the middle of its
-            thought.
+        too_long: `drop`: a longer row is a bad row (see `strict`); `cut_thought`: leave out the middle of its thought.
         strict: the first bad row is an error; otherwise bad rows are dropped and counted.
-        max_dropped: share of dropped rows above which there is an error all the same.
-        select: named selectors (`cot_components.selectors`), each choosing from what those before it keep. What
-            `dataset_val` holds out is held out first and never chosen from.
+        max_dropped: share of dropped rows above which it is an error anyway.
+        select: named selectors (`cot_components.selectors`), each choosing from the rows the previous one kept. Rows
+            held out by `dataset_val` are held out first and never chosen.
         transforms: named transforms, applied in order.
-        cache_dir: keep encoded rows here; None encodes them at every start.
-        packed: stock recipes read this key; only False is right (their packer would drop labels' weights and freeze
-            every mask).
+        cache_dir: cache encoded rows here; None encodes them at every start.
+        packed: read by stock recipes; must be False (their packer would drop the weights and freeze every mask).
 
     Raises:
-        UserError: see above; also for a format that reads no row.
+        UserError: a setting that does not fit; no row fits the format.
     """
     if packed:
         raise UserError(
@@ -149,7 +147,7 @@ def chat_format(
     """How conversations become ids, from a torchtune tokenizer and the settings of `reasoning_dataset`.
 
     Raises:
-        UserError: unknown keys in `tags`, an unknown template, a tokenizer that is not known.
+        UserError: unknown keys in `tags`, an unknown template, an unknown kind of tokenizer.
     """
     unknown = set(tags or {}) - {"open", "close"}
     if unknown:

@@ -1,4 +1,4 @@
-"""What a model answers: questions, how answers are found and compared, and what they amount to. Plain torch."""
+"""Evaluation by answering questions: prompts, extraction and comparison of answers, statistics. Plain torch."""
 
 from cot_components.evaluation.questions import AnswerEvaluation
 

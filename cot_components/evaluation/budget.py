@@ -1,4 +1,4 @@
-"""A budget for thoughts: what is not closed when it is spent is closed, and the answer follows."""
+"""A token budget for thoughts: a thought that exceeds it is closed, and the model goes on to its answer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cot_components.data.text.segments import Tags
 class ThoughtBudget:
     """How long thoughts may be, and how they are closed.
 
-    max_tokens: of the thought; one that has so many and is not closed is closed for the model. A close tag that the
-                model has begun counts, and is finished
+    max_tokens: of the thought; one still open after this many tokens is closed for the model. A close tag that the
+                model has begun counts towards them and is completed
     tags:       of the thought
     close_ids:  token ids of the close tag
     decode:     token ids to text, control tokens spelled out
-    opened:     of each prompt: whether it ends inside the thought
+    opened:     for each prompt, whether it ends inside the thought
     """
 
     max_tokens: int
@@ -34,14 +34,14 @@ class ThoughtBudget:
 
 
 def tag_ids(chat: ChatFormat, tag: str) -> tuple[int, ...]:
-    """Token ids of one of the tags: one id where it is a token of its own."""
+    """Token ids of one of the tags; a single id if the tag is one token."""
     tokenizer = chat.tokenizer
     return (tokenizer.control[tag],) if tag in tokenizer.control else tuple(tokenizer.encode_text(tag))
 
 
 class Thought:
-    """The thought of one completion while it is written, token by token; one that is opened again goes on. A completion
-    that never opens a thought is left alone.
+    """The thought of one completion as it is generated, token by token; if it is opened again, it continues. A
+    completion that never opens a thought is left alone.
     """
 
     def __init__(self, budget: ThoughtBudget, opened: bool) -> None:
@@ -51,7 +51,7 @@ class Thought:
         self._recent: deque[int] = deque(maxlen=2 * longest)  # a tag has a token per byte at most
 
     def write(self, chosen: int) -> int:
-        """The next token: the one that the model chose, or that of the close tag which has to stand here."""
+        """The next token: the model's choice, or the token of the close tag that must come here."""
         if self._inside and not self._left and not self._to_write:
             self._to_write.extend(self._rest_of_tag())
         token = self._to_write.popleft() if self._to_write else chosen
@@ -65,7 +65,7 @@ class Thought:
         return token
 
     def _rest_of_tag(self) -> tuple[int, ...]:
-        """The close tag without what the model has written of it."""
+        """The part of the close tag that the model has not written yet."""
         tag, recent = self._budget.close_ids, tuple(self._recent)
         begun = next(size for size in range(len(tag) - 1, -1, -1) if recent[len(recent) - size :] == tag[:size])
         return tag[begun:]

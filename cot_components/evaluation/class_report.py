@@ -1,4 +1,4 @@
-"""What the discriminator found: share of reasoning, errors where the truth is known, the phrases at both ends."""
+"""What the discriminator found: share of reasoning, errors if the truth is known, the most extreme phrases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cot_components.transforms.discriminator import (
 class ClassReport:
     """Classes of all scored tokens of a data set, counted.
 
-    threshold:   in nats, above which a loss difference is reasoning
+    threshold:   loss difference in nats above which a token is reasoning
     num_tokens:  scored tokens
     num_reasoning: those above the threshold
     confusion:   `[[true boilerplate found boilerplate, ... found reasoning], [true reasoning ...]]`, None without truth
@@ -46,7 +46,7 @@ class ClassReport:
 
     @property
     def against_truth(self) -> Confusion | None:
-        """Errors; None where the truth is unknown."""
+        """The confusion table; None if the truth is unknown."""
         return None if self.confusion is None else Confusion(np.array(self.confusion))
 
     def save(self, path: Path) -> Path:
@@ -76,7 +76,7 @@ def read_report(path: Path) -> ClassReport:
             raise UserError("confusion must have two rows of two counts")
         return ClassReport(**counts, boilerplate=low, reasoning=high)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(f"{path}: no report of classes ({error})") from error
+        raise UserError(f"{path}: not a report of classes ({error})") from error
 
 
 def report_classes(

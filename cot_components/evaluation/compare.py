@@ -1,4 +1,4 @@
-"""Runs side by side: what each found in the end, and how much more one answers right than another."""
+"""Compare the evaluations of runs: the last of each, and differences in accuracy."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def last_evaluation(run_dir: Path) -> Evaluation:
 
 
 def first_and_last(run_dir: Path) -> dict[str, Evaluation]:
-    """The first and the last of a run's evaluations, by name; one where there is one.
+    """The first and the last of a run's evaluations, by name; if there is only one, that one.
 
     Raises:
         UserError: the folder holds none.
     """
     saved = named_evaluations(run_dir)
     if not saved:
-        raise UserError(f"{run_dir} holds no evaluation; is it the output_dir of a finished run?")
+        raise UserError(f"{run_dir} has no evaluation; is it the output_dir of a finished run?")
     names = list(saved)
     return {name: read_evaluation(saved[name]) for name in dict.fromkeys((names[0], names[-1]))}
 
 
 def accuracy_difference(first: Evaluation, second: Evaluation) -> Difference | None:
-    """How much higher the accuracy of `second` is on the examples that both answered; None where they share none.
+    """How much higher the accuracy of `second` is, on the examples that both answered; None if there are none.
 
-    An example is the same where its place in the source, its prompt and its reference answer are.
+    Examples are the same if their place in the source, prompt and reference answer are equal.
     """
     scores = [{question(samples[0]): _score(samples) for samples in e.scored} for e in (first, second)]
     shared = [question for question in scores[0] if question in scores[1]]

@@ -23,7 +23,7 @@ Comparer = Callable[[str, str], bool]
 
 MATH_PACKAGE = "math_verify"
 SECONDS = 5
-"""For reading an expression, and again for comparing two: `9^9^9^9` would take for ever."""
+"""Time limit, once for parsing an expression and once for comparing two: `9^9^9^9` would take forever."""
 
 _WRAPPERS = (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("*", "*"), ("`", "`"))
 _COMMAND = re.compile(r"\\(?:boxed|fbox|text|mathrm|mathbf|textbf)\s*\{")
@@ -33,11 +33,11 @@ _NO_EXPRESSION = re.compile(r"[^\W\d_]{2}|\d\s+\d|\d:\d|\d[_']\d|\d\.\d+\.\d|\d+
 
 
 def normalise(answer: str) -> str:
-    """What two spellings of one answer have in common; conservative, because a wrong match is worse than a missed one.
+    """A canonical spelling of an answer; conservative, because a wrong match is worse than a missed one.
 
-    Goes: white space around and double, case, full stops at the end, Markdown and math delimiters around the whole, a
+    Removes outer and repeated white space, case, final full stops, Markdown and math delimiters around the whole, and a
     currency sign before a number. A number becomes its value, see `numbers`: 0.5, 1/2 and 50% are equal, 50% and 50 are
-    not. Units and words stay, and so do leading zeros, because 007 is a code.
+    not. Units and words are kept, and so are leading zeros, because 007 is a code.
     """
     text = unicodedata.normalize("NFC", answer).replace("\u2212", "-").casefold()
     text = peeled(text)
@@ -47,7 +47,7 @@ def normalise(answer: str) -> str:
 
 
 def peeled(text: str) -> str:
-    """The text without what is wrapped around it."""
+    """The text without any wrapping."""
     while (shorter := _peel(text)) != text:
         text = shorter
     return text
@@ -74,9 +74,9 @@ def exact_match(answer: str | None, reference: str) -> bool:
 def math_match(answer: str, reference: str) -> bool:
     """Whether both are equal as mathematics, by the package math-verify: `x^2-1` and `(x-1)(x+1)`.
 
-    What `exact_match` takes for equal is so here, and it alone decides on two numbers, and on anything with a word, a
-    date or a number of uncertain spelling in it, of which math-verify would read a part, or a product of letters.
-    Outside the main thread nothing limits the time.
+    Whatever `exact_match` accepts is equal here too. It alone decides about two numbers, and about texts with a word, a
+    date or an ambiguous number, which math-verify would parse only in part or as a product of letters. Outside the main
+    thread there is no time limit.
     """
     if exact_match(answer, reference):
         return True
@@ -88,7 +88,7 @@ def math_match(answer: str, reference: str) -> bool:
         return False
     from math_verify import parse, verify
 
-    logging.getLogger(MATH_PACKAGE).setLevel(logging.CRITICAL)  # it warns of what took too long
+    logging.getLogger(MATH_PACKAGE).setLevel(logging.CRITICAL)  # it warns about timeouts
     seconds = SECONDS if threading.current_thread() is threading.main_thread() else None
     spelled = [text if number is None else written(number) for text, number in zip(texts, numbers, strict=True)]
     right, given = (parse(f"${text}$", parsing_timeout=seconds) for text in spelled)
@@ -96,7 +96,7 @@ def math_match(answer: str, reference: str) -> bool:
 
 
 def calls_equal(answer: str, reference: str) -> bool:
-    """Whether the answer makes the calls of the reference in any order: any of the accepted ones where the row names
+    """Whether the answer makes the calls of the reference in any order: any of the accepted ones if the row names
     several (format `bfcl`, see `tool_calls`), else exactly these.
     """
     calls, accepted = parse_calls(answer), accepted_calls(reference)

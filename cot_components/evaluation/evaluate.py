@@ -1,4 +1,4 @@
-"""Evaluation by generation: what a model answers, in what form, and how long it thinks.
+"""Evaluation by generation: accuracy, format, and length of thought.
 
 Nothing here knows a model: `generate` turns prompts into completions.
 """
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 
 class Completion(NamedTuple):
-    """What a model wrote, and whether it was cut off before it ended by itself; None where that is not known."""
+    """A model's output, and whether it was cut off before it ended by itself; None if unknown."""
 
     text: str
     cut: bool | None = None
 
 
 Generate = Callable[[list[tuple["Message", ...]]], Sequence["str | Completion"]]
-"""Prompts (the turns before the last assistant turn) to completions, in the same order; batches as it likes."""
+"""Prompts (the turns before the last assistant turn) to completions, in the same order; free to batch them."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Example:
     prompt:        turns as `{"role": ..., "content": ...}`
     completion:    the model's text, with the part that the template had already opened
     extracted:     its answer, or None
-    reference:     the right answer, or None when the trace has none that can be found
+    reference:     the right answer, or None if none can be found in the trace
     correct:       whether they match; None without a reference
-    format_ok:     one thought, then an answer, or an answer alone where the prompt asks for no thought; None where
-                   nothing is asked and neither data nor completions have thoughts
+    format_ok:     one thought, then an answer; or only an answer if the prompt asks for no thought; None if the prompt
+                   asks for neither and neither data nor completions have thoughts
     thought_tokens: tokens of the thought, 0 without one; None as above
-    cut:           whether `max_new_tokens`, or the model's context, ended it; None where that was not recorded
-    thinks:        whether it has a thought that is not blank; None as for `format_ok`, or where it was not recorded
+    cut:           whether `max_new_tokens` or the model's context ended it; None if not recorded
+    thinks:        whether it has a non-blank thought; None as for `format_ok`, or if not recorded
     """
 
     where: str
@@ -76,7 +76,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Completions of prompts and what they amount to. Rates are in [0, 1], and None where no example tells.
+    """Completions of prompts and their statistics. Rates are in [0, 1], and None if no example determines them.
 
     examples: all samples of a trace one after the other
     num_samples: completions per trace
@@ -116,7 +116,8 @@ class Evaluation:
 
     @property
     def accuracy_interval(self) -> tuple[float, float] | None:
-        """95 % Wilson interval of the accuracy; its count is that of traces, whose samples are not independent."""
+        """95 % Wilson interval of the accuracy; its count is the number of traces, because samples of one trace are not
+        independent."""
         accuracy = self.answer_accuracy
         return None if accuracy is None else wilson_interval(accuracy, len(self.scored))
 
@@ -131,12 +132,12 @@ class Evaluation:
 
     @property
     def format_rate(self) -> float | None:
-        """Share of completions in the form that was asked for, see `Example.format_ok`."""
+        """Share of completions in the requested format, see `Example.format_ok`."""
         return _mean([example.format_ok for example in self.examples if example.format_ok is not None])
 
     @property
     def thought_rate(self) -> float | None:
-        """Share of completions with a thought that is not blank, closed or not."""
+        """Share of completions with a non-blank thought, closed or not."""
         return _mean([example.thinks for example in self.examples if example.thinks is not None])
 
     @property
@@ -146,7 +147,7 @@ class Evaluation:
 
     @property
     def cut_rate(self) -> float | None:
-        """Share of completions that were cut off: what they would have answered is not known."""
+        """Share of completions that were cut off, so that their answer is unknown."""
         return _mean([example.cut for example in self.examples if example.cut is not None])
 
     @property
@@ -155,7 +156,7 @@ class Evaluation:
         return _mean([example.thought_tokens for example in self.examples if example.thought_tokens is not None])
 
     def metrics(self) -> dict[str, float]:
-        """What the run log holds of an evaluation."""
+        """The metrics that go to the run log."""
         values: dict[str, float | None] = {"answer_accuracy": self.answer_accuracy}
         if self.num_samples > 1:
             values |= {"answer_any": self.pass_at(self.num_samples), "answer_majority": self.majority_accuracy}
@@ -183,10 +184,11 @@ def _majority_is_correct(samples: tuple[Example, ...]) -> bool:
 
 
 def reference_answer(trace: Trace, tags: Tags, extractor: str | Sequence[str] | Extractor) -> str | None:
-    """The right answer of a trace: the one its data names, else the one in its own last turn; None if there is none.
+    """The right answer of a trace: the reference in its data, else the answer in its last turn; None if there is
+    neither.
 
     Raises:
-        RowError: the data names one in a box, or after `####`, that is empty or never ends.
+        RowError: the data's reference is in a box or after `####`, and that is empty or never ends.
     """
     if trace.answer is not None and normalise(answer := unwrap(trace.answer)):
         return answer
@@ -214,24 +216,24 @@ def evaluate(
     losses: Mapping[str, float] | None = None,
     thinking: bool | None = None,
 ) -> Evaluation:
-    """Let a model answer prompts and score what it says.
+    """Let a model answer prompts and score the answers.
 
     Args:
         traces: their last turn is the reference, the turns before it the prompt.
         generate: prompts to completions; gets every prompt `num_samples` times in a row.
         tags: tags of the thought.
         count_tokens: tokens of a text, for the length of thoughts.
-        extractor: where the answer stands, see `extract.EXTRACTORS`.
+        extractor: how the answer is found, see `extract.EXTRACTORS`.
         comparer: when an answer is right, see `comparers.COMPARERS`.
         num_samples: completions per prompt; more than one makes sense only for a `generate` that samples.
         prefix: what the chat template writes at the start of the assistant's turn (`<think>`), counted as the model's;
-            where that depends on the prompt, the function that says it.
+            or a function of the prompt that returns it.
         losses: validation losses to keep with the result.
-        thinking: whether the prompts ask for a thought, or for none; None where they say nothing of it.
+        thinking: whether the prompts ask for a thought (True) or for none (False); None if they ask for neither.
 
     Raises:
         UserError: no traces, `num_samples` below 1, unknown extractor or comparer, a reference that cannot be read
-            (with its place), or not as many completions as prompts.
+            (with its place), or a number of completions other than that of prompts.
     """
     if not traces:
         raise UserError("nothing to evaluate: there are no traces")
@@ -269,7 +271,7 @@ def evaluate(
 def _completions(
     generate: Generate, prompts: list[tuple[Message, ...]], prefix: str | Callable[[Sequence[Message]], str]
 ) -> list[Completion]:
-    """What comes back for the prompts, behind the prefix of each."""
+    """The completions of the prompts, each after its prefix."""
     generated = [Completion(one) if isinstance(one, str) else one for one in generate(prompts)]
     if len(generated) != len(prompts):
         raise UserError(f"generate returned {len(generated)} completions for {len(prompts)} prompts")

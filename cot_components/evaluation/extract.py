@@ -1,7 +1,7 @@
 """Answers in text: where they are, and whether a completion has the form thought, then answer.
 
 An extractor is a plain function from the text after the thought to the answer, or None. Configs name one of
-`EXTRACTORS`, several that are tried in turn, or a component of the user's own that returns one.
+`EXTRACTORS`, several that are tried in turn, or a user's component that returns one.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def gsm8k(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}` or `\fbox{...}`, braces inside it balanced; None when they never close."""
+    r"""The content of the last `\boxed{...}` or `\fbox{...}`, with balanced braces; None if they never close."""
     boxes = list(_BOX.finditer(text))
     end = closing_brace(text, boxes[-1].end()) if boxes else None
     return None if end is None else text[boxes[-1].end() : end].strip() or None
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """Where the brace closes that was opened just before `start`."""
+    """Index of the brace that closes the one opened just before `start`."""
     depth = 1
     for brace in _BRACE.finditer(text, start):
         depth += {"{": 1, "}": -1, None: 0}[brace[1]]
@@ -72,7 +72,7 @@ def _line_after_last(pattern: re.Pattern[str], text: str) -> str | None:
 
 
 def unwrap(reference: str) -> str:
-    r"""The answer in a reference that is wrapped: what its last `\boxed{}` holds, or stands after its last `####`.
+    r"""The answer inside a reference: the content of its last `\boxed{}`, or the text after its last `####`.
 
     Raises:
         RowError: there is nothing in the box or after the marks, or the box never closes.
@@ -86,10 +86,10 @@ def unwrap(reference: str) -> str:
 
 
 def find_extractor(extractor: str | Sequence[str] | Extractor) -> Extractor:
-    """The extractor of a config: a name, several names of which the first to find something counts, or a function.
+    """The extractor of a config: a name, several names (the first to find something wins), or a function.
 
     Raises:
-        UserError: unknown name, or no name at all; a function of the user's own finds something that is not text.
+        UserError: unknown name, or no name at all; a user's function returns something other than text.
     """
     if callable(extractor):
         return functools.partial(_text_of, extractor)
@@ -115,7 +115,7 @@ def _text_of(extractor: Extractor, text: str) -> str | None:
 def split_completion(text: str, tags: Tags) -> tuple[str | None, str | None]:
     """Thought and answer part: before and after the last close tag.
 
-    A text that opens a thought and never closes it has no answer part; one without any tag is all answer.
+    A text with an unclosed thought has no answer part; one without any tag is all answer.
     """
     before, close, after = text.rpartition(tags.close)
     _, opened, thought = (before if close else after).partition(tags.open)
@@ -125,7 +125,7 @@ def split_completion(text: str, tags: Tags) -> tuple[str | None, str | None]:
 
 
 def extract_answer(text: str, tags: Tags, extractor: str | Sequence[str] | Extractor = "answer_line") -> str | None:
-    """The answer of a completion, looked for after its thought only; None when there is none."""
+    """The answer of a completion, searched for only after its thought; None if there is none."""
     _, answer_part = split_completion(text, tags)
     return None if answer_part is None else find_extractor(extractor)(answer_part)
 
@@ -133,7 +133,7 @@ def extract_answer(text: str, tags: Tags, extractor: str | Sequence[str] | Extra
 def format_ok(text: str, tags: Tags, *, thinking: bool = True) -> bool:
     """Whether the text is a thought, then an answer: one open tag, one close tag in this order, text after them.
 
-    thinking: False: whether it is an answer alone, without a tag
+    thinking: if False, whether it is only an answer, without any tag
     """
     if not thinking:
         return bool(text.strip()) and tags.open not in text and tags.close not in text

@@ -1,4 +1,4 @@
-r"""Numbers in text, read whole or not at all.
+r"""Read numbers in text, in full or not at all.
 
 | spelling                                                    | read as                                               |
 |-------------------------------------------------------------|-------------------------------------------------------|
@@ -15,8 +15,8 @@ r"""Numbers in text, read whole or not at all.
 | `3:45` `2024-01-05` `1.2.3` `3-5` `8 - 3` `2x` `5^n` `3rd`  | None: several numbers, or part of an expression       |
 | `007` `1/0` `1e1000`, more than 300 digits                  | None                                                  |
 
-Digits may be those of any script. In running text a unit may follow (`5 kg`, `5kg`, `5-year`), and digits behind
-letters (`x2`, `GPT-4`) belong to a name.
+Digits of any script are read. In running text a unit may follow (`5 kg`, `5kg`, `5-year`), and digits after letters
+(`x2`, `GPT-4`) belong to a name.
 """
 
 from __future__ import annotations
@@ -107,13 +107,13 @@ _GLUED = re.compile(rf"[{_LETTER}]+")
 
 
 def read_number(text: str) -> Fraction | None:
-    """The value of a text that is one number and nothing else but a currency; None for any other text."""
+    """The value of a text that is a single number, possibly with a currency; None for any other text."""
     found = _NUMBER.fullmatch(_plainly(text).strip())
     return _value(found) if found else None
 
 
 def last_number(text: str) -> str | None:
-    """The last number of a text, without its currency or unit; None where it cannot be read whole."""
+    """The last number of a text, without its currency or unit; None if it cannot be read in full."""
     plain = _plainly(text)
     for found in reversed(list(_NUMBER.finditer(plain))):
         before, after = plain[max(0, found.start() - 40) : found.start()], plain[found.end() :][:40]
@@ -125,7 +125,7 @@ def last_number(text: str) -> str | None:
 
 
 def written(number: Fraction) -> str:
-    """A value in its only spelling: decimal where that ends, else `p/q`."""
+    """The canonical spelling of a value: a decimal if it terminates, else `p/q`."""
     rest, twos_and_fives = number.denominator, [0, 0]
     for index, prime in enumerate((2, 5)):
         while rest % prime == 0:
@@ -140,7 +140,7 @@ def written(number: Fraction) -> str:
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
-    """The value of a match of `_NUMBER`, or None where its parts make none."""
+    """The value of a match of `_NUMBER`, or None if its parts do not form a number."""
     part = {name: text for name, text in found.groupdict().items() if text is not None}
     decimals = ("whole", "p", "q", "top", "bottom", "factor", "plain")
     if ("sign" in part and "inner" in part) or any(_is_code(part[name]) for name in decimals if name in part):
@@ -174,7 +174,7 @@ def _decimal(digits: str) -> Fraction:
 
 
 def _begins_inside(found: re.Match[str], before: str) -> bool:
-    """Whether what stands before a match belongs to the same number or expression."""
+    """Whether the text before a match belongs to the same number or expression."""
     sign = found["sign"]
     if sign is None:
         return bool(_JOINED.search(before))
@@ -184,7 +184,7 @@ def _begins_inside(found: re.Match[str], before: str) -> bool:
 
 
 def _ends_inside(found: re.Match[str], after: str) -> bool:
-    """Whether what stands behind a match belongs to the same number or expression."""
+    """Whether the text after a match belongs to the same number or expression."""
     glued = _GLUED.match(after)
     if glued and (
         found["money"] or found["scale"] or not _UNIT.fullmatch(glued[0]) or after[glued.end() :][:1].isdigit()
@@ -202,7 +202,7 @@ def _spelled(found: re.Match[str]) -> str:
 
 
 def _plainly(text: str) -> str:
-    """The text with ASCII digits and hyphens, and without the LaTeX that numbers are written in."""
+    """The text with ASCII digits and hyphens, and without the LaTeX around numbers."""
     if not text.isascii():
         text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda high: f"^{{{high[0].translate(_HIGH)}}}", text)
         text = "".join(map(_plain_character, text))

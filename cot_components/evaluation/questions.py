@@ -1,4 +1,4 @@
-"""Questions of an evaluation: prompts from any source, how they are answered, and how the answers are scored."""
+"""The questions of an evaluation: prompts from any source, how to decode answers, and how to score them."""
 
 from __future__ import annotations
 
@@ -24,34 +24,35 @@ from cot_components.evaluation.extract import Extractor, find_extractor
 from cot_components.roles import Role
 
 Decode = Callable[..., Sequence[tuple[list[int], bool | None]]]
-"""Prompts (lists of token ids) and the settings of `models.generate.generate` to `(new ids, was it cut)` per prompt."""
+"""Prompts (lists of token ids) and the settings of `models.generate.generate` to `(new ids, whether cut off)` per
+prompt."""
 
 
 @dataclass(kw_only=True)
 class AnswerEvaluation:
-    """Prompts, how to decode them, and where the answer is in what comes back.
+    """Prompts, decoding settings, and how answers are extracted and compared.
 
     Args:
         source, split, subset, format, columns, max_rows: where the prompts come from, see `Source`.
-        strict: the first bad row is an error; otherwise bad rows are left out, and counted in `report`.
+        strict: the first bad row is an error; otherwise bad rows are left out and counted in `report`.
         max_new_tokens: tokens per completion.
-        max_thought_tokens: a thought that is not closed after so many tokens is closed for the model, which then goes
-            on with its answer; None lets it be. Runs with several are drawn in one picture by `cot compare`.
-        thinking: what the chat template is told: `true` asks for a thought (`enable_thinking`), `false` for none; None
-            tells it nothing, which is its own default.
+        max_thought_tokens: a thought still open after this many tokens is closed for the model, which then writes its
+            answer; None sets no limit. `cot compare` plots runs with different values in one picture.
+        thinking: passed to the chat template: `true` asks for a thought (`enable_thinking`), `false` for none; None
+            leaves the template's default.
         batch_size: prompts decoded together.
         temperature: 0 is greedy.
         num_samples: completions per prompt.
         extractor: `answer_line`, `boxed`, `gsm8k`, `last_number`, `tool_calls` or `whole`, or several to try in
             turn; or a component that returns a function from the text after the thought to the answer, or None.
-        comparer: `exact`, `math` (equal expressions, by the package math-verify) or `calls` (tool calls, of which
-            several may be right); or a component that returns a function of answer and reference.
+        comparer: `exact`, `math` (equal expressions, by the package math-verify) or `calls` (tool calls, several of
+            which may be accepted); or a component that returns a function of answer and reference.
         seed: of the sampling.
 
     Raises:
-        UserError: an extractor or a comparer that is not known, or lacks its package; a count below 1, a temperature
-            below 0 or infinite, a seed out of range; several greedy samples, which would all be the same; a source
-            that cannot be read, a bad row when strict, no row; rows that accept several calls, compared by `exact` or
+        UserError: an unknown extractor or comparer, or one whose package is missing; a count below 1, a temperature
+            below 0 or infinite, a seed out of range; several greedy samples, which would all be the same; a source that
+            cannot be read, a bad row when strict, no row; rows that accept several calls, compared by `exact` or
             `math`.
     """
 
@@ -72,7 +73,7 @@ class AnswerEvaluation:
     comparer: str | Comparer = "exact"
     seed: int = 0
     held_out: bool | None = field(init=False, repr=False, default=None)
-    """Whether no prompt is one of the training data; None until `compare_with_training` is called."""
+    """Whether no prompt occurs in the training data; None until `compare_with_training` is called."""
     trained_on: dict[str, int] = field(init=False, repr=False, default_factory=dict)
     """Place of each prompt that is also a training prompt -> id of that row; empty until `compare_with_training`."""
     traces: list[Trace] = field(init=False, repr=False)
@@ -99,7 +100,7 @@ class AnswerEvaluation:
 
         fields = ("split", "subset", "format", "columns", "max_rows")
         options = {name: getattr(self, name) for name in fields}
-        sources = read_sources(self.source, **options)  # read now: bad data is found before a model is loaded
+        sources = read_sources(self.source, **options)  # read now, so that bad data is found before a model is loaded
         self.report = DropReport()
         self.traces = [t for source in sources for t in source.read(strict=self.strict, report=self.report)]
         self._refuse_none()
@@ -111,10 +112,10 @@ class AnswerEvaluation:
             raise UserError(f"evaluation: no row of {self.source} can be used: {self.report.summary()}")
 
     def prompts(self, chat: ChatFormat, *, max_seq_len: int | None = None) -> list[tuple[str, list[int]]]:
-        """Where each trace stands, and the token ids of its prompt.
+        """The place of each trace, and the token ids of its prompt.
 
         A trace whose prompt cannot be written, or leaves no room in a context of `max_seq_len` tokens, or whose
-        reference cannot be read, is a bad row: without `strict` it is left out from here on.
+        reference cannot be read, is a bad row: without `strict` it is left out from now on.
 
         Raises:
             UserError: a bad row when strict, with its place; no row is left; `max_new_tokens` has no room for the
@@ -149,7 +150,7 @@ class AnswerEvaluation:
 
         Args:
             decode: a model's answers, such as `models.generate.decode_with(model)`.
-            chat: how prompts are written and answers are read.
+            chat: how prompts are rendered and answers parsed.
         """
         tokenizer = chat.tokenizer
 
@@ -182,7 +183,7 @@ class AnswerEvaluation:
         return replace(result, held_out=self.held_out, max_thought_tokens=self.max_thought_tokens)
 
     def _budget(self, chat: ChatFormat, prompts: Sequence[tuple[Message, ...]]) -> dict[str, ThoughtBudget]:
-        """What `decode` is told of `max_thought_tokens`; nothing where that is None."""
+        """The settings of `decode` for `max_thought_tokens`; none if that is None."""
         if self.max_thought_tokens is None:
             return {}
         opened = tuple(bool(chat.opening(prompt, thinking=self.thinking)) for prompt in prompts)
@@ -191,15 +192,15 @@ class AnswerEvaluation:
         if (needed := self.max_thought_tokens + tags) >= self.max_new_tokens:
             raise UserError(
                 f"evaluation.max_new_tokens is {self.max_new_tokens}, but a thought of max_thought_tokens and its tags "
-                f"have {needed} tokens, and an answer follows; raise it, or lower max_thought_tokens"
+                f"already take {needed} tokens, with no room for an answer; raise it, or lower max_thought_tokens"
             )
         return {"budget": ThoughtBudget(self.max_thought_tokens, chat.tags, close, chat.tokenizer.decode, opened)}
 
     def compare_with_training(self, rows: Rows, chat: ChatFormat) -> None:
-        """Find out which prompts are held out: which are not the prompt of a training row.
+        """Find out which prompts are held out, that is, are not the prompt of a training row.
 
         Raises:
-            UserError: thoughts have a budget, and no row has one that is closed.
+            UserError: thoughts have a budget, but no training row has a closed thought.
         """
         if self.max_thought_tokens is not None and not (rows.roles == Role.THINK_CLOSE).any():
             raise UserError(
@@ -209,13 +210,13 @@ class AnswerEvaluation:
         asked = [
             (trace.where, chat.prompt_ids(trace.messages[:-1], thinking=thinking))
             for trace in self.traces
-            for thinking in (None, True, False)  # a row's prompt may ask for a thought where this one does not
+            for thinking in (None, True, False)  # a row's prompt may ask for a thought even if this one does not
         ]
         self.trained_on = overlaps(rows, asked)
         self.held_out = not self.trained_on
 
     def overlap_summary(self) -> str:
-        """One line: how many prompts are trained on, with the first; "" before `compare_with_training`."""
+        """One line: how many prompts are trained on, and the first of them; "" before `compare_with_training`."""
         if self.held_out is None:
             return ""
         said = f"evaluation: {len(self.trained_on) or 'none'} of {len(self.traces):,} prompts"

@@ -1,4 +1,4 @@
-"""Evaluations on disk: where a run keeps them, and reading one back."""
+"""Evaluations on disk: where a run saves them, and how to read one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
             raise UserError(f"num_samples is {given['num_samples']}")
         return Evaluation(tuple(map(_read_example, given.pop("examples"))), **given)
     except KeyError as error:
-        raise UserError(f"{path}: not a saved evaluation (it has no {error})") from error
+        raise UserError(f"{path}: not a saved evaluation ({error} is missing)") from error
     except UserError as error:
         raise UserError(f"{path}: not a saved evaluation ({error})") from error
 

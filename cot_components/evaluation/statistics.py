@@ -1,4 +1,4 @@
-"""Rates with their uncertainty, and what several samples of one prompt say together."""
+"""Rates with their uncertainty, and statistics over several samples of one prompt."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ Vote = TypeVar("Vote", bound=Hashable)
 
 
 def wilson_interval(rate: float, count: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Interval that holds the true rate with 95 % confidence when `rate` was seen on `count` independent examples.
+    """95 % confidence interval of the true rate when `rate` was observed on `count` independent examples.
 
-    Score interval of E. B. Wilson (1927): unlike the normal approximation it stays in [0, 1], and has a width there.
+    Score interval of E. B. Wilson (1927): unlike the normal approximation it stays in [0, 1], and is not empty at the
+    ends.
 
     Args:
         rate: share of examples, 0 to 1.
@@ -42,14 +43,15 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
 
     Square-and-add interval for paired proportions, method 10 of R. G. Newcombe (1998), Statistics in Medicine 17,
     2635 to 2650: the Wilson intervals of both rates, joined by the correlation of the pairs, which is corrected for
-    continuity. Two methods that err on the same examples differ with more certainty than their own intervals say.
+    continuity. If two methods err on the same examples, their difference is more certain than their own intervals
+    suggest.
 
     Args:
-        first, second: scores in [0, 1] of the same `n` examples, in the same order; right is 1, wrong 0, a share in
-            between where an example was answered several times.
+        first, second: scores in [0, 1] of the same `n` examples, in the same order; 1 for right, 0 for wrong, a share
+            in between if an example was answered several times.
 
     Raises:
-        ValueError: not as many of one as of the other, or none.
+        ValueError: the two differ in number, or are empty.
     """
     n = len(first)
     if n != len(second) or n == 0:
@@ -84,6 +86,6 @@ def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:
 
 
 def majority(votes: Sequence[Vote | None]) -> Vote | None:
-    """The most frequent vote, the earliest among equals; None is no vote, and what comes of no votes."""
+    """The most frequent vote, the earliest among ties; None is not a vote, and the result if there are none."""
     counted = Counter(vote for vote in votes if vote is not None)
     return counted.most_common(1)[0][0] if counted else None

@@ -1,4 +1,4 @@
-"""Evaluations side by side: as rows of text, and as a table for the terminal."""
+"""Evaluations side by side, as rows of text and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOSS_NAMES = {
 
 
 class Cell(NamedTuple):
-    """A figure and how sure it is; both empty where nothing was measured."""
+    """A figure and its uncertainty; both empty if nothing was measured."""
 
     value: str = ""
     detail: str = ""
@@ -33,8 +33,8 @@ class Cell(NamedTuple):
 def summary_table(**evaluations: Evaluation) -> RenderableType:
     """One column per evaluation: `summary_table(before=..., after=...)`.
 
-    Rates come with their 95 % Wilson interval; below the table stand the counts of examples, and of those without a
-    reference answer.
+    Rates come with their 95 % Wilson interval; the numbers of examples, and of those without a reference answer, are
+    below the table.
 
     Raises:
         UserError: no evaluation.
@@ -46,9 +46,9 @@ def summary_table(**evaluations: Evaluation) -> RenderableType:
 
 
 def comparison_table(evaluations: Mapping[str, Evaluation]) -> RenderableType:
-    """`summary_table` of evaluations by name, with the difference of each accuracy from that of the first.
+    """`summary_table` of named evaluations, with the difference of each accuracy from the first one's.
 
-    Differences are taken example by example and come with their 95 % interval (see `paired_difference`).
+    Differences are paired by example and come with their 95 % interval (see `paired_difference`).
 
     Raises:
         UserError: no evaluation.
@@ -81,7 +81,7 @@ def _table(names: Sequence[str], rows: Sequence[tuple[str, list[Cell]]], note: s
 
 
 def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
-    """What was measured, by name, with one cell per evaluation."""
+    """The measured quantities by name, with one cell per evaluation."""
     rows = [("answers correct", [_rate(r.answer_accuracy, r.accuracy_interval) for r in results])]
     if any(r.cut_rate is not None for r in results):
         rows.append(("cut by max_new_tokens", [_rate(r.cut_rate) for r in results]))
@@ -101,8 +101,8 @@ def summary_rows(results: Sequence[Evaluation]) -> list[tuple[str, list[Cell]]]:
 
 
 def footnote(results: Sequence[Evaluation]) -> str:
-    """How many examples stand behind the rates, and how many could not be scored. They are called held-out where they
-    were compared with the training data and no prompt is in both.
+    """The number of examples behind the rates, and how many could not be scored. They are called held-out if a
+    comparison with the training data found no common prompt.
     """
     lines = []
     counts = {(len(r.by_trace), r.num_samples, len(r.unscored), r.held_out is True) for r in results}

@@ -1,6 +1,6 @@
 """Tool calls in a completion, and whether they are right.
 
-What is right follows BFCL (its AST check for Python functions; see `data.read.bfcl` for what its rows say).
+Follows BFCL's AST check for Python functions; see `data.read.bfcl` for its rows.
 
 | compared     | right when                                                                                           |
 |--------------|------------------------------------------------------------------------------------------------------|
@@ -11,7 +11,7 @@ What is right follows BFCL (its AST check for Python functions; see `data.read.b
 | lists        | equal item by item                                                                                   |
 | objects      | for each key one of its allowed values; a key whose values hold "" may be missing                    |
 
-Calls that fit in more than one pairing are paired by search, where BFCL takes the first that fits.
+If calls fit in more than one pairing, all pairings are searched, where BFCL takes the first that fits.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _NO_SCHEMA: Mapping[str, Any] = {}
 
 
 def parse_calls(text: str) -> list[Call] | None:
-    """The calls that a text behind its thought makes, or None where there is none, or one that cannot be read.
+    """The calls in the text after a thought, or None if there is none, or one that cannot be read.
 
-    Read are `<tool_call>` tags; else `Action:` and `Action Input:`; else JSON, or calls in Python (`f(a=1)`, alone or
-    in a list), which may be in a code fence or on the last line.
+    Reads `<tool_call>` tags; else `Action:` and `Action Input:`; else JSON or Python calls (`f(a=1)`, alone or in a
+    list), possibly in a code fence or on the last line.
     """
     try:
         if CALL_OPEN in text:
@@ -84,14 +84,14 @@ def _python_call(node: ast.expr) -> Call:
 
 
 def _lists(value: Any) -> Any:
-    """The value with its tuples as lists, as JSON has them."""
+    """The value with tuples as lists, as in JSON."""
     if isinstance(value, list | tuple):
         return [_lists(item) for item in value]
     return {key: _lists(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def tool_calls(text: str) -> str | None:
-    """Extractor: the calls of a text as one canonical line, comparable by `exact_match`; None when there are none."""
+    """Extractor: the calls of a text as one canonical line, comparable by `exact_match`; None if there are none."""
     calls = parse_calls(text)
     return canonical_calls(calls) if calls else None
 
@@ -99,15 +99,15 @@ def tool_calls(text: str) -> str | None:
 def calls_fault(
     calls: Sequence[Call] | None, allowed: Sequence[Accepted], functions: Sequence[Mapping[str, Any]] = ()
 ) -> str | None:
-    """What is wrong with the calls, in words; None when they are right.
+    """What is wrong with the calls, in words; None if they are right.
 
-    allowed:   the calls that must be made, as BFCL's `possible_answer` files have them
+    allowed:   the calls that must be made, in the format of BFCL's `possible_answer` files
     functions: descriptions with `name` and `parameters` (`properties`, `required`); without them no type is known
     """
     if calls is None:
         return "no call that can be read"
     if len(calls) != len(allowed):
-        return f"{len(calls)} calls in place of {len(allowed)}"
+        return f"{len(calls)} calls instead of {len(allowed)}"
     described = {function["name"]: function["parameters"] for function in functions}
     faults = [[_call_fault(call, one, described) for one in allowed] for call in calls]
     if _can_pair([[fault is None for fault in row] for row in faults]):
@@ -124,7 +124,7 @@ def calls_match(
 
 
 def _can_pair(fits: Sequence[Sequence[bool]]) -> bool:
-    """Whether every row can have a column of its own where it fits (bipartite matching by augmenting paths)."""
+    """Whether every row can be assigned a distinct fitting column (bipartite matching by augmenting paths)."""
     row_of: dict[int, int] = {}
 
     def place(row: int, tried: set[int]) -> bool:
@@ -158,7 +158,7 @@ def _call_fault(call: Call, allowed: Accepted, described: Mapping[str, Mapping[s
 
 
 def _same(value: Any, option: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether a value is the allowed one, given what the function declares about it."""
+    """Whether a value equals the allowed one under the type the function declares."""
     if isinstance(option, str):
         return isinstance(value, str) and _standard(value) == _standard(option)
     if isinstance(option, bool) or isinstance(value, bool) or option is None:

@@ -1,4 +1,4 @@
-"""Batches for loops that know rows by number and tell their data no more than the epoch."""
+"""Batches for loops that address rows by number and pass their data nothing but the epoch."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ TRAIN, EVAL = "train", "eval"
 
 
 class EpochClock(Clock):
-    """The time in a loop that tells its data the epoch, but not the step."""
+    """The clock in a loop that passes its data the epoch, but not the step."""
 
     @property
     def step(self) -> int:  # type: ignore[override]
         """Raises UserError: there is none."""
         raise UserError(
-            "dataset.transforms: one follows the optimizer step (Anneal), and a Hugging Face trainer tells its data "
-            "none; set a number, or train with a recipe of cot-components"
+            "dataset.transforms: one depends on the optimizer step (Anneal), which a Hugging Face trainer does not "
+            "tell its data; set a number, or train with a recipe of cot-components"
         )
 
 
 class ReasoningCollator:
-    """Batches of named rows for a loop that knows rows by number; masks are drawn when a batch is made.
+    """Batches for a loop that addresses rows by number; masks are drawn when a batch is made.
 
-    `rows(name)` is what such a loop iterates over, and the collator its `collate_fn`. A batch of `B` rows padded to `T`
-    tokens is a mapping; everything in it is aligned with `input_ids`, not shifted, and `[B, T]`, `row_ids` apart:
+    The loop iterates over `rows(name)` with the collator as its `collate_fn`. A batch of `B` rows padded to `T` tokens
+    is a mapping; everything in it except `row_ids` is `[B, T]` and aligned with `input_ids`, not shifted:
 
     - `input_ids`, `attention_mask` and, where positions are not 0, 1, 2, ..., `position_ids`: int64
-    - `labels`: int64, `IGNORE` where a token does not count: its weight is 0, or it is the first of its row
+    - `labels`: int64, `IGNORE` where a token does not count (its weight is 0, or it is the first of its row)
     - `weights`: float32; `roles`: int64; `groups`: int64, where a transform makes classes
     - `row_ids`: int64 `[B]`
 
     Args:
-        data: the rows to train on, drawn for the epoch that `set_epoch` tells.
-        held_out: others by name, always as in epoch 0.
+        data: the rows to train on, drawn for the epoch given to `set_epoch`.
+        held_out: held-out rows by name, always as in epoch 0.
 
     Raises:
-        UserError: held-out rows of the name `train`; a source with a weight, which such a loop does not follow; a
-            transform that asks for the step.
+        UserError: held-out rows named `train`; a source with a weight, which such a loop ignores; a transform that
+            needs the step.
     """
 
     def __init__(self, data: ReasoningDataset, **held_out: ReasoningDataset) -> None:
         if TRAIN in held_out:
-            raise UserError(f"eval_dataset: '{TRAIN}' is what the rows to train on are called; take another name")
+            raise UserError(f"eval_dataset: '{TRAIN}' is the name of the training rows; choose another")
         self.data = {TRAIN: data, **held_out}
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # loader workers that live on read it, too
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # persistent loader workers read it, too
         if any(weight != 1 for _, _, weight in data.shares):
             raise UserError(
-                "dataset.source: a weight says how often rows come in an epoch, but a Hugging Face trainer takes each "
+                "dataset.source: a weight says how often rows come in an epoch, but a Hugging Face trainer uses each "
                 "once; remove it, or train with a recipe of cot-components"
             )
         for name in self.data:
@@ -65,15 +65,15 @@ class ReasoningCollator:
 
     @property
     def epoch(self) -> int:
-        """The epoch that training rows are drawn for."""
+        """The epoch for which training rows are drawn."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw what is made from now on for this epoch, counted from 0; to be called before the epoch's first batch."""
+        """Draw all further batches for this epoch, counted from 0; call it before the epoch's first batch."""
         self._epoch.fill_(epoch)
 
     def rows(self, name: str = TRAIN) -> Any:
-        """A `datasets.Dataset` of row numbers and, for loops that group by it, the `length` of each row as encoded."""
+        """A `datasets.Dataset` of row numbers and, for loops that group by length, the encoded `length` of each row."""
         from datasets import Dataset
 
         lengths = self.data[name].rows.lengths

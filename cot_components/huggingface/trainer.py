@@ -1,4 +1,4 @@
-"""Our losses in the trainers of `transformers` and TRL, on what `ReasoningCollator` makes."""
+"""Our losses in the trainers of `transformers` and TRL, on batches of `ReasoningCollator`."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from cot_components.stages import NoCurriculum
 from cot_components.training.refusals import REFUSALS, Combination
 
 READ = ("input_ids", "attention_mask", "position_ids")
-"""What the model reads of a batch."""
+"""The part of a batch that the model reads."""
 COLUMNS = {"roles": int(Role.PAD), "groups": 0}
-"""What a loss may read of it, and its value where there is no token."""
+"""Columns of a batch that a loss may read, and their values for padding."""
 EXACT = 1e-3
-"""Logits by the model and by its head alone differ at most by this share of the largest."""
+"""Largest accepted difference between the model's logits and its head's, relative to the largest logit."""
 
 
 class ReasoningTrainerMixin:
-    """In front of `transformers.Trainer` or a subclass, TRL's `SFTTrainer` among them: our losses on our data sets.
+    """Put before `transformers.Trainer` or a subclass such as TRL's `SFTTrainer`: our losses on our data sets.
 
-    While training, the loss of an optimizer step is the sum of the objective over its supervised tokens, on all
-    processes, divided by their number, however they are spread over micro-batches. In evaluation it is the plain
-    negative log-likelihood of held-out tokens with a label, in nats: a mean per batch, which the trainer averages over
-    batches, so with rows of uneven length it depends on their size.
+    In training, the loss of an optimizer step is the sum of the objective over its supervised tokens on all processes,
+    divided by their number, however they are distributed over micro-batches. In evaluation it is the plain negative
+    log-likelihood of held-out tokens with a label, in nats: a mean per batch, which the trainer averages over batches,
+    so with rows of uneven length it depends on the batch size.
 
     Args:
         model, args: the trainer's. Of `args`, `remove_unused_columns` and, for `SFTTrainer`, the preparation of the
-            data set are switched off: rows are encoded already.
-        train_dataset: `reasoning_dataset(...)`, say; its rows are drawn for each epoch, also by loader workers and in a
-            resumed run.
+            data set are switched off: rows are already encoded.
+        train_dataset: such as `reasoning_dataset(...)`; its masks are redrawn every epoch, also in loader workers and
+            resumed runs.
         eval_dataset: held-out rows, or several by name.
         loss: of `cot_components.losses`; None is `sft()`.
-        reference: the loss's second distribution: a model of `transformers` with the same vocabulary, which is frozen,
-            or a `TopKFile`.
-        fused: put supervised rows alone through the head, chunk by chunk, in place of making all logits. For a plain
-            linear head that is whole on each process (not under FSDP).
-        more: of the trainer.
+        reference: the loss's second distribution: a frozen `transformers` model with the same vocabulary, or a
+            `TopKFile`.
+        fused: put only the supervised rows through the head, chunk by chunk, instead of computing all logits. Needs a
+            plain linear head that is complete on each process (not under FSDP).
+        more: further arguments of the trainer.
 
     Raises:
         UserError: parts that do not go together (see `training.refusals`); a setting of the trainer that would change
@@ -87,7 +87,7 @@ class ReasoningTrainerMixin:
         )  # type: ignore[call-arg]
         own: Any = self
         own.args.remove_unused_columns = False
-        own.model_accepts_loss_kwargs = True  # the trainer counts the labels of a step, and leaves the rest to the loss
+        own.model_accepts_loss_kwargs = True  # the trainer counts a step's labels; the loss divides by them
         own.add_callback(_tells_epochs(self.collator))
         refuse_divided_rows(own)
         _refuse(self.reasoning_loss, reference, train_dataset, own)
@@ -101,7 +101,8 @@ class ReasoningTrainerMixin:
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The trainer's loss of a micro-batch of `ReasoningCollator`, an fp32 scalar; with its outputs, if asked for.
+        """The trainer's loss of a micro-batch of `ReasoningCollator`, an fp32 scalar; with the model's outputs on
+        request.
 
         `num_items_in_batch` divides the sum; None divides it by the supervised tokens of the batch.
         """
@@ -116,7 +117,7 @@ class ReasoningTrainerMixin:
         count = (labels != IGNORE).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         loss = total / count.to(total.device).clamp(min=1)
         if num_items_in_batch is not None and own.args.average_tokens_across_devices:
-            loss = loss * own.accelerator.num_processes  # what divides is the sum over processes, gradients the mean
+            loss = loss * own.accelerator.num_processes  # the divisor sums over processes, gradients average
         return (loss, outputs) if return_outputs else loss
 
     def _objective(self, model: Any, read: dict[str, Tensor], labels: Tensor, inputs: Mapping[str, Any]) -> Any:
@@ -137,7 +138,7 @@ class ReasoningTrainerMixin:
 
     @torch.no_grad()
     def _reference_of(self, read: dict[str, Tensor], inputs: Mapping[str, Any]) -> Any:
-        """What the loss takes as `reference`: of a model its logits, or hidden states and head if `fused`."""
+        """The loss's `reference`: for a model, its logits, or hidden states and head if `fused`."""
         if isinstance(self.reference, TopKFile):
             return _stored(self.reference, read["attention_mask"], inputs["row_ids"])
         if self.reference is None:
@@ -148,7 +149,7 @@ class ReasoningTrainerMixin:
 
     @torch.no_grad()
     def _check_head(self, read: dict[str, Tensor]) -> None:
-        """Once, on one row: raise UserError where hidden states times head are not the model's logits."""
+        """Once, on one row: raise UserError if hidden states times head are not the model's logits."""
         models = [] if self._checked else [self.model, self.reference]  # type: ignore[attr-defined]
         self._checked = True
         for model in models:
@@ -163,7 +164,7 @@ class ReasoningTrainerMixin:
 
 
 def _next(values: Tensor, empty: float) -> Tensor:
-    """What is aligned with the tokens `[B, T]`, moved to the positions that predict them, `[B * T]`."""
+    """Values aligned with the tokens `[B, T]`, moved to the positions that predict them, `[B * T]`."""
     return F.pad(values, (0, 1), value=empty)[:, 1:].flatten()
 
 
@@ -176,7 +177,7 @@ def _stored(reference: TopKFile, attention_mask: Tensor, row_ids: Tensor) -> Top
 
 
 def _headless(model: Any, inner: Any, read: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What the head would read, `[B * T, d]`, and its weight, through the whole forward of a model that may be wrapped.
+    """The head's input, `[B * T, d]`, and its weight, from a full forward of the (possibly wrapped) model.
 
     Raises:
         UserError: a head that is more than one matrix.
@@ -184,14 +185,14 @@ def _headless(model: Any, inner: Any, read: dict[str, Tensor]) -> tuple[Tensor, 
     head = inner.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:
         kind = type(head).__name__ + " with a bias" * (getattr(head, "bias", None) is not None)
-        raise UserError(f"fused: the head of this model is a {kind}; only a plain linear layer without one is known")
+        raise UserError(f"fused: the head of this model is a {kind}; only a plain linear layer will do")
     with _passing(head):
         return model(**read, use_cache=False).logits.flatten(0, 1), head.weight
 
 
 @contextmanager
 def _passing(head: nn.Module) -> Iterator[None]:
-    """Inside, the head returns what it is given."""
+    """Inside the block, the head returns its input."""
     head.forward = lambda hidden: hidden  # type: ignore[method-assign]
     try:
         yield
@@ -200,7 +201,7 @@ def _passing(head: nn.Module) -> Iterator[None]:
 
 
 def _tells_epochs(collator: ReasoningCollator) -> Any:
-    """A callback that tells the collator each epoch before it begins, a resumed run's too."""
+    """A callback that passes each epoch to the collator before it begins, also in resumed runs."""
     from transformers import TrainerCallback
 
     class TellEpochs(TrainerCallback):
@@ -217,7 +218,7 @@ def _tells_epochs(collator: ReasoningCollator) -> Any:
 
 
 def _refuse(loss: Loss, reference: Any, data: ReasoningDataset, trainer: Any) -> None:
-    """Raise UserError where parts do not go together, as a recipe does."""
+    """Raise UserError if parts do not combine, as a recipe does."""
     combination = Combination(
         loss=loss,
         selectors={},  # rows are chosen already

@@ -1,7 +1,7 @@
 """Bad input to a loss, refused in one sentence.
 
-Shapes are checked on every call, because a shape costs nothing to look at. Values (labels, weights) are checked once,
-by `supervised_rows`, while they are still on the host: a look at values inside the loss would make the host wait.
+Shapes are checked on every call, which costs nothing. Values (labels, weights) are checked once, by `supervised_rows`,
+while they are still on the host: reading them inside the loss would make the host wait for the device.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def supervised_rows(
 ) -> Tensor:
     """Indices of the supervised targets, int64 `[n]`: label not ignored and weight not 0.
 
-    Meant for the loader, on host tensors: it is the place where the values of labels and weights are looked at.
+    Meant for the loader, on host tensors: this is where the values of labels and weights are checked.
 
     Args:
         labels: int64 `[N]`, shifted; weights: float `[N]`, None is ones.
-        vocab_size: labels must be below it when it is given.
+        vocab_size: if given, every label must be below it.
 
     Raises:
         UserError: a label that is neither `ignore_index` nor a token; a weight that is negative, NaN or above
@@ -52,20 +52,20 @@ def supervised_rows(
 
 
 def check_tokens(name: str, rows: Tensor, num_tokens: int) -> None:
-    """Make sure that `rows` is `[num_tokens, width]`, of any width.
+    """Check that `rows` is `[num_tokens, width]`, of any width.
 
     Raises:
-        UserError: another shape; `name` says what has it.
+        UserError: another shape; the message calls the tensor `name`.
     """
     if rows.dim() != 2 or len(rows) != num_tokens:
         raise UserError(f"{name} must be [{num_tokens} tokens, width], got the shape {list(rows.shape)}")
 
 
 def check_batch(hidden: Tensor, labels: Tensor, weights: Tensor | None, columns: Mapping[str, Tensor] | None) -> None:
-    """Make sure that every per-token input is `[N]`, one entry per row of `hidden` `[N, d]` (or logits `[N, V]`).
+    """Check that every per-token input is `[N]`, one entry per row of `hidden` `[N, d]` (or logits `[N, V]`).
 
     Raises:
-        UserError: `hidden` has not two dimensions, or labels, weights or a column have another shape than `[N]`.
+        UserError: `hidden` is not two-dimensional, or labels, weights or a column are not of shape `[N]`.
     """
     if hidden.dim() != 2:
         raise UserError(f"hidden states or logits must be [tokens, width], got the shape {list(hidden.shape)}")
@@ -75,11 +75,11 @@ def check_batch(hidden: Tensor, labels: Tensor, weights: Tensor | None, columns:
 
 
 def check_pairs(pairs: Pairs) -> None:
-    """Make sure that head pairs fit: `[(x [n, d_i], W [V, d_i]), ...]` of one `V`, each of one dtype, weights whole.
+    """Check head pairs `[(x [n, d_i], W [V, d_i]), ...]`: the same `V` in all, one dtype per pair, no sharded weight.
 
     Raises:
-        UserError: a sharded weight, shapes that do not fit, parts with different vocabularies, an `x` of another dtype
-            than its weight.
+        UserError: a sharded weight, shapes that do not fit, parts with different vocabularies, an `x` whose dtype is
+            not its weight's.
     """
     vocab_size = pairs[0][1].shape[0]
     for x, weight in pairs:
@@ -94,7 +94,7 @@ def check_pairs(pairs: Pairs) -> None:
 
 
 def check_vocabulary(student: int, reference: int) -> None:
-    """Make sure that student and reference have vocabularies of one size, given in tokens.
+    """Check that student and reference have vocabularies of the same size, given in tokens.
 
     Raises:
         UserError: the sizes differ.
@@ -108,13 +108,13 @@ def check_vocabulary(student: int, reference: int) -> None:
 def check_needs(
     name: str, needs: Iterable[str], columns: Mapping[str, Tensor] | None, reference: object, hint: str = ""
 ) -> None:
-    """Make sure that everything a loss reads is there.
+    """Check that everything a loss reads was passed to it.
 
     Args:
-        name: how the error calls the loss.
+        name: the loss's name in the error.
         needs: `reference`, and names of columns.
         columns, reference: what the loss was called with.
-        hint: put at the end of the error: what to do instead.
+        hint: appended to the error: what to do instead.
 
     Raises:
         UserError: the reference or a column is missing.
@@ -132,12 +132,12 @@ def check_needs(
 
 
 def check_topk(top: TopK, num_tokens: int) -> None:
-    """Make sure that a `TopK` is about `N = num_tokens` tokens: ids `[N, k]`, logp `[N, k]`, tail `[N]`.
+    """Check that a `TopK` covers `N = num_tokens` tokens: ids `[N, k]`, logp `[N, k]`, tail `[N]`.
 
     Raises:
-        UserError: another shape of one of them.
+        UserError: one of them has another shape.
     """
     fits = top.ids.shape == top.logp.shape and top.ids.dim() == 2 and top.tail.dim() == 1
     if not fits or len(top.ids) != num_tokens or len(top.tail) != num_tokens:
         shapes = f"ids {list(top.ids.shape)}, logp {list(top.logp.shape)}, tail {list(top.tail.shape)}"
-        raise UserError(f"a TopK of {num_tokens} tokens is ids [N, k], logp [N, k], tail [N]; got {shapes}")
+        raise UserError(f"a TopK of {num_tokens} tokens needs ids [N, k], logp [N, k], tail [N]; got {shapes}")

@@ -1,4 +1,4 @@
-"""The slow and obvious versions: what the fast code is tested against, and what a notebook shows."""
+"""Slow, obvious reference implementations: the fast code is tested against them, and notebooks show them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def dense_loss(
     Its gradient is the loss's; its value differs from the published one by terms that have no gradient. No floors.
 
     Args:
-        loss: made by a preset, or from a `Target` of your own.
+        loss: from a preset, or built from your own `Target`.
         logits: `[n, V]`; labels: int64 `[n]`, every one a token.
-        columns: name to `[n]`; reference: logits `[n, V]`. Both only where the loss reads them.
+        columns: name to `[n]`; reference: logits `[n, V]`. Each is needed only if the loss reads it.
     """
     logp = logits.log_softmax(-1)
     nll = -logp.gather(1, labels[:, None]).squeeze(1)
@@ -37,16 +37,16 @@ def dense_loss(
 
 
 def induced_target(loss: Callable[..., Any], logits: Tensor, labels: Tensor, **more: Any) -> Tensor:
-    """The target `Q = p - dL/dz` that any differentiable token loss pulls to, `[n, V]`, by autograd.
+    """The target `Q = p - dL/dz` that any differentiable token loss pulls toward, `[n, V]`, by autograd.
 
-    Its entries sum to 1 for every loss of softmax outputs, but can leave [0, 1]. What it is for a `Target`:
-    `losses.target`.
+    Its entries sum to 1 for every loss of softmax outputs, but can leave [0, 1]. For the closed form of a `Target`'s,
+    see `losses.target`.
 
     Args:
         loss: called on one token at a time as `loss(logits [1, V], labels [1], **more)`, whatever its reduction:
             `F.cross_entropy`, one of ours, or its `from_logits` with a reference.
         logits: `[n, V]`; labels: int64 `[n]`.
-        more: passed on; tensors, also those in a mapping, have one entry per token and are cut to the token.
+        more: passed on; tensors, including those in a mapping, have one entry per token and are sliced to that token.
     """
     rows = []
     for token in range(len(labels)):
@@ -59,7 +59,7 @@ def induced_target(loss: Callable[..., Any], logits: Tensor, labels: Tensor, **m
 
 
 def _of_token(value: Any, token: int) -> Any:
-    """An argument cut to one token; what is neither tensor nor mapping stays as it is."""
+    """An argument sliced to one token; anything but a tensor or a mapping is returned unchanged."""
     if isinstance(value, Tensor):
         return value[token : token + 1]
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Supervised rows through head and loss in chunks: the logits of a whole batch never exist, and none are kept.
+"""The fused loss: supervised rows go through head and loss in chunks, so a batch's logits never exist at once.
 
 `fused` computes gradients in the forward, 6*n*d*V FLOPs for `n` supervised rows; the backward only multiplies them by
 the upstream scalar, on the device. With `per_token` it saves its inputs and computes the logits again in the backward,
@@ -20,13 +20,13 @@ RowLosses = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
 """`losses.target.row_losses` with its target and floors bound."""
 
 VOCAB_BLOCK = 4096
-"""Tokens of the vocabulary whose share of a gradient is computed at once where a product needs more precision than its
-factors have; small, because the product takes memory of its own."""
+"""Vocabulary entries per block when a gradient product is computed in higher precision than its factors; small, because
+each block allocates memory."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a chunked pass needs besides the logits; everything is detached, and of the `n` supervised rows only.
+    """What a chunked pass needs besides the logits; everything is detached and covers the `n` supervised rows only.
 
     row_losses: `(logits [m, V], labels [m], weights [m], columns, reference, want_grad=)` of one chunk of m rows to
                 `(weighted values [m], nll [m], gradient of the logits [m, V] or None)`
@@ -58,9 +58,10 @@ class HeadGrads:
         weights: `[V, d_i]` of each pair.
         wanted: whether a gradient is wanted, first of each x, then of each weight.
 
-    Sums are fp32 for half-precision tensors, products under them too, and rounded once, after the upstream scalar: each
-    further rounding would add as much error as a bf16 gradient has to begin with. They exist, and are zero, even if no
-    chunk follows: a missing gradient on one rank breaks FSDP's reduction on all.
+    For half-precision tensors, products and sums are fp32 and rounded once, after the upstream scalar: every further
+    rounding would add as much error as a bf16 gradient already has. The sums start at zero rather than None: with no
+    chunks at all they are still returned, because a missing gradient on one rank breaks FSDP's reduction on all of
+    them.
     """
 
     def __init__(self, xs: list[Tensor], weights: list[Tensor], wanted: list[bool]) -> None:
@@ -91,7 +92,7 @@ class HeadGrads:
     def rounded(self, upstream: Tensor | None = None) -> list[Tensor | None]:
         """The sums times the scalar `upstream`, in the shapes and dtypes of their tensors; x first, then W.
 
-        To be called once: the sums are used up.
+        Call it once: it overwrites the sums.
         """
         scaled = [total if total is None or upstream is None else total.mul_(upstream) for total in self.sums]
         self.sums = []
@@ -111,7 +112,8 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 def _each_chunk(
     job: Job, read: Callable[[slice], Tensor], write: Callable[[slice, Tensor], None] | None, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Logits in by `read`, their gradients out by `write`; weighted values and nll of all rows, both `[n]`."""
+    """Get logits from `read`, hand their gradients to `write`; return weighted values and nll of all rows, both
+    `[n]`."""
     exact = torch.promote_types(like.dtype, torch.float32)
     values, nll = (torch.zeros(len(job.labels), dtype=exact, device=like.device) for _ in range(2))
     for chunk in job.chunks():
@@ -151,7 +153,7 @@ def logits_of(xs: Sequence[Tensor], weights: Sequence[Tensor], chunk: slice, buf
 
 
 def _run(job: Job, xs: list[Tensor], weights: list[Tensor], grads: HeadGrads | None) -> tuple[Tensor, Tensor]:
-    """Weighted values and nll of all rows, both `[n]`, adding to `grads` on the way."""
+    """Weighted values and nll of all rows, both `[n]`; adds to `grads`."""
     buffer = xs[0].new_empty(min(job.chunk_rows, len(xs[0])), weights[0].shape[0])
 
     def read(chunk: slice) -> Tensor:
@@ -184,7 +186,7 @@ class _SumWithGradInForward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Any) -> Any:
         if ctx.grads is None:
-            raise RuntimeError("a fused loss goes backward once; build it with per_token_grad=True to go again")
+            raise RuntimeError("a fused loss allows one backward pass; build it with per_token_grad=True for more")
         grads, ctx.grads = ctx.grads, None
         return None, None, *grads.rounded(upstream)
 
@@ -212,14 +214,14 @@ def fused(job: Job, pairs: Pairs, *, per_token: bool = False) -> tuple[Tensor, T
     Args:
         job: labels, weights and the row function.
         pairs: `[(x [n, d_i], W [V, d_i]), ...]`; gradients go to those that require one.
-        per_token: return the weighted values unsummed, for an upstream gradient that differs from token to token.
+        per_token: return one weighted value per token, for an upstream gradient that differs from token to token.
 
     Returns:
         the sum, a scalar (`[n]` with `per_token`), differentiable; nll in nats, `[n]`, detached. fp32, or float64 if
         the pairs are.
 
     Raises:
-        RuntimeError: in a second backward, unless `per_token`.
+        RuntimeError: on a second backward, unless `per_token`.
     """
     xs, weights = zip(*pairs, strict=True)
     function = _PerTokenWithRecompute if per_token else _SumWithGradInForward
@@ -236,7 +238,7 @@ def token_nll(job: Job, pairs: Pairs) -> Tensor:
 
 
 class _RowsOfLogits(torch.autograd.Function):
-    """The row function on logits that exist already: only they are saved, and one gradient `[N, V]` is made."""
+    """The row function on existing logits: only the logits are saved, and one gradient `[N, V]` is allocated."""
 
     @staticmethod
     def forward(ctx: Any, job: Job, rows: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -263,8 +265,8 @@ def rows_of_logits(job: Job, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tens
     """Weighted values, differentiable token by token and more than once, and nll of some rows of logits.
 
     Args:
-        job: about the `n` supervised rows.
-        logits: `[N, V]` of all rows; their gradient is `[N, V]`, too, and 0 outside of `rows`.
+        job: for the `n` supervised rows.
+        logits: `[N, V]` of all rows; their gradient is also `[N, V]`, 0 outside `rows`.
         rows: int64 `[n]`, the supervised ones.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A loss of this project in another `transformers` or TRL trainer; nothing of either is imported."""
+"""Use a loss of this project in a `transformers` or TRL trainer; neither is imported here."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cot_components.losses.loss import Loss
 
 
 def hf_loss(loss: Loss) -> Callable[..., Tensor]:
-    """What `transformers.Trainer(compute_loss_func=...)` takes: `hf_loss(losses.dft())`.
+    """A loss for `transformers.Trainer(compute_loss_func=...)`: `hf_loss(losses.dft())`.
 
-    The trainer hands over a model's outputs and its labels, not shifted, and nothing else: a loss that needs a
-    reference or columns is refused here, and per-token weights cannot reach it. Normalised as the trainer's own loss:
-    by `num_items_in_batch` of the whole optimizer step if the trainer gives it, else by the batch's supervised tokens.
+    The trainer passes a model's outputs and unshifted labels, and nothing else: a loss that needs a reference or
+    columns is refused, and per-token weights cannot reach it. Normalised like the trainer's own loss: by
+    `num_items_in_batch` of the whole optimizer step if the trainer passes it, else by the batch's supervised tokens.
 
     Raises:
         UserError: the loss needs more than logits and labels.
     """
     if loss.needs:
         raise UserError(
-            f"{loss.name} needs {', '.join(loss.needs)}, which a Trainer does not hand to its loss function"
+            f"{loss.name} needs {', '.join(loss.needs)}, which a Trainer does not pass to its loss function"
         )
     return partial(_trainer_loss, loss)
 

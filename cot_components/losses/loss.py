@@ -1,10 +1,10 @@
 """A loss as a component: one `Target` and its settings behind three ways in.
 
-1. `loss(logits, labels)`: the mean over supervised tokens, as a stock torchtune recipe calls it.
+1. `loss(logits, labels)`: the mean over supervised tokens, the signature of a stock torchtune recipe.
 2. `loss.fused(hidden, head, labels, weights, rows=, columns=, reference=)`: supervised rows through the head in chunks,
-   as our loop calls it.
-3. `loss.from_logits(logits, labels, weights, columns=, reference=)`: token by token on logits that exist, for other
-   people's trainers and for notebooks.
+   used by our loop.
+3. `loss.from_logits(logits, labels, weights, columns=, reference=)`: per token, from existing logits, for other
+   trainers and notebooks.
 """
 
 from __future__ import annotations
@@ -32,19 +32,18 @@ CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 2048
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """A token loss; made by the presets, and by anyone with a `Target` of their own.
+    """A token loss, built by a preset or from your own `Target`.
 
     Args:
-        target: the two pulls and the alternative.
-        name: how errors call it.
+        target: the two pulls and the alternative. name: its name in errors.
         ignore_index: label of a target that is not supervised.
-        floor: role name to the least pull of the observed token there; `{answer: 1.0}` is plain cross-entropy on the
-            answer, whose tokens a pull like p would mute just when a curriculum makes them improbable.
+        floor: role name to the smallest pull of the observed token there; `{answer: 1.0}` is plain cross-entropy on the
+            answer, where a pull such as p would mute tokens just when a curriculum makes them improbable.
         weight_rule: weights that depend on the current loss, `(nll, columns...) -> [n]`, on top of the batch's own;
             costs one more forward pass of the head.
         chunk_rows: rows per chunk; None is 256 on a CPU, 2048 on a GPU.
-        per_token_grad: `objective` is `[n]` and may be weighed again by the caller; the head's forward runs twice.
-        compile_rows: whether the row function goes through torch.compile; None is on a GPU only.
+        per_token_grad: `objective` is `[n]`, so the caller may weight it again; the head's forward runs twice.
+        compile_rows: whether the row function is compiled (torch.compile); None compiles on a GPU only.
 
     Raises:
         UserError: a floor for an unknown role or outside [0, 1]; a chunk below one row.
@@ -81,7 +80,7 @@ class Loss:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether it reads the distribution of another model."""
+        """Whether it reads another model's distribution."""
         return "reference" in self.needs
 
     @property
@@ -97,7 +96,7 @@ class Loss:
         """
         if not isinstance(logits, Tensor):
             raise UserError(f"{self.name} takes the logits as one tensor, got a {type(logits).__name__}")
-        hint = "; (logits, labels) alone cannot give it: use loss.fused, or a recipe that does"
+        hint = "; (logits, labels) alone cannot provide it: use loss.fused, or a recipe that does"
         checks.check_needs(self.name, self.needs, None, None, hint)
         labels = labels.flatten()
         values = self.from_logits(logits.flatten(0, -2), labels).objective
@@ -114,20 +113,20 @@ class Loss:
         columns: Mapping[str, Tensor] | None = None,
         reference: Reference | None = None,
     ) -> LossOutput:
-        """Sums over the supervised tokens, straight from hidden states; to be called in the FSDP root's forward.
+        """Sums over the supervised tokens, straight from hidden states; call it inside the FSDP root's forward.
 
         Args:
             hidden: `[N, d]`, after the final norm.
-            head: weight `[V, d]`, or a function from hidden rows to pairs; a weight that requires no grad gets none.
+            head: weight `[V, d]`, or a function from hidden rows to pairs; weights that do not require grad get none.
             labels: int64 `[N]`, shifted: row i predicts `labels[i]`.
             weights: float `[N]`; None is ones.
-            rows: int64 `[n]`, the supervised targets, whose labels and weights count as checked. None: they are found
-                and checked here, which makes the host wait for the device.
+            rows: int64 `[n]`, the supervised targets; their labels and weights are assumed to be checked. None finds
+                and checks them here, which makes the host wait for the device.
             columns: name to `[N]`, about the target token.
             reference: `(hidden_ref [N, d_ref], head_ref)` or `TopK`.
 
         Raises:
-            UserError: shapes, dtypes or vocabularies that do not fit; something in `needs` is missing; a label or a
+            UserError: shapes, dtypes or vocabularies that do not fit; something in `needs` was not passed; a label or a
                 weight out of range.
         """
         checks.check_batch(hidden, labels, weights, columns)
@@ -156,7 +155,7 @@ class Loss:
     ) -> LossOutput:
         """The same loss on logits `[N, V]`; `objective` is `[n]`, differentiable any number of times.
 
-        `reference` is the reference's logits `[N, V]`, or `TopK`; the rest, errors included, as in `fused`.
+        `reference` is the reference's logits `[N, V]` or a `TopK`; everything else, errors included, as in `fused`.
         """
         checks.check_batch(logits, labels, weights, columns)
         checks.check_needs(self.name, self.needs, columns, reference)
@@ -195,7 +194,7 @@ class Loss:
         )
 
     def _reweigh(self, job: Job, nll: Tensor) -> Job:
-        """The job with its weights multiplied by what the weight rule makes of the current loss."""
+        """The job with its weights multiplied by those of the weight rule at the current loss."""
         assert self.weight_rule is not None
         known = {**job.columns, "nll": nll}
         factor = self.weight_rule(**{name: known[name] for name in asks(self.weight_rule)})
@@ -214,7 +213,7 @@ _COMPILED: WeakKeyDictionary[Loss, RowLosses] = WeakKeyDictionary()
 
 
 def _plain(job: Job) -> Job:
-    """The same rows under plain negative log-likelihood: all that a weight rule asks of the model."""
+    """The same rows under plain negative log-likelihood, which is all a weight rule needs."""
     return replace(job, row_losses=partial(row_losses, Target(imitate=1.0)), columns={}, reference=None)
 
 
@@ -251,12 +250,13 @@ def _reference_of(reference: Reference, rows: Tensor, num_tokens: int, vocab_siz
 
 
 def preset(build: Callable[..., Target]) -> Callable[..., Loss]:
-    """Turn a function that builds a `Target` into a component that builds a `Loss`, taking the settings of `Loss` too.
+    """Turn a function that builds a `Target` into a component that builds a `Loss` and also takes the settings of
+    `Loss`.
 
-    They are spelled out in its signature, because that is what a config is checked against.
+    They are added to its signature, because configs are checked against signatures.
 
     Args:
-        build: takes its settings by keyword; its name becomes that of the loss.
+        build: takes keyword settings; its name becomes the loss's name.
     """
     own = inspect.signature(build, eval_str=True)
     of_loss = [p for p in inspect.signature(Loss, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]

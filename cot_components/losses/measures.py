@@ -1,4 +1,4 @@
-"""What a model makes of supervised tokens: their loss, and what the whole distribution says. No gradients."""
+"""Per-token measurements of a model, without gradients: loss, entropy, rank and top probability."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cot_components.losses.types import Head
 MEASURES: Mapping[str, str] = {
     "nll": "negative log-probability of the token, in nats",
     "entropy": "of the distribution it was drawn from, in nats",
-    "rank": "of the token among all of the vocabulary; 1 is the likeliest",
+    "rank": "of the token in the whole vocabulary; 1 is the likeliest",
     "top_probability": "of the likeliest token",
 }
 """Name to meaning."""
@@ -36,9 +36,9 @@ def measure(
     """Measures of the targets `rows`, fp32 `[n]` each; logits exist for one chunk of them at a time.
 
     Args:
-        hidden, head, labels, rows: as in `Loss.fused`, in whose place `model.loss` takes this function.
-        weights, columns, reference: not looked at.
-        wanted: names of `MEASURES`, whose units are there.
+        hidden, head, labels, rows: as in `Loss.fused`; pass this function to `model.loss` in its place.
+        weights, columns, reference: ignored.
+        wanted: names in `MEASURES`, which also gives their units.
 
     Raises:
         UserError: hidden states and head that do not fit; see `pairs_of`.
@@ -64,7 +64,7 @@ def measures_of(logits: Tensor, labels: Tensor, wanted: Sequence[str]) -> list[T
     Args:
         logits: `[n, V]`, overwritten; the work is done in fp32, or in float64 if they are.
         labels: int64 `[n]`, token ids.
-        wanted: names of `MEASURES`.
+        wanted: names in `MEASURES`.
     """
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     z = z.sub_(z.amax(-1, keepdim=True))

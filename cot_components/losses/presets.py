@@ -1,12 +1,12 @@
-"""Published token losses as members of the target family: two pulls, an alternative, and the value the paper prints.
+"""Published token losses as members of the target family: two pulls, an alternative and the published loss value.
 
-`loss._component_=cot_components.losses.dft` names one in a config, of a stock torchtune recipe or of this project.
-Besides its own settings each takes those of `Loss` (`floor`, `weight_rule`, `chunk_rows`, ...). Every preset raises
-`UserError` when a setting is out of range. Those that name no paper are as on the project page of arXiv 2606.11189.
+`loss._component_=cot_components.losses.dft` selects one, in a config for a stock torchtune recipe or for this project.
+Besides its own settings, each takes those of `Loss` (`floor`, `weight_rule`, `chunk_rows`, ...). Every preset raises
+`UserError` when a setting is out of range. Presets without a paper follow the project page of arXiv 2606.11189.
 
 In the formulas `p` is the probability of the observed token, and inside `CE` and `KL` the student's distribution;
-`reference` and `teacher` are the distribution of the second model that the loss is called with. What multiplies `nll`,
-`CE` or `KL` is detached, and so is the first argument of the latter two. Other names are those of the settings.
+`reference` and `teacher` are the distribution of the second model passed to the loss. Factors of `nll`, `CE` and `KL`
+are detached, and so is the first argument of `CE` and `KL`. Other names are settings.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def power(p: Tensor, *, exponent: float) -> Tensor:
 
 
 def uncertainty(p: Tensor) -> Tensor:
-    """p * (1 - p): at most 1/4, where p is 1/2; 0 at both ends."""
+    """p * (1 - p): 0 at both ends, at most 1/4 at p = 1/2."""
     return p * (1.0 - p)
 
 
@@ -127,7 +127,7 @@ def label_smoothing(*, smoothing: float = 0.1) -> Target:
 def dft() -> Target:
     """Dynamic fine-tuning, arXiv 2508.05629: p * nll.
 
-    A token's value is at most 1/e, so learning rates and clipping norms found for SFT mean something else here.
+    A token's value is at most 1/e, so learning rates and clipping norms tuned for SFT do not carry over.
     """
     return Target(imitate=probability)
 
@@ -168,9 +168,9 @@ def eaft(*, k: int = 20) -> Target:
 
 @preset
 def chord_phi() -> Target:
-    """The phi of CHORD, arXiv 2508.11408: p * (1 - p) * nll, neither what is known nor what is out of reach.
+    """The phi of CHORD, arXiv 2508.11408: p * (1 - p) * nll, which mutes both known and out-of-reach tokens.
 
-    Published as one term beside GRPO; alone, as here, it was not measured.
+    Published as one term alongside GRPO; the paper did not measure it alone, as it is here.
     """
     return Target(imitate=uncertainty)
 
@@ -183,8 +183,8 @@ def otr(*, temperature: float = 1.3, penalty: float = -0.1) -> Target:
     gradient is that of DFT times (1 - penalty).
 
     Args:
-        temperature: at which tokens would be drawn, above 0.
-        penalty: reward of any token but the observed one, whose reward is 1; any number.
+        temperature: sampling temperature of the student's tokens, above 0.
+        penalty: reward of every token but the observed one, which gets 1; any number.
     """
     require("temperature", temperature, 0.0, above=True)
     imitate = partial(tempered_probability, temperature=temperature, factor=1.0 - penalty)
@@ -206,7 +206,7 @@ def sft_kl(*, kl_weight: float) -> Target:
 def asft(*, kl_weight: float = 0.05) -> Target:
     """Anchored SFT, arXiv 2509.23753: p * nll + kl_weight * KL(reference, p).
 
-    A token the model finds impossible is led to the reference.
+    A token to which the model gives no probability is pulled toward the reference.
 
     Args:
         kl_weight: at least 0.
@@ -217,7 +217,7 @@ def asft(*, kl_weight: float = 0.05) -> Target:
 
 @preset
 def distill() -> Target:
-    """CE(teacher, p); the observed token is not looked at."""
+    """CE(teacher, p); the observed token is ignored."""
     return Target(imitate=0.0, follow=1.0, alternative=other_model)
 
 
@@ -265,8 +265,8 @@ def target_sft(*, eta: float) -> Target:
 def gem(*, beta: float = 0.7) -> Target:
     """GEM: nll - CE(q, p), q the student at temperature beta.
 
-    It pushes away from q as much as it pulls to the observed token e: the induced target is p + e - q, whose entries
-    can leave [0, 1].
+    It pushes away from q as strongly as it pulls toward the observed token e: the induced target is p + e - q, whose
+    entries can leave [0, 1].
 
     Args:
         beta: temperature, above 0.

@@ -1,21 +1,21 @@
-"""The target family: every token loss here pulls toward two distributions, and all of its mathematics is in this file.
+"""The target family: every token loss here pulls toward two distributions. All the mathematics is here.
 
 With `p` the student's probabilities, `e` the one-hot observed token and `r` an alternative distribution, all members
 have the gradient
 
     dL/dz = imitate * (p - e) + follow * (p - r)  =  s * (p - M),    M = a * e + (1 - a) * r
 
-so the scale is `s = imitate + follow`, and the mixture `M` trusts the observed token by `a = imitate / s`. The induced
-target, which `induced_target` finds for any loss, is
+so the scale is `s = imitate + follow`, and the mixture `M` gives the observed token the share `a = imitate / s`. The
+induced target, which `induced_target` computes for any loss, is
 
     Q = p - dL/dz  =  p + imitate * (e - p) + follow * (r - p)  =  (1 - s) * p + s * M
 
-It is `M` only where `s` is 1. Where `s` is 0 (`gem`) there is no `M`, only `Q`. `Q` always sums to 1; its entries can
-leave [0, 1] where `s` is above 1 or a pull is negative.
+It equals `M` only where `s` is 1. Where `s` is 0 (`gem`) there is no `M`, only `Q`. `Q` always sums to 1; its entries
+can leave [0, 1] where `s` is above 1 or a pull is negative.
 
-An alternative equal to `p` (the student itself) pulls nowhere: it needs no `r` and has `follow = 0`. `imitate`,
-`follow` and `r` are read off the detached model: a target is something to move toward, not something that moves.
-(Undetached, DFT would push the observed token down wherever its probability is below 1/e.)
+An alternative equal to `p` (the student itself) does not pull, so it needs no `r` and has `follow = 0`. `imitate`,
+`follow` and `r` are computed from the detached model: the target must not move with the gradient. (Undetached, DFT
+would push the observed token down wherever its probability is below 1/e.)
 
 Rules (`imitate`, `follow`, `alternative`, `value`) are plain functions, and the names of their positional parameters
 say what they read: `p` [n] probability of the observed token, `nll` [n] in nats, `logits` [n, V] up to a constant per
@@ -41,7 +41,7 @@ Floors = tuple[tuple[int, float], ...]
 
 
 def asks(rule: object) -> tuple[str, ...]:
-    """Names of what a rule reads: its positional parameters. A constant reads nothing."""
+    """What a rule reads, by name: its positional parameters. A constant reads nothing."""
     if not callable(rule):
         return ()
     parameters = inspect.signature(rule).parameters.values()
@@ -57,7 +57,7 @@ class Target:
     alternative: rule giving the distribution `r`, `[n, V]` or broadcastable to it; None is the student itself
     divergence:  the alternative's published term, cross-entropy `ce(r, p)` or `kl(r, p)`; their gradient is one
     value:       rule giving the published value `[n]` where it is not `imitate * nll + follow * divergence`
-    reads:       what each of the four rules reads, by its name here; found, not set
+    reads:       what each of the four rules reads, by field name; derived, not set
     """
 
     imitate: Rule | float
@@ -77,7 +77,7 @@ class Target:
         return tuple(dict.fromkeys(name for names in self.reads.values() for name in names))
 
     def apply(self, rule: str, known: Mapping[str, Tensor]) -> Any:
-        """What one of its rules says; a constant is returned as it is."""
+        """The value of one of its rules; a constant is returned unchanged."""
         function = getattr(self, rule)
         return function(**{name: known[name] for name in self.reads[rule]}) if callable(function) else function
 
@@ -93,16 +93,17 @@ def row_losses(
     floors: Floors = (),
     want_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The one row function behind every way in: values and logit gradients of `n` supervised tokens, without autograd.
+    """The row function shared by all entry points: values and logit gradients of `n` supervised tokens, without
+    autograd.
 
     Args:
         target: the two pulls and the alternative.
-        logits: `[n, V]`, overwritten; whatever their dtype, the work is done in fp32, or in float64 if they are.
+        logits: `[n, V]`, overwritten; computed in fp32 whatever their dtype, or in float64 if they are.
         labels: int64 `[n]`, token ids; weights: float `[n]`.
         columns: name to `[n]`, at least those that the target's rules and the floors (`roles`) read.
         reference: logits `[n, V]` or `TopK` of the same rows; None where no rule reads it.
         floors: see `Floors`.
-        want_grad: whether the gradient is computed, too.
+        want_grad: whether to compute the gradient as well.
 
     Returns:
         weight * published value `[n]`, nll in nats `[n]`, and weight * d value / d logits `[n, V]` in the dtype of
@@ -162,7 +163,7 @@ def _divergence(r: Tensor, known: Mapping[str, Tensor], kind: str) -> Tensor:
 
 
 def spread_tail(top: TopK, logits: Tensor) -> Tensor:
-    """Log-probabilities `[n, V]` of a reference known by its top k; the student says how the tail is spread."""
+    """Log-probabilities `[n, V]` of a reference known by its top k; the tail is spread as the student spreads it."""
     outside = torch.logsumexp(logits.scatter(1, top.ids, -torch.inf), -1)
     log_tail = top.tail.to(logits.dtype).clamp(min=torch.finfo(logits.dtype).tiny).log()
     return (logits + (log_tail - outside)[:, None]).scatter(1, top.ids, top.logp.to(logits.dtype))

@@ -1,12 +1,11 @@
-"""A teacher's top k on disk: computed once, row by row, read back by every run that trains on the same tokens.
+"""A teacher's top k on disk: computed once, row by row, and read by every run that trains on the same tokens.
 
-A store is a folder: `header.json` says whose tokens and whose vocabulary, each numbered folder beside it holds some
-rows. A numbered folder appears by a rename when it is complete, so whatever stops a run that writes, the next one goes
-on where it ended. What is kept for token `t` of a row is the teacher's distribution of it given the tokens before; it
-stays with that target however the row is blurred, weighed or packed. (Not if earlier tokens are removed: then the
-teacher would have seen another row.)
+A store is a folder: `header.json` records tokenizer, data and vocabulary, and each numbered subfolder holds some rows.
+A subfolder is renamed into place when it is complete, so a run that was interrupted while writing continues where it
+stopped. Kept for token `t` of a row is the teacher's distribution over it given the tokens before; it stays valid
+however the row is blurred, weighed or packed. (Not if earlier tokens are removed: the teacher saw a different row.)
 
-Bytes per token: 6 k + 4. Log-probabilities are kept in fp16, and the tail is what the kept values leave.
+Bytes per token: 6 k + 4. Log-probabilities are kept in fp16; the tail is what the kept values leave.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ def top_k(logits: Tensor, k: int) -> TopK:
 
 
 class TopKWriter:
-    """Adds rows to a store, and knows which it has.
+    """Adds rows to a store and knows which ones it has.
 
     Args:
-        folder: made if absent.
-        k: tokens kept per position; vocab_size: of the teacher.
-        tokenizer, data: hashes of what the token ids mean and of the rows they come from.
-        teacher: hash of the model that the rows come from, where there is one.
-        rows_per_part: rows that are lost at most when the process dies.
+        folder: created if missing.
+        k: tokens kept per position; vocab_size: the teacher's.
+        tokenizer, data: hashes of the tokenizer (what ids mean) and of the rows.
+        teacher: hash of the model the rows were computed with, if known.
+        rows_per_part: the most rows a killed process can lose.
 
     Raises:
         UserError: the folder holds a store of something else.
@@ -87,7 +86,7 @@ class TopKWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending; to be called at the end."""
+        """Write pending rows; call it at the end."""
         if not self._pending:
             return
         tops = [top for _, top in self._pending]
@@ -113,7 +112,8 @@ class TopKStore:
     """Reads a store; memory-mapped, picklable, for any number of loader workers.
 
     Raises:
-        UserError: no store there, another tokenizer, other data or another vocabulary; the sentence names both.
+        UserError: no store there, or one of another tokenizer, other data or another vocabulary; the message names
+            both.
     """
 
     def __init__(self, folder: str | Path, *, vocab_size: int, tokenizer: str, data: str) -> None:
@@ -133,14 +133,14 @@ class TopKStore:
         self._start = np.concatenate([part["row_start"][:-1] for part in parts])[order]
         self._length = np.concatenate([np.diff(part["row_start"]) for part in parts])[order]
 
-    def __reduce__(self) -> Any:  # opened again in a worker: a pickled memory map would carry the whole file
+    def __reduce__(self) -> Any:  # a worker reopens it: pickling a memory map would copy the whole file
         return self._again, ()
 
     def __len__(self) -> int:
         return len(self._row_ids)
 
     def lookup(self, row_ids: np.ndarray, positions: np.ndarray) -> TopK:
-        """The teacher's distribution of target tokens.
+        """The teacher's distributions for target tokens.
 
         Args:
             row_ids: int64 `[N]`, the row of each target.
@@ -182,9 +182,9 @@ def _sorted_ids(parts: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndar
 
 
 def _check_header(path: Path, expected: dict[str, object]) -> dict[str, Any]:
-    """The header, if everything expected of it is so."""
+    """The header, if it is as expected."""
     if not path.exists():
-        raise UserError(f"{path.parent}: no store of top-k log-probabilities there (no {path.name})")
+        raise UserError(f"{path.parent}: no store of top-k log-probabilities (no {path.name})")
     found = read_object(path)
     for key, value in expected.items():
         if found.get(key) != value:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 Pairs = list[tuple[Tensor, Tensor]]
-"""`[(x [n, d_i], W [V, d_i]), ...]` with `logits = sum x @ W.T`: a plain, tied, frozen or LoRA head is nothing else."""
+"""`[(x [n, d_i], W [V, d_i]), ...]` with `logits = sum x @ W.T`: covers plain, tied, frozen and LoRA heads."""
 
 Head = Tensor | Callable[[Tensor], Pairs]
 """A weight `[V, d]`, or a function from hidden rows `[n, d]` to `Pairs`."""
@@ -33,7 +33,7 @@ class TopK(NamedTuple):
 
     ids:  int64 `[N, k]`, distinct token ids of a row
     logp: fp32 `[N, k]`, their log-probabilities
-    tail: fp32 `[N]`, probability of all other tokens together, spread over them in proportion to the student's own
+    tail: fp32 `[N]`, total probability of all other tokens, spread over them in proportion to the student's own
     """
 
     ids: Tensor

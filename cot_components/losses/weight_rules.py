@@ -1,13 +1,12 @@
-"""Weights that follow the current loss: which tokens count is decided at every step.
+"""Weights computed from the current loss, at every step.
 
 A weight rule is a function `(nll, columns...) -> weights [n]` over the `n` supervised tokens of a micro-batch: `nll` is
 fp32 `[n]` in nats, a column has one value per token, `[n]`, and the names of the parameters say which columns it reads.
 The loss evaluates it on a forward pass of the head without gradients, so a step costs 8*n*d*V instead of 6*n*d*V, and
-detaches its result: with gradient through the weights, the tokens of the easier group can be pushed to be *less*
-likely.
+detaches its result: if gradients flowed through the weights, tokens of the easier group could be made *less* likely.
 
-The weights of a sample sum to its number of supervised tokens, but for `reduce: sum`; either way a step divides by that
-number, which is known before its forward pass. Static factors per token are `transforms.ByGroup`'s.
+A sample's weights sum to its number of supervised tokens, except with `reduce: sum`; either way a step divides by that
+number, which is known before its forward pass. For fixed factors per token see `transforms.ByGroup`.
 """
 
 from __future__ import annotations
@@ -24,21 +23,22 @@ from cot_components.errors import UserError, require
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSoftmax:
-    """Reasoning-highlighted fine-tuning, arXiv 2412.14780: the group of a sample with the larger mean loss counts more.
+    """Reasoning-highlighted fine-tuning, arXiv 2412.14780: within a sample, the group with the larger mean loss gets
+    more weight.
 
     A sample with groups g of n_g tokens and mean loss L_g is trained on `sum_g w_g * L_g`, `w = softmax(L / tau)` over
-    the groups it has; that is, each of its n tokens weighs `n * w_g / n_g`. A sample of one group is trained on its
-    plain mean. As tau grows, groups (not tokens) come to count alike.
+    the groups it has; that is, each of its n tokens weighs `n * w_g / n_g`. A sample with a single group is trained on
+    its plain mean. As tau grows, the groups (not the tokens) approach equal weight.
 
     Args:
-        tau: temperature in nats, above 0; the paper finds 1 / tau from 0.2 to 0.5 good and prints no single value.
-        reduce: `mean` is the default because sums of hundreds of tokens saturate the softmax: it would pick one group,
-            and no range of tau could be good for long and short samples alike. `sum`: L_g is a group's total, and each
-            of its tokens weighs w_g.
-        group_by: `sample` is the default because it makes a row's weights independent of the rows beside it, so 8
-            micro-batches of 1 row are 1 of 8. `batch` takes all rows of a step as one sample, and is refused where a
-            step has several micro-batches or processes: none of them would see the whole.
-        num_groups: values of the column `groups` are 0 to num_groups - 1 (0 boilerplate, 1 reasoning).
+        tau: temperature in nats, above 0; the paper recommends 1 / tau from 0.2 to 0.5 and gives no single value.
+        reduce: `mean` is the default because sums over hundreds of tokens saturate the softmax: it would pick one
+            group, and no single tau would suit both long and short samples. With `sum`, L_g is a group's total, and
+            each of its tokens has weight w_g.
+        group_by: `sample` is the default because a row's weights then do not depend on the rows batched with it, so 8
+            micro-batches of 1 row equal 1 of 8. `batch` treats all rows of a step as one sample; it is refused if a
+            step has several micro-batches or processes, because none of them sees all rows.
+        num_groups: the column `groups` holds 0 to num_groups - 1 (0 boilerplate, 1 reasoning).
 
     Reads the columns `groups` and `sample` (the row of the batch, or any number that tells samples apart).
 
@@ -72,11 +72,11 @@ class GroupSoftmax:
 class GroupShares:
     """The fixed-weight variant: `sum_g w_g * L_g` per sample with the same `w` at every step.
 
-    In the paper's ablation a fixed weight on reasoning keeps most of the gain. Where a sample lacks a group, the
-    weights of the others are scaled to sum to 1.
+    In the paper's ablation a fixed weight on reasoning keeps most of the gain. If a sample lacks a group, the weights
+    of the others are scaled to sum to 1.
 
     Args:
-        shares: w of each group, boilerplate first; not negative, and scaled to sum to 1.
+        shares: w of each group, boilerplate first; non-negative, scaled to sum to 1.
         reduce, group_by: see `GroupSoftmax`.
 
     Raises:
@@ -128,14 +128,14 @@ def _by_group(
 
 
 def _per_token(share: Tensor, cell: Tensor, count: Tensor, reduce: str) -> Tensor:
-    """What each token weighs, `[n]`, from what each group of its sample counts."""
+    """The weight of each token, `[n]`, from the shares of its sample's groups."""
     if reduce == "mean":
         share = share * count.sum(-1, keepdim=True) / count.clamp(min=1)
     return share.flatten().gather(0, cell)
 
 
 def number_samples(sample: Tensor) -> Tensor:
-    """Samples as 0, 1, 2, ... in the order of their numbers, int64 `[n]`; the host need not know how many there are."""
+    """Samples renumbered 0, 1, 2, ... in ascending order, int64 `[n]`, without a host sync."""
     ordered, order = sample.sort(stable=True)
     first = torch.zeros_like(order)
     first[1:] = ordered[1:] != ordered[:-1]

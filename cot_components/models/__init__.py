@@ -1,5 +1,5 @@
-"""The torchtune layer of models: folders of the hub in and out, one adapter that knows torchtune's decoder, generation
-and tokenizers."""
+"""The torchtune layer of models: reading and writing Hugging Face folders, the adapter to torchtune's decoder,
+generation and tokenizers."""
 
 from cot_components.models.choose import check_folder
 from cot_components.models.families.gpt2 import gpt2, gpt2_large, gpt2_medium, gpt2_small, gpt2_xl

@@ -1,17 +1,17 @@
-"""The only file that knows the inside of torchtune's `TransformerDecoder`: hidden states, the head as plain weights,
-the loss inside the model.
+"""The only file that depends on the internals of torchtune's `TransformerDecoder`: hidden states, the head as plain
+weights, the loss inside the model.
 
-`adapt(model)` leaves the state dict and the logits of the model untouched (bit for bit) and adds two ways in:
+`adapt(model)` leaves the model's state dict and logits unchanged (bit for bit) and adds two entry points:
 
 - `model.loss(loss, batch)`: hidden states and the fused loss inside the root's forward, the only place where FSDP2 has
   the head's whole weight (`training.distributed.shard` registers these methods; on one process they are ordinary ones).
 - `model.next_logits(tokens, ...)`: logits of the last position only, for generation.
 
-What no head will read is not computed: behind the last attention every position is on its own, so the last layer's
-feed-forward sees the rows of the loss alone. Exact, and forward and backward of a layer's larger half are saved for
-every token without a label.
+Values that no head reads are not computed: after the last attention, positions are independent, so the last layer's
+feed-forward runs on the rows of the loss only. This is exact, and saves forward and backward of a layer's larger half
+for every token without a label.
 
-Packed batches are longer than any row; their rows attend to themselves alone (`cot_components.models.attention`).
+Packed batches are longer than any row; each row attends only to itself (`cot_components.models.attention`).
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ PADDING = "the tokenizer's pad_token"
 
 
 def check_token_id(model: Any, token_id: int, what: str) -> None:
-    """Raises UserError for an id that the model has no embedding for; `what` has it."""
+    """Raises UserError for an id without an embedding in the model; `what` is the thing with that id."""
     known = model.tok_embeddings.num_embeddings
     if token_id >= known:
         raise UserError(
-            f"{what} has token id {token_id}, the model only {known} ids; is the tokenizer the model's own?"
+            f"{what} has token id {token_id}, the model has only {known} ids; is the tokenizer the model's own?"
         )
 
 
 def adapt(model: nn.Module) -> nn.Module:
-    """Bind the hidden-state and loss entry points to a torchtune decoder, in place; any other has them.
+    """Bind the hidden-state and loss entry points to a torchtune decoder, in place; other decoders already have them.
 
     Args:
-        model: a `torchtune.modules.TransformerDecoder` (plain, tied or LoRA head), or what offers the same, such as
-            `cot_components.models.transformers_backbone.decoder.TransformersDecoder`.
+        model: a `torchtune.modules.TransformerDecoder` (plain, tied or LoRA head), or one with the same interface, such
+            as `cot_components.models.transformers_backbone.decoder.TransformersDecoder`.
 
     Raises:
         UserError: a head that is not a sum of linear maps (bias, soft cap).
@@ -98,7 +98,7 @@ def head_of(model: nn.Module) -> Head:
     if isinstance(head, nn.Linear):
         return head.weight
     raise UserError(
-        f"the output layer ({type(head).__name__}) is not a linear map; plain, tied and LoRA heads are known"
+        f"the output layer ({type(head).__name__}) is not a linear map; plain, tied and LoRA heads are supported"
     )
 
 
@@ -124,11 +124,11 @@ def _last_layer(
     encoder_input: Tensor | None = None,
     encoder_mask: Tensor | None = None,
 ) -> Tensor:
-    """torchtune's self-attention layer with its feed-forward on some rows only; elsewhere its input passes through.
+    """torchtune's self-attention layer with its feed-forward on some rows only; other rows skip it.
 
-    The rows, indices into `[B * T]`, come as `encoder_input`, the one argument that torchtune's decoder hands to its
-    layers and a self-attention layer leaves alone. An argument, not an attribute: activation checkpointing calls the
-    layer again with what it was called with. None is all rows.
+    The rows, indices into `[B * T]`, are passed as `encoder_input`, the one argument that torchtune's decoder passes to
+    its layers and a self-attention layer ignores. It is an argument rather than an attribute because activation
+    checkpointing calls the layer again with the same arguments. None is all rows.
     """
     attended = layer.sa_norm(x)
     hidden = layer.sa_scale(layer.attn(attended, attended, mask=mask, input_pos=input_pos)) + x
@@ -140,21 +140,22 @@ def _last_layer(
 
 
 def _validate_inputs(model: Any, seq_len: int, **inputs: Any) -> None:
-    """torchtune's own check, for rows; a packed batch may be longer than the context, because no row of it is."""
+    """torchtune's own check, but per row: a packed batch may be longer than the context, because none of its rows
+    is."""
     packed = inputs.get("mask") is not None and not isinstance(inputs["mask"], Tensor)
     type(model)._validate_inputs(model, min(seq_len, model.max_seq_len) if packed else seq_len, **inputs)
 
 
 def hidden_states(model: Any, batch: Batch, rows: Tensor | None = None) -> Tensor:
-    """What the head would read, `[B * T, d]`; inside the forward of an FSDP root, like everything that runs the model.
+    """The head's input, `[B * T, d]`; call it inside the forward of an FSDP root, like everything that runs the model.
 
-    With `rows`, int64 `[n]`, only those of the `B * T` are what they should be, and the others must not be looked at.
-    Not `model(...)`: the hooks of FSDP must run once.
+    With `rows`, int64 `[n]`, only those of the `B * T` are valid; the others must not be used. It does not call
+    `model(...)`, because the hooks of FSDP must run only once.
     """
     masks = getattr(model, "document_mask", document_mask)
     mask = None if batch.documents is None else masks(batch.documents, batch.tokens.device)
     if rows is not None and _is_compiled(model.layers[-1]):
-        torch._dynamo.maybe_mark_dynamic(rows, 0)  # their number is another every time: one graph for all
+        torch._dynamo.maybe_mark_dynamic(rows, 0)  # their number changes every time: one graph for all
     return model.forward(batch.tokens, mask=mask, input_pos=batch.input_pos, encoder_input=rows).flatten(0, 1)
 
 
@@ -176,7 +177,7 @@ def loss_of_batch(
     Args:
         loss: `Loss.fused`.
         batch: the micro-batch.
-        labels, rows: in place of the batch's own, to measure tokens that are not trained on; weights are then 1.
+        labels, rows: instead of the batch's own, to measure tokens that are not trained on; weights are then 1.
         reference: called with the model and the batch for the loss's second distribution.
     """
     columns = {"roles": batch.roles.flatten(), "sample": batch.sample.flatten()}

@@ -1,8 +1,8 @@
 """Attention inside packed rows: no document sees another, and no mask of `T x T` is ever made.
 
-`document_mask` makes what travels through a torchtune decoder as `mask`; `attend` is what its attention calls with it.
-On a CPU, and for short batches, that is plain causal attention document by document; on a GPU from `FLEX_FROM` tokens
-on, FlexAttention over the blocks that some document touches.
+`document_mask` makes the object passed through a torchtune decoder as `mask`; its attention calls `attend` with it. On
+a CPU, and for short batches, that is plain causal attention per document; on a GPU, from `FLEX_FROM` tokens on,
+FlexAttention over the blocks that some document touches.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 FLEX_FROM = 1024
-"""Tokens of a batch below which one kernel per document is as fast."""
+"""Below this many tokens per batch, one kernel per document is as fast."""
 
 BLOCK = 128
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Stands for a block-diagonal causal mask: tokens per document, in order.
+    """Represents a block-diagonal causal mask by the tokens per document, in order.
 
-    Not a tuple: torch.compile would look into one, and compile again for all other lengths.
+    Not a tuple: torch.compile would inspect one and recompile for every new set of lengths.
     """
 
     lengths: tuple[int, ...]
@@ -45,10 +45,10 @@ def document_mask(lengths: Sequence[int], device: torch.device) -> Documents | B
 
 
 def block_mask(lengths: Sequence[int], device: torch.device) -> BlockMask:
-    """Causal attention within documents as FlexAttention reads it, made from the lengths alone in O(blocks^2).
+    """Causal attention within documents as a FlexAttention block mask, built from the lengths alone in O(blocks^2).
 
-    Keys of query block `i` begin in the block where the document of its first token begins. Where that document holds
-    the whole query block, key blocks between its start and the diagonal need no mask at all.
+    Keys of query block `i` begin in the block where the document of its first token begins. If that document covers the
+    whole query block, key blocks between its start and the diagonal need no mask at all.
     """
     spans = torch.tensor(lengths).to(device, non_blocking=True)
     num_tokens = sum(lengths)
@@ -82,7 +82,8 @@ def _as_lists(chosen: Tensor) -> tuple[Tensor, Tensor]:
 def attend(
     stock: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, mask: Any, dropout_p: float, is_causal: bool
 ) -> Tensor:
-    """What `MultiHeadAttention` calls: `stock` unless the mask is one of `Documents`; all are `[B, heads, T, dim]`."""
+    """The attention function of `MultiHeadAttention`: `stock` unless the mask is a `Documents`; tensors are `[B, heads,
+    T, dim]`."""
     if isinstance(mask, Documents):
         return _each_document(q, k, v, mask, dropout_p)
     return stock(q, k, v, mask=mask, dropout_p=dropout_p, is_causal=is_causal)

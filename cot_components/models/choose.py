@@ -14,7 +14,7 @@ Backbone = Literal["auto", "torchtune", "transformers"]
 
 
 def open_folder(path: str | Path, backbone: Backbone = "auto") -> Hub | TransformersFolder:
-    """The folder as the chosen backbone reads it; with `auto` torchtune's wherever it can.
+    """The folder as read by the chosen backbone; `auto` prefers torchtune's.
 
     Raises:
         UserError: the backbone refuses it, see `read_hub` and `read_transformers`; with `auto` both do.
@@ -43,13 +43,12 @@ def check_folder(
     backbone: Backbone = "auto",
     packed: bool = False,
 ) -> Hub | TransformersFolder:
-    """All that can be known of a model folder, and of what `from_folder` is asked to make of it, without reading its
-    numbers.
+    """Check a model folder, and the settings of `from_folder` for it, without reading the weights' numbers.
 
     Args:
         path: of the folder.
         max_seq_len, dropout, backbone: as in `from_folder`.
-        packed: whether rows will be laid end to end.
+        packed: whether rows will be packed.
 
     Raises:
         UserError: see `open_folder`, `Hub.check` and `TransformersFolder.check`; a tokenizer with more ids than the

@@ -1,4 +1,4 @@
-"""Any trained decoder as a Hugging Face folder that `transformers` loads: weights, config, tokenizer, generation
+"""Export a trained decoder as a Hugging Face folder that `transformers` loads: weights, config, tokenizer, generation
 config."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOKENIZER_FILES = (
 
 
 Rounded = Callable[[str, Tensor], Tensor]
-"""From the hub's name of a weight and the weight to what is written."""
+"""Maps a weight's hub name and value to the value that is written."""
 
 
 def save_pretrained(
@@ -45,11 +45,11 @@ def save_pretrained(
 
     Args:
         model: a decoder from a folder, or one of torchtune's of a known family.
-        folder: created where it is missing.
-        weights: state dict to write in place of the model's own (gathered from several processes).
+        folder: created if missing.
+        weights: state dict to write instead of the model's own (gathered from several processes).
         tokenizer_dir: folder whose tokenizer files are copied.
         stop_ids, pad_id: for generation_config.json.
-        rounded: brings weights into the number format of the folder; None takes that of the embedding.
+        rounded: converts weights to the folder's number format; None uses the embedding's.
 
     Raises:
         UserError: an architecture that is not known.
@@ -79,8 +79,8 @@ def save_pretrained(
 
 
 def _config(model: Any, stop_ids: tuple[int, ...]) -> dict[str, Any]:
-    """config.json of a model: that of the folder it came from, whatever the longest row of this run, with the rows it
-    has now; else as its parts tell, and GPT-2's end token, of which they know nothing, is the tokenizer's.
+    """config.json of a model: its original folder's (whatever this run's longest row) with the current vocabulary size;
+    else derived from its modules, with GPT-2's end token, which they do not determine, from the tokenizer.
     """
     if (hub := getattr(model, "hub", None)) is not None:
         return {**hub.config, "vocab_size": model.tok_embeddings.num_embeddings}
@@ -90,7 +90,7 @@ def _config(model: Any, stop_ids: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _merged(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with LoRA adapters added to the weights they adapt; as it is where there are none."""
+    """The state dict with LoRA adapters merged into the weights they adapt; unchanged if there are none."""
     adapted = adapted_modules(model)
     if not adapted:
         return dict(weights)

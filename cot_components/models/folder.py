@@ -1,6 +1,4 @@
-"""A Hugging Face folder of a model: what its config.json and the headers of its weights say, checked before anything
-is loaded.
-"""
+"""A Hugging Face folder of a model: config.json and the headers of its weights, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -19,10 +17,10 @@ from cot_components.models.families.family import ADAPTER_PARTS
 from cot_components.models.safetensor_files import Stored, quantised, read_headers
 
 RELATIVE = 1e-6
-"""Two floats this close are one: 1e-5 that went through fp32 is 9.999999747378752e-06."""
+"""Floats this close count as equal: 1e-5 converted to fp32 and back is 9.999999747378752e-06."""
 
 SHOWN = 6
-"""Differing tensors named in a message."""
+"""Most differing tensors listed in a message."""
 
 HEAD = "lm_head.weight"
 
@@ -34,7 +32,7 @@ class Hub:
     path:   the folder
     family: of its model
     config: its config.json
-    facts:  the same completed with what transformers assumes where keys are missing
+    facts:  the same, completed with transformers' defaults
     """
 
     path: Path
@@ -46,24 +44,24 @@ class Hub:
 
     @property
     def why(self) -> str:
-        """What spoke for this backbone."""
+        """Why this backbone was chosen."""
         return f"the family file of {self.family.model_type} fits"
 
     @property
     def context(self) -> int:
-        """Tokens of the longest row: positions, or the window a layer looks through where that is shorter."""
+        """Tokens of the longest row: the number of positions, or the sliding window if that is shorter."""
         window = self.family.window(self.facts)
         return min(self.facts[self.family.context], window or self.facts[self.family.context])
 
     @cached_property
     def stored(self) -> dict[str, Stored]:
-        """The folder's tensors by the hub's names with the usual prefix, which files of a bare base model lack."""
+        """The folder's tensors by hub name, with the usual prefix, which files of a bare base model lack."""
         found = read_headers(self.path)
         anchor = f"{self.family.modules['tok_embeddings']}.weight"
         embeddings = [name for name in found if name.endswith(anchor)]
         if len(embeddings) != 1:
             raise UserError(
-                f"{self.path} is no {self.family.name}: {len(embeddings)} tensors are named '...{anchor}', not one"
+                f"{self.path} is not {self.family.name}: {len(embeddings)} tensors are named '...{anchor}', not one"
             )
         prefix = embeddings[0].removesuffix(anchor)
 
@@ -75,10 +73,10 @@ class Hub:
         return {usual(name): tensor for name, tensor in found.items() if not name.endswith(self.family.ignored)}
 
     def build(self, max_seq_len: int | None = None, dropout: float | None = None) -> Any:
-        """The decoder that config.json describes, with numbers of no value, on the present default device.
+        """The decoder that config.json describes, with uninitialised weights, on the current default device.
 
         Raises:
-            UserError: `max_seq_len` beyond the context; sizes that do not go together.
+            UserError: `max_seq_len` beyond the context; sizes that do not fit together.
         """
         if max_seq_len is not None and not 1 <= max_seq_len <= self.context:
             window = self.family.window(self.facts)
@@ -101,16 +99,16 @@ class Hub:
 
         Args:
             model: to be loaded into.
-            differing: what is known to differ already.
+            differing: differences already known.
 
         Raises:
-            UserError: they differ; all of it in one message, or the first `SHOWN` tensors with how many more.
+            UserError: they differ; lists all differences, or the first `SHOWN` and the number of the rest.
         """
         refuse_quantised(self.path, self.stored)
         tensors = self._differing_tensors(model)
         more = [f"{len(tensors) - SHOWN} more"] if len(tensors) > SHOWN else []
         if found := [*differing, *tensors[:SHOWN], *more]:
-            raise UserError(f"{self.path} is not the model that is built: it has {'; '.join(found)}")
+            raise UserError(f"{self.path} is not the model being built: it has {'; '.join(found)}")
 
     def _differing_tensors(self, model: Any) -> list[str]:
         wanted = {hub: _shape(self.family, hub, parts) for hub, parts in wanted_parts(self.family, model).items()}
@@ -127,10 +125,10 @@ class Hub:
 
 
 def refuse_quantised(path: Path, stored: Mapping[str, Stored]) -> None:
-    """Raises UserError for tensors of a folder that are no plain floats."""
+    """Raises UserError for tensors that are not plain floats."""
     if (odd := quantised(stored)) is not None:
         raise UserError(
-            f"{path}: tensor '{odd.name}' holds {odd.dtype}; quantised weights are not supported, take the "
+            f"{path}: tensor '{odd.name}' holds {odd.dtype}; quantised weights are not supported; use the "
             "model in bf16 (model.lora.quantize=true makes a 4-bit base of it)"
         )
 
@@ -154,10 +152,10 @@ def read_config(path: str | Path, *, experts: bool = False) -> tuple[Path, dict[
 
     Args:
         path: of the folder.
-        experts: whether a mixture of experts will do.
+        experts: whether a mixture of experts is acceptable.
 
     Raises:
-        UserError: no such folder or file; a model that is more, or something else, than a decoder of text.
+        UserError: no such folder or file; a model that is not purely a text decoder.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -178,8 +176,8 @@ def read_hub(path: str | Path) -> Hub:
     """Read a folder's config.json.
 
     Raises:
-        UserError: see `read_config`; a kind of model that is not known, or a variant of a known one that computes
-            something else; a value of the wrong type.
+        UserError: see `read_config`; an unknown kind of model, or a variant of a known one with a different
+            computation; a value of the wrong type.
     """
     folder, config = read_config(path)
     where, kind = f"{folder}/config.json", config.get("model_type")
@@ -217,7 +215,7 @@ def _facts(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return family.complete(facts)
     except (TypeError, ZeroDivisionError) as error:
-        raise UserError(f"sizes that make no model ({error})") from error
+        raise UserError(f"inconsistent sizes ({error})") from error
 
 
 def _of_type(value: Any, default: Any) -> bool:
@@ -226,7 +224,7 @@ def _of_type(value: Any, default: Any) -> bool:
 
 
 def differences(built: Mapping[str, Any], hub: Hub) -> list[str]:
-    """Where a model that is built elsewhere differs from what its folder says, beyond names and shapes."""
+    """Differences, beyond names and shapes, between a model built elsewhere and its folder."""
     there = {**hub.facts, **hub.facts.get("rope", {})}
     here = {**built, **(built.get("rope_scaling") or {"rope_type": "default"})}
     names = [name for name in _NOT_IN_SHAPES if name in here and name in there]

@@ -1,4 +1,4 @@
-"""Batched generation from the recipe's own model, with keys and values that are kept only while it runs."""
+"""Batched generation from the recipe's own model, with a KV cache that exists only during the call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cot_components.evaluation.budget import Thought, ThoughtBudget
 
 Choose = Callable[[Tensor, Sequence[int]], Tensor]
-"""Next-token scores `[n, V]` of these `n` rows of a batch to the tokens that are written, `[n]`."""
+"""From next-token scores `[n, V]` of these `n` rows of a batch to the chosen tokens, `[n]`."""
 
 
 @torch.no_grad()
@@ -44,8 +44,8 @@ def generate(
 ) -> list[list[int]]:
     """Continue each prompt until a stop token; prompts of similar length are decoded together.
 
-    The order of the prompts changes nothing: what a prompt is decoded with depends on all prompts alone, and what is
-    drawn for it on `seed`, the prompt itself and its number in `samples`.
+    The order of the prompts makes no difference: which prompts share a batch depends only on the set of prompts, and
+    random draws depend on `seed`, the prompt itself and its number in `samples`.
 
     Args:
         model: a model that went through `adapt`.
@@ -57,18 +57,19 @@ def generate(
         batch_size: prompts decoded together.
         seed: seed of the sampling.
         samples: number of each prompt among the completions of the same prompt; by default equal prompts are numbered
-            as they come.
-        stops_per_answer: the completion ends at so many-th stop token.
-        budget: closes thoughts that are too long; None lets them be. What is drawn for the tokens of a tag that it
-            writes is thrown away, so up to there a completion is the one without a budget.
-        between_batches: called before each batch; what it raises ends the generation.
+            in order.
+        stops_per_answer: number of stop tokens after which a completion ends.
+        budget: closes thoughts that are too long; None sets no limit. Draws are made, and discarded, for the tag tokens
+            it writes, so up to there a completion equals the one without a budget.
+        between_batches: called before each batch; an exception from it ends the generation.
         after_batch: called with the number of prompts of each batch.
 
     Returns:
         New token ids per prompt, in the order of `prompts`.
 
     Raises:
-        UserError: an empty prompt, a prompt that leaves no room in the model's context, a token id beyond the model's.
+        UserError: an empty prompt, a prompt that leaves no room in the model's context, a token id the model does not
+            have.
     """
     if any(len(prompt) == 0 for prompt in prompts):
         raise UserError("cannot generate from an empty prompt")
@@ -101,8 +102,8 @@ def generate(
 
 
 def _together(lengths: Sequence[int], order: Sequence[int], batch_size: int, room: int) -> Iterator[list[int]]:
-    """Batches of `order`, whose prompts have ascending `lengths`. One that is longer than `room`, and so is cut by the
-    context, shares its batch with prompts of its own length alone: a longer one would cut others earlier.
+    """Batches of `order`, whose prompts have ascending `lengths`. A prompt longer than `room`, whose completion the
+    context cuts, is batched only with prompts of equal length: a longer one would cut it even earlier.
     """
     batch: list[int] = []
     before = 0
@@ -125,7 +126,7 @@ def _decode(
     pad_id: int,
     choose: Choose,
 ) -> list[list[int]]:
-    """One batch, uncut; what has ended leaves it as soon as half of it has.
+    """One batch, not cut at stop tokens; finished rows are dropped as soon as half of the batch has finished.
 
     A shorter prompt is padded on the left, and its positions start at its first token.
     """
@@ -172,9 +173,7 @@ def _occurrences(prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _sampler(temperature: float, streams: Sequence[np.random.Generator], device: torch.device) -> Choose:
-    """The best tokens without a temperature; else one uniform number of each row's own stream says how far to go along
-    the cumulated probabilities.
-    """
+    """Greedy without a temperature; else inverse-CDF sampling with one uniform number from each row's own stream."""
 
     def choose(scores: Tensor, rows: Sequence[int]) -> Tensor:
         if temperature == 0.0:
@@ -187,7 +186,7 @@ def _sampler(temperature: float, streams: Sequence[np.random.Generator], device:
 
 
 def _closing(choose: Choose, thoughts: Sequence[Thought]) -> Choose:
-    """As `choose`, but for the tags that have to be written."""
+    """`choose`, except where a close tag has to be written."""
 
     def write(scores: Tensor, rows: Sequence[int]) -> Tensor:
         chosen = choose(scores, rows).tolist()
@@ -199,7 +198,7 @@ def _closing(choose: Choose, thoughts: Sequence[Thought]) -> Choose:
 
 @dataclass
 class Decoder:
-    """`generate` with one model, as an evaluation calls it: `(new ids, was_cut)` per prompt. See `decode_with`."""
+    """`generate` with one model, in the form evaluations call: `(new ids, was_cut)` per prompt. See `decode_with`."""
 
     model: Any
     between_batches: Callable[[], None] | None = None
@@ -221,12 +220,12 @@ class Decoder:
         return [(new, was_cut(self.model, ids, new, max_new_tokens)) for ids, new in zip(prompts, found, strict=True)]
 
     def speed(self) -> dict[str, float]:
-        """What a log holds of all answers so far: new tokens per second, on this process."""
+        """Log values for all answers so far: new tokens per second, on this process."""
         return {"answer_tokens_per_second": self.new_tokens / self.seconds} if self.new_tokens else {}
 
 
 def decode_with(model: Any, between_batches: Callable[[], None] | None = None, *, progress: bool = False) -> Decoder:
-    """Answers of a model.
+    """A `Decoder` for a model.
 
     Args:
         model: a model that went through `adapt`.
@@ -237,7 +236,7 @@ def decode_with(model: Any, between_batches: Callable[[], None] | None = None, *
 
 
 def was_cut(model: Any, prompt: Sequence[int], new: Sequence[int], max_new_tokens: int) -> bool:
-    """Whether a completion of `generate` ended because there was no room for more, and not at a stop token."""
+    """Whether a completion of `generate` ended for lack of room, not at a stop token."""
     return len(new) > 0 and (len(new) >= max_new_tokens or len(prompt) + len(new) > model.max_seq_len)
 
 

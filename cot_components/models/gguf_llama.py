@@ -1,4 +1,4 @@
-"""A Llama in llama.cpp's GGUF, quantised as it may be, as a Hugging Face folder of bf16 numbers."""
+"""Convert a (possibly quantised) Llama in llama.cpp's GGUF format to a Hugging Face folder in bf16."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def write_gguf_llama(gguf: Path, folder: Path) -> Path:
     """Write config.json, model.safetensors, tokenizer.json, tokenizer_config.json and generation_config.json.
 
     Args:
-        gguf: of architecture llama, with a byte-level vocabulary cut as SmolLM's.
-        folder: exists.
+        gguf: of architecture llama, with a byte-level vocabulary and SmolLM's pre-tokenisation.
+        folder: must exist.
 
     Raises:
-        UserError: another kind of model or vocabulary; the package gguf is not there.
+        UserError: another kind of model or vocabulary; the package gguf is not installed.
     """
     try:
         from gguf import GGUFReader, dequantize
@@ -52,7 +52,7 @@ def write_gguf_llama(gguf: Path, folder: Path) -> Path:
     facts = {name: field.contents() for name, field in reader.fields.items()}
     kind, cut = facts["general.architecture"], facts.get("tokenizer.ggml.pre")
     if (kind, cut) != ("llama", "smollm"):
-        raise UserError(f"{gguf} is a {kind} whose text is cut as {cut}; only llama cut as smollm is converted")
+        raise UserError(f"{gguf} is a {kind} with pre-tokenizer {cut}; only llama with smollm's is converted")
     config = _config(facts)
     weights = {}
     for tensor in reader.tensors:

@@ -23,7 +23,7 @@ SPACE = "\u0120"
 """How byte-level vocabularies write a blank."""
 
 COMPACT_SYMBOLS = "0123456789+-*/=().,%$<>|:?"
-"""Each of them is one token with and without a blank before it, so a number is a row of digits."""
+"""Each is one token with and without a preceding blank, so a number is a sequence of digit tokens."""
 
 COMPACT_RUNS = ("##", "####", SPACE + "####", "<<", SPACE + "<<", ">>", "||")
 
@@ -35,7 +35,7 @@ def gpt2_tokenizer(path: str) -> HFTokenizer:
         path: folder with `tokenizer.json`, or `encoder.json` and `vocab.bpe`, or `vocab.json` and `merges.txt`.
 
     Raises:
-        UserError: none of them is there, or they cannot be read.
+        UserError: none of them exists, or they cannot be read.
     """
     if (Path(path).expanduser() / "tokenizer.json").is_file():
         return HFTokenizer(read_hf_tokenizer(path, end_of_text=END_OF_TEXT))
@@ -45,7 +45,7 @@ def gpt2_tokenizer(path: str) -> HFTokenizer:
 def compact_tokenizer() -> HFTokenizer:
     """A byte-level tokenizer of 290 ids for arithmetic: digits and symbols are single tokens, any other text is bytes.
 
-    Cuts multiplication rows where GPT-2's tokenizer cuts them, except that ` ####` is one token instead of two.
+    Splits multiplication rows where GPT-2's tokenizer does, except that ` ####` is one token instead of two.
     """
     return _in_memory(_build_compact())
 

@@ -1,4 +1,4 @@
-"""A Hugging Face folder is enough: the model it describes with its weights, and what belongs to it."""
+"""Load a model from a Hugging Face folder: the decoder it describes, its weights, its tokenizer."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def from_folder(
     backbone: Backbone = "auto",
     quiet: bool = False,
 ) -> Any:
-    """The decoder in a folder that `transformers` loads too, on torch's default device and in its default dtype.
+    """The decoder of a Hugging Face folder, on torch's default device and in its default dtype.
 
     Args:
         path: folder with config.json and safetensors, one file or shards with an index.
         lora: adapters, see `cot_components.models.lora.Lora`; None trains all weights.
-        max_seq_len: the longest row; None is the folder's context, or its sliding window.
+        max_seq_len: the longest row; None uses the folder's context, or its sliding window.
         dropout: replaces the config's.
         backbone: `torchtune`, `transformers` (the extra `hf`), or `auto`: torchtune where a family file fits.
-        quiet: do not print the line that says what was found.
+        quiet: do not print the summary line.
 
     Returns:
-        A torchtune decoder, or a `TransformersDecoder`, whose `hub` tells its folder, family and config.json.
+        A torchtune decoder, or a `TransformersDecoder`, whose `hub` holds its folder, family and config.json.
 
     Raises:
         UserError: see `cot_components.models.choose.check_folder` and `Lora`.
@@ -66,14 +66,14 @@ def _torchtune_decoder(hub: Hub, max_seq_len: int | None, dropout: float | None,
 
 
 def with_weights(*, model: Any, weights: str) -> Any:
-    """A model that some other builder makes, with the weights of a folder.
+    """A model from another builder, with the weights of a folder.
 
     Args:
         model: the builder's node, or a decoder.
-        weights: folder as in `from_folder`; adapters, which it does not hold, stay as they are.
+        weights: folder as in `from_folder`; adapters are not loaded from it and stay as they are.
 
     Raises:
-        UserError: as `from_folder`; a model that is not the folder's: all differences in one message.
+        UserError: as `from_folder`; a model that does not match the folder; lists all differences.
     """
     fill(model, weights)
     return model
@@ -92,12 +92,13 @@ def fill(model: Any, folder: str | Path) -> None:
 
 
 def load_weights(model: Any, hub: Hub, *, differing: Sequence[str] = ()) -> None:
-    """Read a folder's numbers into a model, tensor by tensor, and note the folder as `model.hub`.
+    """Load a folder's weights into a model, tensor by tensor, and set `model.hub`.
 
-    Tensors on a meta device are made on torch's default device in its default dtype; others are written into.
+    Tensors on a meta device are created on torch's default device in its default dtype; others are overwritten.
 
     Raises:
-        UserError: see `Hub.check_tensors`; a tied head in the file that is another matrix than the embedding.
+        UserError: see `Hub.check_tensors`; the model's head is tied, but the file has a head that differs from the
+            embedding.
     """
     hub.check_tensors(model, differing)
     wanted = wanted_parts(hub.family, model)
@@ -128,16 +129,16 @@ def _check_tie(hub: Hub) -> None:
 
 
 def summary(model: Any) -> str:
-    """One line on a model that came from a folder: family, size, context, head, positions, number formats, backbone."""
+    """One line about a model loaded from a folder: family, size, context, head, positions, number formats, backbone."""
     hub, weight = model.hub, model.tok_embeddings.weight
     count = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     stored = ", ".join(sorted({tensor.dtype for tensor in hub.stored.values()}))
     rope = hub.facts.get("rope")
     facts = [
-        f"{count:,} parameters" + (f" of which {trained:,} are trained" if trained < count else ""),
+        f"{count:,} parameters" + (f", {trained:,} of them trained" if trained < count else ""),
         f"up to {model.max_seq_len:,} tokens",
-        "tied head" if is_tied(model) else "head of its own",
+        "tied head" if is_tied(model) else "separate head",
         *([_positions(rope)] if rope else []),
         f"{stored} on disk, {str(weight.dtype).removeprefix('torch.')} here",
         f"{hub.backbone} backbone ({hub.why})",

@@ -1,7 +1,7 @@
-"""Keys and values of a batch that is being decoded, and the attention that reads them.
+"""The KV cache of a batch during decoding, and the attention that reads it.
 
-`KeyValues` travels through a torchtune decoder as `mask`, like `attention.Documents`: nothing is set up in the model,
-and nothing is left in it. torchtune's own cache copies all of its slots for every head that shares a key; this one is
+`KeyValues` is passed through a torchtune decoder as `mask`, like `attention.Documents`, so nothing is set up or left
+behind in the model. torchtune's own cache copies all its slots for every query head that shares a key head; this one is
 read in place, up to the last token.
 """
 
@@ -19,7 +19,7 @@ class KeyValues:
 
     Args:
         padding: slots of each row that hold no token, int64 `[B]`.
-        slots: there are in all.
+        slots: total number of slots.
         dtype: of the model.
     """
 
@@ -30,27 +30,28 @@ class KeyValues:
         self._bias = torch.empty(0)
 
     def advance(self, num_tokens: int) -> Tensor:
-        """Go on to the next `num_tokens` slots.
+        """Advance to the next `num_tokens` slots.
 
         Returns:
-            the position in its row of each of their tokens, int64 `[B, num_tokens]`; 0 in the padding.
+            the position of each of their tokens in its row, int64 `[B, num_tokens]`; 0 in the padding.
         """
         self._begin, self._end = self._end, self._end + num_tokens
         key = torch.arange(self._end, device=self._padding.device)
         query = key[self._begin :, None]
         visible = (key <= query) & (key >= self._padding[:, None, None])
-        visible |= key == query  # a query in the padding sees itself: the softmax of nothing is not a number
+        visible |= key == query  # a query in the padding attends to itself: a softmax over nothing is NaN
         self._bias = torch.zeros(visible.shape, dtype=self._dtype, device=key.device).masked_fill_(~visible, -torch.inf)
         self._bias = self._bias[:, None]
         return (key[self._begin :] - self._padding[:, None]).clamp(min=0)
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these, int64 `[kept]`."""
+        """Drop all rows but these, int64 `[kept]`."""
         self._padding = self._padding[rows]
         self._kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self._kept.items()}
 
     def attend(self, layer: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of the newest tokens, `[B, heads, T, d]`, to all before and themselves; remembers `k` and `v`."""
+        """Attention of the newest tokens, `[B, heads, T, d]`, to all earlier ones and themselves; stores `k` and
+        `v`."""
         if layer not in self._kept:
             size = (*k.shape[:2], self._slots, k.shape[3])
             self._kept[layer] = (k.new_empty(size), v.new_empty(size))
@@ -58,14 +59,14 @@ class KeyValues:
         keys[:, :, self._begin :], values[:, :, self._begin :] = k, v
         if q.shape[2] > 1:
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=self._bias, enable_gqa=True)
-        together = q.view(q.shape[0], k.shape[1], -1, q.shape[3])  # heads of one key head: as if they were its queries
+        together = q.view(q.shape[0], k.shape[1], -1, q.shape[3])  # query heads of one key head become its queries
         return F.scaled_dot_product_attention(together, keys, values, attn_mask=self._bias).view_as(q)
 
 
 def attention(
     layer: Any, x: Tensor, y: Tensor | None = None, *, mask: Any = None, input_pos: Tensor | None = None
 ) -> Tensor:
-    """The forward of torchtune's `MultiHeadAttention`, which reads `KeyValues` where the mask is one of them."""
+    """The forward of torchtune's `MultiHeadAttention`, reading `KeyValues` if the mask is one."""
     if not isinstance(mask, KeyValues):
         return type(layer).forward(layer, x, y, mask=mask, input_pos=input_pos)
     return layer.output_proj(_read(layer, x, mask, input_pos))

@@ -1,4 +1,4 @@
-"""From a config's `model` node to an adapted model with weights; bad folders and shapes end in one sentence."""
+"""From a config's `model` node to an adapted model with weights; bad folders and shapes raise one-sentence errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cot_components.models.lora import read_lora
 
 
 def start_folder(model: Mapping[str, Any] | None) -> tuple[str, Path] | None:
-    """The key and the folder that this node takes its weights from, None for random ones."""
+    """The key and the folder from which this node takes its weights, None for random weights."""
     node = model or {}
     package, _, component = str(node.get(COMPONENT)).rpartition(".")
     if package.startswith("cot_components.models") and (key := _FOLDER_KEYS.get(component)):
@@ -30,15 +30,15 @@ _FOLDER_KEYS = {"from_folder": "path", "with_weights": "weights"}
 
 
 def check_start(model: Mapping[str, Any] | None, where: str = "model", *, packed: bool = False) -> None:
-    """Make sure that the starting weights are there, whole and of a known family, before anything is built.
+    """Check that the starting weights exist, are complete and of a known family, before anything is built.
 
     Args:
         model: node.
         where: its key.
-        packed: whether rows will be laid end to end.
+        packed: whether rows will be packed.
 
     Raises:
-        UserError: see `check_folder`; names the key. Adapters that cannot be.
+        UserError: see `check_folder`; names the key. Also for impossible adapters.
     """
     node = model or {}
     if (start := start_folder(model)) is not None:
@@ -71,7 +71,7 @@ def load_model(
         The model, adapted (see `cot_components.models.adapter.adapt`).
 
     Raises:
-        UserError: see `from_folder` and `with_weights`; settings that a builder refuses.
+        UserError: see `from_folder` and `with_weights`; a builder refuses its settings.
     """
     from torchtune.training import set_default_dtype
 
@@ -79,20 +79,20 @@ def load_model(
     with set_default_dtype(dtype), device:
         built = build(model, where="model")
         if not len(getattr(built, "layers", ())):
-            raise UserError(f"model: {model[COMPONENT]} builds no decoder with layers; is num_layers at least 1?")
+            raise UserError(f"model: {model[COMPONENT]} builds a model without layers; is num_layers at least 1?")
         if empty := [name for name, weight in built.named_parameters() if not weight.numel()]:
             raise UserError(f"model: the weight '{empty[0]}' has no numbers; one of the model's sizes is 0")
         if not hasattr(built, "hub"):
             start_from_scratch(built)
     for module in built.modules():
         if hasattr(module, "initialize_dora_magnitude"):
-            module.initialize_dora_magnitude()  # the norms of the base weights, which are there only now
+            module.initialize_dora_magnitude()  # norms of the base weights, loaded only now
     return adapt(built)
 
 
 def weights_key(model: Mapping[str, Any]) -> str:
-    """Which model this node loads: sha256 over the model's node, its config.json and the bytes of its weights; folders
-    may move.
+    """Identifies the model this node loads: sha256 over the node, config.json and the bytes of the weights, whatever
+    the folder's path.
     """
     start = start_folder(model)
     facts = {key: value for key, value in model.items() if key not in ("path", "weights", "quiet")}
@@ -104,8 +104,8 @@ def weights_key(model: Mapping[str, Any]) -> str:
 
 
 def start_from_scratch(model: Any) -> Any:
-    """The model, with embeddings of standard deviation 0.02 (GPT-2, Llama): torch's own 1.0 makes the first loss of a
-    tied model about ten times too large.
+    """The model, with embeddings of standard deviation 0.02 (GPT-2, Llama): torch's default 1.0 makes the first loss of
+    a tied model about ten times too large.
     """
     torch.nn.init.normal_(model.tok_embeddings.weight, std=0.02)
     return model

@@ -1,4 +1,4 @@
-"""Adapters for any decoder whose weights are there: LoRA, DoRA, and either on a 4-bit base."""
+"""Adapters for any decoder with loaded weights: LoRA, DoRA, and either on a 4-bit base."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from cot_components.errors import UserError
 from cot_components.models.families import Family, family_of
 
 ALL = "all"
-"""Every linear layer but the head."""
+"""Every linear layer except the head."""
 
 NF4_BLOCK = 64 * 256
-"""NF4 takes weights of whole blocks."""
+"""NF4 quantises whole blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Adapters: `W x + alpha / rank * B A x`, of which A and B are trained.
+    """Adapters: `W x + alpha / rank * B A x`, with A and B trained.
 
     Args:
         rank: rows of A.
         alpha: scale.
         targets: layers by the hub's names as `peft` takes them (`q_proj`, `o_proj`, `gate_proj`, `c_attn`, `lm_head`),
             or `all` for every one but the head.
-        dropout: of what A reads.
-        dora: train the norms of the rows too (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
+        dropout: on A's input.
+        dora: also train the norms of the rows (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
         quantize: keep the adapted layers' weights as NF4, four bits each.
 
     Raises:
@@ -59,7 +59,7 @@ class Lora:
 
 
 def read_lora(given: Mapping[str, Any] | None) -> Lora | None:
-    """The adapters a config asks for. Raises UserError for an unknown key or a value of the wrong type."""
+    """The adapters in a config. Raises UserError for an unknown key or a value of the wrong type."""
     if given is None:
         return None
     check(Lora, given, "model.lora")
@@ -67,7 +67,7 @@ def read_lora(given: Mapping[str, Any] | None) -> Lora | None:
 
 
 def add_adapters(model: Any, lora: Lora) -> None:
-    """Replace the target layers, whose weights stay as they are and are frozen like all others, in place.
+    """Replace the target layers by adapted ones, in place; all existing weights are unchanged and frozen.
 
     Raises:
         UserError: a target that the model lacks; a weight that NF4 cannot hold.
@@ -98,7 +98,7 @@ def _hub_module(family: Family, name: str) -> str:
 
 
 class _DoRALinear(DoRALinear):
-    """torchtune's scales a bias with the rows of the weight; the paper, `peft` and a merged export leave it alone."""
+    """torchtune's layer scales the bias with the rows of the weight; the paper, `peft` and a merged export do not."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in] -> [..., out]`."""
@@ -114,7 +114,7 @@ class _DoRALinear(DoRALinear):
 
 
 def _adapted(linear: nn.Linear, lora: Lora, name: str) -> nn.Module:
-    with torch.device("meta"):  # the base is there already
+    with torch.device("meta"):  # the base exists already
         made: Any = (_DoRALinear if lora.dora else LoRALinear)(
             linear.in_features,
             linear.out_features,
@@ -130,7 +130,7 @@ def _adapted(linear: nn.Linear, lora: Lora, name: str) -> nn.Module:
     if lora.quantize:
         if weight.numel() % NF4_BLOCK:
             raise UserError(
-                f"model.lora.quantize: '{name}' has {weight.numel()} weights, NF4 holds multiples of {NF4_BLOCK}"
+                f"model.lora.quantize: '{name}' has {weight.numel()} weights, but NF4 needs a multiple of {NF4_BLOCK}"
             )
         weight, made._quantize_base = to_nf4(weight), True
     made.weight, made.bias = nn.Parameter(weight), linear.bias

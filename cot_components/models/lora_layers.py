@@ -1,4 +1,4 @@
-"""LoRA and DoRA layers wherever they are in a model, torchtune's and those of `peft`: which there are, off, by name."""
+"""Find LoRA and DoRA layers in a model, torchtune's and those of `peft`, switch them off, and name their tensors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def has_adapters(model: Any) -> bool:
 
 @contextmanager
 def adapters_off(model: Any) -> Iterator[None]:
-    """A context in which the model is what it was before it learned: without its LoRA adapters."""
+    """A context in which the LoRA adapters are off, so the model is its base."""
     modules = adapted_modules(model).values()
     switches = [(m, "disabled" if hasattr(m, "lora_a") else "_disable_adapters") for m in modules]
     try:
@@ -43,7 +43,7 @@ def adapters_off(model: Any) -> Iterator[None]:
 
 
 def rank_and_alpha(module: Any) -> tuple[int, float]:
-    """Rank and alpha of an adapted layer; `alpha / rank` scales what the adapter adds."""
+    """Rank and alpha of an adapted layer; `alpha / rank` scales the adapter's output."""
     if hasattr(module, "lora_A"):
         return module.r["default"], module.lora_alpha["default"]
     rank = module.lora_a.weight.shape[0]
@@ -52,7 +52,7 @@ def rank_and_alpha(module: Any) -> tuple[int, float]:
 
 
 def plain_adapter_name(name: str) -> str:
-    """The name of a tensor as torchtune spells adapters and what they adapt; `peft` has other words."""
+    """The name of a tensor in torchtune's spelling of adapters and adapted layers; `peft` uses other names."""
     for theirs, ours in _PEFT_NAMES.items():
         name = name.replace(theirs, ours)
     return name

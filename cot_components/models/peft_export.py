@@ -21,12 +21,12 @@ def save_adapters(model: Any, folder: Path, *, weights: Mapping[str, Tensor], ba
 
     Args:
         model: with at least one adapted layer.
-        folder: created where it is missing.
-        weights: state dict, whole tensors by torchtune's names.
+        folder: created if missing.
+        weights: state dict of unsharded tensors by torchtune's names.
         base: folder or hub name of the base model, for `peft` to find it.
 
     Raises:
-        UserError: DoRA on some of the layers that the hub stores as one.
+        UserError: DoRA on only some of the layers that the hub stores as one.
     """
     family, modules = family_of(model), adapted_modules(model)
     rank, alpha = rank_and_alpha(next(iter(modules.values())))
@@ -70,7 +70,7 @@ def save_adapters(model: Any, folder: Path, *, weights: Mapping[str, Tensor], ba
 def _adapter(
     model: Any, parts: Sequence[str], weights: Mapping[str, Tensor], sizes: Mapping[str, int]
 ) -> dict[str, Tensor]:
-    """One adapter for the layers that the hub stores as one: their A on top of each other, their B along a diagonal."""
+    """One adapter for layers that the hub stores as one: their A stacked, their B block-diagonal."""
     family, adapted = family_of(model), [part for part in parts if f"{part}.lora_a.weight" in weights]
     a = torch.cat([weights[f"{part}.lora_a.weight"] for part in adapted])
     blocks = []
@@ -84,7 +84,7 @@ def _adapter(
     if f"{adapted[0]}.magnitude" in weights:
         if len(adapted) < len(parts):
             raise UserError(
-                f"{family.name} stores {', '.join(parts)} as one; peft has no DoRA of {', '.join(adapted)} alone"
+                f"{family.name} stores {', '.join(parts)} as one; peft cannot have DoRA on {', '.join(adapted)} alone"
             )
         magnitudes = [weights[f"{part}.magnitude"][:, None] for part in parts]
         found["lora_magnitude_vector"] = _rows(model, parts, magnitudes)[:, 0]
@@ -92,7 +92,7 @@ def _adapter(
 
 
 def _rows(model: Any, parts: Sequence[str], blocks: Sequence[Tensor]) -> Tensor:
-    """Matrices whose rows are those of layers, as the rows of the hub's one layer."""
+    """The layers' row blocks arranged as the rows of the hub's single layer."""
     family = family_of(model)
     named = {f"{part}.weight": block for part, block in zip(parts, blocks, strict=True)}
     ((hub, rows),) = family.to_hub(named, model).items()

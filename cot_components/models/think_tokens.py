@@ -1,4 +1,4 @@
-"""Think tags as single tokens: which ids they get, and room for them in a model that has none to spare."""
+"""Think tags as single tokens: which ids they get, and how a model's vocabulary grows for them if necessary."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ RESERVED = re.compile(r"<\|?(?:reserved(?:_special)?(?:_token)?_|unused_?|SPECIA
 def with_tag_tokens(tokenizer: TextTokenizer, tags: Tags) -> TextTokenizer:
     """The tokenizer with each tag as one control token.
 
-    A tag's id is, in this order: that of a token of this very text; the reserved token of the lowest number that is
-    left; the first id behind the vocabulary. `vocab_size` of the result is what the model must have.
+    A tag's id is, in this order: that of an existing token with its text; the lowest unused reserved token; the first
+    id after the vocabulary. The model must have the result's `vocab_size`.
     """
     reserved = sorted((int(m[1]), i) for text, i in tokenizer.added_tokens.items() if (m := RESERVED.fullmatch(text)))
     spare = itertools.chain((i for _, i in reserved), itertools.count(tokenizer.vocab_size))
@@ -35,9 +35,9 @@ def with_tag_tokens(tokenizer: TextTokenizer, tags: Tags) -> TextTokenizer:
 
 
 def write_tag_tokens(folder: Path, ids: Mapping[str, int]) -> None:
-    """Enter tag tokens into `tokenizer.json` and `tokenizer_config.json` of a model folder, where there are such files.
+    """Add tag tokens to `tokenizer.json` and `tokenizer_config.json` of a model folder, if they exist.
 
-    A reserved token of the same id gets the tag's text. Read again, the folder gives the tags the same ids. They are
+    A reserved token of the same id gets the tag's text. Reading the folder again gives the tags the same ids. They are
     not marked special, so that `decode(skip_special_tokens=True)` keeps them, as in published reasoning models.
     """
     for name, enter in (("tokenizer.json", _enter_rules), ("tokenizer_config.json", _enter_config)):
@@ -70,8 +70,8 @@ def is_tied(model: Any) -> bool:
 def grow_vocabulary(model: Any, vocab_size: int) -> int:
     """Give embedding and head `vocab_size` rows, in place; new rows are the mean of the old. Returns their number.
 
-    Tied, untied and frozen weights stay so, dtype and device too.
-    Raises UserError for a head that is neither tied nor a plain Linear.
+    Tied, untied and frozen weights stay so; dtype and device do not change. Raises UserError for a head that is neither
+    tied nor a plain Linear.
     """
     embedding, head, tied = model.tok_embeddings, model.output, is_tied(model)
     added = vocab_size - embedding.num_embeddings

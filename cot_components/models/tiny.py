@@ -1,4 +1,4 @@
-"""A tiny random Llama in hub layout: weights, config and tokenizer that every torchtune recipe can start from."""
+"""A tiny random Llama in hub layout (weights, config, tokenizer), from which every torchtune recipe can start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE = {
     "intermediate_dim": 128,
     "max_seq_len": 512,
 }
-"""Keyword arguments of `torchtune.models.llama3_2.llama3_2`, the vocabulary apart."""
+"""Keyword arguments of `torchtune.models.llama3_2.llama3_2`, except the vocabulary."""
 
 
 def tiny_llama(vocab_size: int, *, seed: int = 0, **shape: Any) -> Any:

@@ -23,19 +23,19 @@ from cot_components.data.text.text_tokenizer import TextTokenizer
 from cot_components.data.text.tokenizer_json import read_hf_tokenizer
 from cot_components.errors import UserError
 
-# Ordinary vocabulary by Qwen2.5's own tokenizer.json ("special": false); torchtune's table does not tell them apart.
+# Ordinary vocabulary in Qwen2.5's own tokenizer.json ("special": false); torchtune's table does not distinguish them.
 QWEN_ORDINARY = ("<tool_call>", "</tool_call>")
 
-# torchtune cuts texts of 400,000 characters and runs of 25,000 letters or blanks before tiktoken sees them.
+# torchtune splits texts of 400,000 characters and runs of 25,000 letters or blanks before passing them to tiktoken.
 LONG_RUN = 20_000
 RUN = re.compile(rf"\S{{{LONG_RUN}}}|\s{{{LONG_RUN}}}|[\s\S]{{400000}}")
 
 
 class HFTokenizer(ModelTokenizer, Transform):
-    """A Hugging Face tokenizer behind torchtune's `ModelTokenizer`; its chat template writes the conversations.
+    """A Hugging Face tokenizer behind torchtune's `ModelTokenizer`; its chat template renders the conversations.
 
-    text:  the same tokenizer as our own components use it, with the same template
-    files: name -> content of its files, where it was made in memory and no folder holds them
+    text:  the same tokenizer, with the same template, for our own components
+    files: name -> content of its files, if it was made in memory without a folder
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class HFTokenizer(ModelTokenizer, Transform):
         return self.text.vocab_size
 
     def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
-        """Ids of plain text, with the begin and end tokens where asked for and where the tokenizer has them."""
+        """Ids of plain text, with begin and end tokens if requested and if the tokenizer has them."""
         bos = [self.bos_id] if add_bos and self.bos_id is not None else []
         eos = [self.eos_id] if add_eos and self.eos_id is not None else []
         return bos + self.text.encode_text(text) + eos
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """Text of ids; control tokens are spelled out only when asked for."""
+        """Text of ids; control tokens are spelled out only on request."""
         ids = token_ids if not skip_special_tokens else [i for i in token_ids if i not in self.text.control_texts]
         return self.text.decode(ids)
 
     def tokenize_messages(
         self, messages: list[Message], *, add_end_tokens: bool = True
     ) -> tuple[list[int], list[bool]]:
-        """Ids of the rendered conversation, and for each whether its message is masked, as stock recipes want it.
+        """Ids of the rendered conversation, and for each id whether its message is masked, as stock recipes expect.
 
         `add_end_tokens=False` writes the prompt of the assistant's next turn instead of a finished conversation.
         Raises UserError for a template that writes earlier messages differently once later ones follow.
@@ -105,7 +105,7 @@ class HFTokenizer(ModelTokenizer, Transform):
         return tokens, mask
 
     def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> dict[str, Any]:
-        """The sample with `tokens` and `mask` in the place of `messages`."""
+        """The sample with `tokens` and `mask` instead of `messages`."""
         rest = {key: value for key, value in sample.items() if key != "messages"}
         tokens, mask = self.tokenize_messages(sample["messages"], add_end_tokens=not inference)
         return {**rest, "tokens": tokens, "mask": mask}
@@ -119,18 +119,18 @@ class HFTokenizer(ModelTokenizer, Transform):
 def hf_tokenizer(
     path: str, *, template: str | None = None, max_seq_len: int | None = None, date: str | None = None
 ) -> HFTokenizer:
-    """Tokenizer of a model folder with the chat template beside it, or with `template` (a name or a path).
+    """Tokenizer of a model folder with the folder's chat template, or with `template` (a name or a path).
 
-    `date` is what the template takes for today, see `load_template`; our own data sets have a key of their own for it.
+    `date` is the template's current date, see `load_template`; our own data sets set it with their own key.
 
-    Raises UserError where the folder holds no tokenizer.json, or one that cannot be read.
+    Raises UserError if the folder has no tokenizer.json, or an unreadable one.
     """
     return HFTokenizer(read_hf_tokenizer(path), template=template, max_seq_len=max_seq_len, date=date)
 
 
 @singledispatch
 def as_text_tokenizer(tokenizer: object) -> TextTokenizer:
-    """How our components see a torchtune tokenizer. Raises UserError for a kind that is not known."""
+    """A torchtune tokenizer as our components use it. Raises UserError for an unknown kind."""
     raise UserError(
         f"tokenizers of type {type(tokenizer).__name__} are not supported; use cot_components.models.hf_tokenizer"
     )
@@ -144,7 +144,7 @@ def _(tokenizer: HFTokenizer) -> TextTokenizer:
 @as_text_tokenizer.register
 def _(tokenizer: Llama3Tokenizer) -> TextTokenizer:
     encoding = tokenizer.tt_model.tt_model
-    # `<|image|>` has id 128256 in torchtune's table, one more than the models of this vocabulary hold.
+    # `<|image|>` has id 128256 in torchtune's table, one more than the models with this vocabulary have.
     control = {text: i for text, i in tokenizer.special_tokens.items() if text != "<|image|>"}
     ranks = sorted(encoding._mergeable_ranks.items())
     return TextTokenizer(
@@ -183,7 +183,7 @@ def _(tokenizer: Qwen2_5Tokenizer) -> TextTokenizer:
 
 
 def _encode_tiktoken(tokenizer: Llama3Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """What `tokenizer.encode` gives, without its look at every character of texts that are far below its limits."""
+    """The result of `tokenizer.encode`, without its per-character check of texts that are far below its limits."""
     if any(len(text) > LONG_RUN and RUN.search(text) for text in texts):
         return [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts]
     return tokenizer.tt_model.tt_model.encode_ordinary_batch(list(texts))
@@ -192,7 +192,7 @@ def _encode_tiktoken(tokenizer: Llama3Tokenizer, texts: Sequence[str]) -> list[l
 def _encode_qwen(tokenizer: Qwen2_5Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     rows = [tokenizer.encode(text, add_bos=False, add_eos=False) for text in texts]
     if any(None in row for row in rows):
-        raise RowError("a text holds characters that the vocabulary lacks")
+        raise RowError("a text has characters that are not in the vocabulary")
     return rows
 
 

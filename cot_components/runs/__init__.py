@@ -1,1 +1,1 @@
-"""A run's folder: its layout, its log, its checkpoints, and whether it may go on. Knows nothing of training."""
+"""A run's folder: layout, log, checkpoints, and whether the run may be resumed. Independent of training."""

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: written to a temporary folder, verified, then renamed; the newest whole one is found again.
+"""Checkpoints on disk: written to a temporary folder, verified, then renamed; a resume uses the newest intact one.
 
 A checkpoint is a folder `step_00000120` of safetensors and JSON files with a manifest of their sizes and sha256.
-Nothing in it can run code. It appears under its name only when every byte is on disk: a kill may come anywhere.
+Nothing in it can run code. It gets its name only when every byte is on disk, so the process may be killed at any point.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from cot_components.files import entries, files_below, read_object, sha256, sync
 FORMAT = 1
 MANIFEST, STATE = "manifest.json", "state.json"
 _NAME, _TEMPORARY = re.compile(r"step_(\d{8,})"), ".saving-"
-_SPARE = 1.2  # free space wanted, times the size of the tensors
-_said: set[Path] = set()  # folders whose file system syncs no folders, which is said once
+_SPARE = 1.2  # free space required, as a multiple of the tensors' size
+_said: set[Path] = set()  # folders on a file system that cannot sync folders, reported once
 
 
 class Found(NamedTuple):
-    """The newest whole checkpoint of a folder (None without one), and why newer ones were left out."""
+    """The newest intact checkpoint of a folder (None if there is none), and why newer ones were skipped."""
 
     path: Path | None
     damaged: tuple[tuple[Path, str], ...]
 
 
 def reached(point: str) -> None:
-    """Called at every stage of a save: where the fault tests kill the process."""
+    """Called at every stage of a save; the fault tests kill the process here."""
 
 
 def write_checkpoint(
@@ -56,13 +56,13 @@ def write_checkpoint(
         folder: of all checkpoints of the run.
         step: optimizer steps done.
         tensors: file name -> its CPU tensors by name.
-        state: what JSON can hold.
-        add_files: called with the folder, to put more files into it.
-        keep: checkpoints to keep, this one included; later ones, which can only be damaged, are not counted.
-        say: told of what does not stop a save: a file system that syncs no folders, an old checkpoint that stays.
+        state: anything JSON can hold.
+        add_files: called with the folder to add further files.
+        keep: number of checkpoints to keep, including this one; later ones, which can only be damaged, do not count.
+        say: called with warnings: a file system that cannot sync folders, an old checkpoint that cannot be removed.
 
     Raises:
-        UserError: no room, or the disk refuses; what was there before is untouched.
+        UserError: not enough space, or a disk error; earlier checkpoints are untouched.
     """
     target, temporary = folder / f"step_{step:08d}", folder / f"{_TEMPORARY}{step:08d}-{os.getpid()}"
     if target.is_dir() and damage(target) is None:
@@ -73,7 +73,7 @@ def write_checkpoint(
         temporary.mkdir(parents=True)
         free = shutil.disk_usage(folder).free
         if free < size * _SPARE:
-            raise OSError(None, f"{_megabytes(size)} needed and a fifth to spare, {_megabytes(free)} free")
+            raise OSError(None, f"{_megabytes(size)} needed plus a fifth to spare, {_megabytes(free)} free")
         for name, part in tensors.items():
             save_file({key: value.contiguous() for key, value in part.items()}, temporary / name)
             reached(f"after {name}")
@@ -93,7 +93,7 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
-            f"cannot save a checkpoint of {_megabytes(size)} to {target}: {reason}; earlier ones are whole"
+            f"cannot save a checkpoint of {_megabytes(size)} to {target}: {reason}; earlier ones are intact"
         ) from error
     if refused is not None and folder not in _said:
         _said.add(folder)
@@ -108,14 +108,14 @@ def _prune(old: list[Path], say: Callable[[str], None]) -> None:
         try:
             shutil.rmtree(path)
         except OSError as error:
-            say(f"the old checkpoint {path} cannot be removed and takes room: {error.strerror or error}")
+            say(f"the old checkpoint {path} cannot be removed and takes up space: {error.strerror or error}")
 
 
 def damage(path: Path) -> str | None:
-    """Why a checkpoint cannot be used; None for a whole one.
+    """Why a checkpoint cannot be used; None if it is intact.
 
     Raises:
-        UserError: a format that a newer version of this package wrote.
+        UserError: its format was written by a newer version of this package.
     """
     try:
         manifest = read_object(path / MANIFEST)
@@ -147,7 +147,7 @@ def damage(path: Path) -> str | None:
 
 
 def find_newest(folder: Path) -> Found:
-    """The newest whole checkpoint in `folder`; damaged newer ones with the reason."""
+    """The newest intact checkpoint in `folder`, and newer damaged ones with the reason."""
     damaged: list[tuple[Path, str]] = []
     for path in sorted(_checkpoints(folder), reverse=True):
         reason = damage(path)
@@ -163,7 +163,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed saves left behind; only for the process that holds the run's lock."""
+    """Remove the leftovers of killed saves; only for the process that holds the run's lock."""
     for path in entries(folder):
         if path.name.startswith(_TEMPORARY):
             shutil.rmtree(path, ignore_errors=True)
@@ -181,7 +181,7 @@ def _measure(folder: Path) -> dict[str, Any]:
 
 
 def _read_back(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Raises OSError unless every tensor on disk is bit for bit the one in memory."""
+    """Raises OSError unless every tensor on disk is bit-identical to the one in memory."""
     for name, part in tensors.items():
         with safe_open(folder / name, framework="pt") as file:
             same = set(file.keys()) == part.keys() and all(

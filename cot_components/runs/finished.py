@@ -1,4 +1,4 @@
-"""The end of a run on disk: `finished.json` names the results and their hashes, and comes after them."""
+"""The end of a run on disk: `finished.json`, written last, lists the results and their hashes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cot_components.runs.layout import ADAPTER, FINISHED, MODEL
 
 
 def mark_finished(folder: Path, **facts: Any) -> str | None:
-    """Put the results of a run on disk for good, then name them with their sizes and hashes in `finished.json`.
+    """Flush the results of a run to disk, then list them with sizes and hashes in `finished.json`.
 
     Returns:
-        why the file system may lose them in a power cut all the same, or None.
+        why the file system may still lose them in a power cut, or None.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: a disk error.
     """
     results = [folder / name for name in (MODEL, ADAPTER) if (folder / name).is_dir()]
     with writing(folder / FINISHED):
@@ -33,8 +33,8 @@ def mark_finished(folder: Path, **facts: Any) -> str | None:
 
 
 def why_unfinished(folder: Path) -> str | None:
-    """What contradicts the `finished.json` of a run: weights that are not those it names, another file that is gone or
-    emptied (their content may be changed by hand). None for a finished run.
+    """What contradicts the `finished.json` of a run: weights that differ from those it lists, another file that is
+    missing or empty (files other than weights may be edited). None for a finished run.
     """
     try:
         named = read_object(folder / FINISHED)["files"]

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, and what to do with a run that is already in it."""
+"""The folder of a run: one process at a time, and how to continue a run that is already there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 
 
 class Earlier(NamedTuple):
-    """A run to go on with: its newest whole checkpoint, the JSON part of that, and what to tell the user."""
+    """A run to resume: its newest intact checkpoint, that checkpoint's JSON state, and messages for the user."""
 
     path: Path
     state: dict[str, Any]
@@ -53,23 +53,23 @@ class Earlier(NamedTuple):
 
 
 class AlreadyFinished(Exception):
-    """The folder holds this very run, and it is done; the message says so."""
+    """The folder holds this very run, and it is finished; the message says so."""
 
 
 def enter_folder(folder: Path, config: Mapping[str, Any], *, resume: str) -> Earlier | None:
-    """Lock the folder, write `config.yaml` into it and find what to go on with; None starts from the beginning.
+    """Lock the folder, write `config.yaml` into it and find the run to resume; None starts from the beginning.
 
     Args:
         folder: of the run.
-        config: what the run is started with.
+        config: of this run.
         resume: `auto`, `never`, or the path of a checkpoint (or of a run's folder: its newest one), from which the run
-            starts; the same command again goes on with what that start has saved.
+            starts; repeating the command resumes from what that run has saved.
 
     Raises:
-        AlreadyFinished: the run in the folder has this config and is done.
+        AlreadyFinished: the run in the folder has this config and is finished.
         UserError: the folder or a part of it cannot be read or written, or is in use; it holds another run, or one that
-            may not be resumed; no checkpoint in it is whole; something else lies where the run will write, or the
-            weights it starts from do.
+            may not be resumed; no checkpoint in it is intact; the run would write over something else, or over the
+            weights it starts from.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,27 +101,27 @@ def _decide(folder: Path, config: Mapping[str, Any], resume: str) -> Earlier | N
     if not holds_run:
         return None
     if resume == "never":
-        raise UserError(f"output_dir: {folder} already holds a run; name another (output_dir=...) or remove it")
+        raise UserError(f"output_dir: {folder} already holds a run; choose another (output_dir=...) or remove it")
     refuse_other_config(read_config(folder), config, folder)
     unlike = why_unfinished(folder) if (folder / FINISHED).exists() else None
     if unlike is None and (folder / FINISHED).exists():
-        raise AlreadyFinished(f"{folder} holds this run and it is finished; to train again: output_dir=ANOTHER")
+        raise AlreadyFinished(f"{folder} holds this run, already finished; to train again: output_dir=ANOTHER")
     remove_unfinished(checkpoints)
     if again and not _steps(checkpoints):  # stopped before its first checkpoint
         return _from_path(Path(resume), folder, config, holds_run=False)
     found = _newest(checkpoints, config)
     if found is None and unlike is not None:
-        raise UserError(f"output_dir: {folder} was finished, but {unlike}, and no checkpoint is left; name another")
-    told = (f"{unlike}: finished again from its last checkpoint",) if unlike else ()
+        raise UserError(f"output_dir: {folder} was finished, but {unlike}, and no checkpoint is left; choose another")
+    told = (f"{unlike}: finishing again from its last checkpoint",) if unlike else ()
     return found and found._replace(messages=(*told, *found.messages, *_set_aside_newer(found)))
 
 
 def _newest(checkpoints: Path, config: Mapping[str, Any]) -> Earlier | None:
     path, damaged = find_newest(checkpoints)
-    reasons = tuple(f"left out {bad}: {reason}" for bad, reason in damaged)
+    reasons = tuple(f"skipped {bad}: {reason}" for bad, reason in damaged)
     if path is None:
         if damaged:
-            raise UserError(f"resume: no checkpoint in {checkpoints} is whole; " + "; ".join(reasons))
+            raise UserError(f"resume: no checkpoint in {checkpoints} is intact; " + "; ".join(reasons))
         return None
     state = read_state(path)
     refuse_other_config(state["config"], config, path)
@@ -129,19 +129,19 @@ def _newest(checkpoints: Path, config: Mapping[str, Any]) -> Earlier | None:
 
 
 def _from_path(path: Path, folder: Path, config: Mapping[str, Any], holds_run: bool) -> Earlier:
-    """A checkpoint named by the user; log and evaluations of its run come along."""
+    """A checkpoint named by the user; log and evaluations of its run are copied along."""
     source = path if (path / CHECKPOINTS).is_dir() else path.parent.parent
     own = holds_run and source.resolve() == folder.resolve()
     if holds_run and not own:
-        raise UserError(f"output_dir: {folder} already holds another run than {path}; name another (output_dir=...)")
+        raise UserError(f"output_dir: {folder} already holds another run than {path}; choose another (output_dir=...)")
     if source is path:
         found = _newest(path / CHECKPOINTS, config)
         if found is None:
-            raise UserError(f"resume: {path} holds no checkpoint")
+            raise UserError(f"resume: {path} has no checkpoint")
         earlier = found
     else:
         if not path.is_dir():
-            raise UserError(f"resume: no folder {path}; auto, never, or the path of a checkpoint")
+            raise UserError(f"resume: no folder {path}; use auto, never, or the path of a checkpoint")
         reason = damage(path)
         if reason is not None:
             raise UserError(f"resume: {path} is damaged: {reason}")
@@ -159,8 +159,8 @@ def _from_path(path: Path, folder: Path, config: Mapping[str, Any], holds_run: b
 
 
 def _set_aside_newer(earlier: Earlier) -> Iterator[str]:
-    """Checkpoints later than the one to go on with, chosen or whole, must not be the newest at the next start, nor
-    count among those that are kept.
+    """Set aside checkpoints later than the one to resume from: they must not be the newest at the next start, nor count
+    among those to keep.
     """
     for path in _steps(earlier.path.parent):
         if path.name > earlier.path.name and "." not in path.name:
@@ -175,13 +175,13 @@ def _steps(checkpoints: Path) -> list[Path]:
 
 
 def _refuse_closed(path: Path, *, below: bool, only_read: bool) -> None:
-    """Raises UserError for what this user may not read, or not write where the run will: a folder that cannot be read
-    would look empty, and the run in it begin from the start.
+    """Raises UserError if this user lacks permission to read part of the run, or to write where it will: an unreadable
+    folder would look empty, and the run in it would start over.
 
     Args:
-        path: of a part of the run; it need not be there.
-        below: look at everything in a folder too.
-        only_read: files in it are not written again.
+        path: of a part of the run; need not exist.
+        below: also check everything in a folder.
+        only_read: its files are not rewritten.
     """
     if not path.exists():
         return
@@ -199,27 +199,27 @@ def _refuse_closed(path: Path, *, below: bool, only_read: bool) -> None:
 
 
 def _refuse_blocked(folder: Path) -> None:
-    """Raises UserError for a file where the run will make a folder, or the other way round: now, not at the end."""
+    """Raises UserError for a file where the run will create a folder, or vice versa: now, not at the end."""
     for name in FOLDERS:
         if (folder / name).exists() and not (folder / name).is_dir():
-            raise UserError(f"output_dir: {folder / name} is a file, and the run makes a folder of that name; move it")
+            raise UserError(f"output_dir: {folder / name} is a file, but the run needs a folder of that name; move it")
     for name in FILES:
         if (folder / name).is_dir():
-            raise UserError(f"output_dir: {folder / name} is a folder, and the run writes a file there; move it")
+            raise UserError(f"output_dir: {folder / name} is a folder, but the run writes a file there; move it")
 
 
 def _refuse_overwriting(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises UserError for weights or a tokenizer to start from that lie where the run will write its own."""
+    """Raises UserError if the weights or tokenizer to start from are where the run will write its own."""
     results = [(folder / name).resolve() for name in (MODEL, ADAPTER)]
     for key, value in flat(config).items():
         if key.rpartition(".")[2] in ("weights", "path") and isinstance(value, str):
             start = Path(value).expanduser().resolve()
             if start in results or start.parent in results:
-                raise UserError(f"{key}: {value} is where this run would write its own model; name another output_dir")
+                raise UserError(f"{key}: {value} is where this run would write its own model; use another output_dir")
 
 
 def lock(folder: Path) -> None:
-    """Hold the folder until this process ends or `release` is called.
+    """Lock the folder until this process ends or `release` is called.
 
     Raises:
         UserError: another process holds it.
@@ -239,15 +239,13 @@ def lock(folder: Path) -> None:
 
 
 def hold(file: _Held) -> _Held:
-    """Keep a file or a progress bar open until `release` at the latest: until the recipe ends, however it ends. Returns
-    it.
-    """
+    """Register a file or progress bar to be closed by `release`, however the recipe ends; returns it."""
     _held.append(file)
     return file
 
 
 def release() -> None:
-    """Let go of all folders, and close what was held open; the line of a progress bar ends."""
+    """Unlock all folders and close everything held open; ends a progress bar's line."""
     while _held:
-        with suppress(OSError):  # a full disk: what could not be written has been said
+        with suppress(OSError):  # a full disk, already reported
             _held.pop().close()

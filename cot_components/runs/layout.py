@@ -1,4 +1,4 @@
-"""What lies where in a run's folder. Every other file takes the names from here."""
+"""The layout of a run's folder; all other modules take the names from here."""
 
 CONFIG, VERSIONS, LOG, LOCK = "config.yaml", "versions.json", "log.jsonl", ".lock"
 CHECKPOINTS, EVALUATIONS, EVALUATION = "checkpoints", "evaluations", "evaluation.json"

@@ -1,4 +1,4 @@
-"""Reading a run's log back: one flat JSON object per line, cut anywhere when the run dies."""
+"""Reads a run's log: one flat JSON object per line, possibly cut off where the run died."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Record = dict[str, Any]
 def read_log(path: str | Path) -> list[Record]:
     """Records of a log file, or of a run's folder, in the order they were written; each holds at least `step`.
 
-    A half-written last line is left out; so is the half line that a killed run leaves in front of the first record
-    after its resume.
+    A half-written last line is skipped, and so is the half line a killed run leaves before the first record after its
+    resume.
 
     Raises:
         UserError: no such file, or a line in the middle that is not a record; names file and line.
@@ -42,7 +42,7 @@ def read_log(path: str | Path) -> list[Record]:
 
 
 def parse(line: bytes) -> Record | None:
-    """The record in a line of a log; None where it holds none."""
+    """The record in a line of a log; None if there is none."""
     text = line.decode("utf-8", errors="replace")
     # Records are flat, so the last brace opens the last record of the line.
     for start in {0, max(0, text.rfind("{"))}:
@@ -63,8 +63,8 @@ def is_count(value: Any) -> bool:
 def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of one measured quantity, in the order of the steps.
 
-    A step that was done again after a resume keeps its last value. Values that are not finite (the log holds them as
-    text) become NaN, so that a curve shows a gap.
+    If a step was repeated after a resume, its last value counts. Values that are not finite (stored as text) become
+    NaN, so that a curve shows a gap.
     """
     by_step = {int(r["step"]): as_number(r[key]) for r in records if r.get(key) is not None}
     steps = sorted(by_step)

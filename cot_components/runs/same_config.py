@@ -1,4 +1,4 @@
-"""Whether two configs are of the same run: everything that decides its numbers is the same."""
+"""Whether two configs belong to the same run: everything that affects its numbers is equal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ FREE_TO_CHANGE = {
     *("metric_logger", "log_every_n_steps", "evaluation", "evaluate_every_n_steps", "evaluate_before_training"),
     *("batch_size", "gradient_accumulation_steps"),
 }
-"""Keys that change neither data nor loss; of the two batch keys the product (times processes) is compared instead."""
+"""Keys that change neither data nor loss; for the two batch keys, their product (times processes) is compared
+instead."""
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -31,19 +32,19 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
-    """Raises UserError naming the keys that differ between two configs and may not; what is a secret in one of them may
-    be anything in the other.
+    """Raises UserError naming the keys that differ between two configs but must not; a value masked as a secret in one
+    matches anything in the other.
     """
     old, new = flat(before), flat(without_secrets(now))
     differing = sorted(key for key in old.keys() | new.keys() if not agree(old.get(key), new.get(key)))
     if differing:
         shown = ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise UserError(f"output_dir: {where} belongs to a run with another config ({shown}{more}); name another")
+        raise UserError(f"output_dir: {where} belongs to a run with another config ({shown}{more}); use another")
 
 
 def flat(node: Any, where: str = "") -> dict[str, Any]:
-    """Leaves of a config by dotted path, without what is free to change."""
+    """Leaves of a config by dotted path, without the keys that may change."""
     if isinstance(node, Mapping):
         kept = {key: value for key, value in node.items() if key not in FREE_TO_CHANGE and value is not None}
         order = (
@@ -58,15 +59,15 @@ def flat(node: Any, where: str = "") -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config that a run's folder holds, as it was written down.
+    """The config in a run's folder, as written.
 
     Raises:
-        UserError: there is none that can be read.
+        UserError: there is no readable config.
     """
     try:
         read = OmegaConf.to_container(read_keys(folder / CONFIG), resolve=False)
     except ConfigError as error:
         said = f"{folder} holds a run without a readable {CONFIG} ({error})"
-        raise UserError(f"output_dir: {said}; name another") from error
+        raise UserError(f"output_dir: {said}; choose another") from error
     assert isinstance(read, dict)
     return {str(key): value for key, value in read.items()}

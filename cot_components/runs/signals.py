@@ -1,5 +1,5 @@
-"""SIGTERM and SIGINT: before training they end the process at once, during training they are remembered until the step
-is done and saved, and a second one always ends it at once."""
+"""SIGTERM and SIGINT: before training they end the process at once; during training the process ends after the current
+step is done and saved; a second signal always ends it at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _deferred: list[bool] = [False]
 
 
 class Interrupted(Exception):
-    """An evaluation was cut short because some process was told to stop; it will be done after the resume."""
+    """An evaluation was interrupted because some process was told to stop; it is repeated after the resume."""
 
 
 class _World(Protocol):
@@ -27,7 +27,7 @@ class _World(Protocol):
 
 @contextmanager
 def catch_stops() -> Iterator[None]:
-    """Handle the two signals inside the block; the handlers from before come back after it."""
+    """Handle the two signals inside the block; the previous handlers are restored after it."""
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
         yield
         return
@@ -42,12 +42,12 @@ def catch_stops() -> Iterator[None]:
 
 
 def defer_stops() -> None:
-    """From here on a stop waits until someone asks `stop_received`."""
+    """From now on a signal is only recorded, for `stop_received`."""
     _deferred[0] = True
 
 
 def stop_received() -> int | None:
-    """The signal this process got, None without one."""
+    """The signal this process received, or None."""
     return _received[0] if _received else None
 
 
@@ -58,14 +58,14 @@ def raise_if_stopping(world: _World) -> None:
 
 
 def exit_code(number: int | None) -> int:
-    """What a shell calls the end by a signal: 143 for SIGTERM, 130 for SIGINT."""
+    """The shell's exit code for a signal: 143 for SIGTERM, 130 for SIGINT."""
     return 128 + (number or signal.SIGTERM)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     if not _deferred[0]:
-        print(f"{name}: stopped at once; no step was trained that is not saved", file=sys.stderr, flush=True)
+        print(f"{name}: stopped at once; no training step is lost", file=sys.stderr, flush=True)
         raise SystemExit(exit_code(number))
     if _received:
         os._exit(exit_code(number))

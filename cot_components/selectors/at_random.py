@@ -1,4 +1,4 @@
-"""Rows drawn by chance: what a selector must beat."""
+"""Random rows: the baseline a selector must beat."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _SALT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class AtRandom:
-    """Keep rows drawn by their ids: a share of all, or so many of every prompt; as many as another selector keeps, this
-    is its control.
+    """Keep random rows, drawn by id: a share of all rows, or a number per prompt. Set to keep as many rows as another
+    selector, it is that selector's control.
 
     Args:
-        keep: share of the rows, above 0 and at most 1; at least one row stays. What is kept at one share is kept at
-            every higher one.
-        per_prompt: in place of `keep`: rows of every prompt, at least 1.
+        keep: share of the rows, above 0 and at most 1; at least one row stays. Rows kept at one share are kept at every
+            higher one.
+        per_prompt: instead of `keep`: rows kept per prompt, at least 1.
         seed: of the draw.
 
     Raises:
-        UserError: a setting out of range; not one of `keep` and `per_prompt`.
+        UserError: a setting out of range; neither or both of `keep` and `per_prompt`.
     """
 
     keep: float | None = None

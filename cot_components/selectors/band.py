@@ -1,4 +1,4 @@
-"""Rows that are neither too easy nor too strange."""
+"""Rows whose perplexity is neither too low nor too high."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cot_components.errors import UserError, require
 
 @dataclass(frozen=True, kw_only=True)
 class PerplexityBand:
-    """Keep the rows whose perplexity, `exp` of the mean loss of their scored tokens, lies in a band.
+    """Keep the rows whose perplexity (`exp` of the mean loss of their scored tokens) lies in a band.
 
     Args:
         scores: folder that `cot score` has filled.
-        at_least, at_most: ends of the band, which belong to it; None leaves an end open.
-        quantiles: the ends are not perplexities but shares, 0 to 1, of all scored rows: `at_least: 0.1, at_most: 0.9`
-            is the middle 80 %.
+        at_least, at_most: ends of the band, inclusive; None leaves an end open.
+        quantiles: the ends are quantiles (0 to 1) of all scored rows rather than perplexities: `at_least: 0.1, at_most:
+            0.9` is the middle 80 %.
         column: the losses of the tokens, in nats.
 
     Raises:
-        UserError: a band without ends, or that holds nothing; no such scores; when called, unfinished ones, or a row
-            that was not scored, or with other tokens.
+        UserError: a band without ends or with nothing in it; no such scores; when called, unfinished scores, or a row
+            that was not scored, or was scored with other tokens.
     """
 
     scores: str

@@ -1,4 +1,4 @@
-"""Of several responses to one prompt, those that fit the model best."""
+"""Among several responses to one prompt, those that fit the model best."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from cot_components.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class GRAPE:
-    """Of the rows with the same prompt, token by token, keep those that the model finds likeliest (Zhang et al.,
-    arXiv 2502.04194). A prompt with a single response keeps it.
+    """Among rows with the same prompt (identical tokens), keep those the model finds likeliest (Zhang et al., arXiv
+    2502.04194). A prompt with a single response keeps it.
 
-    The paper takes the probability per token, and candidates that are known to be right: GRAPE does not check answers.
+    The paper uses the probability per token, and candidates known to be correct: GRAPE does not check answers.
 
     Args:
         scores: folder that `cot score` has filled with the model before training.
-        keep: responses per prompt that stay, at least 1; of equally likely ones the first.
-        by: `mean`, the log-probability per token; or `sum`, that of the whole response, which prefers short ones.
+        keep: responses kept per prompt, at least 1; ties go to the first.
+        by: `mean`, the log-probability per token; or `sum`, that of the whole response, which favours short ones.
         column: the losses of the tokens, in nats.
 
     Raises:
-        UserError: a setting out of range; no such scores; when called, unfinished ones, or a row that was not scored,
-            or with other tokens.
+        UserError: a setting out of range; no such scores; when called, unfinished scores, or a row that was not scored,
+            or was scored with other tokens.
     """
 
     scores: str
@@ -52,7 +52,7 @@ class GRAPE:
 
 
 def rank_in_prompt(rows: Rows, values: np.ndarray) -> np.ndarray:
-    """Place of each row among those of its prompt, the lowest value first, equal ones in order; int64 `[B]`."""
+    """Rank of each row among the rows of its prompt, lowest value first, ties in row order; int64 `[B]`."""
     prompt = np.unique(prompt_hashes(rows), return_inverse=True)[1]
     order = np.lexsort((np.arange(len(rows)), values, prompt))
     begins = np.flatnonzero(np.diff(prompt[order], prepend=-1))

@@ -1,4 +1,4 @@
-"""Rows that count by what models which are aligned already think of them."""
+"""Row weights from how likely already aligned models find each row."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class PoFT:
     """Weigh each row by `sigmoid(mean_j r_j - r)`, `r` being its log-probability per token under the model, `r_j` under
     aligned model `j` (preference-oriented fine-tuning, Fan et al., arXiv 2412.12865). No row is left out.
 
-    In the paper `r` follows the model as it learns; here it is that of the model before training. The paper sums over
-    rows the mean over their tokens; here, as everywhere, every token counts alike within its step. `cot score` takes
-    models with the tokenizer of the data; the paper's aligned models have their own.
+    In the paper `r` is that of the model as it learns; here, of the model before training. The paper averages over the
+    tokens of a row, then sums over rows; here, as everywhere, all tokens of a step count equally. `cot score` needs
+    models that share the data's tokenizer; the paper's aligned models have different ones.
 
     Args:
         scores: folder that `cot score` has filled.
@@ -29,8 +29,8 @@ class PoFT:
         column: the losses of the model itself, in nats.
 
     Raises:
-        UserError: no aligned model; no such scores; when called, unfinished ones, or a row that was not scored, or with
-            other tokens.
+        UserError: no aligned model; no such scores; when called, unfinished scores, or a row that was not scored, or
+            was scored with other tokens.
     """
 
     scores: str

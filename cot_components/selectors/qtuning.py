@@ -1,4 +1,4 @@
-"""Q-Tuning (arXiv 2509.23873): rows in the plane of error and uncertainty, where two corners of four are worth it."""
+"""Q-Tuning (arXiv 2509.23873): rows in the plane of error and uncertainty; two of its four corners are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALVINGS, TOLERANCE = 10, 0.01
 
 
 class Plane(NamedTuple):
-    """Rows by corner, bool `[B]` each; a row in none of them is neither wrong nor unsure enough to be kept.
+    """Rows by corner, bool `[B]` each; rows in no corner are dropped too, being neither wrong nor unsure enough.
 
     misconceived: wrong and sure (Q2): kept, and its hardest tokens may be pruned
     unsure:       right and unsure (Q4): kept whole
@@ -34,8 +34,9 @@ class Plane(NamedTuple):
 def error_uncertainty(perplexity: np.ndarray, entropy: np.ndarray, keep: float) -> Plane:
     """The corners that hold about the share `keep` of `B` rows, as the released code finds them.
 
-    One level `a` cuts both axes at their quantiles `a` and `1 - a`; it is bisected until the kept share is within
-    0.01, ten times at most. What is missing then is taken from where scaled perplexity and entropy differ most.
+    One level `a` cuts both axes at their quantiles `a` and `1 - a`; it is bisected, at most ten times, until the kept
+    share is within 0.01 of `keep`. If rows are still missing, those are added whose scaled perplexity and entropy
+    differ most.
 
     Args:
         perplexity, entropy: `[B]`.
@@ -75,16 +76,16 @@ def _corners(perplexity: np.ndarray, entropy: np.ndarray, level: float) -> Plane
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """From 0 to 1; all 0 where all are equal."""
+    """Values scaled to [0, 1]; all 0 if all are equal."""
     return (values - values.min()) / (np.ptp(values) or 1.0)
 
 
 @lru_cache(maxsize=8)
 def plane_of(scores: str, nll: str, entropy: str, keep: float, stamp: int) -> Plane:
-    """The plane of all rows that were scored, in their order in the folder; `stamp` is `Scores.stamp`.
+    """The plane of all scored rows, in the folder's order; `stamp` is `Scores.stamp`.
 
     Raises:
-        UserError: no such scores, or unfinished ones.
+        UserError: no such scores, or unfinished scores.
     """
     found = open_scores(scores)
     return error_uncertainty(np.exp(found.row_means(nll)), found.row_means(entropy), keep)
@@ -92,11 +93,11 @@ def plane_of(scores: str, nll: str, entropy: str, keep: float, stamp: int) -> Pl
 
 @dataclass(frozen=True, kw_only=True)
 class QTuning:
-    """Keep the rows on which the model is wrong and sure, and those on which it is right and unsure; leave out what is
-    noise to it, what it knows, and the middle (Q-Tuning, arXiv 2509.23873). The transform `QTuning` then prunes tokens.
+    """Keep the rows on which the model is wrong and sure, or right and unsure; leave out noise, rows it already knows,
+    and the middle (Q-Tuning, arXiv 2509.23873). The transform `QTuning` then prunes tokens.
 
-    The paper takes the model as it learns and the plane of each batch; here it is the model before training and the
-    plane of all scored rows, so that a row's fate depends on no batch.
+    The paper uses the model as it learns and each batch's own plane; here it is the model before training and the plane
+    of all scored rows, so whether a row is kept does not depend on its batch.
 
     Args:
         scores: folder that `cot score` has filled.
@@ -104,8 +105,8 @@ class QTuning:
         nll, entropy: names of the two columns, both in nats.
 
     Raises:
-        UserError: a share out of range; no such scores; when called, unfinished ones, or a row that was not scored, or
-            with other tokens.
+        UserError: a share out of range; no such scores; when called, unfinished scores, or a row that was not scored,
+            or was scored with other tokens.
     """
 
     scores: str
@@ -121,7 +122,7 @@ class QTuning:
 
     @property
     def plane(self) -> tuple[str, str, str, float]:
-        """What decides where a row lies: the transform `QTuning` must say the same."""
+        """The settings that place a row in the plane; those of the transform `QTuning` must match."""
         return self.scores, self.nll, self.entropy, self.keep
 
     def __call__(self, rows: Rows) -> Selection:

@@ -1,1 +1,1 @@
-"""What one command each calls: previews, audits, scores, speed, memory."""
+"""The work behind one command each: previews, audits, scores, speed, memory."""

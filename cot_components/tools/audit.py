@@ -1,7 +1,7 @@
-"""What a config trains on, looked at row by row: `cot audit`. Nothing is trained.
+"""`cot audit`: inspect everything a config trains on, row by row. Nothing is trained.
 
-A finding is a fault where it is certain and hurts: rows left out, rows that teach nothing or never end, test rows that
-are trained on. The others are told by their looks, or may be meant.
+A finding is a fault if it is certain and does harm: rows left out, rows that teach nothing or never end, test rows that
+are trained on. Other findings are heuristic, or may be intended.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from cot_components.tools.preview import preview
 
 ROWS_AT_ONCE = 512
 LEAST_THOUGHT = 40
-"""Characters of a thought below which two that are alike say nothing."""
+"""Equal thoughts shorter than this many characters are not reported."""
 PERCENTILES = (0, 50, 90, 99, 100)
 
 
 class Finding(NamedTuple):
-    """Rows with something in common that may be wrong, each by its place; a fault, or only worth a look."""
+    """Something that may be wrong, with the places of the rows; a fault, or only worth a look."""
 
     about: str
     places: tuple[str, ...]
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What is left at some point: tokens, those with a label and a weight above 0, and the sum of their weights."""
+    """What is left at one point: tokens, tokens with a label and a weight above 0, and the sum of their weights."""
 
     name: str
     tokens: int
@@ -58,9 +58,9 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Audit:
-    """All that was found.
+    """The results of an audit.
 
-    read:       the account of the reader, as one line
+    read:       the reader's report, as one line
     findings:   those with at least one row, faults first
     lengths:    name -> percentiles 0, 50, 90, 99, 100 of tokens per row
     roles:      role -> tokens
@@ -84,8 +84,8 @@ class Audit:
 
 
 def leniently(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with bad rows left out and counted, whatever the config says of them, where its nodes know how, and
-    with no limit of a pack, above which a run refuses rows.
+    """The values changed so that bad rows are left out and counted, whatever the config says (if its nodes support
+    that), and without a pack size, above which a run refuses rows.
     """
     lenient = {**values, "packed_tokens": None}
     settings: dict[str, dict[str, Any]]
@@ -98,16 +98,16 @@ def leniently(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def audit(values: Mapping[str, Any]) -> tuple[Audit, ReasoningDataset, Traces]:
-    """Look at all training rows of a checked config.
+    """Audit all training rows of a checked config.
 
     Args:
         values: a recipe's keys with their values; see `training.recipe.read_config`.
 
     Returns:
-        What was found, the data with all transforms, and where its rows come from.
+        The findings, the data with all transforms, and the places of its rows.
 
     Raises:
-        UserError: everything that keeps the data from being read at all; see `preview`.
+        UserError: the data cannot be read at all; see `preview`.
     """
     found = preview(leniently(values))
     data, rows = found.data, found.data.rows
@@ -136,7 +136,7 @@ def audit(values: Mapping[str, Any]) -> tuple[Audit, ReasoningDataset, Traces]:
     }
     percentiles = {name: tuple(int(q) for q in np.percentile(n, PERCENTILES)) for name, n in lengths.items()}
     read = f"{data.report.summary().splitlines()[0]}, {len(rows):,} trained on"
-    # The final stage matters where a curriculum has one; redraws of later epochs are like the first.
+    # A curriculum's final stage matters; redraws of later epochs are like the first.
     stages += [stage for stage in last if stage.tokens != stages[-1].tokens]
     return (
         Audit(read, tuple(found_ones), percentiles, roles, traces.habits(), tuple(stages), tuple(compared)),
@@ -146,7 +146,8 @@ def audit(values: Mapping[str, Any]) -> tuple[Audit, ReasoningDataset, Traces]:
 
 
 def after_transforms(data: ReasoningDataset, clock: Clock) -> tuple[list[Stage], np.ndarray]:
-    """What each transform leaves, the rows as encoded first, and the labelled tokens of each row at the end `[B]`."""
+    """What is left after each transform, starting with the rows as encoded, and the labelled tokens of each row at the
+    end `[B]`."""
     names = ["as encoded", *data.transforms]
     sums, labelled = np.zeros((len(names), 3)), []
     for begin in range(0, len(data.rows), ROWS_AT_ONCE):
@@ -161,9 +162,9 @@ def after_transforms(data: ReasoningDataset, clock: Clock) -> tuple[list[Stage],
 
 
 def odd_rows(data: ReasoningDataset, labelled: np.ndarray) -> Iterator[tuple[str, np.ndarray, bool]]:
-    """What rows have in common, which they are, and whether that is a fault."""
+    """Descriptions of odd rows, their indices, and whether it is a fault."""
     rows = data.rows
-    yield "no label is left by the transforms", np.flatnonzero(labelled == 0), True
+    yield "no label left after the transforms", np.flatnonzero(labelled == 0), True
     yield "no end of turn at the end", without_end(rows, data.chat.stop_ids), True
     yield "the middle of the thought is cut out (too_long)", with_gap(rows), False
     texts = look_at_texts(data)
@@ -171,13 +172,13 @@ def odd_rows(data: ReasoningDataset, labelled: np.ndarray) -> Iterator[tuple[str
     if len(opened):
         none = without_role(rows, Role.THINK_CLOSE)
         yield "no thought, and no tags", np.setdiff1d(none, texts["given"]), False
-    yield "no thought: an empty one ends the prompt, and is not learnt", texts["given"], False
+    yield "no thought: the prompt ends in an empty one, which is not learnt", texts["given"], False
     yield (
         "an empty thought between its tags, which is learnt",
         np.intersect1d(opened, texts["empty"]),
         False,
     )
-    yield "one sentence of the thought again and again", texts["round"], False
+    yield "a thought that repeats one sentence again and again", texts["round"], False
     yield "the thought of an earlier row", texts["again"], False
     yield "tags inside the thought", texts["tags"], False
     yield "an answer that seems cut", texts["cut"], False
@@ -187,7 +188,7 @@ def odd_rows(data: ReasoningDataset, labelled: np.ndarray) -> Iterator[tuple[str
 
 
 def too_long(values: Mapping[str, Any], rows: Rows) -> Iterator[tuple[str, np.ndarray, bool]]:
-    """Rows that a run of this config refuses, as `odd_rows` gives them."""
+    """Rows that a run of this config refuses, in the form of `odd_rows`."""
     limits = {
         "packed_tokens": values.get("packed_tokens"),
         "model.max_seq_len": (values.get("model") or {}).get("max_seq_len"),
@@ -201,8 +202,8 @@ TAGS = (Role.THINK_OPEN, Role.THINK_CLOSE)
 
 
 def look_at_texts(data: ReasoningDataset) -> dict[str, np.ndarray]:
-    """Rows whose thought is empty, goes round, was met before or holds tags, whose answer seems cut, or whose prompt
-    ends in a thought.
+    """Rows whose thought is empty, repeats itself, occurred before or contains tags, whose answer seems cut off, or
+    whose prompt ends in a thought.
     """
     found: dict[str, list[int]] = {name: [] for name in ("empty", "given", "round", "again", "tags", "cut")}
     met: set[str] = set()
@@ -215,7 +216,7 @@ def look_at_texts(data: ReasoningDataset) -> dict[str, np.ndarray]:
             "given": ends_in_thought(data, index),
             "round": goes_round(thought),
             "again": len(thought) >= LEAST_THOUGHT and thought in met,
-            "tags": any(tag not in prompt for tag in tags),  # what the prompt spells is quoted
+            "tags": any(tag not in prompt for tag in tags),  # tags that occur in the prompt are quotations
             "cut": looks_cut(answer),
         }
         met.add(thought)
@@ -226,7 +227,7 @@ def look_at_texts(data: ReasoningDataset) -> dict[str, np.ndarray]:
 
 
 def text_of(data: ReasoningDataset, index: int, role: Role) -> str:
-    """The text of a row's tokens of one role, control tokens left out."""
+    """The text of a row's tokens of one role, without control tokens."""
     rows, tokenizer = data.rows, data.chat.tokenizer
     here = slice(int(rows.row_start[index]), int(rows.row_start[index + 1]))
     tokens = rows.tokens[here][rows.roles[here] == role]
@@ -234,37 +235,35 @@ def text_of(data: ReasoningDataset, index: int, role: Role) -> str:
 
 
 def ends_in_thought(data: ReasoningDataset, index: int) -> bool:
-    """Whether a row's prompt ends in a closed thought, as a template writes it where thinking is off."""
+    """Whether a row's prompt ends in a closed thought, as templates write it with thinking off."""
     if not isinstance(data.chat, ChatFormat):
         return False
     rows, chat = data.rows, data.chat
     here = slice(int(rows.row_start[index]), int(rows.row_start[index + 1]))
     prompt = rows.tokens[here][rows.roles[here] == Role.PROMPT]
-    longest = 4 * len(chat.tags.close.encode())  # a token per byte at most, and white space behind it
+    longest = 4 * len(chat.tags.close.encode())  # at most a token per byte, and white space after it
     return chat.tokenizer.decode(prompt[-longest:]).rstrip().endswith(chat.tags.close)
 
 
 def trained_on_tests(
     values: Mapping[str, Any], data: ReasoningDataset, held_out: ReasoningDataset | None
 ) -> tuple[list[Finding], list[str]]:
-    """Test rows whose prompt is one of the training data, and what was compared."""
+    """Findings about test rows whose prompt is in the training data, and what was compared."""
     findings, compared = [], []
     if held_out is not None:
         rows: Rows = held_out.rows
         at = seen_before(prompt_hashes(rows), prompt_hashes(data.rows))
         places = tuple(f"dataset_val row {row_id}" for row_id in rows.ids[at])
-        findings.append(Finding("a row of dataset_val asks what a training row asks", places, True))
+        findings.append(Finding("a row of dataset_val has the question of a training row", places, True))
         again = seen_before(row_hashes(rows))
         findings.append(
-            Finding("a row of dataset_val comes twice", tuple(f"dataset_val row {i}" for i in rows.ids[again]))
+            Finding("a row of dataset_val occurs twice", tuple(f"dataset_val row {i}" for i in rows.ids[again]))
         )
         compared.append(f"{len(at):,} of {len(rows):,} rows of dataset_val")
     answers: Any = build(values["evaluation"], where="evaluation") if values.get("evaluation") else None
     if hasattr(answers, "compare_with_training"):
         answers.prompts(data.chat)
         answers.compare_with_training(data.rows, data.chat)
-        findings.append(
-            Finding("a question of the evaluation is one that is trained on", tuple(answers.trained_on), True)
-        )
+        findings.append(Finding("a question of the evaluation is trained on", tuple(answers.trained_on), True))
         compared.append(f"{len(answers.trained_on):,} of {len(answers.traces):,} questions of the evaluation")
     return findings, compared

@@ -1,4 +1,4 @@
-"""What a model makes of the rows it would be trained on, for `cot audit --model`."""
+"""A model's scores on the rows it would be trained on, for `cot audit --model`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cot_components.tools.audit_places import Traces
 
 SURE, UNSURE = 0.9, 0.1
 FEWEST_TOKENS = 5
-"""Scored tokens of a row below which its mean says little."""
+"""Rows with fewer scored tokens are left out, because their mean says little."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of some tokens: their number, mean probability, mean entropy in nats, shares with a probability above 0.9 and
-    below 0.1.
+    """Statistics of some tokens: number, mean probability, mean entropy in nats, shares with a probability above 0.9
+    and below 0.1.
     """
 
     tokens: int
@@ -33,8 +33,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class ModelView:
-    """figures: by role, and `all`; unlikely: place and mean log-probability of rows, least likely first; notes: what a
-    study here says about such a config.
+    """figures: by role, and `all`; unlikely: place and mean log-probability of rows, least likely first; notes: results
+    of this project's studies for such a config.
     """
 
     figures: Mapping[str, Figures]
@@ -46,7 +46,7 @@ def model_view(values: Mapping[str, Any], rows: Rows, traces: Traces, scores: Sc
     """Figures of the columns `nll` and `entropy`, whose rows are `rows` in this order.
 
     Raises:
-        UserError: a column is not there or not finished.
+        UserError: a column is missing or not finished.
     """
     scored = scored_tokens(rows)
     nll, entropy = (np.asarray(scores.column(name), dtype=np.float64) for name in ("nll", "entropy"))
@@ -66,7 +66,7 @@ def model_view(values: Mapping[str, Any], rows: Rows, traces: Traces, scores: Sc
 
 
 def studied(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a study of experiments/README.md says of the config's loss; nothing where none has looked."""
+    """What the studies in experiments/README.md found about the config's loss; empty if none applies."""
     loss, notes = values.get("loss") or {}, []
     if str(loss.get("_component_")).rpartition(".")[2] == "dft" and not loss.get("floor"):
         notes.append(

@@ -1,4 +1,4 @@
-"""Where encoded rows come from, and what the chat template made of the conversations there."""
+"""The places of encoded rows, and what the chat template did to their conversations."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _OF_SOURCE = ("split", "subset", "format", "columns", "max_rows")
 
 
 class Traces:
-    """The conversations behind a data set, read again when first asked for.
+    """The conversations behind a data set, read again on first access.
 
     Args:
         node: the node `dataset` of a config.
-        data: what was built from it.
+        data: the data set built from it.
     """
 
     def __init__(self, node: Mapping[str, Any], data: ReasoningDataset) -> None:
         self._node, self._data = node, data
 
     def place(self, index: int) -> str:
-        """Where a row stands, `file.jsonl:17`; `row 16` where its source does not say."""
+        """The place of a row, `file.jsonl:17`; `row 16` if its source has no places."""
         return self.place_of(int(self._data.rows.ids[index]))
 
     def place_of(self, row_id: int) -> str:
-        """The same by its id, also of a row that selectors left out."""
+        """The same by row id, including rows that selectors left out."""
         where = self._places.get(row_id & ~TURN_BITS, f"row {row_id & ~TURN_BITS}")
         turn = (row_id & TURN_BITS) >> TURN_SHIFT
         return f"{where}, turn {turn}" if turn else where
 
     def habits(self) -> tuple[str, ...]:
-        """What the template adds and leaves out, a sentence each; none where no chat template writes the rows."""
+        """What the template adds and leaves out, a sentence each; empty without a chat template."""
         chat = self._data.chat
         if not isinstance(chat, ChatFormat):
             return ()
@@ -54,11 +54,11 @@ class Traces:
         for system, number in ((True, with_system), (False, of_all - with_system)):
             if number and (words := adds(chat, system=system)):
                 those = "with" if system else "without"
-                said.append(f"writes of its own, in the {number:,} rows {those} a system prompt: {words!r}")
+                said.append(f"adds text to the {number:,} rows {those} a system prompt: {words!r}")
         if "strftime_now" in chat.template.source:
             said.append(f"writes today's date, which is {chat.template.date} in every row (dataset.date)")
         if lost:
-            said.append(f"takes thoughts of earlier turns out of {len(lost):,} rows (first: {lost[0]})")
+            said.append(f"removes thoughts of earlier turns from {len(lost):,} rows (first: {lost[0]})")
         return tuple(said)
 
     @cached_property

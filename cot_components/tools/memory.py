@@ -1,8 +1,8 @@
-"""How much memory a run takes per GPU, by arithmetic: which sizes fit where, before anything is rented.
+"""Estimates a run's memory per GPU, to find out which sizes fit before renting anything.
 
 `cot memory` prints the table of docs/scaling.md. `states` is exact (a test compares it with the shards of two
 processes); the other parts are what this code allocates at its peak, counted tensor by tensor, without the allocator's
-fragmentation and what CUDA itself takes (about 1 to 2 GiB).
+fragmentation and CUDA's own memory (about 1 to 2 GiB).
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from cot_components.training.exact_updates import AT_ONCE
 
 GIB = 2.0**30
 GPUS, SPARE = (24, 40, 80), 2
-"""Sizes in GB, and how much of it CUDA and the allocator take."""
+"""GPU sizes in GB, and how much of that CUDA and the allocator take."""
 _STATES = {"bf16": (8, 16), "fp32_moments": (12, 8), "fp32_weights": (16, 4)}
-"""By `optimizer_state`: bytes a weight that learns between updates, and in copies of what is updated."""
+"""By `optimizer_state`: bytes per learning weight between updates, and in copies during an update."""
 
 
 class Memory(NamedTuple):
     """Bytes per GPU at the peak of a step.
 
     states:      shards of weights, gradients and AdamW's two moments
-    gathered:    whole weights of two layers (one computes, one is fetched), whole gradients of one, and the root's:
-                 embedding, head, norm
-    activations: what the layers keep for the backward
-    loss:        of the fused loss: fp32 sum of the head's gradient, rounded copy, hidden gradients, a chunk of logits
+    gathered:    unsharded weights of two layers (one computing, one being fetched), unsharded gradients of one, and the
+                 root's: embedding, head, norm
+    activations: kept by the layers for the backward
+    loss:        of the fused loss: fp32 sum of the head's gradient, its rounded copy, hidden gradients, a chunk of
+                 logits
     update:      fp32 copies of the largest weight with its gradient and moments; activations are gone by then
     """
 
@@ -42,12 +43,12 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """At the peak of a step, which is its backward or its update."""
+        """Bytes at the peak of a step, which is in its backward or its update."""
         return self.states + max(self.gathered + self.activations + self.loss, self.update)
 
     @property
     def smallest_gpu(self) -> int | None:
-        """GB of the smallest GPU that holds it, of `GPUS`; None for more than the largest."""
+        """GB of the smallest GPU in `GPUS` on which it fits; None if it fits on none."""
         return next((size for size in GPUS if self.total <= (size - SPARE) * GIB), None)
 
 
@@ -63,16 +64,17 @@ def memory_per_gpu(
 ) -> Memory:
     """Memory of fine-tuning with AdamW, sharded layer by layer.
 
-    Weights that rest (see `cot_components.trainable`) have neither gradients nor moments; what is saved by layers that
-    keep fewer inputs for their backward is not counted. Moments that are kept while a weight rests come on top.
+    Resting weights (see `cot_components.trainable`) have neither gradients nor moments; the savings of layers that then
+    keep fewer inputs for their backward are not counted. Moments kept for resting weights come on top.
 
     Args:
-        model: a torchtune Llama or Qwen decoder, on any device (`meta` costs nothing); what asks for gradients learns.
-        world_size: GPUs; 1 is not sharded, nothing is gathered.
+        model: a torchtune Llama or Qwen decoder, on any device (`meta` costs nothing); weights with `requires_grad`
+            learn.
+        world_size: number of GPUs; with 1 nothing is sharded or gathered.
         tokens: of a micro-batch on one GPU.
-        checkpoint_activations: whether each layer is computed again in the backward.
-        bytes_per_number: of weights, gradients and activations: 2 for bf16, 4 for fp32, which has moments in fp32, too.
-        optimizer_state: what else bf16 weights keep in fp32, see `training.precision`.
+        checkpoint_activations: whether each layer is recomputed in the backward.
+        bytes_per_number: of weights, gradients and activations: 2 for bf16, 4 for fp32, where moments are fp32 as well.
+        optimizer_state: what bf16 weights additionally keep in fp32, see `training.precision`.
         chunk_rows: of the loss.
     """
     size, layers = bytes_per_number, [_numel(layer.parameters()) for layer in model.layers]
@@ -118,7 +120,8 @@ def _numel(weights: Iterable[nn.Parameter]) -> int:
 
 
 def sizes(trainable: Trainable | None = None) -> dict[str, Any]:
-    """Llama models of the table, without weights; those learn that `trainable` chooses for its first round, or all."""
+    """Llama models of the table, on the meta device; the weights `trainable` chooses for its first round learn, or
+    all."""
     chosen = Only() if trainable is None else trainable
     from torchtune.models.llama3_1 import llama3_1_8b, llama3_1_70b
     from torchtune.models.llama3_2 import llama3_2_1b, llama3_2_3b
@@ -134,8 +137,8 @@ def sizes(trainable: Trainable | None = None) -> dict[str, Any]:
 
 
 def table(models: dict[str, Any], *, tokens: int = 16_384, optimizer_state: str = "bf16") -> str:
-    """GiB per GPU for 1, 8 and 64 GPUs, with and without activation checkpointing, and the smallest GPU that holds it,
-    in Markdown.
+    """GiB per GPU for 1, 8 and 64 GPUs, with and without activation checkpointing, and the smallest GPU on which it
+    fits, in Markdown.
     """
     activations = "activations, kept | total | GPU | activations, checkpointed | total | GPU"
     lines = [f"| model | GPUs | states | update | gathered | loss | {activations} |"]

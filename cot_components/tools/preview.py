@@ -1,4 +1,4 @@
-"""What a config trains on, without a model: data, plans and the times worth looking at, built as the recipes do."""
+"""What a config trains on, without a model: data, plans and interesting times, built as the recipes do."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class Preview(NamedTuple):
 def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -> Preview:
     """The data of a checked config, as one process of its recipe sees it.
 
-    Besides `dataset` and `dataset_val`, what changes the rows is looked at: the node `curriculum`, and the `share` of
-    rows whose outputs a discriminator shuffles. Of a measured pace the latest moment of each stage is looked at.
+    Besides `dataset` and `dataset_val`, it applies what else changes the rows: the node `curriculum`, and the `share`
+    of rows whose outputs a discriminator shuffles. For a measured pace it shows each stage at the latest possible time.
 
     Args:
         values: a recipe's keys with their values; see `training.recipe.read_config`.
-        epochs: to look at, each at its first step; default the stages of a curriculum, else the first three.
+        epochs: to show, each at its first step; default: the stages of a curriculum, else the first three epochs.
 
     Raises:
-        UserError: no data set, methods that do not go together, an epoch that the run does not have, and everything the
-            data themselves raise.
+        UserError: no data set, methods that do not combine, an epoch that the run does not have, and any error of the
+            data.
     """
     if not values.get("dataset"):
         raise UserError("the config has no dataset, so nothing is trained on")
@@ -73,10 +73,10 @@ def preview(values: Mapping[str, Any], *, epochs: Sequence[int] | None = None) -
 
 
 def _end_late(stages: Stages, plans: Plans) -> str:
-    """Let every stage that a measurement ends go on for as long as it can, as if no answer were ever right.
+    """Let every stage that a measurement ends last as long as possible, as if no answer were ever right.
 
     Returns:
-        what to say of a time that depends on it; nothing of a curriculum that measures nothing.
+        a note for times that depend on it; "" for a curriculum without measurements.
     """
     measurements = [step for step in range(plans.total_steps) if stages.measures(step)]
     for step in measurements:

@@ -1,8 +1,8 @@
-"""Selective self-to-supervised fine-tuning (S3FT, arXiv 2502.08130): the model's own right answers as what to train on.
+"""Selective self-to-supervised fine-tuning (S3FT, arXiv 2502.08130): the model's own right answers as training targets.
 
-For every question the target is the model's own answer where that is right, else its own restatement of the gold answer
-where that is right, else the gold answer. Whether an answer is right is what `cot_eval` found, with its extractor and
-comparer; nothing is generated here.
+For every question the target is the model's own answer if that is right, else its restatement of the gold answer if
+that is right, else the gold answer. `cot_eval` has decided which answers are right, with its extractor and comparer;
+nothing is generated here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ RESTATE = (
     "{question}\n\nHere is a correct solution:\n\n{gold}\n\nWrite this solution again in your own words, in the way in "
     "which you would have solved it. Keep its final answer and the form in which that is given."
 )
-"""What a model is asked that could not answer by itself; the paper prints a prompt per task, this is ours for all."""
+"""The prompt for a question the model got wrong; the paper gives a prompt per task, this one is ours for all tasks."""
 
 
 class Row(NamedTuple):
-    """A question with the answer to train on, whose it is, and the reference that it was checked with."""
+    """A question, the answer to train on, where that comes from, and the reference it was checked against."""
 
     trace: Trace
     route: Route
@@ -48,9 +48,10 @@ class Row(NamedTuple):
 
 
 def route(own: Sequence[Example], restated: Sequence[Example]) -> tuple[Route, str | None]:
-    """Whose answer to train on: the first right one of the model's own, of its restatements, or gold (None).
+    """Which answer to train on: the model's first right one, its first right restatement, or gold (None).
 
-    Never right are an answer without a reference, one that was cut, and one that is not one thought with an answer.
+    An answer without a reference, one that was cut off, and one not in the form thought, then answer never count as
+    right.
     """
     choices: tuple[tuple[Route, Sequence[Example]], ...] = (("own", own), ("restated", restated))
     for name, examples in choices:
@@ -64,11 +65,11 @@ def routed(run: Path, restated: Path | None = None) -> list[Row]:
     """A row for every question that a run of `cot_eval` answered.
 
     Args:
-        run: its folder; the evaluation's source holds the gold answers, and is read again.
-        restated: folder of a run that answered what `write_questions` wrote.
+        run: its folder; the evaluation's source, which holds the gold answers, is read again.
+        restated: folder of a run that answered the questions of `write_questions`.
 
     Raises:
-        UserError: a folder without an evaluation or its config; a source that has other questions by now.
+        UserError: a folder without an evaluation or its config; a source whose questions have changed since.
     """
     answered: dict[str, list[Example]] = {}
     for example in read_evaluation(run / EVALUATION).examples:
@@ -83,7 +84,7 @@ def routed(run: Path, restated: Path | None = None) -> list[Row]:
         if own is None:  # left out for its length
             continue
         if own[0].prompt != tuple({"role": m.role, "content": m.content} for m in trace.messages[:-1]):
-            raise UserError(f"{trace.where}: another question than the one that {run} answered; run cot_eval again")
+            raise UserError(f"{trace.where}: not the question that {run} answered; run cot_eval again")
         rows.append(Row(trace, *route(own, again.get(_key(_restating(trace)), ())), own[0].reference))
     if not rows:
         raise UserError(f"{run}: its evaluation and its source have no question in common")
@@ -93,15 +94,15 @@ def routed(run: Path, restated: Path | None = None) -> list[Row]:
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> dict[str, int]:
-    """Write rows as JSON lines, whole or not at all; returns how many of each route."""
+    """Write rows as JSON lines, atomically; returns the number of rows of each route."""
     _write(path, (row.as_json() for row in rows))
     return dict(Counter(row.route for row in rows))
 
 
 def write_questions(rows: Sequence[Row], path: Path) -> int:
-    """Write what the model is asked where its own answer was not right, for a second run of `cot_eval`.
+    """Write the restatement prompts for questions the model got wrong, for a second run of `cot_eval`.
 
-    Rows without a reference are not asked again, because nothing could be checked. Returns how many are.
+    Rows without a reference are skipped, because their answers cannot be checked. Returns the number written.
     """
     asked = [row for row in rows if row.route == "gold" and row.reference is not None]
     _write(
@@ -137,7 +138,7 @@ def _key(prompt: Sequence[Mapping[str, str]]) -> str:
 
 
 def _traces(run: Path) -> list[Trace]:
-    """What a run was asked, with the gold answers."""
+    """The questions of a run, with the gold answers."""
     config = read_config(run)
     if not config.get("evaluation"):
         raise UserError(f"{run / CONFIG} has no evaluation")

@@ -1,4 +1,4 @@
-"""What `cot score` does: the data of a config, a model, one pass, a folder of scores."""
+"""The work of `cot score`: score a config's data with a model in one pass, into a folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cot_components.training.setup import fit_rows, pick_device
 from cot_components.training.shuffled import weights_hash
 
 IN_A_RUN = ("", "model", "hf")
-"""Where in a folder that a user names a model may lie: it is one, a run's, a checkpoint's."""
+"""Where the model may be in a folder that a user names: the folder itself, a run's, a checkpoint's."""
 
 
 def score_config(
@@ -40,16 +40,17 @@ def score_config(
     max_tokens: int = 16_384,
     data: ReasoningDataset | None = None,
 ) -> Scores:
-    """Score the training rows of a checked config, before any transform, adapters off; goes on with what is missing.
+    """Score the training rows of a checked config, before any transform, with adapters off; continues an interrupted
+    pass.
 
     Args:
         values: a recipe's keys with their values; see `training.recipe.read_config`.
         model: folder of another model than the config's: in Hugging Face layout, of a run, or of a checkpoint.
         out: folder of the scores; None is `scores` in `output_dir`.
-        measures: names of `losses.measures.MEASURES`, one column each.
-        name: put before the names of the columns, so that one folder holds those of several models.
+        measures: names in `losses.measures.MEASURES`, one column each.
+        name: prefix of the columns' names, so that one folder can hold several models' scores.
         max_tokens: tokens per forward pass, padding included.
-        data: in place of those of the config, whose rows they may not be.
+        data: used instead of the config's data.
 
     Raises:
         UserError: no data or model in the config; another vocabulary; see `score_data`.
@@ -86,7 +87,7 @@ def _left(world: World, scores: Scores) -> Scores:
 
 
 def plain_data(values: Mapping[str, Any]) -> ReasoningDataset:
-    """All rows of a config without its selectors and transforms, which may need the very scores that are to be made.
+    """All rows of a config without its selectors and transforms, which may need the very scores being made.
 
     Raises:
         UserError: it has none.
@@ -105,7 +106,7 @@ def model_node(values: Mapping[str, Any], folder: Path | None) -> dict[str, Any]
     """
     if folder is None:
         if not values.get("model"):
-            raise UserError("the config has no model; name one with --model FOLDER")
+            raise UserError("the config has no model; set one with --model FOLDER")
         return dict(values["model"])
     for inner in IN_A_RUN:
         if (folder / inner / "config.json").is_file():
@@ -114,10 +115,10 @@ def model_node(values: Mapping[str, Any], folder: Path | None) -> dict[str, Any]
 
 
 def check_vocabulary(path: str | None, data: ReasoningDataset) -> None:
-    """Make sure that the tokenizer beside a model, if there is one, reads the ids of the data as theirs does.
+    """Check that the tokenizer in a model's folder, if any, has the same tokens for the ids of the data.
 
     Raises:
-        UserError: it does not; names the first id of which it does not, and what each makes of it.
+        UserError: it does not; names the first differing id and both tokens.
     """
     if path is None or not (Path(path).expanduser() / "tokenizer.json").is_file():
         return
@@ -131,13 +132,13 @@ def check_vocabulary(path: str | None, data: ReasoningDataset) -> None:
         mine, other = ours.decode([token_id]), theirs.decode([token_id])
         if mine != other:
             raise UserError(
-                f"{path}: token {token_id} is {other!r} there and {mine!r} in the data; a model scores rows that were "
+                f"{path}: token {token_id} is {other!r} there and {mine!r} in the data; a model can only score rows "
                 "made with its own tokenizer: set tokenizer.path, and score into another folder"
             )
 
 
 def summary(scores: Scores, names: Sequence[str]) -> list[str]:
-    """A line on what was scored, and one on each of these columns."""
+    """One line about the pass, and one about each of these columns."""
     lines = [f"{len(scores.ids):,} rows, {scores.meta['num_scored']:,} supervised tokens"]
     for name in names:
         values = scores.finished(name).astype(np.float64)
@@ -150,7 +151,7 @@ def summary(scores: Scores, names: Sequence[str]) -> list[str]:
 
 
 def score_for_audit(values: Mapping[str, Any], model: Path, data: ReasoningDataset) -> Scores:
-    """Loss and entropy of these rows under the model in a folder, in a place of their own for each model and data."""
+    """Loss and entropy of these rows under the model in a folder, stored separately for each model and data."""
     key = hashlib.sha256(f"{weights_key(model_node(values, model))}{data.rows.content_hash()}".encode()).hexdigest()
     return score_config(
         values,

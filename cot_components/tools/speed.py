@@ -1,4 +1,4 @@
-"""How fast the models of finished runs answer, one prompt at a time and batched, beside what they answer."""
+"""Measures how fast the models of finished runs answer, one prompt at a time and batched, and how accurately."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cot_components.training.setup import pick_device
 
 
 class Finished(NamedTuple):
-    """What a run left behind, ready to answer."""
+    """A finished run's model and evaluation, ready to answer."""
 
     name: str
     model: Any
@@ -51,7 +51,7 @@ def load_run(folder: Path) -> Finished:
 
 
 def _run_config(path: Path) -> dict[str, Any]:
-    """The config of a run with its variables; every node that is needed is there and names a component."""
+    """The config of a run with variables resolved; every needed node is present and names a component."""
     try:
         config: Any = OmegaConf.to_container(read_keys(path), resolve=True)
     except OmegaConfBaseException as error:
@@ -69,7 +69,7 @@ def _run_config(path: Path) -> dict[str, Any]:
 
 
 def examples_per_second(runs: list[Finished], *, rows: int, batch_size: int, rounds: int = 3) -> list[float]:
-    """Completions a second: median over `rounds` in which the runs take turns, without the first, which warms up."""
+    """Completions per second: median over `rounds` in which the runs take turns, without a first warm-up round."""
     few = [first_prompts(run, rows=rows, batch_size=batch_size) for run in runs]
     speeds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds + 1):

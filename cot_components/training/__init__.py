@@ -1,1 +1,1 @@
-"""The torchtune layer of training: the recipe decorator, the loop, and what the loop is given."""
+"""The torchtune layer of training: the recipe decorator, the loop, and everything the loop needs."""

@@ -1,4 +1,4 @@
-"""Plans and loader of a run: which rows meet in which step, and finished batches for it."""
+"""Plans and data loader of a run: which rows go into which step, and finished batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cot_components.training.setup import Run
 
 
 def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
-    """All optimizer steps of a run, as this process sees them; a resumed run goes on with the first that is not done.
+    """All optimizer steps of a run for this process; a resumed run starts at the first step not yet done.
 
     Args:
         data: the training data.
@@ -30,7 +30,7 @@ def plan_steps(data: ReasoningDataset, run: Run, **settings: Any) -> Plans:
         settings: of `Plans` (`batch_size`, `gradient_accumulation_steps`, `epochs`, ...).
 
     Raises:
-        UserError: see `Plans`; a resumed run whose data or steps are not those it was started with.
+        UserError: see `Plans`; a resumed run whose data or steps have changed.
     """
     world, lengths = run.world, data.rows.lengths
     plans = Plans(
@@ -57,7 +57,7 @@ _FACTS = {
 
 
 def plan_facts(data: ReasoningDataset, plans: Plans) -> dict[str, Any]:
-    """What must be the same when a run is resumed, by name."""
+    """Facts that must not change when a run is resumed, by name."""
     facts: dict[str, Any] = {"selection": selection_hash(data.choices)} if data.choices else {}
     facts |= {"step_size": plans.step_size, "total_steps": plans.total_steps, "data": data.rows.training_hash()}
     scores = {name: found() for name, t in data.transforms.items() if (found := getattr(t, "fingerprint", None))}
@@ -69,8 +69,8 @@ def plan_facts(data: ReasoningDataset, plans: Plans) -> dict[str, Any]:
 
 
 def frozen_facts(model: torch.nn.Module, reference: Any, config: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of the weights that a run needs and no checkpoint holds, by name: those under adapters, and those of a
-    `reference` that is a model. Empty for plain fine-tuning.
+    """Hashes of the weights that a run needs but no checkpoint contains, by name: those under adapters, and those of a
+    reference model. Empty for plain fine-tuning.
     """
     facts = {}
     if adapted_modules(model):
@@ -81,7 +81,8 @@ def frozen_facts(model: torch.nn.Module, reference: Any, config: Mapping[str, An
 
 
 def refuse_other_plan(earlier: Earlier, now: Mapping[str, Any]) -> None:
-    """Raises UserError where the run to go on with has noted another fact than `now`; what it lacks says nothing."""
+    """Raises UserError if the run to resume recorded a different value for a fact; facts it did not record are
+    ignored."""
     before = earlier.state["plan"]
     for fact, value in now.items():
         if before.get(fact, value) != value:
@@ -93,21 +94,21 @@ def load_batches(data: ReasoningDataset, plans: Plans, run: Run, *, num_workers:
 
     Args:
         data: the training data, with all its transforms.
-        plans: which rows meet in which step.
+        plans: which rows go into which step.
         run: this process and its device.
         num_workers: processes that make batches ahead of the loop; 0 makes them in the loop.
     """
-    batches: Any = data.batches(packed_tokens=plans.packed_tokens)  # indexed by plans, where torch expects numbers
+    batches: Any = data.batches(packed_tokens=plans.packed_tokens)  # indexed by plans where torch expects ints
     pin = run.device.type == "cuda"
-    own = torch.Generator()  # a loader draws a seed when it starts; not from the stream that dropout draws from
+    own = torch.Generator()  # a loader draws a seed when it starts; this keeps it off the stream dropout uses
     return DataLoader(batches, sampler=plans, batch_size=None, num_workers=num_workers, pin_memory=pin, generator=own)
 
 
 def load_stages(
     data: ReasoningDataset, plans: Plans, run: Run, stages: Stages, *, num_workers: int = 0
 ) -> Iterator[Step]:
-    """Every finished `Step` of `load_batches`, in order; what a worker made ahead of a stage that a measurement began
-    is made again.
+    """Every finished `Step` of `load_batches`, in order; steps that a worker prepared before a measurement began a new
+    stage are made again.
     """
     while len(plans):
         known = stages.boundaries

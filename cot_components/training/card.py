@@ -1,6 +1,6 @@
-"""The model card of every exported folder: a README.md that says what the weights are made of and how.
+"""The model card of every exported folder: a README.md that says how the weights were made, from which model and data.
 
-It is made from config, data and results alone, so a resumed run writes the same one, bit for bit: no date, no duration,
+It depends only on config, data and results, so a resumed run writes the same card, bit for bit: no date, no duration,
 no name of the run's folder. Secrets are left out, and the home folder is `~`.
 """
 
@@ -34,17 +34,17 @@ TAG = "cot-components"
 NOT_SHOWN = FREE_TO_CHANGE - {"batch_size", "gradient_accumulation_steps", "evaluation"}
 LICENCES = ("license", "license_name", "license_link")
 TEXTS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
-"""Files of a base model that whoever passes it on passes on, too."""
+"""Files of a base model that must be passed on with it."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 class Base(NamedTuple):
-    """What the weights started from.
+    """The base model.
 
     folder: name of the folder, "" for random weights
-    hub_id: what the hub calls it, where the folder tells
+    hub_id: its name on the hub, if the folder tells
     card:   the YAML on top of its README.md
-    texts:  its licence files by name, as bytes
+    texts:  its licence files, name to bytes
     """
 
     folder: str = ""
@@ -72,13 +72,13 @@ def write_card(
     step: int,
     total_steps: int,
 ) -> None:
-    """Write `README.md` into an exported folder, and the licence files of the base model beside it.
+    """Write `README.md` into an exported folder, along with the base model's licence files.
 
     Args:
-        folder: of the weights; of adapters alone if it holds an `adapter_config.json`.
-        model: its `hub`, if it has one, tells the base model.
+        folder: of the weights, or of adapters if it holds an `adapter_config.json`.
+        model: its `hub`, if any, identifies the base model.
         data: the training data.
-        evaluations: steps and what was measured after them; the first and the last are shown.
+        evaluations: steps with their evaluations; the first and the last are shown.
         step, total_steps: optimizer steps done and planned.
     """
     base = read_base(getattr(model, "hub", None))
@@ -113,18 +113,18 @@ def write_card(
 
 
 def read_base(hub: Any) -> Base:
-    """What the starting folder tells about itself; `hub` is a model's, None for random weights."""
+    """The base model as described by its folder; `hub` is a model's, None for random weights."""
     if hub is None:
         return Base()
     folder, card, texts = hub.path.resolve(), front_matter(hub.path / CARD), {}
     for path in sorted({path for pattern in TEXTS for path in folder.glob(pattern) if path.is_file()}):
-        with suppress(OSError):  # no reason to lose what was trained
+        with suppress(OSError):  # not worth losing the trained weights
             texts[path.name] = path.read_bytes()
     return Base(folder.name, _hub_id(folder, hub.config, card), card, texts)
 
 
 def front_matter(path: Path) -> Mapping[str, Any]:
-    """The YAML on top of a README; empty where there is none that can be read."""
+    """The YAML on top of a README; empty if there is none, or none that can be read."""
     try:
         found = re.match(r"---\s*\n(.*?)^---\s*$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
         read = yaml.safe_load(found[1]) if found else {}
@@ -134,7 +134,7 @@ def front_matter(path: Path) -> Mapping[str, Any]:
 
 
 def _hub_id(folder: Path, config: Mapping[str, Any], card: Mapping[str, Any]) -> str | None:
-    """By the layout of the hub's cache, or config.json; what one of our own runs left has its base's."""
+    """From the layout of the hub's cache, or config.json; for the output of one of our own runs, its base model's."""
     cached = [part.removeprefix("models--").replace("--", "/") for part in folder.parts if part.startswith("models--")]
     ours = card.get("base_model") if TAG in (card.get("tags") or ()) else None
     named = [*cached, ours, config.get("_name_or_path")]
@@ -164,16 +164,16 @@ def _licence_sentence(base: Base) -> str:
         return ""
     if base.licence:
         name = base.licence.get("license_name") or base.licence.get("license")
-        said = f"Its licence, which holds for these weights, too: {name}."
+        said = f"Its licence, which also applies to these weights: {name}."
     elif base.texts:
-        said = "Its licence holds for these weights, too."
+        said = "Its licence also applies to these weights."
     else:
-        return "Its folder tells no licence: look it up before you share these weights."
+        return "Its folder names no licence: look it up before you share these weights."
     return said + "".join(f" See [{name}]({name})." for name in base.texts)
 
 
 def _kind(node: Any) -> str:
-    """The last part of what a node names, "" for no node."""
+    """The last part of the component a node names, "" for no node."""
     return str(node[COMPONENT]).rpartition(".")[2] if isinstance(node, Mapping) and COMPONENT in node else ""
 
 
@@ -199,7 +199,7 @@ def _ends(evaluations: Sequence[tuple[int, Evaluation]]) -> dict[str, Evaluation
 
 
 def _table(evaluations: Mapping[str, Evaluation]) -> str:
-    """What was measured, in Markdown; "" for nothing."""
+    """The evaluations in Markdown; "" if there are none."""
 
     def text(cell: Cell) -> str:
         return f"{cell.value} ({cell.detail})" if cell.detail else cell.value
@@ -212,7 +212,7 @@ def _table(evaluations: Mapping[str, Evaluation]) -> str:
 
 
 def _command(name: str, arguments: Sequence[str]) -> str:
-    """The command without what says where the run lies and how it is saved."""
+    """The command without the keys for the run's folder and saving."""
     kept = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -222,7 +222,7 @@ def _command(name: str, arguments: Sequence[str]) -> str:
 
 
 def _safe(value: str, key: str) -> str:
-    """The value of an override without its secrets, those inside `{...}` too."""
+    """The value of an override without secrets, including those inside `{...}`."""
     try:
         node = yaml.safe_load(value)
     except yaml.YAMLError:
@@ -233,7 +233,7 @@ def _safe(value: str, key: str) -> str:
 
 
 def _differing(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, or a node of it, without the keys that have their defaults."""
+    """A config, or a node of it, without the keys that have their default values."""
     kept = {}
     for key, value in config.items():
         if key in NOT_SHOWN or (key in defaults and value == defaults[key]):

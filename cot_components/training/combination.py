@@ -1,6 +1,6 @@
-"""What one config combines, checked before anything is read, loaded or written.
+"""The combination of methods in a config, checked before anything is read, loaded or written.
 
-`combine` is called first by the recipe and by `cot validate`, so both refuse with the same sentence.
+Both the recipe and `cot validate` call `combine` first, so they refuse with the same sentence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cot_components.training.refusals import REFUSALS, Combination
 
 
 def combine(values: Mapping[str, Any]) -> Combination:
-    """The parts of a recipe's checked keys, if they go together.
+    """The parts of a recipe's checked config, if they can be combined.
 
     Raises:
         UserError: a setting that a part refuses; the first of `REFUSALS` that applies.

@@ -1,5 +1,5 @@
-"""This process among its peers: PyTorch's own process group and FSDP2, or nothing at all for one process. The loop is
-the same for both."""
+"""One process or several: PyTorch's process group and FSDP2, or nothing at all for one process. The loop is the same
+for both."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class World:
         return values
 
     def first_decides(self, decide: Callable[[], Any]) -> Any:
-        """What the first process returns or raises, on every process: none is left waiting for one that failed."""
+        """The result or error of the first process, on every process, so that none waits for one that failed."""
         outcome: list[Any] = [None, None]
         if self.is_first:
             try:
@@ -65,7 +65,7 @@ class World:
         return outcome[0]
 
     def agree(self, facts: Mapping[str, Any]) -> None:
-        """Make sure that every process has the same facts, by name: config, data, versions.
+        """Check that every process has the same facts, by name: config, data, versions.
 
         Raises:
             UserError: on every process; names the first rank and fact that differ from rank 0's.
@@ -89,14 +89,14 @@ class World:
         return value.full_tensor() if hasattr(value, "full_tensor") else value
 
     def close(self) -> None:
-        """Leave the process group together: one that leaves early takes the others down."""
+        """Leave the process group together: a process that leaves early would take the others down."""
         if self.size > 1 and dist.is_initialized():
             dist.barrier()
             dist.destroy_process_group()
 
 
 def start(device: torch.device) -> World:
-    """Join the process group that torchrun announced in the environment; one process needs none."""
+    """Join the process group that torchrun set up in the environment; one process needs none."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(device=device)
@@ -108,9 +108,9 @@ def start(device: torch.device) -> World:
 
 
 def first_says(sentence: str) -> bool:
-    """Whether the first process ends with this sentence, too, so that the others need not repeat it.
+    """Whether the first process ends with the same message, so that the others need not repeat it.
 
-    Before the processes have met, those of one machine are taken to end alike.
+    Before the group is formed, processes on one machine are assumed to end the same way.
     """
     if os.environ.get("RANK", "0") == "0":
         return False
@@ -120,12 +120,12 @@ def first_says(sentence: str) -> bool:
         store = dist.distributed_c10d._get_default_store()
         store.wait([_LAST_WORD], timedelta(seconds=SECONDS_FOR_RANK_0))
         return store.get(_LAST_WORD).decode() == sentence
-    except RuntimeError:  # the first process has not failed, or is gone
+    except RuntimeError:  # the first process has not failed, or has exited
         return False
 
 
 def leave_word(sentence: str) -> None:
-    """Tell the other processes what the first one ends with."""
+    """Publish the message the first process ends with to the others."""
     if dist.is_initialized() and dist.get_rank() == 0:
         dist.distributed_c10d._get_default_store().set(_LAST_WORD, sentence)
 
@@ -137,9 +137,8 @@ SECONDS_FOR_RANK_0 = 3.0
 def shard(model: Any, world: World) -> None:
     """Shard each layer and the root with FSDP2, in place; head and embedding stay with the root, where the loss runs.
 
-    The root gives its gathered weights back after every forward. Left gathered by a forward without a backward (held-
-    out loss, blurred tokens), they would hide the sharded gradients from clipping and feed stale weights to the next
-    step.
+    The root reshards its weights after every forward. If a forward without a backward (held-out loss, blurred tokens)
+    left them gathered, clipping would miss the sharded gradients and the next step would use stale weights.
 
     Raises:
         UserError: 4-bit weights that cannot be divided among so many processes.
@@ -157,7 +156,8 @@ def shard(model: Any, world: World) -> None:
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
     """The state dict as ordinary CPU tensors; every process must call it, because sharded tensors are gathered.
 
-    4-bit weights come back in the type they had, where torchtune's own state dict would round them to bf16.
+    4-bit weights are returned dequantised in their original dtype, where torchtune's own state dict would round them to
+    bf16.
     """
     quantized = {plain_name(name): p for name, p in model.named_parameters() if _is_nf4(p)}
     weights = {}
@@ -170,7 +170,7 @@ def full_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def divided(mine: Tensor, like: Tensor) -> Tensor:
-    """This process's rows as part of a tensor that is divided as `like` is; themselves for one process."""
+    """A sharded tensor like `like` from this process's rows; for one process, the rows themselves."""
     if not isinstance(like, DTensor):
         return mine
     return DTensor.from_local(
@@ -179,7 +179,8 @@ def divided(mine: Tensor, like: Tensor) -> Tensor:
 
 
 def _check_nf4_divides(model: nn.Module, world: World) -> None:
-    """NF4 keeps one scale of scales per `_NF4_NUMBERS` numbers, and torchao divides only whole ones, evenly."""
+    """NF4 keeps one scale of scales per `_NF4_NUMBERS` numbers, and torchao splits tensors only evenly into whole
+    ones."""
     for name, parameter in model.named_parameters():
         if _is_nf4(parameter) and parameter.numel() % (_NF4_NUMBERS * world.size):
             raise UserError(
@@ -202,5 +203,5 @@ def _local(parameter: Tensor) -> Any:
 
 
 def plain_name(name: str) -> str:
-    """The name of a weight without what wrappers put into it."""
+    """The name of a weight without the parts added by wrappers."""
     return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")

@@ -31,12 +31,12 @@ class Evaluations:
 
     Args:
         trainer: model and losses.
-        chat: how prompts are written.
+        chat: how prompts are rendered.
         held_out: data for the validation loss, or None.
         answers: how to generate and score, or None.
         log: where results go.
         batch_size: rows per forward pass of the validation loss.
-        stages: the curriculum: when validation rows are transformed, what it adds to every record, what it measures.
+        stages: the curriculum: the clock of validation rows, its entries in every record, its measurements.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Evaluations:
         self.done: list[tuple[int, Evaluation]] = []
         self.hashes: dict[str, str] = {}  # step -> sha256 of its file, on the first process
         self.interrupted = False  # on every process or on none
-        self.rescue: Callable[[Step], None] = lambda step: None  # what keeps a step whose evaluation failed
+        self.rescue: Callable[[Step], None] = lambda step: None  # saves a step whose evaluation failed
 
     def begin(self, step: int, *, at_start: bool, every: int | None) -> None:
-        """Evaluate before the first step or not, and after every so many (None: only after the last); begin with the
-        state before `step`, if that is due and was not measured before a stop.
+        """Set when to evaluate: before the first step or not, and every `every` steps (None: only after the last). Then
+        evaluate the state before `step`, if that is due and was not measured before an interruption.
         """
         self._at_start, self._every = at_start, every
         if self._answers is not None and self._answers.report.num_dropped:
@@ -73,9 +73,9 @@ class Evaluations:
         self.run_if_due(step)
 
     def run_if_due(self, step: int) -> None:
-        """Measure now if the state before optimizer step `step` is to be measured and has not been; log and save it.
+        """Evaluate the state before optimizer step `step` if that is due and not yet done; log and save the result.
 
-        A signal cuts it short; then nothing is recorded, and the resumed run does it again.
+        If a signal interrupts it, nothing is recorded, and the resumed run repeats it.
         """
         regular = step == self._log.total_steps or (self._every and step % self._every == 0)
         due = self._at_start if step == 0 else regular
@@ -105,7 +105,7 @@ class Evaluations:
         return replace(answered, losses=losses, token_losses=by_token)
 
     def after_step(self, step: Step, measured: dict[str, float]) -> None:
-        """Log one optimizer step; measure what a curriculum goes by, and evaluate, if it is time."""
+        """Log one optimizer step; take the curriculum's measurement and evaluate, if due."""
         self._log.training(step.clock.step, step.clock.epoch, {**self.stages.progress(step.clock), **measured})
         self._pace(step.clock.step + 1)
         try:
@@ -115,7 +115,7 @@ class Evaluations:
             raise
 
     def _pace(self, step: int) -> None:
-        """Tell the curriculum how many validation answers are right after `step` steps, where it goes by that."""
+        """Tell the curriculum the share of right validation answers after `step` steps, if it measures."""
         if self._held_out is None or not self.stages.measures(step):
             return
         clock = self.stages.held_out_clock(step - 1)
@@ -135,10 +135,10 @@ class Evaluations:
         return self._path / f"step_{step}.json"
 
     def take_up(self, steps: list[int], hashes: Mapping[str, str]) -> None:
-        """Read back the evaluations that a resumed run had done.
+        """Read the evaluations that a resumed run has already done.
 
-        One whose file is lost, or is not what was written, is set aside and said. Where the run stands at its step it
-        is measured again; it is left out of the results otherwise.
+        One whose file is missing or changed is set aside and reported. If the run resumes at its step, it is repeated;
+        otherwise it is left out of the results.
 
         Args:
             steps: of the evaluations.
@@ -156,7 +156,7 @@ class Evaluations:
         except UserError as error:
             reason = str(error)
         if reason is not None:
-            self._log.say(f"the evaluation of step {step} is left out, or made again where the run is at it: {reason}")
+            self._log.say(f"the evaluation of step {step} is left out, or repeated if the run resumes at it: {reason}")
             with writing(path):
                 if path.exists():
                     path.replace(path.with_name(f"{path.name}.set_aside"))

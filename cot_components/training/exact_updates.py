@@ -1,7 +1,7 @@
-"""Updates of bf16 weights that lose nothing on average: made in fp32, rounded back up or down by chance.
+"""Updates of bf16 weights that lose nothing on average: computed in fp32, then rounded stochastically.
 
-A bf16 number has 8 bits of precision. Rounded to the nearest, a weight forgets every update below half the gap to its
-neighbour, and at the learning rates of fine-tuning that is nearly all of them.
+A bf16 number has 8 bits of precision. With rounding to nearest, every update below half the gap to the next number is
+lost, and at fine-tuning learning rates that is nearly all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cot_components.training.resume.compressed import rows_of
 from cot_components.training.rounding import draw_key, stochastic_round_together
 
 MASTER = "fp32"
-"""Name of the fp32 weight among the states of an optimizer."""
+"""Name of the fp32 weight in the optimizer's state."""
 AT_ONCE = 1 << 22
 """Numbers that are updated together, unless one tensor has more: as many are in fp32 at a time."""
 ELEMENTWISE = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
@@ -67,17 +67,18 @@ class Room:
 
 
 class StochasticRounding(torch.optim.Optimizer):
-    """An optimizer whose bf16 weights are updated in fp32, a few at a time, and rounded up or down by chance.
+    """Wraps an optimizer: bf16 weights are updated in fp32, a few at a time, and rounded stochastically.
 
-    Everything around sees an ordinary optimizer: groups, states and hooks belong to the weights themselves. Any
-    optimizer fits that treats each tensor by itself, such as those of `torch.optim` and torchao; whatever it compiles
-    runs uncompiled. Weights in fp32 are updated as usual.
+    From outside it is an ordinary optimizer: groups, states and hooks belong to the weights themselves. It works with
+    any optimizer that treats each tensor separately, such as those of `torch.optim` and torchao; code they compile runs
+    uncompiled. Weights in fp32 are updated as usual.
 
     Args:
-        inner: does the arithmetic; made for the same weights, before the first step.
-        names: weight -> its name; a draw depends on it, the seed, the number of updates and the index in the tensor.
-        state: what is kept in fp32: `bf16` nothing (moments are rounded by chance, too), `fp32_moments`, or
-            `fp32_weights` (of which the bf16 weights are copies, drawn at every update).
+        inner: does the arithmetic; created for the same weights, before its first step.
+        names: weight -> its name; a draw depends on this name, the seed, the number of updates and the index in the
+            tensor.
+        state: what is kept in fp32: `bf16` nothing (moments are rounded stochastically, too), `fp32_moments`, or
+            `fp32_weights` (the bf16 weights are stochastically rounded copies, redrawn at every update).
         seed: of the draws.
     """
 
@@ -89,14 +90,14 @@ class StochasticRounding(torch.optim.Optimizer):
             group["updates"] = 0
 
     def take_over(self, before: torch.optim.Optimizer) -> None:
-        """Go on with the fp32 weights and the count of draws of an optimizer that this one replaces."""
+        """Take over the fp32 weights and the draw counter of the optimizer that this one replaces."""
         for group in self.param_groups:
             group["updates"] = before.param_groups[0]["updates"]
         self.state.update({p: {MASTER: state[MASTER]} for p, state in before.state.items() if MASTER in state})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every weight that has a gradient. A `closure` is not called."""
+        """Update every weight that has a gradient. `closure` is ignored."""
         groups = self.param_groups
         with torch.compiler.set_stance("force_eager"):
             for pieces in _together(self._pieces()):
@@ -223,7 +224,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_like(value: Any, parameter: Tensor) -> bool:
-    """Whether a state holds one number in fp32 or bf16 for each weight, and not compressed."""
+    """Whether a state holds one uncompressed fp32 or bf16 number per weight."""
     if not isinstance(value, Tensor) or value.dtype not in (torch.float32, torch.bfloat16):
         return False
     if value.shape != parameter.shape or not value.ndim:

@@ -1,4 +1,4 @@
-"""The run's model as folders that other people's software loads: `transformers` (merged) and `peft` (adapters)."""
+"""Exports a run's model as folders for other software: `transformers` (merged) and `peft` (adapters)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cot_components.runs.layout import ADAPTER
 
 RULES = "tokenizer.json"
 PROBE = "Naïve: the 12 cats' price, 3.50€ each\n\n\tis x_1 = 42.\n漢字 <a b='c'/>"
-"""A text that two tokenizers cut alike only if they are the same."""
+"""A text that two tokenizers split the same way only if they are the same."""
 
 
 def export_model(
@@ -32,15 +32,15 @@ def export_model(
     nodes: Mapping[str, Any],
     rounded: Rounded | None = None,
 ) -> Path:
-    """A Hugging Face folder of the whole model, adapters merged in, with its tokenizer and the template of its data.
+    """Write a Hugging Face folder of the whole model, adapters merged, with its tokenizer and its data's template.
 
     Args:
-        model: tells the architecture.
-        folder: created where it is missing.
-        weights: state dict of whole tensors.
-        data: its stop tokens and tag tokens go along.
-        nodes: `tokenizer`, whose files are taken from the starting weights' folder where torchtune's own tokenizer has
-            none that others read.
+        model: for its architecture.
+        folder: created if missing.
+        weights: state dict of unsharded tensors.
+        data: for its stop tokens and tag tokens.
+        nodes: `tokenizer`; its files come from the starting weights' folder if torchtune's own tokenizer has none that
+            other software reads.
         rounded: as in `save_pretrained`.
     """
     tokenizer, start = nodes["tokenizer"], _start(model)
@@ -65,7 +65,7 @@ def export_model(
 
 
 def export_adapters(model: Any, folder: Path, weights: Mapping[str, Tensor]) -> Path:
-    """A `peft` folder of the adapters alone."""
+    """Write a `peft` folder of only the adapters."""
     start = _start(model)
     return save_adapters(model, folder, weights=weights, base=None if start is None else str(start))
 
@@ -78,7 +78,7 @@ def export_checkpoint(
     nodes: Mapping[str, Any],
     rounded: Rounded | None = None,
 ) -> Path:
-    """What a checkpoint holds for others: `adapter/` of a model with adapters, else `hf/`, the whole model."""
+    """A checkpoint's export: `adapter/` for a model with adapters, else `hf/`, the whole model."""
     if adapted_modules(model):
         return export_adapters(model, folder / ADAPTER, weights)
     return export_model(model, folder / "hf", weights, data, nodes, rounded)
@@ -91,7 +91,7 @@ def _start(model: Any) -> Path | None:
 
 
 def _takes_from(start: Path, own: Path | None, tokenizer: Any, data: ReasoningDataset) -> bool:
-    """Whether `start` holds the very tokenizer that was trained with as a tokenizer.json, and its own folder none."""
+    """Whether `start` has the training tokenizer as a tokenizer.json while the tokenizer's own folder has none."""
     has_one = getattr(tokenizer, "files", None) or (own is not None and (own / RULES).is_file())
     if has_one or not (start / RULES).is_file():
         return False
@@ -99,7 +99,7 @@ def _takes_from(start: Path, own: Path | None, tokenizer: Any, data: ReasoningDa
     try:
         theirs = read_hf_tokenizer(start)
         same_text = theirs.encode_text(PROBE) == ours.encode_text(PROBE)
-    except UserError:  # neither can be compared: the weights are worth more than the files beside them
+    except UserError:  # they cannot be compared, which must not stop the weights from being saved
         return False
     ends = {ours.control_texts.get(i, ""): i for i in data.chat.stop_ids}
     return same_text and all(theirs.added_tokens.get(text, i) == i for text, i in ends.items())

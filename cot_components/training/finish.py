@@ -1,5 +1,4 @@
-"""What a run leaves behind: a Hugging Face folder, every evaluation, a token view, the curves, and a summary on the
-screen."""
+"""The results of a run: a Hugging Face folder, every evaluation, a token view, the curves, and a printed summary."""
 
 from __future__ import annotations
 
@@ -50,17 +49,17 @@ def finish(
     tokenizer: Mapping[str, Any],
     clocks: Mapping[str, Clock],
 ) -> None:
-    """Write the run's results; the first process alone touches files.
+    """Write the run's results; only the first process touches files.
 
     Args:
         run: folder and process.
         trainer, data, evaluations, log: of the run.
-        tokenizer: node of the tokenizer, whose files go with the weights.
-        clocks: times that the token view shows, by name: `plans.epoch_clocks()`, or the stages of a curriculum.
+        tokenizer: node of the tokenizer, whose files are exported with the weights.
+        clocks: the times shown in the token view, by name: `plans.epoch_clocks()`, or the stages of a curriculum.
 
     Raises:
         NonFiniteError: a weight is not finite; nothing is exported.
-        UserError: the disk refuses a result. (A picture that cannot be made is only said.)
+        UserError: a result cannot be written. (A picture that cannot be made is only reported.)
     """
     weights = trained_weights(trainer)
     run.world.first_decides(lambda: require_finite(trainer.model, weights, num_steps=log.total_steps))
@@ -104,13 +103,13 @@ def _write(
         try:
             with writing(out):
                 path = draw()
-        except Exception as error:  # whatever it is: the results are there, and `cot` makes pictures again
+        except Exception as error:  # whatever it is: the results exist, and `cot` can make the pictures later
             said = next(iter(str(error).splitlines()), "")
             told.append(f"no {name}: {said if isinstance(error, UserError) else f'{type(error).__name__}: {said}'}")
         else:
             written |= {name: path} if path else {}
     if not (folder / RULES).is_file():
-        told.append(f"model has no {RULES}, which other software reads; put that of the base model there")
+        told.append(f"model has no {RULES}, which other software reads; copy that of the base model there")
     _show(console, evaluations, written, told)
 
 
@@ -131,7 +130,8 @@ def _show(console: Console, evaluations: Evaluations, written: Mapping[str, Path
 
 
 def token_view(data: ReasoningDataset, *, rows: int = SHOWN_ROWS, clocks: Mapping[str, Clock]) -> TokenView:
-    """What the run trains on, token by token: the first rows at each of the times `clocks`; once where these agree."""
+    """What the run trains on, token by token: the first rows at each of the times `clocks`; only once if these
+    agree."""
     before = data.rows.flat(range(min(rows, len(data.rows))))
     draws = {}
     for name, clock in clocks.items():

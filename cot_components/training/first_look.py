@@ -1,4 +1,4 @@
-"""A run's rows sent through its transforms before a model is built: what would fail there later fails at once."""
+"""Runs a run's rows through its transforms before a model is built, so that errors there come at once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ROWS_AT_ONCE = 512
 
 
 def check_learns(data: ReasoningDataset, plans: Plans) -> None:
-    """Look for the first step with something to learn; in most runs it is the first.
+    """Check that some step has something to learn; in most runs the first one does.
 
     Args:
-        data: with all its transforms.
+        data: the data with all transforms.
         plans: the steps of the run.
 
     Raises:
@@ -41,10 +41,10 @@ def check_learns(data: ReasoningDataset, plans: Plans) -> None:
 
 
 def check_scored(data: ReasoningDataset, held_out: ReasoningDataset | None) -> None:
-    """Send every row through the transforms that look something up by row, so that scores of other data are refused.
+    """Run every row through the transforms that look things up by row, so that scores of other data are refused.
 
     Raises:
-        UserError: see those transforms.
+        UserError: as these transforms.
     """
     for where, rows in (
         ("", data),
@@ -59,7 +59,7 @@ def check_scored(data: ReasoningDataset, held_out: ReasoningDataset | None) -> N
 
 
 def share_of_reasoning(data: ReasoningDataset) -> str:
-    """How many supervised tokens are reasoning at the start, for the log; "" where no transform makes classes."""
+    """The share of supervised tokens that are reasoning at the start, for the log; "" if no transform makes classes."""
     if not any(getattr(transform, "makes_groups", False) for transform in data.transforms.values()):
         return ""
     counted = reasoning = 0

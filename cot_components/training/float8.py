@@ -1,7 +1,7 @@
-"""float8 products in the layers (torchao), for full fine-tuning on GPUs that multiply in float8: Ada, Hopper, newer.
+"""float8 products in the layers (torchao), for full fine-tuning on GPUs with float8 units: Ada, Hopper, newer.
 
 Weights, gradients and optimizer stay in bf16; inputs, weights and output gradients of each product are scaled by their
-largest entry and rounded on the way in. Checkpoints and exports are those of the model without it.
+largest entry and rounded before it. Checkpoints and exports are the same as without float8.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from cot_components.models.lora_layers import has_adapters
 
 LEAST_CAPABILITY = (8, 9)
 MULTIPLE = 16
-"""float8 products want sizes that are multiples of it; smaller or odd layers stay as they are."""
+"""float8 products need sizes that are multiples of this; other layers are left as they are."""
 
 
 def check_float8(float8: bool, *, device: torch.device, dtype: str, compile: bool) -> None:
-    """Refuse what cannot run, or would only be slower, before anything is loaded.
+    """Refuse settings that cannot run, or would only be slower, before anything is loaded.
 
     Raises:
-        UserError: no GPU that multiplies in float8; without `dtype: bf16` or `compile: true`.
+        UserError: no GPU with float8 units; without `dtype: bf16` or `compile: true`.
     """
     if not float8:
         return
@@ -42,18 +42,18 @@ def check_float8(float8: bool, *, device: torch.device, dtype: str, compile: boo
 
 
 def convert_to_float8(model: Any, *, emulate: bool = False) -> None:
-    """Swap the linear layers of a torchtune decoder, in place, head and embedding left out.
+    """Convert the linear layers of a torchtune decoder, in place, except head and embedding.
 
-    The last layer's feed-forward is left out too: it reads the rows of the loss alone, and their number is arbitrary
+    The last layer's feed-forward is left out too: it only reads the rows of the loss, and their number is arbitrary
     (see `models.adapter`).
 
     Args:
-        model: went through `adapt`; before activation checkpointing, compilation and sharding.
-        emulate: compute with rounded numbers in ordinary products, anywhere: for tests.
+        model: went through `adapt`; call this before activation checkpointing, compilation and sharding.
+        emulate: compute ordinary products of rounded numbers, on any device: for tests.
 
     Raises:
-        UserError: a model with adapters, whose frozen weights are not linear layers of torch; or without a layer that
-            float8 fits.
+        UserError: a model with adapters, whose frozen weights are not linear layers of torch; or without a layer of
+            suitable size.
     """
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 

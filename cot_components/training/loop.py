@@ -1,7 +1,7 @@
-"""The training loop, in full view: fetch a step, count, forward and backward, check, clip, update, log.
+"""The training loop: fetch a step, count, forward and backward, check, clip, update, log.
 
-It knows nothing of methods. What is present and counted was decided by the loader, what the model is pulled to by the
-loss.
+It knows nothing about methods: the loader decides which tokens are present and counted, the loss what the model is
+pulled toward.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ from cot_components.training.meters import StepMeter
 
 
 class NonFiniteError(UserError):
-    """Loss, gradient or learning rate of a step are not finite, raised before the update; or a weight to be saved."""
+    """A step's loss, gradient or learning rate is not finite (raised before the update), or a weight to be saved is
+    not."""
 
 
 class Saver(Protocol):
-    """What the loop asks of whoever saves and stops; see `training.resume.saver.Saver`.
+    """What the loop needs for saving and stopping; see `training.resume.saver.Saver`.
 
-    Clocks differ between processes, and a signal may reach only one, but all must save and stop after the same step.
-    So each says at the start of a step what it wants (`asks`). The wishes are summed over all processes, together with
-    the token counts. Each process gets the same two sums back (`agreed`) and acts on them when the step is done
+    Clocks differ between processes, and a signal may reach only one of them, but all must save and stop after the same
+    step. So each process states its requests at the start of a step (`asks`). They are summed over all processes,
+    together with the token counts. Each process gets the same two sums back (`agreed`) and acts on them after the step
     (`after_step`).
     """
 
     def asks(self) -> tuple[float, float]:
-        """What this process wants after the coming step: `(save, stop)`, each 1 for yes and 0 for no."""
+        """What this process requests after the coming step: `(save, stop)`, each 1 for yes and 0 for no."""
 
     def agreed(self, save: float, stop: float) -> None:
-        """Take note of the sums of `asks` over all processes: above 0 means that at least one wants it."""
+        """Record the sums of `asks` over all processes: above 0 means that at least one requests it."""
 
     def before_first_step(self) -> None:
-        """Called once, before the first step: stop here where a process was told to before training began.
+        """Called once, before the first step: stop here if a process got a signal before training began.
 
         Raises:
             SystemExit: a signal stopped the run.
         """
 
     def after_step(self, step: Step) -> None:
-        """Called after each step and its `on_step`: save where it is due or agreed, then stop where that is agreed.
+        """Called after each step and its `on_step`: save if due or agreed, then stop if agreed.
 
         Raises:
             SystemExit: a signal stopped the run; everything is saved.
@@ -56,7 +57,7 @@ class Saver(Protocol):
 
 @dataclass
 class Trainer:
-    """What a step works on. A record, not an object with behaviour.
+    """Everything a step works on. A plain record without behaviour.
 
     Args:
         model: went through `adapt` (and, with several processes, `shard`).
@@ -98,7 +99,7 @@ def train(
         trainer: model, loss, optimizer and settings.
         steps: finished batches, one `Step` per optimizer step (a data loader).
         on_step: called after each update with the step and what was measured: logging, evaluation, saving.
-        before_step: called with each step before it is trained on: what a curriculum changes in `trainer`.
+        before_step: called with each step before it is trained on: a curriculum changes `trainer` here.
         saver: when to save and when to stop (see `training.resume.saver`).
 
     Raises:
@@ -127,7 +128,7 @@ def train_step(
     micro_batches = [batch.to(trainer.device) for batch in step.micro_batches]
 
     # The denominator is known before the first backward, so 8 micro-batches of 1 row and 1 of 8 rows are the same step.
-    # What any process asks of all (save, stop) rides along.
+    # The requests of all processes (save, stop) are summed along with it.
     counts = [float(sum(getattr(batch, name) for batch in micro_batches)) for name in _COUNTS]
     count, weight, tokens, seen, *asked = world.sum([*counts, *(saver.asks() if saver else ())])
     if saver is not None:
@@ -181,7 +182,7 @@ _COUNTS = ("num_supervised", "weight_sum", "num_tokens", "seen_tokens")
 
 @torch.no_grad()
 def blurred_nll(model: Any, plain_loss: Callable[..., Any], batch: Batch) -> Tensor:
-    """Negative log-likelihood of the tokens whose label a transform took away, fp32 `[m]`. Costs a forward pass."""
+    """Negative log-likelihood of the tokens whose label a transform removed, fp32 `[m]`. Costs a forward pass."""
     return model.loss(plain_loss, batch, labels=batch.next_tokens, rows=batch.blurred_rows).nll
 
 
@@ -189,7 +190,7 @@ def stop_unless_finite(objective: float, grad_norm: float, step: Step, meter: St
     """Raise before the update when the loss or the gradient norm is NaN or infinite.
 
     Raises:
-        NonFiniteError: names the step, and the rows whose own loss is not finite (all rows of the step where none is).
+        NonFiniteError: names the step, and the rows whose own loss is not finite (if none, all rows of the step).
     """
     if torch.isfinite(torch.tensor([objective, grad_norm])).all():
         return
@@ -206,7 +207,7 @@ def finite_rate(optimizer: torch.optim.Optimizer, step: Step) -> float:
     """The learning rate of the coming update: that of the first group.
 
     Raises:
-        NonFiniteError: that of some group is NaN, or too large for a weight.
+        NonFiniteError: some group's is NaN, or too large for a weight.
     """
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     for rate in rates:

@@ -1,4 +1,4 @@
-"""What a step measures, kept on the device until the step is over: sums by role, so that means are over tokens of all
+"""A step's measurements, kept on the device until its end: sums by role, so that means cover the tokens of all
 processes."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOSS_ROLES = (Role.THOUGHT, Role.ANSWER, Role.CALL)
 
 ROLE_NAMES = tuple(role.label if role in LOSS_ROLES else "" for role in Role)
 CLASS_NAMES = (*CLASSES, *(f"class_{number}" for number in range(len(CLASSES), 256)))
-"""Of the values of the column `groups`, a byte; as many on every process, whichever classes its rows have."""
+"""Number of values of the column `groups` (a byte); the same on every process, whichever classes its rows have."""
 
 
 class StepMeter:
@@ -27,7 +27,7 @@ class StepMeter:
 
     def __init__(self, device: torch.device) -> None:
         self._by_role = torch.zeros(2, len(Role), dtype=torch.float64, device=device)  # sum of nll, number of tokens
-        self._by_class = torch.zeros(2, len(CLASS_NAMES), dtype=torch.float64, device=device)  # likewise
+        self._by_class = torch.zeros(2, len(CLASS_NAMES), dtype=torch.float64, device=device)  # the same
         self._totals = torch.zeros(2, dtype=torch.float64, device=device)  # objective, weighted nll
         self._blurred = torch.zeros(2, dtype=torch.float64, device=device)  # sum of nll, number of tokens
         self._measured_blurred = False
@@ -52,7 +52,7 @@ class StepMeter:
         self._blurred += torch.stack([nll.double().sum(), nll.new_tensor(float(nll.numel()), dtype=torch.float64)])
 
     def result(self, world: World, *, count: float, denominator: float) -> dict[str, float]:
-        """Means over all processes: `objective`, `loss` (weighted NLL), `loss_<role>`, `loss_<class>` where tokens have
+        """Means over all processes: `objective`, `loss` (weighted NLL), `loss_<role>`, `loss_<class>` if tokens have
         classes, `loss_blurred` if measured.
         """
         sums = (self._by_role, self._by_class, self._totals, self._blurred)

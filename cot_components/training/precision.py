@@ -1,4 +1,4 @@
-"""Number formats of a run: of its products, of its weights between two steps, and of what it exports."""
+"""Number formats of a run: products, weights between steps, exported weights."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FP32, BF16, NEAREST = "fp32", "bf16", "bf16_nearest"
 DTYPES = {FP32: torch.float32, BF16: torch.bfloat16, NEAREST: torch.bfloat16}
 """Values of a recipe's key `dtype`, and the type of weights and products."""
 STATES = ("bf16", "fp32_moments", "fp32_weights")
-"""Values of a recipe's key `optimizer_state`: with `dtype: bf16` and Adam 8, 12 and 16 bytes a weight."""
+"""Values of a recipe's key `optimizer_state`: with `dtype: bf16` and Adam, 8, 12 and 16 bytes per weight."""
 UNITS = ("avx512_bf16", "amx_bf16")
-"""Instructions with which a CPU multiplies bf16 numbers."""
+"""CPU instructions for bf16 products."""
 
 
 class Precision(NamedTuple):
@@ -43,7 +43,7 @@ class Precision(NamedTuple):
         return DTYPES[self.dtype]
 
     def exported(self, name: str, value: Tensor, *, step: int) -> Tensor:
-        """A tensor as exported after `step` optimizer steps: what bf16 cannot hold is rounded up or down by chance."""
+        """A tensor as exported after `step` optimizer steps: rounded stochastically if it is to be bf16."""
         if not value.is_floating_point():
             return value
         if self.export == FP32 or value.dtype == torch.bfloat16:
@@ -52,11 +52,11 @@ class Precision(NamedTuple):
 
 
 def choose_precision(config: Mapping[str, Any], device: torch.device, say: Callable[[str], None]) -> Precision:
-    """The formats that a recipe's keys ask for, as this device has them.
+    """The formats that a recipe's keys ask for, adjusted to this device.
 
     Args:
-        config: `dtype`, `seed`, and where they are keys of the recipe `optimizer_state` and `export_dtype`.
-        device: a CPU that cannot multiply in bf16 gets fp32, which is told.
+        config: `dtype`, `seed`, and, if they are keys of the recipe, `optimizer_state` and `export_dtype`.
+        device: a CPU without bf16 instructions gets fp32, which is reported.
 
     Raises:
         UserError: a value outside the allowed ones.
@@ -82,9 +82,9 @@ def multiplies_in_bf16() -> bool:
 
 
 def with_exact_updates(optimizer: torch.optim.Optimizer, model: nn.Module, precision: Precision) -> Any:
-    """The optimizer that `dtype` asks for: `StochasticRounding` around it for `bf16`, itself otherwise.
+    """The optimizer for `dtype`: wrapped in `StochasticRounding` for `bf16`, else unchanged.
 
-    Adapters, which are few numbers, always keep fp32 weights.
+    Adapters, which are small, always keep fp32 weights.
     """
     if precision.dtype != BF16:
         return optimizer
@@ -94,22 +94,22 @@ def with_exact_updates(optimizer: torch.optim.Optimizer, model: nn.Module, preci
 
 
 def warn_of_rounding(optimizer: torch.optim.Optimizer, precision: Precision, world: World) -> None:
-    """With `dtype: bf16_nearest` say how many of the weights the first learning rate can move."""
+    """With `dtype: bf16_nearest`, report what share of the weights the first learning rate can change."""
     if precision.dtype != NEAREST:
         return
     share = movable_share(optimizer, world)
     if world.is_first:
         print(
-            f"dtype: bf16_nearest forgets updates: the first learning rate can move {100 * share:.1f} % of the trained "
-            "weights, the others lie too far from the next bf16 number; dtype: bf16 keeps all",
+            f"dtype: bf16_nearest loses updates: the first learning rate can change {100 * share:.1f} % of the trained "
+            "weights, the others are too far from the next bf16 number; dtype: bf16 keeps all",
             flush=True,
         )
 
 
 @torch.no_grad()
 def movable_share(optimizer: torch.optim.Optimizer, world: World) -> float:
-    """Share (0 to 1) of the trained weights that an Adam-sized update of one learning rate can change: half the gap to
-    the next number is at most the rate. Under a schedule `initial_lr` counts.
+    """Share (0 to 1) of the trained weights that an Adam-sized update (one learning rate) can change: those for which
+    half the gap to the next number is at most the rate. Under a schedule, the rate is `initial_lr`.
     """
     moved = total = 0.0
     for group in optimizer.param_groups:

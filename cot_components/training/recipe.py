@@ -26,11 +26,11 @@ from cot_components.training.quiet import quiet_imports
 
 
 class Running(NamedTuple):
-    """The recipe that this process was started as.
+    """The recipe running in this process.
 
     name, argv: of the command `tune run NAME ARGV...`
-    config:     what it was called with, secrets included
-    defaults:   keys -> what they are where neither config nor command names them
+    config:     its values, secrets included
+    defaults:   default values of its keys
     """
 
     name: str
@@ -43,7 +43,7 @@ _running: list[Running] = []
 
 
 def running() -> Running | None:
-    """What this process was started as; None outside a recipe."""
+    """The recipe running in this process; None outside a recipe."""
     return _running[-1] if _running else None
 
 
@@ -57,8 +57,8 @@ def recipe(
 
     A parameter annotated `dict` or `dict | None` is a node and names a component; a plain mapping is `dict[str, str]`.
     `--config` takes a path or a shipped name; overrides are torchtune's (`key=value`, `~key`). Every key is checked
-    before `main` runs. An error the user can fix, and whatever the disk refuses, ends in one sentence on stderr and
-    exit code 2; SIGTERM and SIGINT end in 143 and 130 (see `runs.signals`).
+    before `main` runs. Errors the user can fix, and disk errors, end in one sentence on stderr and exit code 2; SIGTERM
+    and SIGINT in 143 and 130 (see `runs.signals`).
 
     Args:
         main: the recipe; all its parameters are keyword-only.
@@ -81,7 +81,7 @@ def recipe(
                     main(**config)
             finally:
                 _running.clear()
-                release()  # ends the line of the progress bar too: what is said next has its own
+                release()  # also ends the progress bar's line, so that the next message has its own
         except AlreadyFinished as done:
             if os.environ.get("RANK", "0") == "0":
                 print(done, flush=True)
@@ -90,7 +90,7 @@ def recipe(
             raise SystemExit(2) from None
         _leave()
 
-    # With `__wrapped__`: what checks a config without running it.
+    # Used, with `__wrapped__`, to check a config without running it.
     run.__dict__.update(supplies=dict(supplies or {}), requires=requires)
     return run
 
@@ -102,7 +102,7 @@ def _started(main: Callable[..., None], config: dict[str, Any]) -> Running:
 
 
 def require(main: Callable[..., None], *keys: str) -> Callable[..., Any]:
-    """The recipe `main` under the name of a method that is one of its nodes: a config without that node is refused.
+    """The recipe `main` as a method's recipe: a config without the method's nodes is refused.
 
     Args:
         main: a recipe, decorated.
@@ -112,7 +112,7 @@ def require(main: Callable[..., None], *keys: str) -> Callable[..., Any]:
 
 
 def say(sentence: str) -> None:
-    """The last line of this process; of several, the first speaks for all that end alike."""
+    """Print the last line of this process; among several, the first reports errors common to all."""
     from cot_components.training.distributed import first_says, leave_word
 
     leave_word(sentence)
@@ -122,7 +122,7 @@ def say(sentence: str) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """What the error says, without the traceback that a loader's worker process wraps around it."""
+    """The error's message, without the traceback that a loader's worker process adds."""
     said = str(error)
     if said.startswith("Caught "):
         return said.strip().splitlines()[-1].partition(": ")[2]
@@ -134,8 +134,8 @@ def _sentence(error: Exception) -> str:
 
 
 def _leave() -> None:
-    """End one process of several here. All is written and the group closed; an abort of some native thread while Python
-    winds down, which torch with gloo was seen to do, would make torchrun call a finished run failed.
+    """Exit one of several processes immediately. Everything is written and the group closed; if a native thread aborted
+    during Python's shutdown (observed with torch and gloo), torchrun would report a finished run as failed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
@@ -153,13 +153,13 @@ def read_config(
 
     Args:
         main: the recipe; its keyword arguments are the keys.
-        argv: the command line behind the program's name.
+        argv: the command line after the program's name.
         supplies, requires: as in `recipe`.
 
     Raises:
-        ConfigError: no `--config`; a file or an override that cannot be read; an interpolation that leads nowhere; a
-            key that is unknown, missing, unset (`???`) or of the wrong type; a node that names no component, or that
-            is required and missing.
+        ConfigError: no `--config`; a file or an override that cannot be read; an interpolation of a missing key; a key
+            that is unknown, missing, unset (`???`) or of the wrong type; a node that names no component, or that is
+            required and missing.
         SystemExit: `--help`, which torchtune's parser answers.
     """
     config = _parse(_with_config_path(argv))
@@ -167,13 +167,13 @@ def read_config(
         written: Any = OmegaConf.to_container(config)
         off = tuple(f"{key}." for key, value in written.items() if _is_switched_off(value))
         unset = sorted(key for key in OmegaConf.missing_keys(config) if not key.startswith(off))
-        if str(written.get("output_dir")).startswith("~"):  # now: other keys may repeat it as ${output_dir}
+        if str(written.get("output_dir")).startswith("~"):  # now, because other keys may refer to it as ${output_dir}
             config.output_dir = os.path.expanduser(config.output_dir)
         resolved = remember_origin(written, OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(f"config: {str(error).splitlines()[0]}") from error
     except RecursionError:
-        raise ConfigError("config: its interpolations (${...}) lead back to themselves") from None
+        raise ConfigError("config: its interpolations (${...}) are circular") from None
     if unset:
         raise ConfigError(f"{unset[0]} has no default and must be set: {unset[0]}=VALUE (the config's header says why)")
     assert isinstance(resolved, dict)
@@ -192,13 +192,13 @@ def _check_required(values: Mapping[str, Any], requires: Iterable[str]) -> None:
             here = here.get(part) if isinstance(here, Mapping) else None
         if here is None:
             raise ConfigError(
-                f"{key} names no component, and this recipe is for nothing else; set {key}.{COMPONENT}, or train "
+                f"{key} names no component, but this recipe requires one; set {key}.{COMPONENT}, or train "
                 "without it: tune run cot_sft"
             )
 
 
 def _is_switched_off(value: Any) -> bool:
-    """`evaluation=null` on the command line; torchtune's parser reads it as the component of that node."""
+    """`evaluation=null` on the command line; torchtune's parser takes it for the component of that node."""
     return isinstance(value, dict) and COMPONENT in value and value[COMPONENT] is None
 
 
@@ -217,11 +217,11 @@ def _with_config_path(argv: list[str]) -> list[str]:
 
 
 def _check_containers(argv: list[str]) -> None:
-    """What torchtune's parser meets with a traceback, or passes over in silence.
+    """Check for input that torchtune's parser answers with a traceback, or silently ignores.
 
     Raises:
-        ConfigError: a file that is not a mapping; an override below a list; one by a list where the file has a mapping,
-            or the other way round, or by `{}`, which would leave all keys of the file where they are.
+        ConfigError: a file that is not a mapping; an override below a list; one that replaces a mapping by a list or
+            vice versa; one by `{}`, which would change nothing.
     """
     path = next((argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--config"), None)
     if path is None:
@@ -257,18 +257,18 @@ def _parse(argv: list[str]) -> DictConfig:
     try:
         _check_containers(argv)
         parse(lambda cfg: captured.append(cfg))()
-    except SystemExit as end:  # parse() always ends by exiting; without a config it was --help or unreadable
+    except SystemExit as end:  # parse() always exits; without a config it was --help or unreadable
         if not captured and end.code:
             raise ConfigError(f"cannot read the arguments {' '.join(argv)}") from None
         if not captured:
             raise
     except (ValueError, OmegaConfBaseException) as error:
         sentence = str(error).splitlines()[0]
-        if kept := _NOT_REMOVED.fullmatch(sentence):  # torchtune's only word for both cases
+        if kept := _NOT_REMOVED.fullmatch(sentence):  # torchtune's message for both cases
             sentence = f"~{kept[1]}: no such key in the config, or a component, which {kept[1]}=null switches off"
         raise ConfigError(sentence) from error
     except RecursionError:
-        raise ConfigError("an override nests too deep") from None
+        raise ConfigError("an override is nested too deeply") from None
     except YAMLError as error:
         raise ConfigError(f"cannot read the config or an override as YAML: {' '.join(str(error).split())}") from error
     finally:

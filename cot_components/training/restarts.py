@@ -23,16 +23,16 @@ def restart(
     total_steps: int,
     forget: bool = False,
 ) -> None:
-    """Give `trainer` a new optimizer, a new schedule, both or neither, as the curriculum says of the step of `clock`.
+    """Give `trainer` a new optimizer, a new schedule, both or neither, as the curriculum requires at `clock`.
 
-    A new optimizer has forgotten its moments; the schedule, unless it restarts too, goes on where it is. A new
-    schedule is drawn over the steps that are left; the optimizer, unless it is reset too, keeps its moments.
+    A new optimizer starts with fresh moments; the schedule continues unless it restarts too. A new schedule spans the
+    remaining steps; the optimizer keeps its moments unless it is reset too.
 
     Args:
         trainer: changed in place.
         optimizer, lr_scheduler, run: see `build_optimizer`.
         total_steps: of the run.
-        forget: take a new optimizer whatever the curriculum says.
+        forget: build a new optimizer whatever the curriculum says.
     """
     reset, again = forget or stages.resets_optimizer(clock), stages.restarts_schedule(clock)
     if not (reset or again):

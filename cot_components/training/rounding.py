@@ -1,12 +1,12 @@
-"""From fp32 to bf16 up or down by chance, so that the mean of many draws is the fp32 number.
+"""Stochastic rounding from fp32 to bf16: up or down at random, so that the mean of many draws is the fp32 number.
 
-A bf16 number is the upper half of an fp32 number. Adding 16 random bits to the lower half and cutting it off rounds up
-with the probability that the lower half is of a whole step. The bits are a function of a key and of the number's index
-in the whole tensor, never a stream: shards of several processes, and a resumed run, get the same.
+A bf16 number is the upper half of an fp32 number. Adding 16 random bits to the lower half and truncating it rounds up
+with a probability equal to the lower half's fraction of a bf16 step. The bits are a function of a key and the number's
+index in the full tensor, not a stream, so shards and resumed runs get the same ones.
 
-They are read from a fixed table that holds each of the 65,536 values equally often, in random order. Every chunk of
-every tensor reads it from another place at every step, drawn by hash: what a number gets from step to step is uniform
-and independent, and reading takes a quarter of the time that hashing each number takes.
+They are read from a fixed table with each of the 65,536 values equally often, in random order. At every step, every
+chunk of every tensor reads it from a new offset, drawn by hash: a number's bits are uniform and independent from step
+to step, and reading takes a quarter of the time of hashing each number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from cot_components.clock import draw_bits, pick, row_keys
 
 CHUNK = 1 << 17
-"""Numbers that read the table from one place: on a CPU one chunk at a time stays in the cache."""
+"""Numbers that share one offset; on a CPU, one chunk at a time stays in the cache."""
 AT_ONCE = {"cpu": 1, "cuda": 64}
 """Chunks."""
 TABLE = 1 << 20
@@ -37,15 +37,15 @@ def draw_key(seed: int, step: int, name: str) -> np.ndarray:
 
 
 def stochastic_round(values: Tensor, key: np.ndarray, *, start: int = 0) -> Tensor:
-    """Numbers in bf16, each the one below or above, by chance; numbers that bf16 holds stay bit for bit.
+    """Round to the bf16 number below or above, at random; numbers that bf16 represents exactly do not change.
 
     Args:
         values: fp32, of any shape, not sharded.
         key: of `draw_key`.
-        start: index in the whole tensor of the first of `values`.
+        start: index of the first of `values` in the full tensor.
 
     Returns:
-        bf16, in the shape of `values`; infinities and NaN stay what they are.
+        bf16, in the shape of `values`; infinities and NaN are unchanged.
     """
     return stochastic_round_together([values], key, start=start)[0]
 
@@ -55,7 +55,7 @@ def stochastic_round_together(
 ) -> list[Tensor]:
     """`stochastic_round` of tensors of one shape with the same draws, into those of `out`, contiguous, if given.
 
-    Each tensor has the right mean; what is above in one is likelier above in the others.
+    Each tensor has the right mean, but the tensors' rounding errors are correlated.
     """
     flat = [value.detach().contiguous().view(-1) for value in values]
     rounded = [torch.empty(v.shape, dtype=torch.bfloat16, device=v.device) for v in values] if out is None else [*out]
@@ -75,15 +75,15 @@ def stochastic_round_together(
 
 
 def _round(values: Tensor, bits: Tensor, into: Tensor, room: Tensor) -> None:
-    """Round with 16 random bits each, int32 `[n]`; `room` is as large."""
+    """Round with 16 random bits each, int32 `[n]`; `room` is a buffer of the same size."""
     torch.add(values.view(torch.int32), bits, out=room)
     into.view(torch.int16).copy_(room.bitwise_right_shift_(16))
-    if values.device.type != "cpu" or not math.isfinite(values.sum()):  # a carry may turn a NaN into a number
+    if values.device.type != "cpu" or not math.isfinite(values.sum()):  # a carry could turn a NaN into a number
         into.copy_(torch.where(values.isfinite(), into, values.bfloat16()))
 
 
 def _read(places: np.ndarray, device: torch.device) -> Tensor:
-    """A chunk of the table from each of these places, int32 `[chunks * CHUNK]`."""
+    """One chunk of the table from each of these offsets, int32 `[chunks * CHUNK]`."""
     table = _table(device)
     if len(places) == 1:
         return table[int(places[0]) :][:CHUNK]
@@ -92,6 +92,7 @@ def _read(places: np.ndarray, device: torch.device) -> Tensor:
 
 @functools.cache
 def _table(device: torch.device) -> Tensor:
-    """Each 16-bit value equally often in a fixed random order, and its first chunk again: int32 `[TABLE + CHUNK]`."""
+    """Each 16-bit value equally often in a fixed random order, followed by its first chunk again: int32 `[TABLE +
+    CHUNK]`."""
     order = np.argsort(draw_bits(np.zeros(1, dtype=np.uint64), np.arange(TABLE)), kind="stable") % (1 << 16)
     return torch.from_numpy(np.concatenate([order, order[:CHUNK]]).astype(np.int32)).to(device)

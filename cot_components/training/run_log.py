@@ -1,5 +1,5 @@
-"""What a run says while it runs: a progress bar, one JSON line per record in `log.jsonl`, and torchtune's metric logger
-on top."""
+"""A run's output while it runs: a progress bar, one JSON line per record in `log.jsonl`, and a torchtune metric
+logger."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from cot_components.training.throughput import SpeedMeter, chip_name, sentence
 
 
 class RunLog:
-    """Writes records of the first process; the others stay silent.
+    """Writes the records of the first process; the others write nothing.
 
     Args:
         run: folder of `log.jsonl`, and this process; a resumed run loses the records after its checkpoint.
         total_steps: length of the progress bar.
         metric_logger: a torchtune metric logger, or None.
-        every: steps between two records, and the last step has one; 0 is never.
+        every: steps between two records (the last step always has one); 0 is never.
     """
 
     def __init__(self, run: Run, total_steps: int, metric_logger: Any = None, *, every: int = 1) -> None:
@@ -47,9 +47,10 @@ class RunLog:
             self.say(line)
 
     def training(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:
-        """Log one optimizer step; its record only every `every` steps, at the end, and with measured blurred tokens."""
-        if self._bar is None:  # made with the first step, so that its clock does not count what came before
-            every = 0.1 if sys.stderr.isatty() else 10.0  # in a file, a line is enough every now and then
+        """Log one optimizer step; its record is written only every `every` steps, at the end, and when blurred tokens
+        were measured."""
+        if self._bar is None:  # created at the first step, so that its clock excludes the time before
+            every = 0.1 if sys.stderr.isatty() else 10.0  # in a file, an occasional line is enough
             how: Any = {"unit": "step", "disable": self._file is None, "dynamic_ncols": True, "mininterval": every}
             self._bar = hold(tqdm(total=self.total_steps, initial=step, **how))
         self._bar.update(1)
@@ -70,7 +71,7 @@ class RunLog:
         self.training(step.clock.step, step.clock.epoch, measured)
 
     def record(self, values: Mapping[str, float | int]) -> None:
-        """Append one record; `values` holds `step`."""
+        """Append one record; `values` includes `step`."""
         if self._file is None:
             return
         clean = {
@@ -85,14 +86,14 @@ class RunLog:
             self._metric_logger.log_dict(payload, step=int(values["step"]))
 
     def speed(self, model: Any) -> None:
-        """Log and print how fast the run was (see `training.throughput`)."""
+        """Log and print the run's speed (see `training.throughput`)."""
         if found := self._speed.result(model, self._device, world_size=self._world.size):
             self.record({"step": self._last_step, **found})
             minutes = (time.monotonic() - self._began) / 60
             self.say(f"{sentence(found)}; {minutes:.1f} minutes on {chip_name(self._device)}, evaluations included")
 
     def size(self) -> int:
-        """Bytes of `log.jsonl`, all of them on disk; 0 where this process writes none."""
+        """Bytes of `log.jsonl`, after flushing it to disk; 0 if this process writes none."""
         if self._file is None:
             return 0
         with writing(self._path):
@@ -118,19 +119,19 @@ class RunLog:
 def take_up(path: Path, num_bytes: int) -> list[str]:
     """Cut the log of a resumed run back to what it was at the checkpoint, `num_bytes` bytes.
 
-    What is lost from it is lost; a line that is not a record leaves it, and the log as it was is kept beside it.
+    Lost bytes stay lost; lines that are not records are removed, and the original log is kept next to it.
 
     Returns:
-        sentences about both.
+        messages about both.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: a disk error.
     """
     with writing(path):
         found = path.read_bytes() if path.exists() else b""
         kept, told = found[:num_bytes], []
         if len(kept) < num_bytes:
-            told.append(f"{path} has {len(kept):,} bytes of {num_bytes:,}: what it said of earlier steps is lost")
+            told.append(f"{path} has {len(kept):,} bytes of {num_bytes:,}: records of earlier steps are lost")
         lines = kept.split(b"\n")
         broken = [number for number, line in enumerate(lines, start=1) if line.strip() and parse(line) is None]
         if broken:

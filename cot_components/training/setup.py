@@ -1,4 +1,4 @@
-"""What every recipe does before its first step: device, number format, seeds, the run's folder."""
+"""Set-up before the first step, shared by all recipes: device, number format, seeds, the run's folder."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from cot_components.evaluation import AnswerEvaluation
 
 UNTRAINED = 1e-12
-"""No entry of an embedding row is larger where training never touched it: reserved tokens of a base model."""
+"""An embedding row with no entry larger than this is untrained, such as reserved tokens of a base model."""
 
 
 class Run(NamedTuple):
-    """Where and as what a run trains."""
+    """A run's folder, process, device and number formats."""
 
     output_dir: Path
     device: torch.device
@@ -57,25 +57,25 @@ class Run(NamedTuple):
 
     @property
     def boundaries(self) -> Sequence[tuple[int, int]]:
-        """Where a measured pace began its stages before this process began."""
+        """Stage boundaries of a measured pace from before this process began."""
         return self.earlier.state.get("boundaries", ()) if self.earlier else ()
 
 
 def start_run(*, output_dir: str, device: str, seed: int, config: Mapping[str, Any], resume: str = "never") -> Run:
     """Choose device and number format, seed everything, join the process group, lock the run's folder and decide
-    whether an earlier run in it goes on.
+    whether to resume an earlier run in it.
 
     Args:
         output_dir: the run's folder.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
         seed: of the global random generators of torch, numpy and Python.
-        config: what the run was started with; number formats are read from it, see `choose_precision`.
-        resume: `auto` goes on with an unfinished run of the same config, `never` refuses a folder that holds a run; or
-            the path of a checkpoint.
+        config: the run's config; number formats are read from it, see `choose_precision`.
+        resume: `auto` resumes an unfinished run of the same config, `never` refuses a folder that holds a run; or the
+            path of a checkpoint.
 
     Raises:
         UserError: no such device or format; see `runs.folder.enter_folder`.
-        AlreadyFinished: there is nothing left to do.
+        AlreadyFinished: the run is already finished.
     """
     _check_numbers(config)
     said: list[str] = []
@@ -96,8 +96,8 @@ def start_run(*, output_dir: str, device: str, seed: int, config: Mapping[str, A
 
 
 def _of_every_process(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """What must be the same on all processes before they meet in a step, by name: each key of the config, versions, the
-    kind of device, and the switches of torch that change how products are rounded.
+    """Facts that must be equal on all processes before the first step, by name: every config key, versions, the kind of
+    device, and torch's switches that affect the rounding of products.
     """
     installed = {name: version for name, version in versions().items() if name != "cpu threads"}
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -115,7 +115,7 @@ def _keys(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:
-    """Raises UserError for a number of a recipe that would mean something else than its author thinks."""
+    """Raises UserError for a number that would not have the meaning its author expects."""
     if (limit := config.get("clip_grad_norm")) is not None:
         require("clip_grad_norm (null for none)", limit, 0.0, above=True)
     if (every := config.get("evaluate_every_n_steps")) is not None:
@@ -129,19 +129,19 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
 
 
 def _changes(written: Path) -> list[str]:
-    """A line for the user where a run's numbers depend on something that is not what it was when the run began."""
+    """A message if something that affects the run's numbers has changed since it began."""
     with suppress(OSError, ValueError, AttributeError, RecursionError):
         before, now = json.loads(written.read_text(encoding="utf-8")), versions()
         changed = [
             f"{name} was {before[name]}, is {now[name]}" for name in now if before.get(name) not in (None, now[name])
         ]
         if changed:
-            return [f"{'; '.join(changed)}: sums may be rounded differently than before"]
+            return [f"{'; '.join(changed)}: results may differ in the last bits"]
     return []
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a run's numbers, down to how its sums are rounded."""
+    """Versions of everything that affects a run's numbers, down to the last bits."""
     names = ["cot-components", "torch", "torchtune", "torchao", "numpy", "tokenizers", "datasets"]
     names += [name for name in ("transformers", "peft") if name in sys.modules]
     found = {name: _version(name) for name in names}
@@ -159,7 +159,7 @@ def pick_device(device: str) -> torch.device:
     """The torch device a config names.
 
     Raises:
-        UserError: there is none of that name here, or it is neither a CPU nor a GPU of cuda.
+        UserError: no such device here, or it is neither a CPU nor a CUDA GPU.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -170,7 +170,7 @@ def pick_device(device: str) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise UserError(f"device: {device} is not supported; try auto, cpu or cuda")
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda was asked for, but torch sees no GPU; use device=cpu, or device=auto")
+        raise UserError("device: cuda was requested, but torch sees no GPU; use device=cpu, or device=auto")
     return chosen
 
 
@@ -181,24 +181,24 @@ def one_process(run: Run, recipe: str) -> None:
         UserError: there are several.
     """
     if run.world.size > 1:
-        raise UserError(f"{recipe} runs as one process, this is {run.world.size}; start it without --nproc_per_node")
+        raise UserError(f"{recipe} runs as one process, not {run.world.size}; start it without --nproc_per_node")
 
 
 def fit_rows(
     model: Any, data: ReasoningDataset, *held_out: ReasoningDataset | None, answers: AnswerEvaluation | None = None
 ) -> None:
-    """Make the model fit its data before the first step: new embedding rows for tags that became tokens, nothing else.
+    """Fit the model to its data before the first step: adds embedding rows for tags that became tokens, nothing else.
 
     Args:
-        model: to be changed in place.
+        model: changed in place.
         data: the training data.
-        held_out: what else the model will read.
-        answers: what it will have to answer; see `AnswerEvaluation.prompts`.
+        held_out: validation rows, or None.
+        answers: prompts it will answer; see `AnswerEvaluation.prompts`.
 
     Raises:
-        UserError: a row is longer than the context, or holds a token id that the model does not have; names both. So
-            does the padding; the tags' embedding rows are untrained and frozen; a prompt cannot be written, or leaves
-            no room in the context.
+        UserError: a row is longer than the context; a row or the padding has a token id that the model does not have;
+            the tags' embedding rows are untrained but frozen; a prompt cannot be rendered, or leaves no room in the
+            context.
     """
     if data.tag_ids:
         added = grow_vocabulary(model, data.chat.tokenizer.vocab_size)
@@ -208,8 +208,8 @@ def fit_rows(
         longest = int(rows.lengths[row])
         if longest > model.max_seq_len:
             raise UserError(
-                f"row {rows.ids[row]}, the longest, has {longest} tokens, the model's context {model.max_seq_len}; "
-                "take a model with a longer one, or set dataset.max_seq_len, and dataset.strict=false to leave out "
+                f"row {rows.ids[row]}, the longest, has {longest} tokens, the model's context has {model.max_seq_len}; "
+                "use a model with a longer one, or set dataset.max_seq_len, and dataset.strict=false to leave out "
                 "longer rows or (in a reasoning_dataset) dataset.too_long=cut_thought to shorten them"
             )
         check_token_id(model, largest, "the data")
@@ -222,7 +222,7 @@ def fit_rows(
 
 
 def _refuse_frozen_tags(model: Any, tag_ids: Mapping[str, int], added: int) -> None:
-    """Adapters leave the embedding as it is: no model would ever tell two tags apart that begin as the same mean."""
+    """With adapters the embedding is frozen: two tags that start as the same mean vector could never be told apart."""
     weight = model.tok_embeddings.weight
     if weight.requires_grad:
         return
@@ -230,7 +230,7 @@ def _refuse_frozen_tags(model: Any, tag_ids: Mapping[str, int], added: int) -> N
     untrained = bool((rows.abs().amax(dim=1) < UNTRAINED).any()) or len(rows.unique(dim=0)) < len(rows)
     if added or untrained:
         raise UserError(
-            f"dataset.tags_as: token gives {' and '.join(tag_ids)} rows of the embedding that are not trained yet, and "
+            f"dataset.tags_as: token gives {' and '.join(tag_ids)} rows of the embedding that are not trained yet, but "
             "this model's embedding is frozen; set dataset.tags_as: text, or train all weights"
         )
 
@@ -248,13 +248,13 @@ def build_optimizer(
 
     Args:
         optimizer, lr_scheduler: nodes.
-        model: sharded, where it will be.
+        model: already sharded, if it is to be.
         run: its number formats decide how weights are updated.
         num_steps: of the schedule.
-        before: the optimizer that the new one replaces in a run; only fp32 weights are taken from it.
+        before: the optimizer that the new one replaces; only fp32 weights are taken from it.
 
     Raises:
-        UserError: a setting that one of them refuses.
+        UserError: one of them refuses a setting.
     """
     optim = with_exact_updates(build(optimizer, model.parameters(), where="optimizer"), model, run.precision)
     schedule = build(lr_scheduler, optim, where="lr_scheduler", num_training_steps=num_steps)
@@ -268,9 +268,9 @@ def build_optimizer(
 def prepare_model(
     model: Any, world: World, *, compile: bool, enable_activation_checkpointing: bool, float8: bool = False
 ) -> None:
-    """Swap products for float8 ones, checkpoint activations, compile layer by layer, shard: in this order, in place.
+    """Convert to float8, checkpoint activations, compile layer by layer, shard: in this order, in place.
 
-    Weights are drawn alike on all processes; from here on each of several draws (dropout) from a stream of its own.
+    Initial weights are the same on all processes; from here on each process has its own random stream (for dropout).
     """
     from torchtune.training import set_activation_checkpointing
 

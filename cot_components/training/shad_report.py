@@ -1,4 +1,4 @@
-"""What a run of `shad` needs of its data, and what it prints of its findings."""
+"""The `shad` recipe's check of its data, and its printed report."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def check_calls(data: ReasoningDataset, *, needed: bool) -> None:
     """Require at least one tool call.
 
     Raises:
-        UserError: calls are needed and no row has one.
+        UserError: calls are needed, but no row has one.
     """
     if needed and not (data.rows.roles == Role.CALL).any():
         raise UserError(
             f"none of the {len(data.rows):,} rows has a tool call; are dataset.source and dataset.format right? "
-            "needs_calls=false takes any outputs"
+            "needs_calls=false accepts any outputs"
         )
 
 
@@ -39,7 +39,7 @@ def print_classes(
     truth: np.ndarray | None,
     shown_rows: int,
 ) -> None:
-    """Count the classes of scored rows into `classes.json`; print them, the phrases at both ends and some samples."""
+    """Count the classes of scored rows into `classes.json`; print them, the most extreme phrases and some samples."""
     report = report_classes(data.rows, scores, data.chat.tokenizer.decode, threshold=threshold, truth=truth)
     written, console = report.save(run.output_dir / CLASSES), plain_console()
     indices = np.linspace(0, len(data.rows) - 1, min(shown_rows, len(data.rows)), dtype=np.int64).tolist()

@@ -1,4 +1,4 @@
-"""The shuffled model of SHAD on disk: tuned once, kept with what it was made of, found again by a run that goes on."""
+"""SHAD's shuffled model on disk: tuned once, stored with what it was made from, and reused by a resumed run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEIGHTS = "shuffled.safetensors"
 
 
 def weights_hash(model: Any, *, adapters: bool = True) -> str:
-    """sha256 over names and values of a model's weights; without `adapters` that of the base they sit on."""
+    """sha256 over names and values of a model's weights; without `adapters`, those of the base model."""
     digest = hashlib.sha256()
     named = {plain_adapter_name(name): tensor for name, tensor in model.state_dict().items()}
     for name, tensor in sorted(named.items()):
@@ -37,13 +37,13 @@ def tuned_model(model: Any, folder: Path, made_of: Mapping[str, Any], tune: Call
     """Bring the shuffled model's weights into `model`: from `folder` if it was tuned before, else by `tune()`.
 
     Args:
-        model: the model before tuning; only its trainable weights are kept (LoRA's adapters, or all).
-        folder: where `shuffled.safetensors` is, or will be.
+        model: the model before tuning; only its trainable weights are stored (LoRA's adapters, or all).
+        folder: folder of `shuffled.safetensors`, existing or new.
         made_of: base weights, shuffled rows and settings of the tuning.
         tune: trains `model` in place.
 
     Raises:
-        UserError: the folder holds a model that was made of something else, or a damaged file; says what differs.
+        UserError: the folder has a model made from something else, or a damaged file; says what differs.
     """
     path = folder / WEIGHTS
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -57,7 +57,7 @@ def tuned_model(model: Any, folder: Path, made_of: Mapping[str, Any], tune: Call
         if differing := [name for name in made_of if kept.get(name) != made_of[name]]:
             raise UserError(
                 f"{path} was tuned with another {differing[0]} ({kept.get(differing[0])}, "
-                f"now {made_of[differing[0]]}); name another output_dir"
+                f"now {made_of[differing[0]]}); choose another output_dir"
             )
         model.load_state_dict(weights, strict=False)
         return
@@ -71,9 +71,7 @@ def tuned_model(model: Any, folder: Path, made_of: Mapping[str, Any], tune: Call
 
 
 def tuning_folder(run: Run) -> Run:
-    """The run with a folder of its own for the log of the tuning; an interrupted tuning starts again, and so does its
-    log.
-    """
+    """The run with a separate folder for the tuning's log; an interrupted tuning starts over, and so does its log."""
     folder = run.output_dir / "tuning"
     folder.mkdir(exist_ok=True)
     (folder / LOG).unlink(missing_ok=True)

@@ -1,14 +1,14 @@
-"""How fast a run was: tokens per second, the share of the device's peak that did useful work, memory, waiting.
+"""Speed of a run: tokens per second, model FLOPs utilisation, memory, time spent waiting for data.
 
-Useful work is what the mathematics of the step asks for, forward and backward, over tokens (padding is not work), `d`
-wide, `L` layers, `V` words:
+Useful work is what the step requires mathematically, forward and backward, over tokens (padding is not work), with
+width `d`, `L` layers and vocabulary `V`:
 
 - 6 FLOPs per token and weight of the layers; 4 where the weight is frozen, because its own gradient is not computed;
   the last layer's feed-forward is computed for supervised tokens only, so it is counted for them only;
 - 6 * d * L FLOPs per pair of tokens in a row that causal attention keeps, twice: `12 * context * d * L` per token, with
-  `context` the mean number of tokens a token sees;
-- 6 * d * V FLOPs per *supervised* token (4 with a frozen head): rows of the head that are skipped are not counted, and
-  neither are second passes of activation checkpointing, adaptive weights or a reference.
+  `context` the mean number of tokens a token attends to;
+- 6 * d * V FLOPs per *supervised* token (4 with a frozen head): skipped rows of the head are not counted, and neither
+  are second passes of activation checkpointing, adaptive weights or a reference.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Steps left out of the means: memory is allocated and kernels are compiled in them."""
+"""Steps excluded from the means, because memory is allocated and kernels are compiled in them."""
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
-"""Dense bf16 products per second as the makers state them, by a part of the device's name."""
+"""The vendors' dense bf16 FLOP/s, by part of the device's name."""
 
 GIB = 2.0**30
 
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """FLOPs of one training step of a model, forward and backward, see the module's text.
+    """FLOPs of one training step of a model, forward and backward; see the module's docstring.
 
     per_token: of the layers' weights
-    per_seen_token: of attention, per token and token it sees
+    per_seen_token: of attention, per token and attended token
     per_supervised_token: of the last layer's feed-forward and the head
     """
 
@@ -47,8 +47,8 @@ class ModelFlops:
 
     @classmethod
     def of(cls, model: Any) -> ModelFlops:
-        """Count the weights of a decoder, experts apart. Only torchtune's keeps rows without a label from its last
-        feed-forward.
+        """Count the weights of a decoder, experts separately. Only torchtune's decoder skips rows without a label in
+        its last feed-forward.
         """
         layers = _of_weights(weight for layer in model.layers for weight in layer.parameters())
         last_feed_forward, width = 0.0, getattr(model, "attention_width", None)
@@ -64,7 +64,7 @@ class ModelFlops:
         )
 
     def total(self, *, tokens: float, seen: float, supervised: float) -> float:
-        """FLOPs of so many tokens, tokens they see (summed over them), and supervised tokens."""
+        """FLOPs for this many tokens, attended tokens (summed over tokens), and supervised tokens."""
         return tokens * self.per_token + seen * self.per_seen_token + supervised * self.per_supervised_token
 
 
@@ -82,7 +82,7 @@ class SpeedMeter:
     )
 
     def add(self, measured: Mapping[str, float]) -> None:
-        """Add what `train_step` measured; a skipped step counts nothing."""
+        """Add what `train_step` measured; skipped steps are ignored."""
         if "step_seconds" not in measured:
             return
         self.steps += 1
@@ -101,9 +101,9 @@ class SpeedMeter:
             self.sums[name] += value
 
     def result(self, model: Any, device: torch.device, *, world_size: int = 1) -> dict[str, float]:
-        """What to log: `run_tokens_per_second`, `run_supervised_tokens_per_second`, `run_loader_wait_fraction`,
-        `run_tflops` per device, `run_mfu` where the device's peak is known, `run_peak_memory_gib`. Empty for a run of
-        no more steps than the warm-up.
+        """Values to log: `run_tokens_per_second`, `run_supervised_tokens_per_second`, `run_loader_wait_fraction`,
+        `run_tflops` per device, `run_mfu` if the device's peak is known, `run_peak_memory_gib`. Empty for a run no
+        longer than the warm-up.
         """
         if not self.sums["seconds"]:
             return {}
@@ -134,7 +134,7 @@ def sentence(result: Mapping[str, float]) -> str:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -145,12 +145,12 @@ def cpu_name() -> str:
 
 
 def chip_name(device: torch.device) -> str:
-    """Of the GPU, or the processor."""
+    """Name of the GPU, or the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Peak of the device, None where it is not in the table."""
+    """Peak FLOP/s of the device, None if it is not in the table."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)

@@ -1,7 +1,7 @@
-"""Which weights of a run learn in a step: set before the model is sharded, and again where a round begins.
+"""Which weights of a run learn in a step: set before the model is sharded, and again when a round begins.
 
-A weight that rests has no gradient, so it costs none, and no optimizer touches it: neither decay nor moments nor a draw
-of the rounding changes a bit of it.
+A resting weight has no gradient, which saves its cost, and no optimizer touches it: neither decay nor moments nor
+stochastic rounding change a bit of it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from cot_components.trainable import Trainable, share_of, weights_of
 from cot_components.training.distributed import plain_name
 
 WITH_ADAPTERS = (
-    "trainable chooses among the weights of the model itself, and with model.lora all of these are frozen; remove one "
+    "trainable chooses among the model's own weights, but with model.lora all of these are frozen; remove one "
     "of the two"
 )
 
 
 class TrainedWeights:
-    """The weights of one run that learn, as its node `trainable` says: a pure function of the clock.
+    """The learning weights of one run, set by its node `trainable`: a pure function of the clock.
 
     Args:
-        trainable: what the config names.
-        model: as loaded, neither wrapped nor sharded; resting weights stop asking for gradients at once.
-        plans: all steps of the run, and where it begins.
+        trainable: the config's component.
+        model: as loaded, neither wrapped nor sharded; resting weights get `requires_grad=False` at once.
+        plans: all steps of the run, and where it starts.
 
     Raises:
-        UserError: a model with adapters; a choice that this model does not have.
+        UserError: a model with adapters; a choice of weights that this model does not have.
     """
 
     def __init__(self, trainable: Trainable, model: Any, plans: Plans) -> None:
@@ -49,32 +49,32 @@ class TrainedWeights:
             parameter.requires_grad_(plain_name(name) in self._names)
 
     def _begins_round(self, clock: Clock) -> bool:
-        """Whether the step of this clock is in another round than the step before."""
+        """Whether this clock's step is in another round than the previous step."""
         round_of = self._trainable.round_of
         return clock.step > 0 and round_of(clock) != round_of(self._plans.clock(clock.step - 1))
 
     def forgets(self, clock: Clock) -> bool:
-        """Whether the optimizer is rebuilt before the step of this clock."""
+        """Whether the optimizer is rebuilt before this clock's step."""
         return self._trainable.moments == "fresh" and self._begins_round(clock)
 
     def before_step(self, model: nn.Module, clock: Clock) -> None:
-        """Let the weights of a round that begins with this step learn, and the others rest."""
+        """If a round begins with this step, make its weights learn and the others rest."""
         if self._begins_round(clock):
             self._set(model, clock)
 
     def progress(self) -> dict[str, float]:
-        """What the record of a step says: the share (0 to 1) of all numbers that learn, and the round."""
+        """Entries of a step's record: the share (0 to 1) of all parameters that learn, and the round."""
         return {"trained_share": share_of(self._names, self._weights), "trained_round": float(self._round)}
 
     def summary(self) -> str:
-        """What a run says at its start."""
+        """The line printed at the start of a run."""
         total = sum(weight.size for weight in self._weights.values())
         share = share_of(self._names, self._weights)
         return f"trainable: {round(share * total):,} of {total:,} weights learn ({share:.1%})"
 
 
 class AsLoaded:
-    """The weights that learn where a config has no `trainable`: those that do as the model is loaded."""
+    """Without `trainable` in the config: the weights that learn in the model as loaded."""
 
     def forgets(self, clock: Clock) -> bool:
         return False
@@ -90,5 +90,5 @@ class AsLoaded:
 
 
 def trained_weights(trainable: Trainable | None, model: Any, plans: Plans) -> TrainedWeights | AsLoaded:
-    """What a recipe asks in every step; None changes nothing. See `TrainedWeights`."""
+    """The object a recipe asks at every step; None changes nothing. See `TrainedWeights`."""
     return AsLoaded() if trainable is None else TrainedWeights(trainable, model, plans)

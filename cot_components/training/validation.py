@@ -1,4 +1,5 @@
-"""Held-out rows in one no-grad pass: their loss by role, with the tokens a transform takes away, and right answers."""
+"""Held-out rows in one no-grad pass: loss by role, including tokens that transforms remove from the loss, and right
+answers."""
 
 from __future__ import annotations
 
@@ -33,12 +34,12 @@ def validation_data(
     Args:
         dataset: node of the training data.
         dataset_val: None; a share of the rows (0 to 1) to hold out, before any are selected; a path; or a mapping of
-            the keys of `dataset` that differ. `dataset.select` is for training rows alone.
+            the keys of `dataset` that differ. `dataset.select` applies to training rows only.
         data: the training data, built.
         tokenizer: for building the validation data.
 
     Raises:
-        UserError: a key of `dataset_val` that a named source of `dataset` states itself, so that it would not be read.
+        UserError: a key of `dataset_val` that a named source of `dataset` sets itself, so that it would have no effect.
     """
     if dataset_val is None:
         return data, None
@@ -50,7 +51,7 @@ def validation_data(
     for name, source in named.items() if isinstance(named, Mapping) and "source" not in differing else ():
         for key in differing.keys() & (source if isinstance(source, Mapping) else {}):
             raise UserError(
-                f"dataset_val.{key} would not be read, because dataset.source.{name} has a {key} of its own; say in "
+                f"dataset_val.{key} would have no effect, because dataset.source.{name} sets its own {key}; say in "
                 "dataset_val.source where the validation data are"
             )
     walk({"dataset_val": merged}, {"dataset_val": ["tokenizer"]})
@@ -66,9 +67,9 @@ def validation_loss(
 ) -> dict[str, float]:
     """Mean negative log-likelihood of held-out tokens in nats.
 
-    `val_loss` is over every token of thought, tags and answer, whether training would count it or not, so it compares
-    across methods; `val_loss_thought`, `val_loss_answer` over those that training counts; `val_loss_blurred` over those
-    it does not. Rows are transformed as they are at time `clock`.
+    `val_loss` is over every token of thought, tags and answer, whether training would count it or not, so it is
+    comparable across methods; `val_loss_thought`, `val_loss_answer` over those that training counts; `val_loss_blurred`
+    over those it does not. Rows are transformed as they are at time `clock`.
     """
     assert trainer.plain_loss is not None
     meter, counts = StepMeter(trainer.device), torch.zeros(2, dtype=torch.float64)
@@ -88,8 +89,8 @@ def validation_loss(
 def answers_right(trainer: Trainer, data: ReasoningDataset, *, batch_size: int, clock: Clock = START) -> float:
     """Share of held-out rows in which each token of the answer is the model's first choice, given those before it.
 
-    Nothing is generated, so it costs one forward pass. Rows are transformed as they are at time `clock`; those without
-    an answer are not counted. Both counts are summed over all processes, which makes the share the same on each.
+    Nothing is generated, so it costs one forward pass. Rows are transformed as at time `clock`; those without an answer
+    do not count. Counts are summed over all processes, so the share is the same on each.
     """
     counts = torch.zeros(2, dtype=torch.float64)
     for batch in _held_out_batches(trainer, data, batch_size, clock):
@@ -126,7 +127,7 @@ FIRST_CHOICE = partial(measure, wanted=("rank",))
 
 
 def _held_out_batches(trainer: Trainer, data: ReasoningDataset, batch_size: int, clock: Clock) -> Iterator[Batch]:
-    """This process's share of the rows, on its device, with the model in evaluation mode while they are taken."""
+    """This process's share of the rows, on its device, with the model in evaluation mode meanwhile."""
     plans = Plans(data.rows.lengths, batch_size=batch_size, rank=trainer.world.rank, world_size=trainer.world.size)
     batches, was_training = data.batches(), trainer.model.training
     trainer.model.eval()

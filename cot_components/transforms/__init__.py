@@ -1,4 +1,4 @@
-"""Answers to "present?" and "counted?": pure functions `(Flat, Clock) -> Flat` on the loader's side."""
+"""Answers to "present?" and "counted?": pure functions `(Flat, Clock) -> Flat`, applied by the data loader."""
 
 from cot_components.transforms.blur import Blur, Released
 from cot_components.transforms.cap import Cap

@@ -28,7 +28,7 @@ class Blur:
     Args:
         ratio: probability that an eligible thought token (or span) is blurred, 0 to 1; or a function of the clock that
             returns it (annealing). 0 is plain SFT bit for bit.
-        granularity: `token` draws every token on its own, `span` whole runs of `span_length` tokens.
+        granularity: `token` draws each token independently, `span` draws runs of `span_length` tokens.
         span_length: tokens per span.
         keep_first: thought tokens at the start that are always supervised.
         redraw: `epoch` draws a new mask every epoch; `once` keeps the first (what the released script does by
@@ -36,7 +36,8 @@ class Blur:
         seed: seed of the masks.
 
     Raises:
-        UserError: a setting out of range, the ends of an `Anneal` too; when called, a ratio of a function that is.
+        UserError: a setting out of range, including the ends of an `Anneal`; when called, a function's ratio out of
+            range.
     """
 
     ratio: Strength = 0.2
@@ -60,11 +61,11 @@ class Blur:
 
     @property
     def needs_epoch(self) -> bool:
-        """Whether the result changes over a run; useless where nothing tells the data what epoch it is."""
+        """Whether the result changes over a run, which needs a data loader that knows the epoch."""
         return self.redraw == "epoch" or callable(self.ratio)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `labels` alone: blurred tokens get `IGNORE`. Their weights stay."""
+        """Change only `labels`: blurred tokens get `IGNORE`. Their weights stay."""
         ratio = strength_at("blur: ratio", self.ratio, clock)
         if ratio == 0.0:
             return flat
@@ -86,8 +87,8 @@ class Blur:
 class Released:
     """BT-SFT exactly as its released script labels a row, for reproducing published runs.
 
-    Ratio 0.2, single tokens, the first five kept, drawn once; and the script's slip that supervises the assistant
-    header and one token before it (`header_tokens` + 1 tokens left of `<think>`).
+    Ratio 0.2, single tokens, the first five kept, drawn once; and, by a slip of the script, the assistant header and
+    one token before it are supervised (`header_tokens` + 1 tokens left of `<think>`).
 
     Args:
         ratio: see `Blur`; a number.
@@ -113,7 +114,7 @@ class Released:
         return Blur(ratio=self.ratio, redraw="once", seed=self.seed)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `labels` alone: blurred tokens get `IGNORE`, those of the header get themselves."""
+        """Change only `labels`: blurred tokens get `IGNORE`, header tokens get their own id."""
         blurred = self._blur()(flat, clock)
         opens = np.flatnonzero(flat.roles == Role.THINK_OPEN)[::-1]
         first_open = np.full(len(flat.ids), -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Empty rows that are still too long after the transforms before."""
+"""Empty rows that are still too long after the preceding transforms."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cot_components.transforms.remove import keep_tokens
 
 @dataclass(frozen=True)
 class Cap:
-    """Empty the rows that are still too long; an emptied row counts nothing. Goes behind `Remove` (a curriculum goes in
-    front of all `dataset.transforms`).
+    """Empty the rows that are still too long; an emptied row counts for nothing. Goes after `Remove` (a curriculum's
+    removal runs before all `dataset.transforms`).
 
-    A row that is too long today may fit tomorrow, when more of its thought is gone.
+    A row that is too long at one stage may fit at a later one, when more of its thought is gone.
 
     Args:
         max_tokens: longest row in tokens, at least 1.
@@ -47,7 +47,7 @@ class Cap:
             raise UserError(f"cap: scope must be 'row' or 'batch', got {self.scope!r}")
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `lengths` alone: an emptied row loses all of its tokens, and keeps its place and id in the batch."""
+        """Change only `lengths`: an emptied row loses all its tokens but keeps its place and id in the batch."""
         too_long = flat.lengths > self.max_tokens
         if not too_long.any():
             return flat

@@ -1,4 +1,5 @@
-"""Masked thoughts (MFT, Chen et al. 2024, arXiv 2403.02178): a thought is read with holes, and learnt whole."""
+"""Masked thoughts (MFT, Chen et al. 2024, arXiv 2403.02178): the model reads a thought with some tokens replaced, and
+learns all of it."""
 
 from __future__ import annotations
 
@@ -14,21 +15,21 @@ from cot_components.roles import Role
 from cot_components.transforms.strength import Strength, check_seed, check_strength, strength_at
 
 _WHETHER, _WHICH = 2, 3
-"""Salts: neither choice follows the other, nor what `Blur` does with the same seed."""
+"""Salts: the two draws are independent of each other and of `Blur` with the same seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corrupt:
-    """Let the model read another token in the place of some thought tokens; every label stays the original token.
+    """Replace some thought tokens in the model's input; every label stays the original token.
 
-    The released script masks the answer as well, and lets the share grow from 0 to 0.4 over the first two thirds of
-    training (`Anneal`) on GSM8K. What is masked at a low ratio is masked at a higher one.
+    The released script also masks the answer, and on GSM8K raises the ratio from 0 to 0.4 over the first two thirds of
+    training (`Anneal`). Tokens masked at a low ratio are also masked at a higher one.
 
     Args:
         ratio: probability that a thought token is replaced, 0 to 1; or a function of the clock that returns it.
         by: `pad`, the tokenizer's padding; `random`, any id of its vocabulary; or an id, such as that of a mask token.
-        tokenizer: with `pad` and `random`; `${tokenizer}` in a config.
-        seed: of the draws, which are new every epoch.
+        tokenizer: needed by `pad` and `random`; `${tokenizer}` in a config.
+        seed: of the draws; every epoch draws new ones.
 
     Raises:
         UserError: a setting out of range; a tokenizer without `pad_id` or `vocab_size`.
@@ -62,7 +63,7 @@ class Corrupt:
         return int(self.tokenizer.pad_id if self.by == "pad" else self.tokenizer.vocab_size - 1)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Set `inputs`, int64 `[N]`; tokens, labels and weights stay."""
+        """Set `inputs`, int64 `[N]`; tokens, labels and weights are unchanged."""
         thought = np.flatnonzero(flat.roles == Role.THOUGHT)
         keys = row_keys(self.seed, clock.epoch, flat.ids)
         bits = draw_bits(keys[flat.row_of_token[thought]], flat.counters[thought])

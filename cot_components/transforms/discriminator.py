@@ -1,12 +1,12 @@
-"""The shuffle-aware discriminator (SHAD, arXiv 2412.14780): which tokens of an answer depend on the question at all.
+"""The shuffle-aware discriminator (SHAD, arXiv 2412.14780): which tokens of an answer depend on the question.
 
 A model tuned on answers given to the wrong questions can only learn what does not depend on the question: format and
-connecting phrases. With l_o and l_s the loss of a token under the model before and after, both given the true question
-and the tokens before it, `LD = l_s - l_o`; boilerplate where LD <= 0, reasoning where LD > 0.
+connecting phrases. With l_o and l_s the loss of a token under the model before and after that tuning, both given the
+true question and the preceding tokens, `LD = l_s - l_o`: a token is boilerplate if LD <= 0, reasoning if LD > 0.
 
-The order of work: `sample_rows`, `shuffle_outputs`, tune on the result (the caller's part), `score_rows`
-with the columns `original` and `shuffled`, then the transform `Highlight`, or `classify` to look at the classes.
-Neither code nor hyperparameters were published; sample size and threshold are the paper's.
+Use: `sample_rows`, `shuffle_outputs`, tune on the result (left to the caller), `score_rows` into the columns `original`
+and `shuffled`, then the transform `Highlight`, or `classify` to inspect the classes. The authors published neither code
+nor hyperparameters; sample size and threshold are the paper's.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ BOILERPLATE, REASONING = 0, 1
 CLASSES = ("boilerplate", "reasoning")
 """Their names, by value."""
 _SAMPLE_EPOCH, _ORDER_EPOCH = -2, -3
-"""Draws of their own: no training epoch has these numbers."""
+"""Epoch numbers for these draws; no training epoch has them."""
 
 
 def sample_rows(rows: Rows, *, share: float = 0.01, at_least: int = 256, seed: int = 0) -> np.ndarray:
     """Indices of the rows to tune the shuffled model on, ascending: those with the smallest hash of (seed, row id).
 
     Args:
-        share: share of all rows with something to learn, above 0 and at most 1; the paper takes 0.01.
-        at_least: floor in rows; a smaller data set is taken whole.
+        share: share of all rows with something to learn, above 0 and at most 1; the paper uses 0.01.
+        at_least: minimum in rows; a smaller data set is used whole.
 
     Raises:
         UserError: a setting out of range, or fewer than two rows.
@@ -57,12 +57,12 @@ def sample_rows(rows: Rows, *, share: float = 0.01, at_least: int = 256, seed: i
 def derange(ids: np.ndarray, outputs: Sequence[bytes], *, seed: int = 0) -> np.ndarray:
     """A permutation in which no row keeps its own output, int64 `[n]`: row i gets the output of row `result[i]`.
 
-    None gets an output equal to its own either, unless more than half of all are equal. Rows are in the order of a
-    hash of (seed, id), equal outputs side by side, and everything moves on by the largest number of equal ones.
+    Nor does a row get an output with the same content as its own, unless more than half of all outputs are equal. Rows
+    are sorted by a hash of (seed, id) with equal outputs grouped, then rotated by the size of the largest group.
 
     Args:
         ids: row ids, int64 `[n]`.
-        outputs: the output of each row as bytes, `n` of them; they are only compared.
+        outputs: the output of each row as bytes, `n` of them; only compared for equality.
         seed: seed of the order.
 
     Raises:
@@ -83,10 +83,10 @@ def derange(ids: np.ndarray, outputs: Sequence[bytes], *, seed: int = 0) -> np.n
 def shuffle_outputs(
     rows: Rows, indices: Sequence[int] | np.ndarray, *, seed: int = 0, max_seq_len: int | None = None
 ) -> Rows:
-    """The rows at `indices`, each with the output of another: everything from its first token that is not prompt.
+    """The rows at `indices`, each with the output of another (everything from the first token that is not prompt).
 
-    Roles, counters and weights move with the output; ids stay with the prompt. Rows longer than `max_seq_len` lose
-    the end of their output, and are left out where their prompt alone is that long.
+    Roles, counters and weights move with the output; ids stay with the prompt. Rows longer than `max_seq_len` lose the
+    end of their output, and are left out if the prompt alone is that long.
 
     Args:
         rows: all rows of the data set.
@@ -118,7 +118,7 @@ def shuffle_outputs(
 
 
 def _output_start(rows: Rows, start: int, end: int) -> int:
-    """Index of a row's first token that the model shall write."""
+    """Index of the first token of a row that the model has to write."""
     supervised = is_supervised(rows.roles[start:end])
     return int(start + np.argmax(supervised)) if supervised.any() else int(end)
 
@@ -129,20 +129,20 @@ def loss_difference(original: np.ndarray, shuffled: np.ndarray) -> np.ndarray:
 
 
 def classify(original: np.ndarray, shuffled: np.ndarray, *, threshold: float = 0.0) -> np.ndarray:
-    """REASONING where LD is above the threshold, BOILERPLATE elsewhere (also at tokens without a score), uint8 `[N]`.
+    """REASONING where LD is above the threshold, else BOILERPLATE (tokens without a score included), uint8 `[N]`.
 
     Args:
-        original, shuffled: losses `[N]` under the model before and after, in nats; NaN without a score.
+        original, shuffled: losses `[N]` under the model before and after the tuning, in nats; NaN without a score.
         threshold: in nats.
     """
     return np.where(loss_difference(original, shuffled) > threshold, REASONING, BOILERPLATE).astype(np.uint8)
 
 
 def token_losses(per_position: np.ndarray, flat: Flat) -> np.ndarray:
-    """What a model says at positions `[B, T]`, where each speaks of the next token, as one value per token `[N]`.
+    """Losses at positions `[B, T]`, each about the next token, as one value per token `[N]`.
 
-    A row's first token, which nothing predicts, gets NaN. This turns a scoring forward pass over `pad(flat)` into what
-    `score_rows` wants.
+    A row's first token, which nothing predicts, gets NaN. Converts a scoring forward pass over `pad(flat)` for
+    `score_rows`.
     """
     width = per_position.shape[1]
     column = index_in_row(flat)
@@ -164,15 +164,15 @@ class Confusion:
 
     @property
     def error_rate(self) -> float:
-        """Share of tokens in the wrong class, 0 to 1; NaN without any token."""
+        """Share of tokens in the wrong class, 0 to 1; NaN if there are no tokens."""
         total = int(self.counts.sum())
         return float(self.counts[0, 1] + self.counts[1, 0]) / total if total else float("nan")
 
     @property
     def recall(self) -> float:
-        """Share of the true reasoning tokens that were found, 0 to 1; NaN without any.
+        """Share of the true reasoning tokens that were found, 0 to 1; NaN if there are none.
 
-        Where reasoning is rare, a low error rate alone says little: to call everything boilerplate has one, too.
+        If reasoning is rare, a low error rate alone says little: calling everything boilerplate also has one.
         """
         true = int(self.counts[REASONING].sum())
         return float(self.counts[REASONING, REASONING]) / true if true else float("nan")
@@ -188,7 +188,7 @@ class Confusion:
 
 
 class Phrase(NamedTuple):
-    """A text that several tokens of one class in a row spell, its mean LD in nats, and how often it occurs."""
+    """The text of a run of tokens of one class, its mean LD in nats, and how often it occurs."""
 
     text: str
     difference: float
@@ -209,7 +209,7 @@ def phrases(
     Args:
         difference: LD of every token in nats, `[N]`, NaN where it has none.
         decode: token ids to text.
-        most: how many of each.
+        most: how many texts of each kind.
         max_tokens: longer runs are cut into pieces of this many tokens.
         at_least: occurrences a text must have to be listed.
     """

@@ -1,7 +1,7 @@
 """Classes of tokens for weight rules: made by the shuffle-aware discriminator, or by patterns of text.
 
-A class is a number per token in the column `groups`: 0 boilerplate, 1 reasoning. What follows from it is for others:
-`losses.GroupSoftmax` weighs the groups by their current loss, `transforms.ByGroup` by fixed factors.
+A class is a number per token in the column `groups`: 0 boilerplate, 1 reasoning. Used by `losses.GroupSoftmax`, which
+weighs the groups by their current loss, and `transforms.ByGroup`, which weighs them by fixed factors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMAT_PATTERNS = (
     r'"(?:name|arguments|parameters|args)"\s*:',
     r"[{}\[\]\",:]+\s*",
 )
-"""Tags, labels of ReAct, the keys of a call and JSON's own signs: what a person writes down first as a format rule."""
+"""Tags, ReAct labels, the keys of a call and JSON punctuation: the format rules one would write down first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class Highlight:
         original, shuffled: names of the two columns.
 
     Raises:
-        UserError: no such scores; when called, unfinished ones, or a row that was not scored, or with other tokens.
+        UserError: no such scores; when called, unfinished scores, or a row that was not scored, or was scored with
+            other tokens.
     """
 
     scores: str
@@ -56,7 +57,7 @@ class Highlight:
             open_scores(self.scores).column(name)
 
     def fingerprint(self) -> str:
-        """What must be the same when a run is resumed: the scores."""
+        """What must not change when a run is resumed: the scores."""
         return open_scores(self.scores).fingerprint(self.original, self.shuffled)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
@@ -67,14 +68,14 @@ class Highlight:
 
 @dataclass(frozen=True, kw_only=True)
 class ByPattern:
-    """Classes by regular expressions: boilerplate where a token lies within matches wholly, reasoning elsewhere.
+    """Classes by regular expressions: a token entirely inside matches is boilerplate, any other is reasoning.
 
     Args:
-        tokenizer: anything with `decode(ids) -> text`, or such a function.
+        tokenizer: an object with `decode(ids) -> text`, or such a function.
         patterns: searched in the text of each row's output; the default knows JSON calls, tags and ReAct.
 
     Raises:
-        UserError: a tokenizer or a pattern that is none, or no pattern.
+        UserError: a tokenizer without `decode`, an invalid pattern, or no pattern.
     """
 
     tokenizer: Any
@@ -85,7 +86,7 @@ class ByPattern:
 
     def __post_init__(self) -> None:
         if not callable(self._decode):
-            raise UserError(f"tokenizer must have decode(ids), or be such a function, got {self.tokenizer!r}")
+            raise UserError(f"tokenizer must have decode(ids) or be such a function, got {self.tokenizer!r}")
         if isinstance(self.patterns, str) or not all(isinstance(pattern, str) for pattern in self.patterns):
             raise UserError(f"patterns must be a list of texts, got {self.patterns!r}")
         if not self.patterns:

@@ -1,6 +1,6 @@
-"""Thoughts that lose their least telling steps or tokens first: removal in the order of a score instead of by place.
+"""Remove the least informative steps or tokens of a thought first: in the order of a score, not by position.
 
-Low-entropy steps leave first in arXiv 2508.03346 (Li et al. 2025), tokens of low importance in TokenSkip (arXiv
+Low-entropy steps are removed first in arXiv 2508.03346 (Li et al. 2025), tokens of low importance in TokenSkip (arXiv
 2502.12067, Xia et al. 2025). The scores are columns of `cot score`.
 """
 
@@ -25,23 +25,24 @@ _SALT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Prune:
-    """Take the units of every thought with the lowest (or highest) score out of the sequence; the others keep their
-    order. What is gone at one strength is gone at every higher one.
+    """Remove the lowest- (or highest-) scoring units of every thought from the sequence; the others keep their order.
+    What is removed at one strength is also removed at every higher one.
 
     Args:
-        ratio: share of a thought's units that leave, 0 to 1; or a function of the clock that returns it (`Anneal`).
-        budget: in place of `ratio`: units leave until at most so many thought tokens are left; or such a function.
-        order: `lowest` or `highest` score first; `random` needs no scores, and is drawn once.
+        ratio: share of a thought's units to remove, 0 to 1; or a function of the clock that returns it (`Anneal`).
+        budget: instead of `ratio`: remove units until at most this many thought tokens are left; or such a function.
+        order: `lowest` or `highest` score first; `random` needs no scores and is drawn once.
         scores: folder that `cot score` has filled.
-        column: `entropy`, `nll`, `rank`, `top_probability`, or another that is in the folder.
+        column: `entropy`, `nll`, `rank`, `top_probability`, or any other column in the folder.
         unit: thought tokens, or whole steps, whose score is the sum over their tokens.
         step_end: a token whose text holds this ends a step.
         tokenizer: with `unit: step`, anything with `decode(ids) -> text`; `${tokenizer}` in a config.
         seed: of the random order.
 
     Raises:
-        UserError: a setting out of range; not one of `ratio` and `budget`; an order by scores without them; no such
-            column; steps without a tokenizer; when called, a row that was not scored, or with other tokens.
+        UserError: a setting out of range; neither or both of `ratio` and `budget`; an order by score without scores; no
+            such column; steps without a tokenizer; when called, a row that was not scored, or was scored with other
+            tokens.
     """
 
     ratio: Strength | None = None
@@ -83,15 +84,15 @@ class Prune:
 
     @property
     def needs_whole_rows(self) -> bool:
-        """Whether rows are looked up as they were encoded."""
+        """Whether the transform must see rows as they were encoded."""
         return self.order != "random"
 
     def fingerprint(self) -> str:
-        """What must be the same when a run is resumed: the scores."""
+        """What must not change when a run is resumed: the scores."""
         return "" if self.scores is None else open_scores(self.scores).fingerprint(self.column)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `lengths` alone; tokens that stay keep labels and weights."""
+        """Change only `lengths`; tokens that stay keep labels and weights."""
         thought = np.flatnonzero(flat.roles == Role.THOUGHT)
         row = flat.row_of_token[thought]
         unit = self._units(flat.tokens[thought], row)
@@ -120,7 +121,7 @@ class Prune:
     def _keys(
         self, flat: Flat, thought: np.ndarray, row: np.ndarray, unit: np.ndarray, first: np.ndarray
     ) -> np.ndarray:
-        """What units are ordered by, the first to leave having the lowest, `[U]`."""
+        """Sort key of each unit, lowest removed first, `[U]`."""
         if not self.needs_whole_rows:
             keys = row_keys(self.seed, 0, flat.ids)[row[first]]
             return redrawn(draw_bits(keys, flat.counters[thought[first]]), _SALT)
@@ -130,7 +131,7 @@ class Prune:
         return summed if self.order == "lowest" else -summed
 
     def _leaves(self, sizes: np.ndarray, row: np.ndarray, clock: Clock) -> np.ndarray:
-        """Which units leave, bool `[U]`, from their numbers of tokens and their rows, in the order of leaving."""
+        """Which units are removed, bool `[U]`, from their token counts and rows, both in order of removal."""
         begins = np.diff(row, prepend=-1) != 0
         start = np.flatnonzero(begins)  # of each row with a thought
         of_row = np.cumsum(begins) - 1

@@ -1,4 +1,5 @@
-"""Q-Tuning's tokens (arXiv 2509.23873): where the model is wrong and sure, a row's hardest tokens do not count."""
+"""Q-Tuning's tokens (arXiv 2509.23873): in rows on which the model is wrong and sure, the hardest tokens do not
+count."""
 
 from __future__ import annotations
 
@@ -16,25 +17,25 @@ from cot_components.selectors.qtuning import plane_of
 
 @dataclass(frozen=True, kw_only=True)
 class QTuning:
-    """Take tokens of high perplexity out of the loss, in rows on which the model is wrong and sure and in no others;
-    they stay in context. Goes with the selector `QTuning`, which leaves out rows.
+    """Take tokens of high perplexity out of the loss, only in rows on which the model is wrong and sure; they stay in
+    context. Use with the selector `QTuning`, which leaves out rows.
 
-    A token's score is `(1 - smoothing) * p + smoothing * (p before + p after)`, with `p` the `exp` of its loss, so a
-    spike by itself is spared. The highest leave until `keep_rows * keep_tokens` of all scored tokens are left, those of
-    rows that leave being gone already. The budget is that of the whole data set, the model the one before training; the
-    paper takes each batch and the model as it learns. Prompts are no neighbours and do not count, which is where the
-    released code differs.
+    A token's score is `(1 - smoothing) * p + smoothing * (p before + p after)`, with `p` the `exp` of its loss, so an
+    isolated spike is spared. The highest-scoring tokens are pruned until `keep_rows * keep_tokens` of all scored tokens
+    are left; tokens of rows the selector leaves out count as pruned. The budget is for the whole data set, under the
+    model before training; the paper uses each batch and the model as it learns. Unlike in the released code, prompt
+    tokens are neither neighbours nor counted.
 
     Args:
         scores: folder that `cot score` has filled.
         keep_rows: share of the rows that the selector keeps, above 0 and at most 1.
-        keep_tokens: share of their tokens that count, 0 to 1, if rows that may be pruned have as many to give.
+        keep_tokens: share of their tokens that count, 0 to 1, as far as the rows that may be pruned have enough tokens.
         smoothing: weight of the neighbours, 0 to 1.
         nll, entropy: names of the two columns, both in nats.
 
     Raises:
-        UserError: a setting out of range; no such scores; when called, unfinished ones, or a row that was not scored,
-            or with other tokens.
+        UserError: a setting out of range; no such scores; when called, unfinished scores, or a row that was not scored,
+            or was scored with other tokens.
     """
 
     scores: str
@@ -58,15 +59,15 @@ class QTuning:
 
     @property
     def plane(self) -> tuple[str, str, str, float]:
-        """What decides where a row lies: the selector `QTuning` must say the same."""
+        """The settings that place a row in the plane; those of the selector `QTuning` must match."""
         return self.scores, self.nll, self.entropy, self.keep_rows
 
     def fingerprint(self) -> str:
-        """What must be the same when a run is resumed: the scores."""
+        """What must not change when a run is resumed: the scores."""
         return open_scores(self.scores).fingerprint(self.nll, self.entropy)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `weights` alone: 0 at pruned tokens."""
+        """Change only `weights`: 0 at pruned tokens."""
         found = open_scores(self.scores)
         plane = plane_of(self.scores, self.nll, self.entropy, self.keep_rows, found.stamp)
         in_reach = np.repeat(plane.misconceived[found.index_of(flat)], flat.lengths) & scored_tokens(flat)
@@ -78,7 +79,7 @@ class QTuning:
 
 
 def smoothed(losses: np.ndarray, row_start: np.ndarray, smoothing: float) -> np.ndarray:
-    """Score of each token from the losses of rows end to end, NaN where there is none; float64 `[N]`."""
+    """Score of each token, float64 `[N]`, from the losses of concatenated rows, NaN where a token has none."""
     perplexity = np.exp(np.nan_to_num(losses.astype(np.float64), nan=-np.inf))  # 0 where there is none
     before, after = np.roll(perplexity, 1), np.roll(perplexity, -1)
     begins = row_start[:-1][np.diff(row_start) > 0]
@@ -89,7 +90,7 @@ def smoothed(losses: np.ndarray, row_start: np.ndarray, smoothing: float) -> np.
 
 @lru_cache(maxsize=8)
 def _highest_kept(rule: QTuning, stamp: int) -> float:
-    """The highest score that stays in the loss, over all scored rows; infinite where nothing must leave."""
+    """The highest score that stays in the loss, over all scored rows; infinite if nothing is pruned."""
     found = open_scores(rule.scores)
     plane = plane_of(rule.scores, rule.nll, rule.entropy, rule.keep_rows, stamp)
     losses, lengths = np.asarray(found.column(rule.nll)), np.diff(found.row_start)

@@ -1,7 +1,7 @@
-"""Stepwise internalisation (ICoT-SI, arXiv 2405.14838): thought tokens leave the sequence, more and more of them.
+"""Stepwise internalisation (ICoT-SI, arXiv 2405.14838): more and more thought tokens are removed from the sequence.
 
-Follows the released script of https://github.com/da03/Internalize_CoT_Step_by_Step (commit c2e3891). The schedule is
-in `cot_components.schedules`; `cot_components.curriculum` puts both together for a run.
+Follows the released script of https://github.com/da03/Internalize_CoT_Step_by_Step (commit c2e3891). The schedule is in
+`cot_components.schedules`; `cot_components.curriculum` combines the two for a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Unit = Literal["token", "step"]
 
 @dataclass(frozen=True, kw_only=True)
 class Remove:
-    """Take the first (or last) units of every row's thought out of the sequence: as many as the schedule says, plus the
+    """Remove the first (or last) units of every row's thought from the sequence: as many as the schedule says, plus the
     row's smoothing offset.
 
     One vectorised operation on the flat batch. At stage 0 without an offset it returns its input.
@@ -34,11 +34,12 @@ class Remove:
         schedule: the stage as a function of the clock.
         side: `left` removes from the start of the thought, `right` from its end.
         unit: thought tokens, or whole steps.
-        step_ends: with `unit: step`, ids of the tokens that end a step (they belong to it); the last step needs none.
-        smoothing: lambda of the offsets, above 0, infinity for none; no offsets while the schedule's pretraining lasts.
-        keep_position: remaining tokens keep their position ids. As released, the token right before the removed stretch
-            does not: it takes the last removed id. How long the removed thought was is unknown when a model answers,
-            so a generation has other positions, and a run that evaluates answers is refused.
+        step_ends: with `unit: step`, ids of the tokens that end a step (and belong to it); the last step needs none.
+        smoothing: lambda of the offsets, above 0, infinity for none; there are no offsets during the schedule's
+            pretraining.
+        keep_position: remaining tokens keep their position ids. As in the released script, the token right before the
+            gap does not: it takes the last removed id. When a model answers, the length of the removed thought is
+            unknown, so generation uses other positions; a run that evaluates answers is therefore refused.
         seed: of the offsets.
 
     Raises:
@@ -74,7 +75,7 @@ class Remove:
         check_seed("curriculum", self.seed)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `lengths`, and with `keep_position` set `positions`; tokens that stay keep labels and weights."""
+        """Change `lengths`, and set `positions` with `keep_position`; tokens that stay keep labels and weights."""
         amounts = self.amounts(flat.ids, clock)
         if not amounts.any():
             return flat
@@ -90,7 +91,7 @@ class Remove:
         return replace(shorter, positions=_close_gaps(shorter)) if self.keep_position else shorter
 
     def amounts(self, ids: np.ndarray, clock: Clock) -> np.ndarray:
-        """Units to be removed from each row, int64 `[B]`; may exceed what the row has."""
+        """Units to remove from each row, int64 `[B]`; may exceed the units the row has."""
         stage = np.full(len(ids), self.schedule.stage(clock), dtype=np.int64)
         if not self.schedule.removes(clock):
             return stage
@@ -101,7 +102,7 @@ class Remove:
         return replace(self, smoothing=float("inf"))
 
     def unit_index(self, rows: Ragged) -> np.ndarray:
-        """Index of the unit each thought token belongs to inside its row, `[N]`; -1 outside the thought."""
+        """For each thought token, the index of its unit within the row, `[N]`; -1 outside the thought."""
         if self.unit == "token":
             return rows.counters
         thought = rows.roles == Role.THOUGHT
@@ -124,7 +125,7 @@ def units_per_row(unit_index: np.ndarray, row_start: np.ndarray) -> np.ndarray:
 
 
 def keep_tokens(flat: Flat, keep: np.ndarray) -> Flat:
-    """The batch with only the tokens where `keep` (bool `[N]`) holds; no row is dropped, a row may become empty."""
+    """The batch with only the tokens where `keep` (bool `[N]`) holds; no row is dropped, but rows may become empty."""
     kept_before = np.concatenate([[0], np.cumsum(keep)])
     return Flat(
         tokens=flat.tokens[keep],

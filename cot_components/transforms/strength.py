@@ -1,4 +1,4 @@
-"""A strength of a transform: a number, or a function of the clock that returns it (`schedules.Anneal`)."""
+"""The strength of a transform: a number, or a function of the clock that returns one (`schedules.Anneal`)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Strength = float | Callable[[Clock], float]
 
 
 def check_strength(name: str, strength: Strength, *, most: float = 1.0) -> None:
-    """Make sure that a number, or both ends of an `Anneal`, lie between 0 and `most`; other functions are checked when
-    they are called.
+    """Check that a number, or both ends of an `Anneal`, lie between 0 and `most`; other functions are checked when
+    called.
 
     Raises:
-        UserError: one does not.
+        UserError: one is out of range.
     """
     for value in (strength.first, strength.last) if isinstance(strength, Anneal) else (strength,):
         if not callable(value) and not 0.0 <= value <= most:
@@ -28,7 +28,7 @@ def strength_at(name: str, strength: Strength, clock: Clock, *, most: float = 1.
     """The strength at this time.
 
     Raises:
-        UserError: a function returns one that is out of range.
+        UserError: a function returned a strength out of range.
     """
     value = strength(clock) if callable(strength) else strength
     if not 0.0 <= value <= most:

@@ -1,4 +1,4 @@
-"""Weights from one column of scores, or from the gap between two: only the tokens on one side of a threshold count."""
+"""Weights from a column of scores, or from the gap between two: only tokens on one side of a threshold count."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from cot_components.errors import UserError, require
 class Threshold:
     """Only the tokens whose score is high enough (or low enough) count; the others weigh `factor`.
 
-    `column: entropy, keep: 0.2` takes the fifth of the tokens at which the model is least sure, the forking tokens of
-    Wang et al. (arXiv 2506.01939), who take them of every batch of their own samples. Here a share is of all scored
-    tokens of the data set, so no weight depends on a batch.
+    `column: entropy, keep: 0.2` selects the fifth of the tokens at which the model is least sure: the forking tokens of
+    Wang et al. (arXiv 2506.01939), who select them in every batch of the model's own samples. Here the share is of all
+    scored tokens of the data set, so no weight depends on a batch.
 
     Args:
         scores: folder that `cot score` has filled.
-        column: `entropy`, `nll`, `rank`, `top_probability`, or another that is in the folder.
-        minus: a column that is subtracted from it; None subtracts nothing.
+        column: `entropy`, `nll`, `rank`, `top_probability`, or any other column in the folder.
+        minus: a column to subtract from it, or None.
         keep: share of the scored tokens that count, above 0 and at most 1; equal scores count together.
-        value: in place of `keep`: the threshold itself, in the unit of the column; it counts, too.
+        value: instead of `keep`: the threshold itself, inclusive, in the unit of the column.
         side: whether the `highest` scores count or the `lowest`.
         factor: what the weights of the other scored tokens are multiplied by.
 
     Raises:
-        UserError: a setting out of range; not one of `keep` and `value`; no such scores; when called, unfinished ones,
-            or a row that was not scored, or with other tokens.
+        UserError: a setting out of range; neither or both of `keep` and `value`; no such scores; when called,
+            unfinished scores, or a row that was not scored, or was scored with other tokens.
     """
 
     scores: str
@@ -65,11 +65,11 @@ class Threshold:
         return (self.column,) if self.minus is None else (self.column, self.minus)
 
     def fingerprint(self) -> str:
-        """What must be the same when a run is resumed: the scores."""
+        """What must not change when a run is resumed: the scores."""
         return open_scores(self.scores).fingerprint(*self._columns)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `weights` alone: `factor` times as much at scored tokens on the other side."""
+        """Change only `weights`: multiplied by `factor` at scored tokens on the other side."""
         found = open_scores(self.scores)
         sign = 1 if self.side == "highest" else -1
         score = sign * _difference(found.gather(flat, *self._columns))

@@ -14,18 +14,18 @@ from cot_components.transforms.remove import keep_tokens
 from cot_components.transforms.strength import Strength, check_seed, check_strength, strength_at
 
 _BUDGET, _WHETHER = -3, -4
-"""Counters of the draws of a row; no token has them, nor `schedules.OFFSET_COUNTER`."""
+"""Counters for a row's draws, used by no token and not by `schedules.OFFSET_COUNTER`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truncate:
     """Cut each thought after a random number of tokens, drawn again every epoch. After a cut `think_close` loses its
-    label, for its place is arbitrary; the answer keeps its own. What `evaluation.max_thought_tokens` does to a model's
-    thoughts, it has then seen.
+    label, because its place is arbitrary; the answer keeps its labels. This prepares a model for
+    `evaluation.max_thought_tokens`, which cuts thoughts in the same way.
 
     Args:
-        at_least, at_most: the budget in thought tokens is equally likely to be any number from one to the other; a
-            thought that is not longer stays as it is.
+        at_least, at_most: the budget in thought tokens, drawn uniformly from this range, ends included; shorter
+            thoughts are left alone.
         ratio: probability that a thought is cut at all, 0 to 1; or a function of the clock that returns it (`Anneal`).
         seed: of the draws.
 
@@ -51,7 +51,7 @@ class Truncate:
         check_seed("truncate", self.seed)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `lengths`, and `labels` of close tags behind a cut."""
+        """Change `lengths`, and `labels` of close tags after a cut."""
         thought = flat.roles == Role.THOUGHT
         gone = thought & (_number_in_row(thought, flat) > np.repeat(self.budgets(flat, clock), flat.lengths))
         if not gone.any():
@@ -69,6 +69,6 @@ class Truncate:
 
 
 def _number_in_row(chosen: np.ndarray, flat: Flat) -> np.ndarray:
-    """How many of the chosen tokens there are in the row up to each token, itself included, int64 `[N]`."""
+    """Number of chosen tokens in the row up to and including each token, int64 `[N]`."""
     total = np.concatenate([[0], np.cumsum(chosen)])
     return total[1:] - np.repeat(total[flat.row_start[:-1]], flat.lengths)

@@ -1,4 +1,4 @@
-"""Static weights: fixed factors on the loss of some tokens. They multiply the weights that are there."""
+"""Static weights: fixed factors on the loss of some tokens, multiplied into the existing weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cot_components.transforms.threshold import Threshold
 
 @dataclass(frozen=True)
 class ByRole:
-    """A constant factor per role: `{thought: 0.5, call: 2}`; roles that are not named keep their weight.
+    """A constant factor per role: `{thought: 0.5, call: 2}`; other roles keep their weights.
 
     Args:
-        factors: label of a role to its factor, a finite number from 0; 0 takes the role out of the loss.
+        factors: role label to factor, a finite number from 0; 0 takes the role out of the loss.
 
     Raises:
         UserError: an unknown role, one whose tokens never count, or a factor that is negative or not finite.
@@ -41,7 +41,7 @@ class ByRole:
             require(f"factor of {name}", factor, 0.0)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `weights` alone: each is multiplied by the factor of its token's role."""
+        """Change only `weights`: each is multiplied by the factor of its token's role."""
         table = np.ones(len(Role), dtype=np.float32)
         for name, factor in self.factors.items():
             table[Role[name.upper()]] = factor
@@ -52,10 +52,10 @@ class ByRole:
 class ByGroup:
     """A fixed factor per class of token: the fixed-weight variant of reasoning-highlighted fine-tuning.
 
-    Goes behind a transform that makes classes (`Highlight`, `ByPattern`).
+    Goes after a transform that makes classes (`Highlight`, `ByPattern`).
 
     Args:
-        boilerplate, reasoning: factor of each class, a finite number from 0.
+        boilerplate, reasoning: the factor of the class, a finite number from 0.
 
     Raises:
         UserError: a factor that is negative or not finite; when called, no classes.
@@ -72,7 +72,7 @@ class ByGroup:
         require("reasoning", self.reasoning, 0.0)
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `weights` alone: each is multiplied by the factor of its token's class; `groups` stay."""
+        """Change only `weights`: each is multiplied by the factor of its token's class; `groups` are unchanged."""
         if flat.groups is None:
             raise UserError("tokens have no classes to weigh; put Highlight or ByPattern before ByGroup")
         table = np.ones(2, dtype=np.float32)
@@ -82,9 +82,9 @@ class ByGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class TopGap:
-    """Rho-1 (arXiv 2404.07965) with scores made before training: only tokens with much left to learn count.
+    """Rho-1 (arXiv 2404.07965) with scores made before training: only tokens with the most left to learn count.
 
-    The gap is the model's loss minus a reference model's. Rho-1 takes the current model's and the top share of a batch;
+    The gap is the model's loss minus a reference model's. Rho-1 uses the current model and the top share of each batch;
     here it is the model before training and the top share of the whole data set, so weights do not depend on batches.
 
     Args:
@@ -93,8 +93,8 @@ class TopGap:
         model, reference: names of the two columns.
 
     Raises:
-        UserError: a share out of range; no such scores; when called, unfinished ones, or a row that was not scored, or
-            with other tokens.
+        UserError: a share out of range; no such scores; when called, unfinished scores, or a row that was not scored,
+            or was scored with other tokens.
     """
 
     scores: str
@@ -106,14 +106,14 @@ class TopGap:
     needs_whole_rows = True
 
     def __post_init__(self) -> None:
-        self._rule  # noqa: B018  refuses what it cannot do
+        self._rule  # noqa: B018  for its checks
 
     def fingerprint(self) -> str:
-        """What must be the same when a run is resumed: the scores."""
+        """What must not change when a run is resumed: the scores."""
         return self._rule.fingerprint()
 
     def __call__(self, flat: Flat, clock: Clock) -> Flat:
-        """Change `weights` alone: 0 at scored tokens whose gap, in nats, is below that of the kept share."""
+        """Change only `weights`: 0 at scored tokens whose gap, in nats, is below the kept share's."""
         return self._rule(flat, clock)
 
     @property

@@ -116,7 +116,7 @@ def test_a_finished_run_says_so(reference, capsys):
     before = sorted(path.name for path in reference.out.rglob("*"))
     seen = reference.again(reference.out)
     assert seen.code == 0 and seen.steps == []
-    assert "holds this run and it is finished; to train again: output_dir=ANOTHER" in capsys.readouterr().out
+    assert "holds this run, already finished; to train again: output_dir=ANOTHER" in capsys.readouterr().out
     assert sorted(path.name for path in reference.out.rglob("*")) == before
 
 

@@ -19,7 +19,7 @@ def test_what_lies_where_results_go_is_refused_at_the_start(bt_sft, tmp_path, re
         (out / name).mkdir()
     else:
         (out / name).write_text("notes")
-    what = "folder, and the run writes a file" if "." in name else "file, and the run makes a folder"
+    what = "folder, but the run writes a file" if "." in name else "file, but the run needs a folder"
     assert refused(bt_sft.again(out)).startswith(f"output_dir: {out / name} is a {what}")
     assert not (out / "config.yaml").exists()
 
@@ -48,7 +48,7 @@ def test_a_run_that_has_overwritten_its_start_is_still_finished(undisturbed, hub
         start.unlink()
         start.symlink_to(place)
         assert undisturbed("target_sft").again(out, f"model.path={start}").code == 0
-    assert f"{out} holds this run and it is finished" in capsys.readouterr().out
+    assert f"{out} holds this run, already finished" in capsys.readouterr().out
 
 
 def test_another_teacher_is_refused(undisturbed, tmp_path, refused):

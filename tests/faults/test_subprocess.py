@@ -93,7 +93,7 @@ def test_a_signal_before_training_ends_at_once(bt_sft, tmp_path):
     assert process.stdout.readline() == "here\n"
     process.send_signal(signal.SIGTERM)
     code, said = stopped(process)
-    assert code == 143 and "SIGTERM: stopped at once; no step was trained that is not saved" in said
+    assert code == 143 and "SIGTERM: stopped at once; no training step is lost" in said
 
 
 def test_two_processes_on_one_folder(bt_sft, tmp_path):

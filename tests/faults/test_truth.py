@@ -97,7 +97,7 @@ def broken_line(content):
     [
         (lambda content: b"", "log.jsonl has 0 bytes of", False),
         (lambda content: None, "log.jsonl has 0 bytes of", False),
-        (lambda content: content[:-200], "what it said of earlier steps is lost", True),
+        (lambda content: content[:-200], "records of earlier steps are lost", True),
         (broken_line, "log.jsonl:4: not a log record", True),
     ],
     ids=["emptied", "missing", "cut", "a broken line"],
@@ -168,7 +168,7 @@ def test_results_that_are_not_those_written_are_written_again(bt_sft, done, caps
     seen = bt_sft.again(done)
     printed = capsys.readouterr().out
     assert seen.code == 0 and seen.steps == []
-    assert said in printed and "finished again from its last checkpoint" in printed
+    assert said in printed and "finishing again from its last checkpoint" in printed
     assert differences(bt_sft.out, done) == []
     assert bt_sft.again(done).code == 0 and "it is finished" in capsys.readouterr().out
 

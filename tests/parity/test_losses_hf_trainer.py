@@ -134,7 +134,7 @@ def test_without_a_count_it_is_the_mean_of_the_batch() -> None:
 
 
 def test_a_loss_that_needs_more_is_refused_before_training() -> None:
-    with pytest.raises(UserError, match="asft needs reference, which a Trainer does not hand to its loss function"):
+    with pytest.raises(UserError, match="asft needs reference, which a Trainer does not pass to its loss function"):
         hf_loss(losses.asft())
     with pytest.raises(UserError, match="dft needs roles, which"):
         hf_loss(losses.dft(floor={"answer": 1.0}))

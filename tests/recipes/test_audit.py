@@ -33,7 +33,7 @@ FOUND = {
     "no thought, and no tags": [4],
     "an empty thought between its tags, which is learnt": [5],
     "tags inside the thought": [6],
-    "one sentence of the thought again and again": [8],
+    "a thought that repeats one sentence again and again": [8],
     "an answer that seems cut": [9],
     "the thought of an earlier row": [10, 12],
     "the same as an earlier row": [10],
@@ -92,10 +92,14 @@ def test_strict_ends_with_1_where_something_is_wrong(audit):
     code, printed = audit(fine, "--strict")
     assert code == 0 and re.search(r"wrong +nothing", printed)
     for words, tested, about in (
-        (["dataset.transforms.weigh._component_=cot_components.transforms.ByRole", NO_ROLE], (), "no label is left"),
+        (
+            ["dataset.transforms.weigh._component_=cot_components.transforms.ByRole", NO_ROLE],
+            (),
+            "no label left after the transforms",
+        ),
         (["packed_tokens=20"], (), "longer than packed_tokens, 20"),
-        (["dataset_val=test.jsonl"], (GOOD,), "a row of dataset_val asks what a training row asks"),
-        ([], (GOOD,), "a question of the evaluation is one that is trained on"),
+        (["dataset_val=test.jsonl"], (GOOD,), "a row of dataset_val has the question of a training row"),
+        ([], (GOOD,), "a question of the evaluation is trained on"),
     ):
         code, printed = audit(fine, "--strict", *words, tested=tested or (("7 * 7?", "Answer: 49"),))
         assert code == 1 and about in printed, about
@@ -106,7 +110,7 @@ def test_an_empty_thought_that_the_prompt_holds_is_told_as_such(audit, tmp_path)
     path.write_text(THINKING["switched"], encoding="utf-8")
     code, printed = audit(ROWS[3:5], *(f"dataset.{key}" for key in (f"template={path}", "empty_thought=template")))
     assert code == 0 and places(printed, "no thought, and no tags") == []
-    assert places(printed, "no thought: an empty one ends the prompt, and is not learnt") == [
+    assert places(printed, "no thought: the prompt ends in an empty one, which is not learnt") == [
         1,
         2,
     ]

@@ -108,7 +108,7 @@ def test_view_shows_what_the_run_trained_on(copied, hub):
 
 def test_what_view_refuses(hub, refused):
     config = ["bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", "dataset.max_rows=16", "dataset_val=null"]
-    assert refused(main(["view", *config, "epochs=3", "--epochs", "2,3"])).startswith("epochs: 3 is none of this run's")
+    assert refused(main(["view", *config, "epochs=3", "--epochs", "2,3"])).startswith("epochs: this run has no epoch 3")
     assert "no dataset" in refused(main(["view", "cot_eval/quickstart"]))
     assert refused(main(["view", *config, "--n", "0"])).startswith("--n must be at least 1")
 
@@ -206,7 +206,7 @@ def test_tiny_writes_what_recipes_start_from_and_spares_another_model(weights, t
     (model / weights).write_bytes(own[:-1] + b"x")
     (model / "config.json").write_text("trained")
     said = refused(main(["tiny", str(model)]))
-    assert said.startswith(f"{model / weights} is another model") and "--force" in said
+    assert said.startswith(f"{model / weights} is not a model written by cot tiny") and "--force" in said
     assert (model / weights).read_bytes() != own and (model / "config.json").read_text() == "trained"
     assert main(["tiny", str(model), "--force"]) == 0
     assert (model / "model.safetensors").read_bytes() == own and (model / "config.json").read_text() != "trained"

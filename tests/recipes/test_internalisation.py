@@ -81,9 +81,9 @@ ON_TRAIN = ["evaluation.source={file}", "evaluation.split=train", "evaluation.su
     [
         (GOOD + "1 2 * 3 4 #### 1\n", [], "train.txt:2"),
         (GOOD + "1 2 * 3 4||5\n", [], "train.txt:2"),
-        (GOOD, ON_TRAIN, "train.txt:1 of the test data asks what row 0"),
+        (GOOD, ON_TRAIN, "train.txt:1 of the test data has the same question as row 0"),
         (GOOD, [PACED[0], "dataset_val={file}"], "takes 901 steps to remove it, but the run has 11"),
-        (GOOD, [*PACED, "dataset_val={file}"], "row 0 of the test data asks what row 0"),
+        (GOOD, [*PACED, "dataset_val={file}"], "row 0 of the test data has the same question as row 0"),
     ],
 )
 def test_bad_rows_of_a_file_are_one_sentence(tmp_path, refused, lines, overrides, said):

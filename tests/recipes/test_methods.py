@@ -96,7 +96,7 @@ def test_its_samples_stand_side_by_side(finished, tmp_path, capsys, refused):
     assert main(["samples", str(finished.out), "--n", "2"]) == 0
     shown = capsys.readouterr().out
     assert "before" in shown and "step 12" in shown and len(re.findall("wrong:|right:", shown)) == 4
-    assert "holds no evaluation" in refused(main(["samples", str(tmp_path)]))
+    assert "has no evaluation" in refused(main(["samples", str(tmp_path)]))
     assert "--n " in refused(main(["samples", str(finished.out), "--n", "0"]))
 
 

@@ -114,4 +114,4 @@ def test_a_stop_says_how_to_go_on(said, monkeypatch, hub, capsys):
 
     monkeypatch.setattr("cot_components.models.score.score_rows", stopped)
     assert main(["score", "bt_sft/quickstart", f"tokenizer.path={hub / 'model'}", *FEW]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err

@@ -130,4 +130,4 @@ def test_what_cot_eval_refuses(hub, tmp_path, refused):
     paths = [f"model.path={hub / 'model'}", f"output_dir={tmp_path / 'out'}"]
     assert "num_samples above 1 needs a temperature" in refused(run("cot_eval", [*paths, "evaluation.num_samples=2"]))
     two = tune("--nproc_per_node 2 cot_eval --config cot_eval/quickstart", *paths, cwd=tmp_path)
-    assert two.returncode and "cot_eval runs as one process, this is 2" in two.stderr
+    assert two.returncode and "cot_eval runs as one process, not 2" in two.stderr

@@ -104,7 +104,7 @@ def test_a_second_model_scores_for_rho_1(hub, tmp_path):
     ("overrides", "said"),
     [
         (["dataset.subset=json", "truth=null"], "none of the 24 rows has a tool call"),
-        (["truth.max_rows=5"], "row 5 is none of the 5 dialogues"),
+        (["truth.max_rows=5"], "row 5 is not among the 5 dialogues"),
         (["dataset.subset=tagged diversity:no"], "diversity must be a whole number, got 'no'"),
         (["shar=0.5"], "unknown key 'shar'; did you mean 'share'?"),
         (["model.max_seq_len=64"], "the longest, has"),

@@ -79,9 +79,9 @@ def test_step_lists_have_the_settings_of_other_rows(tmp_path):
     for options, message in (
         ({}, "row 2: question or answer is missing"),
         ({"max_rows": -1}, "max_rows must be at least 1"),
-        ({"split": "test"}, r"dataset\.split is not read with format: steps"),
-        ({"subset": "x"}, r"dataset\.subset is not read with format: steps"),
-        ({"columns": {"q": "question"}}, r"dataset\.columns is not read with format: steps"),
+        ({"split": "test"}, r"dataset\.split has no effect with format: steps"),
+        ({"subset": "x"}, r"dataset\.subset has no effect with format: steps"),
+        ({"columns": {"q": "question"}}, r"dataset\.columns has no effect with format: steps"),
     ):
         with pytest.raises(UserError, match=message):
             read(path, rows, format="steps", **options)
@@ -127,5 +127,5 @@ def test_rows_longer_than_the_limit_are_named(tmp_path):
 
 @pytest.mark.parametrize("mark", ["||", "####"])
 def test_lines_without_their_separators_are_named(mark, tmp_path):
-    with pytest.raises(ValueError, match=rf"rows\.txt:2: '{mark.replace('|', chr(92) + '|')}' does not stand there"):
+    with pytest.raises(ValueError, match=rf"rows\.txt:2: '{mark.replace('|', chr(92) + '|')}' does not occur"):
         read(tmp_path / "rows.txt", [TWO_DIGITS, TWO_DIGITS.replace(mark, " ")])

@@ -1,8 +1,8 @@
 """A byte-level BPE tokenizer of 384 ids, built in code, as a folder that `transformers.AutoTokenizer` loads.
 
 Every text has an encoding and decodes to itself. Id `b` below 256 is the byte `b`; then come the merges, learned from
-the embedded tasks, then the control tokens. The numbers of the tasks are single tokens but for the rarest: a model this
-small learns sums by heart.
+the embedded tasks, then the control tokens. All but the rarest numbers in the tasks are single tokens, because a model
+this small memorises sums.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ CHAT_TEMPLATE = (
 
 
 def _byte_symbols() -> list[str]:
-    """The printable stand-in for each byte, in byte order: GPT-2's table, which the library keeps to itself.
+    """The printable symbol of each byte, in byte order: GPT-2's table, which the library does not expose.
 
-    A byte that prints stands for itself, the others take the code points from 256 up.
+    Printable bytes are themselves; the others get code points from 256 up.
     """
     prints = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     spare = iter(range(256, 512))
@@ -43,7 +43,8 @@ def _byte_symbols() -> list[str]:
 
 
 def _split_words() -> pre_tokenizers.PreTokenizer:
-    """Words, numbers and runs of signs, each with the space before it, and runs of white space: no merge crosses."""
+    """Words, numbers and runs of punctuation, each with the space before it, and runs of white space; no merge crosses
+    them."""
     pattern = Regex(r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+")
     return pre_tokenizers.Sequence(
         [pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

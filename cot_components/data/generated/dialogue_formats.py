@@ -1,8 +1,8 @@
-"""Formats that the generated tool-use dialogues write a call in.
+"""The formats in which generated tool-use dialogues write a call.
 
-A format turns a phrase and a call into pieces of text; a piece that only the request decides names what else could have
-been in its place. `drawn` is many formats: its keys, signs and order are drawn again for every dialogue, so that a
-model which has read many of them can copy from a request into a format it has never seen.
+A format turns a phrase and a call into pieces of text; a piece that depends on the request lists the alternatives to
+it. `drawn` is many formats: its keys, punctuation and order are drawn again for every dialogue, so that a model trained
+on many of them can copy from a request into a format it has never seen.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ REQUESTS = {
 }
 NUMBERS = range(100, 1000)
 NUMBER_TEXTS = tuple(map(str, NUMBERS))
-"""Made once: every dialogue points at it."""
+"""Shared by all dialogues."""
 
 
 class Piece(NamedTuple):
-    """Some text of an output, and what else could have stood in its place; boilerplate where that is empty."""
+    """Part of an output and the alternatives to it; boilerplate if there are none."""
 
     text: str
     choices: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ FORMATS: dict[str, Callable[[str, Call], tuple[Piece, ...]]] = {
     "fenced": _fenced,
 }
 STYLES = {"tagged": TAGGED, "react": REACT}
-"""How `Message.calls` names the calls of a format; those of the others are answers to the encoder."""
+"""`Message.calls` by format; to the encoder, calls in the other formats are plain answers."""
 
 DRAWN = "drawn"
 _KEYS = (
@@ -100,10 +100,10 @@ _ENDS = ("}", "]", ")", ">", "}}", "", ".", "\n")
 
 
 def _drawn(phrase: str, call: Call, *, random: np.random.Generator) -> tuple[Piece, ...]:
-    """A layout of its own for every call; of the phrase nothing is used, so that no format's words are told.
+    """A new layout for every call; the phrase is not used, so no format's words are revealed.
 
-    A number stands behind a blank, as in the requests: its first token is then the same in both. A word said up to 11
-    times goes before, so that the call is found at any place.
+    A number follows a blank, as in the requests, so that its first token is the same in both. A word repeated up to 11
+    times comes first, so that the call can start at any place.
     """
 
     def one(options: Sequence[str]) -> str:
@@ -126,5 +126,5 @@ def _drawn(phrase: str, call: Call, *, random: np.random.Generator) -> tuple[Pie
 
 
 def format_writer(name: str, random: np.random.Generator) -> Callable[[str, Call], tuple[Piece, ...]]:
-    """What writes a phrase and a call in the format of that name; `random` is drawn from by `drawn` alone."""
+    """The writer of a phrase and a call in the named format; only `drawn` uses `random`."""
     return partial(_drawn, random=random) if name == DRAWN else FORMATS[name]

@@ -1,9 +1,9 @@
 """Generated tool-use dialogues in which every token of an output is known to be boilerplate or reasoning.
 
 A request names one of a few tools in one of several ways, a person and a number; the output is a phrase and a call. A
-character is *reasoning* where the outputs of its format that begin alike go on differently and only the request says
-how: the first letter of a tool, each digit of a number. It is *boilerplate* where the format alone decides, and where
-the generator does: phrases are drawn without a look at the request. With `diversity` n each word of a phrase is drawn
+character is *reasoning* where outputs of its format with the same beginning continue differently depending on the
+request alone: the first letter of a tool, each digit of a number. It is *boilerplate* where the format determines it,
+or the generator does: phrases are drawn independently of the request. With `diversity` n each word of a phrase is drawn
 from n words; 1 is one fixed phrase.
 
 The split goes by a hash of the call (tool, person, number), whatever the format, the wording and the seed.
@@ -49,12 +49,12 @@ PHRASE_WORDS = tuple(
         "use ask call take make need start run open pick set get see want give find keep hold read turn add fix end do",
     )
 )
-"""Words of a phrase by their place in it; a format starts at a place of its own in each list."""
+"""Words of a phrase by position; each format starts at a different point of each list."""
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A request, the output that answers it, what the tool says, and the report of that (empty without one)."""
+    """A request, the output that answers it, the tool's result, and the report of the result (may be empty)."""
 
     format: str
     request: str
@@ -83,20 +83,20 @@ def make_dialogues(
     diversity: int = 1,
     report: bool = False,
 ) -> list[Dialogue]:
-    """`count` dialogues, the formats (default: all of `FORMATS`) taking turns, no request twice in a format.
+    """`count` dialogues, with the formats (default: all of `FORMATS`) in turn and no request twice in a format.
 
-    Deterministic; a longer list starts with the shorter. Another diversity changes phrases alone.
+    Deterministic; a longer list starts with the shorter one. Changing `diversity` changes only the phrases.
 
     Args:
         split: `train` or `held_out`.
         count: how many, at least 0.
         seed: seed of all draws.
-        formats: names in `FORMATS`, or `drawn`, whose layout is another in every dialogue.
+        formats: names in `FORMATS`, or `drawn`, which has a new layout in every dialogue.
         diversity: words to choose from at each place of a phrase, 1 to 24; up to 4 no two formats share a word.
         report: whether the tool's result and a report of it follow.
 
     Raises:
-        UserError: unknown split or format; no format; a number out of range; more dialogues than there are.
+        UserError: unknown split or format; no format; a number out of range; more dialogues than exist.
     """
     names = list(FORMATS) if formats is None else list(formats)
     known = [("format", name, (*FORMATS, DRAWN)) for name in names]
@@ -156,7 +156,7 @@ def agent_dialogues(split: str, count: int, subset: str | None) -> list[Dialogue
     Args:
         split: `train` or `held_out`.
         count: how many.
-        subset: names of formats, and `diversity:N` for how many words each place of a phrase is drawn from:
+        subset: names of formats, and `diversity:N`, the number of words to choose from at each place of a phrase:
             `tagged`, `json list drawn`, `tagged diversity:8`. None is all fixed formats with one phrase each.
 
     Raises:
@@ -175,7 +175,7 @@ def agent_dialogues(split: str, count: int, subset: str | None) -> list[Dialogue
 
 
 def as_traces(dialogues: Sequence[Dialogue], *, where: str = "generated_agents") -> list[Trace]:
-    """Dialogues as traces: request and output, and with a report the tool's result and the report.
+    """Dialogues as traces: request and output, then the tool's result and the report, if there is one.
 
     `id` is the place in the list, `answer` the call as `evaluation.tool_calls` spells it (a report's is its result).
     """
@@ -195,7 +195,7 @@ def as_traces(dialogues: Sequence[Dialogue], *, where: str = "generated_agents")
 
 
 def reasoning_characters(pieces: Sequence[Piece]) -> np.ndarray:
-    """Which characters of an output only the request decides, bool `[characters]`."""
+    """Which characters of an output depend on the request, bool `[characters]`."""
     parts = [np.zeros(0, dtype=bool)]
     for text, choices in pieces:
         alike = list(choices)
@@ -215,11 +215,11 @@ def true_groups(rows: Rows, dialogues: Sequence[Dialogue], decode: Callable[[lis
 
     Args:
         rows: the encoded dialogues, `N` tokens in all.
-        dialogues: what they were made of; a row's id says which is its own.
+        dialogues: the dialogues they were made from; a row's id is its dialogue's index.
         decode: token ids to text.
 
     Raises:
-        UserError: a row whose id is none of the dialogues, or whose text is not that of its dialogue.
+        UserError: a row whose id matches no dialogue, or whose text is not its dialogue's.
     """
     groups = np.zeros(len(rows.tokens), dtype=np.uint8)
     scored = scored_tokens(rows)
@@ -228,14 +228,14 @@ def true_groups(rows: Rows, dialogues: Sequence[Dialogue], decode: Callable[[lis
         output = start + np.flatnonzero(scored[start:stop])
         number = row_id % (1 << TURN_SHIFT)
         if number >= len(dialogues):
-            raise UserError(f"row {row_id} is none of the {len(dialogues)} dialogues")
+            raise UserError(f"row {row_id} is not among the {len(dialogues)} dialogues")
         dialogue = dialogues[number]
         pieces = decode_pieces(rows.tokens[output].tolist(), decode)
         text = "".join(piece.text for piece in pieces)
         parts = [part for part in (dialogue.report, dialogue.output) if part]
         told = next((part for part in parts if text.startswith("".join(piece for piece, _ in part))), None)
         if told is None:
-            raise UserError(f"row {row_id} is another text than dialogue {number}")
+            raise UserError(f"row {row_id} has another text than dialogue {number}")
         branches = np.zeros(len(text), dtype=bool)
         truth = reasoning_characters(told)
         branches[: len(truth)] = truth
@@ -256,7 +256,7 @@ def agent_truth(
     subset: str | None = None,
     max_rows: int = 4000,
 ) -> np.ndarray:
-    """The true classes of rows of the source `generated_agents`, uint8 `[N]`; settings as those of the data set.
+    """The true classes of rows of the source `generated_agents`, uint8 `[N]`; settings as for the data set.
 
     Raises:
         UserError: the rows are not these dialogues; a setting that `agent_dialogues` refuses.

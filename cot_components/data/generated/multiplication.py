@@ -1,9 +1,9 @@
 """K x K digit multiplication with its partial products as thought: the task of stepwise internalisation, for any K.
 
 A line is `<a> * <b>||<thought> #### <product>`, every number least significant digit first with blanks between digits.
-For each digit of `b` from the lowest, the thought holds the shifted partial product; after all of them but the first
-and the last also the running sum in brackets. Numbers are padded with zeros, so all lines of one K have one layout and
-a million of them are an array of digits. Format of https://github.com/da03/Internalize_CoT_Step_by_Step.
+For each digit of `b` from the lowest, the thought holds the shifted partial product; after each but the first and the
+last, the running sum in brackets follows. Numbers are padded with zeros, so all lines of one K have the same layout and
+a million of them fit in an array of digits. Format of https://github.com/da03/Internalize_CoT_Step_by_Step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LINE = re.compile(r"(?P<a>\d(?: \d)*) \* (?P<b>\d(?: \d)*)\|\|(?P<thought>[\d +
 
 
 def multiplication_line(a: int, b: int, num_digits: int) -> str:
-    """One line, the obvious way."""
+    """One line, the slow and obvious way."""
 
     def spell(number: int, width: int) -> str:
         return " ".join(str(number).zfill(width)[::-1])
@@ -61,10 +61,10 @@ def draw_operands(
     """Uniform pairs of numbers with exactly `num_digits` digits, drawn with repetition.
 
     Args:
-        split: `held_out` are the pairs no training set of any seed contains, `validation` as many others; `a * b` and
+        split: `held_out` pairs occur in no training set of any seed; `validation` is as many other pairs. `a * b` and
             `b * a` are one pair.
-        exclude: operands (as `read_operands` returns them) whose pairs are left out too, in either order.
-        exclude_validation: leave the pairs of `validation` out of `train`.
+        exclude: operands (as `read_operands` returns them) whose pairs are also left out, in either order.
+        exclude_validation: leave `validation` pairs out of `train`.
 
     Returns:
         Digits of a and of b, least significant first, uint8 `[count, num_digits]` each.
@@ -114,14 +114,14 @@ def _tenth(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def layout(num_digits: int) -> str:
-    """A line of this K with every digit 0: where digits stand is the same in all lines."""
+    """A line of this K with every digit 0: digits have the same positions in all lines."""
     return multiplication_line(0, 0, num_digits)
 
 
 def line_digits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """All digits of the lines of these operands from left to right, uint8 `[R, D]`. `a`, `b`: uint8 `[R, K]`.
 
-    Schoolbook arithmetic on columns of digits, so that numbers of any length fit.
+    Schoolbook arithmetic on columns of digits, so numbers can have any length.
     """
     num_rows, num_digits = a.shape
     blocks = [a, b]
@@ -172,8 +172,8 @@ def _trace(number: int, line: str) -> Trace:
 def multiplication_rows(a: np.ndarray, b: np.ndarray, chat: ICoTFormat) -> Rows:
     """`multiplication_traces` encoded, without calling the tokenizer for each of them: a million rows in seconds.
 
-    A token stands at the same place in all lines of one K, and only digits differ. So the ten lines that consist of one
-    digit alone tell the token of every digit at every place; some real lines are encoded to make sure.
+    All lines of one K have the same tokens at the same places, except digits. So the ten lines made of a single
+    repeated digit give the token of every digit at every place; some real lines are encoded as a check.
 
     Raises:
         UserError: a tokenizer that does not give every digit a token of its own.
@@ -212,7 +212,8 @@ def read_operands(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         UserError: no such file, or one that cannot be read.
-        TraceError: a line that is not a multiplication, or of another number of digits than the first; names file:line.
+        TraceError: a line that is not a multiplication, or has another number of digits than the first; names
+            file:line.
     """
     found_path = find_source(path)
     if found_path is None or not found_path.is_file():
@@ -246,7 +247,7 @@ def _text(path: Path) -> str:
 def _fault(line: str) -> str:
     for separator in ("||", "####"):
         if line.count(separator) != 1:
-            return f"'{separator}' does not stand there exactly once"
+            return f"'{separator}' does not occur exactly once"
     return "not a multiplication of digits with blanks between them"
 
 

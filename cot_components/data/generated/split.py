@@ -1,6 +1,6 @@
-"""What generated data is held out, and draws that bring something new: the same for every kind of it.
+"""The split of generated data, and draws without repetition; shared by all generators.
 
-The split goes by what decides a row, whatever its wording and the seed, so nothing that was trained on comes back.
+The split depends on a row's content, not on its wording or the seed, so no training problem is held out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ Split = Literal["train", "held_out"]
 Drawn = TypeVar("Drawn")
 
 HELD_OUT_ONE_IN = 10
-"""One in so many is held out."""
+"""One in this many is held out."""
 PATIENCE = 10_000
-"""Draws in a row that bring nothing new before what can be drawn counts as used up."""
+"""Consecutive draws without anything new after which a source counts as exhausted."""
 
 
 def split_of_text(text: str) -> Split:
-    """The split of what this text spells out."""
+    """The split of the content that this text identifies."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return "held_out" if int.from_bytes(digest, "little") % HELD_OUT_ONE_IN == 0 else "train"
 
@@ -33,12 +33,12 @@ def new_draws(
     name: Callable[[Drawn], Hashable],
     used_up: Callable[[int], str],
 ) -> Iterator[Drawn]:
-    """Wanted draws, none with a name that came before.
+    """Draws that are wanted and whose name has not occurred before.
 
-    The next is drawn only when it is asked for: what the caller draws in between may use the same generator.
+    Lazy: the caller may use the same random generator between two draws.
 
     Raises:
-        UserError: `PATIENCE` others in a row; says what `used_up` says of the number of draws so far.
+        UserError: `PATIENCE` unusable draws in a row; the message is `used_up` of the number of draws so far.
     """
     seen: set[Hashable] = set()
     misses = 0

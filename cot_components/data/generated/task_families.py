@@ -1,7 +1,7 @@
-"""The families of the embedded tasks, and the styles in which their steps are told as a thought.
+"""The families of the embedded tasks, and the styles that turn their steps into a thought.
 
-A family draws an exercise: a question, the steps to its answer, the answer. A style turns steps into a thought. Neither
-knows the other, so a study can tell one exercise in two styles, or tell steps it has made wrong.
+A family draws an exercise: a question, the steps to its answer, the answer. A style turns steps into a thought. The two
+are independent, so a study can write one exercise in two styles, or with steps it has made wrong.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 NAMES = ("Ben", "Tom", "Ida", "Zoe", "Leo", "Ann", "Max", "Eva")
 THINGS = ("apples", "coins", "books", "cards")
 HIGHEST, LARGEST_CHANGE = 20, 12
-"""Numbers stay in 0..20 and every sum or difference occurs under many names, so that a very small model can learn them
-all within minutes; what is held out is how they are combined.
+"""Numbers stay in 0..20 and every sum or difference occurs under many names, so a very small model can learn them all
+within minutes; held-out problems combine them in new ways.
 """
 
 
@@ -86,7 +86,7 @@ def chain(rng: np.random.Generator) -> Exercise:
 
 
 def compare(rng: np.random.Generator) -> Exercise:
-    """How many more one has than the other."""
+    """How many more one person has than the other."""
     small = _draw(rng, 1, LARGEST_CHANGE)
     large = _draw(rng, small + 1, HIGHEST)
     owners, counts, things = _names(rng, 2), _pick(rng, (small, large), (large, small)), _pick(rng, *THINGS)
@@ -108,7 +108,7 @@ def story(rng: np.random.Generator) -> Exercise:
 
 
 def shopping(rng: np.random.Generator) -> Exercise:
-    """What several things at one price leave of someone's money: a product, then a difference."""
+    """How much money is left after buying several things at one price: a product, then a difference."""
     while True:
         count, price = _draw(rng, 2, 6), _draw(rng, 2, 6)
         if count * price <= LARGEST_CHANGE:
@@ -138,7 +138,7 @@ def tell_plainly(steps: Sequence[Step], answer: str, rng: np.random.Generator) -
 
 
 def tell_at_length(steps: Sequence[Step], answer: str, rng: np.random.Generator) -> str:
-    """Another teacher: begins at the end, says where its numbers come from, checks every step, and takes its time."""
+    """A wordier teacher: begins at the end, says where its numbers come from, checks every step."""
     sentences = [_pick(rng, "Alright, this calls for some care.", "This one deserves a closer look.")]
     sentences.append(f"What we need in the end is {steps[-1].expression}.")
     for step in steps[:-1]:
@@ -170,7 +170,7 @@ MISTAKEN_SHARE, SLIP_SHARE = 0.6, 0.3
 def with_mistakes(exercise: Exercise, rng: np.random.Generator) -> Exercise:
     """The same exercise, with a last step that is one too high in `MISTAKEN_SHARE` of all cases.
 
-    A mistake that is always the same, and more frequent than the truth: what plain SFT must come to believe.
+    The mistake is always the same and more frequent than the right value, so plain SFT is bound to learn it.
     """
     if rng.random() >= MISTAKEN_SHARE:
         return exercise
@@ -179,7 +179,7 @@ def with_mistakes(exercise: Exercise, rng: np.random.Generator) -> Exercise:
 
 
 def with_slips(exercise: Exercise, rng: np.random.Generator) -> Exercise:
-    """The same exercise with a wrong step on the way in `SLIP_SHARE` of all cases; what follows, and the answer, is
+    """The same exercise with a wrong intermediate step in `SLIP_SHARE` of all cases; later steps and the answer are
     right.
     """
     if rng.random() >= SLIP_SHARE or len(exercise.steps) < 2:

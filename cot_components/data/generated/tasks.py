@@ -1,8 +1,8 @@
 """Small reasoning tasks with a checkable answer and a thought that reads like a person thinking; seeded, no download.
 
-The steps to its answer are the problem: the same computation asked with other names or in other words is still the
-same one. So the split goes by a hash of the steps alone, and nothing a model has trained on comes back in the held-out
-set under a new name.
+A problem is identified by the steps to its answer: the same computation with other names or wording is the same
+problem. So the split is a hash of the steps alone, and no training problem reappears in the held-out set under a new
+name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cot_components.errors import UserError
 
 @dataclass(frozen=True)
 class Problem:
-    """A question and its answer, with the steps in between and the thought that tells them."""
+    """A question and its answer, with the steps in between and the thought that spells them out."""
 
     family: str
     question: str
@@ -51,7 +51,8 @@ def _require_known(kind: str, name: str, valid: Iterable[str]) -> None:
 
 
 def _stream(family: str, *, split: Split, seed: int, style: str) -> Iterator[Problem]:
-    """Problems of one family, no question twice; random bits of its own, so a new family changes none of the others."""
+    """Problems of one family, no question twice; each family has its own random stream, so a new one changes no
+    other."""
     rng = np.random.default_rng([seed, get_args(Split).index(split), zlib.crc32(family.encode())])
     exercises = new_draws(
         lambda: FAMILIES[family](rng),
@@ -68,7 +69,7 @@ def _stream(family: str, *, split: Split, seed: int, style: str) -> Iterator[Pro
 def make_problems(
     *, split: Split, count: int, seed: int = 0, families: Sequence[str] | None = None, style: str = "plain"
 ) -> list[Problem]:
-    """`count` problems, the families (default: all) taking turns. Deterministic; a longer list starts with the shorter.
+    """`count` problems, families (default: all) in turn. Deterministic; a longer list starts with the shorter one.
 
     Raises:
         UserError: unknown split, family or style; no family; negative count; more questions than a family has.

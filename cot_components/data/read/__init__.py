@@ -1,1 +1,1 @@
-"""Files, folders and hub data sets of any layout to traces and messages."""
+"""Read files, folders and hub data sets of any layout into traces and messages."""

@@ -1,4 +1,4 @@
-"""Agent traces: the shapes in which data sets keep tools, tool calls and what tools said.
+"""Agent traces: how data sets store tools, tool calls and tool results.
 
 | where a call stands                                    | what it becomes                                          |
 |--------------------------------------------------------|----------------------------------------------------------|
@@ -12,11 +12,10 @@
 | (ReAct, ToolBench)                                     | supervised                                               |
 
 Tools of a column `tools` (OpenAI's older `functions`) are written into the system prompt, unless it lists them already;
-one that lists some of them is refused. Results (roles tool, observation, function, ...) are turns
-of their own and never supervised. What follows the assistant's last turn of a trace with calls is left out.
-A turn with calls both in its text and beside it is refused.
-`<tool_call>` in the text is a call where the trace is an agent's: it has tools or results, a prompt names the tag, or
-the turn ends in the closing one. Elsewhere it is text.
+one that lists some of them is refused. Results (roles tool, observation, function, ...) are separate turns and never
+supervised. In a trace with calls, everything after the assistant's last turn is left out. A turn with calls both in its
+text and beside it is refused. `<tool_call>` in the text is a call if the trace is an agent's (it has tools or results,
+or a prompt names the tag) or the turn ends in the closing tag. Otherwise it is text.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _REACT_START = re.compile(r"\s*(Thought:.*?^[ \t]*(Action|Final Answer):|Action:
 
 
 def agent_messages(messages: tuple[Message, ...], tools: Any = None) -> tuple[Message, ...]:
-    """The turns of any trace, as an agent's where it is one: tools in the system prompt, calls to look for, no tail.
+    """The turns of a trace; for an agent's, with tools in the system prompt, call styles set and the tail removed.
 
     tools: a list of objects, its JSON text, or None. Raises RowError.
     """
@@ -77,7 +76,7 @@ def _with_style(message: Message, *, tagged: bool) -> Message:
 
 
 def tool_lines(tools: Any) -> dict[str, str | None]:
-    """Each tool as one line of JSON, and what it is called where that is known. Raises RowError."""
+    """Each tool as one line of JSON, with its name if known. Raises RowError."""
     if isinstance(tools, str) and tools.strip():
         tools = parse_text(tools, "'tools'")
     if not tools:
@@ -100,7 +99,7 @@ def _tool_line(tool: Any) -> tuple[str, str | None]:
 
 
 _LISTED = re.compile(r"""["']name["']\s*:\s*(["'])(.+?)\1(?!\s*,\s*["'](?:arguments|args)["'])""")
-"""A tool as a prompt lists it, in JSON or as Python prints it; with arguments it is a call, an example of how to."""
+"""A tool listed in a prompt, in JSON or as Python prints it; an entry with arguments is an example call instead."""
 
 
 def _with_tools(messages: tuple[Message, ...], listed: Mapping[str, str | None]) -> tuple[Message, ...]:
@@ -124,7 +123,7 @@ def from_xlam(fields: Fields) -> Content:
     given = parse_text(given, fields.name("answers")) if isinstance(given, str) else given
     if isinstance(given, list | tuple) and not given:
         raise RowError(
-            "no call is right here, and nothing says what the assistant should say instead",
+            "no call is right here, and the row does not say what the assistant should answer instead",
             f"{fields.name('answers')} is empty; write the row as messages, or leave it out",
         )
     calls = as_calls(given)

@@ -1,9 +1,9 @@
 """Rows of typed tables (Parquet, the `datasets` library), which are not quite rows of JSON.
 
-All objects of a typed column have the same keys: where one row's call has the argument `city` and the next row's has
-`who`, either comes back with both, the other's as null. Where a key is read by its name, such a null is as good as no
-key. Calls and tools are written out whole, and there it goes. A null that the data really held goes with it: nobody can
-tell the two apart.
+All objects of a typed column have the same keys: if one row's call has the argument `city` and the next row's has
+`who`, both come back with both keys, the other's as null. When a key is read by name, such a null equals a missing key.
+Calls and tools are written out in full, so these nulls are removed there, along with any null the data really held: the
+two cannot be told apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Struct(dict[str, Any]):
-    """An object of a typed column; a null in it may only say that another row's object has the key."""
+    """An object of a typed column; a null in it may only mean that another row's object has the key."""
 
 
 def as_structs(value: Any) -> Any:
@@ -32,14 +32,14 @@ def as_structs(value: Any) -> Any:
 
 
 def without_nulls(value: Any) -> Any:
-    """The value with no key that a `Struct` in it has as null; an object or a null of JSON stays as it is."""
+    """The value without the keys that are null in a `Struct`; plain JSON objects and their nulls stay."""
     if isinstance(value, Struct):
         return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 class TableRow(Mapping[str, Any]):
-    """One row of a table. A value is converted when it is asked for, so that a column nobody reads can do no harm."""
+    """One row of a table. A value is converted on access, so an unread column cannot fail."""
 
     def __init__(self, columns: Mapping[str, pa.Array], number: int) -> None:
         self._columns = columns
@@ -63,14 +63,14 @@ class TableRow(Mapping[str, Any]):
 
 
 def check_columns(where: str, names: Iterable[str]) -> None:
-    """Raises TraceError for a name that two columns have: nobody knows which one is meant."""
+    """Raises TraceError if two columns have the same name, which is ambiguous."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise TraceError(where, "two columns have one name", repr(twice[0]))
+        raise TraceError(where, "two columns have the same name", repr(twice[0]))
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, TableRow]]:
-    """Rows of a Parquet file with their places, counted from 1. Raises TraceError where the file is broken."""
+    """Rows of a Parquet file with their places, counted from 1. Raises TraceError if the file is broken."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -88,7 +88,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, TableRow]]:
 
 
 def data_set_rows(name: str, rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Rows that the `datasets` library reads, with their places. Raises TraceError for one that it cannot."""
+    """Rows read by the `datasets` library, with their places. Raises TraceError for a row it cannot read."""
     try:
         for number, row in enumerate(rows, start=1):
             yield f"{name}:{number}", as_structs(row)

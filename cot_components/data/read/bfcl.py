@@ -1,8 +1,8 @@
-"""BFCL (Berkeley Function Calling Leaderboard): questions that several function calls answer rightly.
+"""BFCL (Berkeley Function Calling Leaderboard): questions with several accepted function calls.
 
 A folder as BFCL publishes it has `BFCL_v4_simple_python.json` with a question per line (`id`, `question`, `function`)
-and `possible_answer/BFCL_v4_simple_python.json` with the accepted calls (`id`, `ground_truth`). Per call that is the
-function's name, and per argument a list of accepted values, in which "" says that the argument may be left out.
+and `possible_answer/BFCL_v4_simple_python.json` with the accepted calls (`id`, `ground_truth`). Each accepted call is a
+function name and, per argument, a list of accepted values; "" among them means that the argument may be left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARTS = tuple(
     for prefix in ("", "live_")
     for part in ("simple", "simple_python", "multiple", "parallel", "parallel_multiple")
 )
-"""The parts of BFCL with one turn to answer and functions as in Python."""
+"""The parts of BFCL with one turn to answer and Python-style functions."""
 
 _FILE = re.compile(r"BFCL_v\d+_(\w+)\.json")
 _REFERENCE = '{"accepted": '
@@ -43,11 +43,11 @@ def is_bfcl(path: Path) -> bool:
 
 
 def bfcl_files(folder: Path, split: str, subset: str | None) -> list[Path]:
-    """The files of questions and of answers, in turns.
+    """The files of questions and of answers, alternating.
 
     Args:
         folder: see `is_bfcl`.
-        split: `train`, which stands for all rows.
+        split: `train`, meaning all rows.
         subset: parts separated by blanks; None for all of `PARTS` that the folder has.
 
     Raises:
@@ -97,7 +97,7 @@ def _has_calls(where: str, row: Any) -> bool:
 
 
 def from_bfcl(fields: Fields) -> Content:
-    """A question; the calls that one of the accepted values of each argument makes; all of them as the reference."""
+    """A question; calls built from one accepted value per argument; all accepted values as the reference."""
     question, functions = fields.need("question"), fields.need("function")
     if not isinstance(question, list) or len(question) != 1:
         raise RowError(f"{fields.name('question')} is not a list with one list of turns")
@@ -128,7 +128,7 @@ def _is_accepted(call: Any) -> bool:
 
 
 def _types(schema: Any) -> dict[str, Any]:
-    """What a declaration says about types and required keys, without its prose."""
+    """The types and required keys of a declaration, without descriptions."""
     if not isinstance(schema, Mapping):
         return {}
     kept = {key: schema[key] for key, kind in (("type", str), ("required", list)) if isinstance(schema.get(key), kind)}

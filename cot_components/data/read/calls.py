@@ -1,8 +1,8 @@
-"""Tool calls as data: what JSON may stand for a call, and the text that a call becomes.
+"""Tool calls as data: which JSON is read as a call, and the text a call is written as.
 
 A call is an object with `name` and `arguments`; `parameters` and `args` are other names of the latter, which may be an
-object or, as OpenAI has it, the JSON text of one. OpenAI's wrapper `{"type": "function", "function": call}` is a call
-too. What is not certain is refused: broken JSON, NaN, a key that occurs twice, a call without a name.
+object or, as OpenAI has it, the JSON text of one. OpenAI's wrapper `{"type": "function", "function": call}` is also
+read. Anything ambiguous is refused: broken JSON, NaN, a duplicate key, a call without a name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def decode_json(text: str, start: int = 0) -> tuple[Any, int]:
     except json.JSONDecodeError as error:
         raise RowError("a tool call is not JSON", f"{error.msg}: {text[error.pos : error.pos + 40]!r}") from None
     except (ValueError, RecursionError):  # an integer of thousands of digits; lists nested thousands deep
-        raise RowError("a tool call is not JSON", "beyond what can be read") from None
+        raise RowError("a tool call is not JSON", "too large or too deeply nested") from None
     if isinstance(value, RowError):
         raise RowError("a tool call is not JSON", ": ".join(filter(None, (value.reason, value.detail))))
     return value, end
@@ -47,12 +47,12 @@ def parse_json(text: str) -> Any:
     """The JSON value that is the whole text. Raises RowError."""
     value, end = decode_json(text)
     if text[end:].strip():
-        raise RowError("a tool call is not JSON", f"text behind it: {text[end:].strip()[:40]!r}")
+        raise RowError("a tool call is not JSON", f"text after it: {text[end:].strip()[:40]!r}")
     return value
 
 
 def as_call(value: Any) -> Call:
-    """The call an object stands for. Raises RowError."""
+    """The call that an object describes. Raises RowError."""
     value = without_nulls(value)
     if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
         value = value["function"]
@@ -82,7 +82,7 @@ def as_calls(value: Any) -> list[Call]:
 
 
 def holds_call(text: str) -> bool:
-    """Whether a tag in the text opens a call that can be read; a text may well name the tag alone."""
+    """Whether some tag in the text opens a readable call; text can also merely mention the tag."""
     start = text.find(CALL_OPEN)
     while start >= 0:
         try:
@@ -95,7 +95,7 @@ def holds_call(text: str) -> bool:
 
 
 def write_json(value: Any, what: str, *, sort_keys: bool = False) -> str:
-    """One line of JSON. Raises RowError, saying `what` it is, for a date, bytes, NaN: data need not come from JSON."""
+    """One line of JSON. Raises RowError, naming it `what`, for a date, bytes or NaN: not all data comes from JSON."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys)
     except (TypeError, ValueError, RecursionError) as error:
@@ -108,7 +108,7 @@ def call_json(call: Call) -> str:
 
 
 def canonical_calls(calls: Iterable[Call]) -> str:
-    """One line of JSON that is the same for the same calls, whatever their order and that of their arguments."""
+    """One line of JSON that is the same for the same calls, whatever the order of calls and arguments."""
     lines = sorted(write_json(call._asdict(), "a tool call", sort_keys=True) for call in calls)
     return f"[{', '.join(lines)}]"
 
@@ -119,9 +119,9 @@ def write_calls(calls: Iterable[Call]) -> str:
 
 
 def read_tagged(text: str, start: int) -> tuple[list[Call], int]:
-    """The calls between the tag that stands at `start` and its closing tag, and where that ends.
+    """The calls between the tag at `start` and its closing tag, and where the latter ends.
 
-    Objects follow each other or are in a list. A closing tag inside a JSON string closes nothing. Raises RowError.
+    Objects follow each other or are in a list. A closing tag inside a JSON string does not count. Raises RowError.
     """
     assert text.startswith(CALL_OPEN, start)
     calls: list[Call] = []

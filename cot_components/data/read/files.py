@@ -1,4 +1,4 @@
-"""Rows of one file with their places: JSON, a JSON object per line, CSV, Parquet and lines of text, packed or not."""
+"""Rows of one file with their places: JSON, JSON Lines, CSV, Parquet and lines of text, compressed or not."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from cot_components.data.read.strict_json import decode_text, decode_value
 from cot_components.errors import UserError
 
 PlacedRow = tuple[str, Any]
-"""Where a row stands, and the row: a mapping, or the RowError that says why there is none."""
+"""A row's place, and the row: a mapping, or the RowError that says why it cannot be read."""
 
 PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BROKEN_PACK = (EOFError, zlib.error, lzma.LZMAError)
 
 
 def kind_of(path: Path) -> str:
-    """What decides how a file is read: `.jsonl` of `rows.jsonl` and of `rows.jsonl.gz`."""
+    """The suffix that decides how a file is read: `.jsonl` for `rows.jsonl` and `rows.jsonl.gz`."""
     unpacked = path.with_suffix("") if path.suffix.lower() in PACKED else path
     return unpacked.suffix.lower()
 
@@ -38,30 +38,30 @@ def file_rows(path: Path) -> Iterator[PlacedRow]:
     """Rows of a file with their places, `file:line`.
 
     Raises:
-        UserError: at once, for a kind of file that is not known.
-        TraceError: while reading, where nobody knows how much is lost: see the table in `traces`.
+        UserError: at once, for an unknown kind of file.
+        TraceError: while reading, if it is unknown how much is lost: see the table in `traces`.
     """
     reader = READERS.get(kind_of(path))
     if reader is None or (reader is parquet_rows and path.suffix.lower() in PACKED):
-        known = f"{', '.join(READERS)}; all but .parquet also packed: {', '.join(PACKED)}"
+        known = f"{', '.join(READERS)}; all but .parquet may be compressed: {', '.join(PACKED)}"
         raise UserError(f"{path}: unknown kind of file {path.suffix!r}; known: {known}")
     return reader(path)
 
 
 def unreadable(path: Path, error: OSError) -> TraceError:
-    """What is wrong with a file that is there and cannot be read."""
+    """The error for an existing file that cannot be read."""
     return TraceError(str(path), "cannot be read", error.strerror or str(error))
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
-    """Lines as they are, without the mark that some editors put at the start of a file."""
+    """Raw lines, without a byte order mark at the start of the file."""
     unpack = PACKED.get(path.suffix.lower())
     try:
         with path.open("rb") if unpack is None else unpack(path) as file:
             yield file.readline().removeprefix(b"\xef\xbb\xbf")
             yield from file
     except _BROKEN_PACK as error:
-        raise TraceError(str(path), f"not a whole {path.suffix} file", one_line(error)) from None
+        raise TraceError(str(path), f"not a complete {path.suffix} file", one_line(error)) from None
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -74,7 +74,7 @@ def _whole_text(path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str | RowError]]:
-    """Lines that hold something, decoded one by one so that a bad byte costs one line. Only a line feed ends a line."""
+    """Non-blank lines, decoded one by one so that a bad byte costs one line. Only a line feed ends a line."""
     for number, raw in enumerate(_raw_lines(path), start=1):
         if not raw.strip():
             continue
@@ -86,14 +86,14 @@ def _lines(path: Path) -> Iterator[tuple[str, str | RowError]]:
 
 
 def _parse_line(line: str) -> Any:
-    """The JSON value of a line, or the RowError that says why it is none."""
+    """The JSON value of a line, or the RowError that says why it is not JSON."""
     try:
         return decode_text(line)
     except json.JSONDecodeError as error:
         reason = "not JSON" if line.endswith("\n") else "not JSON: the file ends within the line"
         return RowError(reason, f"{error.msg}, column {error.colno}")
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits; lists nested thousands deep
-        return RowError("JSON beyond what can be read", one_line(error))
+        return RowError("JSON too large or too deeply nested", one_line(error))
 
 
 def _jsonl_rows(path: Path) -> Iterator[PlacedRow]:
@@ -107,8 +107,8 @@ def _text_rows(path: Path) -> Iterator[PlacedRow]:
 
 
 def _json_rows(path: Path) -> Iterator[PlacedRow]:
-    """Rows of a list, of a list under a single key, of objects over many lines, or one object per line: all are
-    published under `.json`.
+    """Rows of a list, of a list under a single key, of objects over many lines, or one object per line: all of these
+    are published as `.json`.
     """
     first, *more = [line for _, line in itertools.islice(_lines(path), 2)] or [""]
     if isinstance(first, str) and first.lstrip().startswith("["):
@@ -137,9 +137,9 @@ _UNDER_A_KEY = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[')
 
 
 def _document_rows(path: Path, text: str, value: Any, end: int) -> Iterator[PlacedRow]:
-    """The objects of a file one after the other, or the rows of the list that its only object is made around.
+    """The objects of a file one after the other, or, if its only object wraps a list, the rows of that list.
 
-    value, end: what the file begins with, and where that ends.
+    value, end: the file's first value, and where it ends.
     """
     opening, start = _UNDER_A_KEY.match(text), _after_blanks(text, end)
     if start == len(text) and opening is not None and _is_around_rows(value):
@@ -157,7 +157,7 @@ def _document_rows(path: Path, text: str, value: Any, end: int) -> Iterator[Plac
 
 
 def _is_around_rows(value: Any) -> bool:
-    """Whether an object has nothing but a list of rows; a list of turns is itself part of a row."""
+    """Whether an object only wraps a list of rows; a list of turns does not count, it is part of a row."""
     inner = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
     row = inner[0] if isinstance(inner, list) and inner else None
     return isinstance(row, dict) and not {"role", "from"} & set(row)
@@ -196,7 +196,8 @@ def _separator(text: str, start: int) -> re.Match[str]:
 
 
 def _decode_at(text: str, start: int, path: Path, line: int) -> tuple[Any, int]:
-    """The JSON value at `start` (a RowError for NaN and the like) and where it ends; one without an end breaks all."""
+    """The JSON value at `start` (a RowError for NaN and the like) and where it ends; if the end cannot be found, the
+    whole file is refused."""
     try:
         return decode_value(text, start)
     except (ValueError, RecursionError) as error:
@@ -207,7 +208,7 @@ _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def _csv_rows(path: Path, *, delimiter: str = ",") -> Iterator[PlacedRow]:
-    """Rows of a table below a line of column names. All cells are text, and an empty one is a null."""
+    """Rows of a table with a header line. All cells are text; an empty one is null."""
     csv.field_size_limit(sys.maxsize)  # a thought may be longer than Python's 131,072 characters
     lines = (raw.decode(errors="surrogateescape") for raw in _raw_lines(path))
     table = csv.reader(lines, delimiter=delimiter, strict=True)

@@ -1,4 +1,4 @@
-"""What a row of a data set may look like, and the messages it means.
+"""The row formats that data sets use, and the messages each becomes.
 
 | format              | columns (in brackets: may be absent)          | becomes                                        |
 |---------------------|-----------------------------------------------|------------------------------------------------|
@@ -20,10 +20,10 @@
 | `bfcl`              | question, function, ground_truth              | functions as system prompt, the turns of the   |
 |                     |                                               | question, assistant: calls                     |
 
-Detection takes the first format in this order whose columns are all there; rows with `question` and `answer` are
+Detection takes the first format in this order whose columns are all present; rows with `question` and `answer` are
 `gsm8k` if the first of them has `####`. Turns and tools may be lists or the JSON text of lists. `answer` beside a
 response is a reference for scoring, never trained on. In `gsm8k` and `icot` the blanks around a separator belong to it,
-the thought may be empty, and each separator must stand there once.
+the thought may be empty, and each separator must occur once.
 
 How a turn may be spelled: see `turns`. Tools, calls and results: see `agent_rows`.
 
@@ -58,13 +58,13 @@ __all__ = [
 ]
 
 RowReader = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""A format of the user's own: a row as its file holds it to a row of any shape of the table above."""
+"""A user-defined format: turns a row as stored into a row of any shape in the table above."""
 
 HASHES = "####"
 
 
 def _with_system(system: str | None, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """A system column fills in only where the turns have no system prompt of their own; an empty one means none."""
+    """A system column is used only if the turns have no system prompt; an empty one means none."""
     if not system or not system.strip() or (messages and messages[0].role == "system"):
         return messages
     return (Message("system", system), *messages)
@@ -145,7 +145,7 @@ def _from_question_answer(fields: Fields) -> Content:
 
 def _hashed(fields: Fields, question: str, solution: str) -> Content:
     if solution.count(HASHES) != 1:
-        raise RowError(f"'{HASHES}' does not stand there exactly once", f"{solution.count(HASHES)} times")
+        raise RowError(f"'{HASHES}' does not occur exactly once", f"{solution.count(HASHES)} times")
     thought, result = (part.strip() for part in solution.split(HASHES))
     if not result:
         raise RowError(f"nothing after '{HASHES}'")
@@ -160,14 +160,14 @@ def _from_gsm8k(fields: Fields) -> Content:
 def _from_icot(fields: Fields) -> Content:
     line = fields.text("text")
     if line.count("||") != 1:
-        raise RowError("'||' does not stand there exactly once", f"{line.count('||')} times")
+        raise RowError("'||' does not occur exactly once", f"{line.count('||')} times")
     question, solution = line.split("||")
     return _hashed(fields, question.strip(), solution)
 
 
 class Format(NamedTuple):
-    """One shape of row: the columns it must and may have, the function that reads it, and what detection asks of a row
-    that has the columns.
+    """One row format: required and optional columns, the function that reads it, and detection's extra condition on a
+    row that has the columns.
     """
 
     required: tuple[str, ...]
@@ -194,7 +194,7 @@ FORMATS = {
 
 
 def translated(reader: RowReader, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row that a format of the user's own makes of `row`; raises RowError for whatever it raises."""
+    """`row` converted by a user-defined format; raises RowError for any exception it raises."""
     try:
         found = reader(row)
     except RowError:
@@ -207,12 +207,12 @@ def translated(reader: RowReader, row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def check_format(name: str | RowReader, columns: Mapping[str, str]) -> None:
-    """Raise UserError for an unknown format, for a mapped field that no format, or not the named one, has, and for a
-    column whose name is not text.
+    """Raise UserError for an unknown format, a mapped field that the named format (or, with `auto`, every format)
+    lacks, or a column name that is not text.
     """
     if callable(name):
         if columns:
-            raise UserError("columns are not read with a format of your own, which sees whole rows; leave them out")
+            raise UserError("columns have no effect with your own format, which sees whole rows; leave them out")
         return
     if name != "auto" and name not in FORMATS:
         raise UserError(f"unknown format {name!r}{nearest(name, ['auto', *FORMATS])}")
@@ -226,7 +226,8 @@ def check_format(name: str | RowReader, columns: Mapping[str, str]) -> None:
 
 
 def detect(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    """Name of the first format whose columns the row has, or has but for nulls; raises RowError if none fits."""
+    """Name of the first format whose columns the row has, null values allowed if none fits otherwise; raises RowError
+    if none fits."""
     for may_be_null in (False, True):
         for name, format in FORMATS.items():
             if not set(columns) <= {*format.required, *format.optional}:
@@ -236,7 +237,7 @@ def detect(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
             if there and format.fits(Fields(row, columns)):
                 return name
     names = shortened(", ".join(map(str, row))) or "none"
-    detail = f"columns: {names}; dataset.columns says which of them is which"
+    detail = f"columns: {names}; set dataset.columns to map them"
     raise RowError("the columns fit no known format", detail)
 
 

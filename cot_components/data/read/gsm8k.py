@@ -1,10 +1,10 @@
-"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168) in equation format: the thought is its calculator annotations alone.
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168) in equation format: the thought is only its calculator annotations.
 
     python -m cot_components.data.read.gsm8k train.jsonl train_equations.txt
 
 A solution `She sold 48/2 = <<48/2=24>>24 clips ... #### 72` becomes `question||<<48/2=24>> ... #### 72`. Solutions
-without any annotation give an empty thought; `empty_thoughts` says whether such rows are kept (default, as in the
-published files: questions to be answered without a thought from the beginning) or dropped.
+without any annotation give an empty thought; `empty_thoughts` says whether such rows are kept (the default, as in the
+published files: the model answers them without a thought from the start) or dropped.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def equations(solution: str) -> str:
 def with_equations(
     traces: Iterable[Trace], *, empty_thoughts: EmptyThoughts = "keep", report: DropReport | None = None
 ) -> Iterator[Trace]:
-    """Traces of the official data set (format `gsm8k`) with equations for thoughts; ids stay as they are.
+    """Traces of the official data set (format `gsm8k`) with equations as thoughts; ids are unchanged.
 
-    A trace with no thought beside its answer stays as it is.
+    A trace whose thought is not separate from its answer is unchanged.
 
     Raises:
         UserError: see `choose_empty`; no solution has an equation.
@@ -47,7 +47,7 @@ def with_equations(
 def choose_empty(
     traces: Iterable[Trace], *, empty_thoughts: EmptyThoughts = "keep", report: DropReport | None = None
 ) -> Iterator[Trace]:
-    """The traces, with or without those whose thought is empty; these count as never read in the report.
+    """The traces, with or without those whose thought is empty; dropped ones do not count as read in the report.
 
     Raises:
         UserError: `empty_thoughts` is neither `keep` nor `drop`.
@@ -82,7 +82,7 @@ def icot_line(trace: Trace) -> str:
     """`question||thought #### answer`.
 
     Raises:
-        TraceError: the question or the thought cannot stand on such a line.
+        TraceError: the question or the thought does not fit on such a line.
     """
     question, answer = trace.messages[-2].content, trace.messages[-1]
     thought = answer.thought or ""

@@ -1,4 +1,4 @@
-"""What every format of rows is made of: a message, the content of a row, and a row seen through its column names."""
+"""The parts of every row format: a message, a row's content, and a row accessed by mapped column names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Message:
     """One turn of a conversation.
 
     role:    system, user, assistant or tool
-    thought: what the data keeps beside the content; None when there is nothing, or when it stands inside the content
+    thought: a thought stored separately from the content; None if there is none, or if it is inside the content
     weight:  factor on the loss of the turn's tokens
-    calls:   how tool calls are written in the content, see `agent_segments`: "" when there are none to look for
+    calls:   how tool calls are written in the content, see `call_segments`; "" if there are none to look for
     """
 
     role: str
@@ -28,7 +28,7 @@ class Message:
 
 
 class Content(NamedTuple):
-    """What a row holds: its turns, and a reference answer when there is one."""
+    """A row's turns, and its reference answer, if any."""
 
     messages: tuple[Message, ...]
     answer: str | None
@@ -50,7 +50,7 @@ def as_text(value: Any, name: str) -> str:
 
 @dataclass(frozen=True)
 class Fields:
-    """A row seen through the user's column names: `columns` maps a field of the format to the column that holds it."""
+    """A row accessed by field: `columns` maps a field of the format to the column that holds it."""
 
     row: Mapping[str, Any]
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Fields:
         return None if value is None else as_text(value, self.name(key))
 
     def tools(self) -> Any:
-        """The column `tools`, or `functions` where a row has no other."""
+        """The column `tools`, or `functions` if the row has no `tools`."""
         tools = self.get("tools")
         return self.row.get("functions") if tools is None and "tools" not in self.columns else tools
 

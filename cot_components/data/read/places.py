@@ -1,4 +1,4 @@
-"""Where rows lie: a file, a folder in hub layout, of BFCL or saved by `datasets`, or the hub."""
+"""Where rows come from: a file, a folder (hub layout, BFCL, or saved by `datasets`), or the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def find_source(source: str | Path) -> Path | None:
-    """The path under that name; None where nothing exists.
+    """The path of that name; None if it does not exist.
 
     Raises:
         UserError: a name that cannot be looked up: too long, or in a folder without permission.
@@ -34,7 +34,7 @@ def find_source(source: str | Path) -> Path | None:
 
 
 def check_source(source: str) -> None:
-    """Refuse what is neither a path that exists nor a name that a hub could know.
+    """Refuse a source that is neither an existing path nor a possible hub name.
 
     Raises:
         UserError: no such file or folder.
@@ -44,7 +44,7 @@ def check_source(source: str) -> None:
 
 
 def source_files(path: Path, split: str, subset: str | None) -> list[Path]:
-    """The files that rows of `path` are read from, in their order, wherever a folder's links or README say they lie.
+    """The files that rows of `path` are read from, in order, following a folder's links and README.
 
     Raises:
         UserError: no data set, or none with that split and subset.
@@ -62,7 +62,7 @@ def source_files(path: Path, split: str, subset: str | None) -> list[Path]:
 
 
 def _hub_layout(folder: Path, split: str, subset: str | None) -> list[Path]:
-    """Data files of a folder in hub layout: `datasets` knows the layout, but not on which line a row stands."""
+    """Data files of a folder in hub layout: `datasets` knows the layout, but not a row's line number."""
     import datasets
     from yaml import YAMLError
 
@@ -85,7 +85,7 @@ def is_saved(path: Path) -> bool:
 
 
 def saved_data_set(folder: Path, split: str, subset: str | None) -> datasets.Dataset:
-    """A split of what was saved; a single data set is `train`, or what its own split is called.
+    """A split of a saved data set; a single one without splits is `train`, or the name of its own split.
 
     Raises:
         UserError: a damaged folder, an unknown split, any subset.
@@ -103,10 +103,10 @@ def saved_data_set(folder: Path, split: str, subset: str | None) -> datasets.Dat
 
 
 def hub_data_set(name: str, split: str, subset: str | None) -> datasets.Dataset:
-    """A split from the hub, or from the cache of `datasets`. Raises UserError where it is to be had from neither."""
+    """A split from the hub, or from the cache of `datasets`. Raises UserError if neither has it."""
     import datasets
 
-    with _one_sentence(f"{name}: neither here nor to be had from the hub"):
+    with _one_sentence(f"{name}: not found on this machine and not available from the hub"):
         return datasets.load_dataset(name, subset, split=split)
 
 
@@ -117,7 +117,7 @@ def _check_split(folder: Path, split: str, found: Any) -> None:
 
 @contextmanager
 def _one_sentence(what: str) -> Iterator[None]:
-    """UserError `what: why` for all that `datasets` raises over data that it cannot find or read."""
+    """Turn whatever `datasets` raises over missing or unreadable data into UserError `what: why`."""
     import datasets
     import pyarrow as pa
     from yaml import YAMLError

@@ -1,4 +1,4 @@
-"""From a file, a folder or a hub data set to traces, with a place for every row and a stated outcome for every fault.
+"""Read a file, folder or hub data set into traces, with a place for every row and a defined outcome for every fault.
 
 | what is met                                         | outcome                                                     |
 |-----------------------------------------------------|-------------------------------------------------------------|
@@ -19,7 +19,7 @@
 | null in a tool or a call of a typed table (`arrow`) | the key is not there                                        |
 | no rows at all                                      | error                                                       |
 
-Strict: a fault is a TraceError "file:line: reason". Lenient: the row is dropped, and counted in the report by reason.
+Strict: a fault raises TraceError "file:line: reason". Lenient: the row is dropped and counted in the report by reason.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ __all__ = ["DropReport", "Message", "RowError", "Trace", "TraceError", "read_tra
 class Trace:
     """A conversation to learn from.
 
-    id:       row number in the source from 0, before anything is dropped; part of every random draw made for the row
+    id:       row number in the source from 0, before any row is dropped; part of every random draw for the row
     messages: turns; the first that is not a system prompt is the user's, the last is the assistant's
-    where:    place that errors name: `file.jsonl:17`, counted from 1 (lines; rows in Parquet and hub data sets)
-    answer:   reference answer, when the data has one
+    where:    its place, for errors: `file.jsonl:17`, counted from 1 (lines; rows in Parquet and hub data sets)
+    answer:   reference answer, if the data has one
     """
 
     id: int
@@ -78,14 +78,14 @@ def read_traces(
 
     Args:
         source: path, or name of a hub data set (fetched by `datasets`, so its cache and HF_DATASETS_OFFLINE apply)
-        format: a name of `formats.FORMATS`, or "auto": found from the columns of the first usable row; or a
+        format: a name in `formats.FORMATS`; "auto", detected from the columns of the first usable row; or a
             `RowReader`, whose rows may be of any of these
         columns: field of the format -> column that holds it, such as {"instruction": "problem", "response": "solution"}
         split: split of a folder or hub data set
         subset: configuration of a folder or hub data set, when it has several
-        strict: whether the first bad row is an error; otherwise bad rows are dropped
-        report: filled with what was read and dropped
-        max_rows: stop after so many rows of the source, good or bad
+        strict: raise on the first bad row; otherwise drop bad rows
+        report: receives the rows read and dropped
+        max_rows: stop after this many rows of the source, good or bad
 
     Raises:
         UserError: at once, for arguments that cannot work: no such file, unknown format or field

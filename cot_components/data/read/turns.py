@@ -1,11 +1,11 @@
-"""One turn of a conversation as data sets spell it, and the messages it means.
+"""Turns of a conversation as data sets spell them, converted to messages.
 
 A turn is `{role, content}` or `{from, value}`, or has its content under `text`. The content is text, or a list of parts
 in this order: `thinking` or `reasoning`, `text`, `tool_use`; a user's may begin with `tool_result`. Texts of parts are
-joined as they stand. What a tool said may be any JSON value, or missing.
-A thought beside the content is read from `reasoning_content`, `reasoning` or `thinking`: null means that there is none,
-"" that it is empty. The factor on a turn's loss is read from `weight`, `loss_scale`, `loss_weight` (numbers from 0) or
-`train`, `loss` (booleans). Tools, calls and results: see `agents`.
+joined as they stand. A tool's result may be any JSON value, or missing. A separate thought is read from
+`reasoning_content`, `reasoning` or `thinking`: null means no thought, "" an empty one. The factor on a turn's loss is
+read from `weight`, `loss_scale`, `loss_weight` (numbers from 0) or `train`, `loss` (booleans). Tools, calls and
+results: see `agent_rows`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 SCALE_KEYS = ("weight", "loss_scale", "loss_weight")
 SWITCH_KEYS = ("train", "loss")
 CALL_ROLES = ("function_call", "function_calls", "tool_call", "tool_calls")
-"""Roles of a turn whose content is the JSON of the assistant's calls."""
+"""Roles of turns whose content is the JSON of the assistant's calls."""
 
 RESULT_ROLES = tuple(f"{what}_{kind}" for what in ("function", "tool") for kind in ("response", "result", "output"))
 ROLES = {
@@ -53,17 +53,17 @@ PARTS = {
     "text": ("text", "input_text", "output_text"),
     "call": ("tool_use",),
 }
-"""Kinds of parts in their order within a turn, and what `type` calls them."""
+"""Kinds of parts, in their order within a turn, and their names under `type`."""
 
 _RESPONSE = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.S)
 _RESPONSES = re.compile(r"\s*(?:<tool_response>(?:(?!<tool_response>).)*</tool_response>\s*)+", re.S)
-"""Results as Hermes' data have them; templates write these tags, too, so that they would stand there twice."""
+"""Tags around results in Hermes data; removed, because templates write them too and they would occur twice."""
 
 _KINDS = {type: kind for kind, types in PARTS.items() for type in types}
 
 
 class _Said(NamedTuple):
-    """What a turn's content holds; None where it holds nothing of that kind."""
+    """The content of a turn by kind; None if there is nothing of that kind."""
 
     text: str | None = None
     thought: str | None = None
@@ -72,7 +72,7 @@ class _Said(NamedTuple):
 
 
 def read_turns(value: Any, name: str) -> tuple[Message, ...]:
-    """The messages of a list of turns, or of its JSON text; `name` is what errors call it. Raises RowError."""
+    """The messages of a list of turns, or of its JSON text; errors call it `name`. Raises RowError."""
     if value is None:
         raise RowError(f"{name} is null")
     if isinstance(value, str):
@@ -118,13 +118,13 @@ def _turn(turn: Any) -> list[Message]:
 
 
 def _first(turn: Mapping[str, Any], *keys: str) -> str | None:
-    """The first of the keys that is there, and not null if another one is; None where none is."""
+    """The first of the keys present in the turn, preferring values that are not null; None if none is."""
     there = [key for key in keys if key in turn]
     return next((key for key in there if turn[key] is not None), there[0] if there else None)
 
 
 def calls_beside(turn: Mapping[str, Any]) -> list[Call]:
-    """The calls that stand beside a turn's content. Raises RowError."""
+    """The calls stored next to a turn's content. Raises RowError."""
     found = {key: without_nulls(turn[key]) for key in ("tool_calls", "function_call") if turn.get(key)}
     found = {key: parse_text(value, f"'{key}'") if isinstance(value, str) else value for key, value in found.items()}
     given = [key for key, value in found.items() if value]
@@ -141,13 +141,13 @@ def calls_beside(turn: Mapping[str, Any]) -> list[Call]:
 
 
 def _own_calls(value: Any) -> list[Call]:
-    """The calls of a turn that is nothing but calls: JSON, or between tags."""
+    """The calls of a turn that holds only calls: JSON, or between tags."""
     if not isinstance(value, str) or not value.lstrip().startswith(CALL_OPEN):
         return as_calls(value)
     calls, rest = [], value.strip()
     while rest:
         if not rest.startswith(CALL_OPEN):
-            raise RowError("text among the calls of a turn that is nothing but calls", repr(rest[:40]))
+            raise RowError("text among the calls of a turn that may hold only calls", repr(rest[:40]))
         found, end = read_tagged(rest, 0)
         calls += found
         rest = rest[end:].lstrip()
@@ -165,7 +165,7 @@ def _said(value: Any, role: str, where: str) -> _Said:
         kind, content = _part(part, where)
         behind = [later for later in list(PARTS)[list(PARTS).index(kind) + 1 :] if found[later]]
         if behind:
-            raise RowError("the parts of a turn are in an order that makes no sense", f"{behind[0]} before {kind}")
+            raise RowError("the parts of a turn are out of order", f"{behind[0]} before {kind}")
         found[kind].append(content)
     if found["tool_result"] and role != "user":
         raise RowError("a tool's result in a turn that is not the user's", f"role {role}")
@@ -199,7 +199,7 @@ def _inner_text(value: Any, where: str) -> str:
 
 
 def _result(value: Any, where: str) -> str:
-    """What a tool said: text as it is, nothing as nothing, any other value as a line of JSON."""
+    """A tool's result: text as it is, a missing one as "", any other value as a line of JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -211,7 +211,7 @@ def _result(value: Any, where: str) -> str:
 
 
 def _with_calls(said: _Said, beside: list[Call], where: str) -> tuple[str, str]:
-    """The text with the calls behind it, and how they are written there."""
+    """The text followed by the calls, and the style they are written in."""
     calls = list(said.calls) or beside
     if not calls:
         return as_text(said.text, where), ""
@@ -242,7 +242,7 @@ def _weight(turn: Mapping[str, Any]) -> float:
     if len(given) > 1:
         raise RowError("a turn names its weight twice", f"{given[0]} and {given[1]}")
     key, value = given[0], turn[given[0]]
-    # A number under `loss` may well be a logged loss.
+    # A number under `loss` could be a logged loss.
     if key in SWITCH_KEYS and not (isinstance(value, bool) or value in (0, 1)):
         raise RowError(f"'{key}' of a turn is neither true nor false", repr(value))
     if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
@@ -251,13 +251,13 @@ def _weight(turn: Mapping[str, Any]) -> float:
 
 
 def _joined(messages: list[Message]) -> tuple[Message, ...]:
-    """The messages, a turn that is nothing but calls joined to the assistant's turn before it."""
+    """The messages, with every turn of only calls joined to the assistant's turn before it."""
     joined: list[Message] = []
     for message in messages:
         is_call = message.calls == TAGGED and message.content.startswith(CALL_OPEN) and message.thought is None
         if is_call and joined and joined[-1].role == "assistant":
             if joined[-1].weight != message.weight:
-                raise RowError("a turn and the calls behind it have different weights")
+                raise RowError("a turn and the calls after it have different weights")
             before = joined[-1].content
             content = f"{before}\n{message.content}" if before.strip() else message.content
             joined[-1] = replace(joined[-1], content=content, calls=TAGGED)

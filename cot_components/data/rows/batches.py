@@ -1,5 +1,5 @@
-"""From a plan to finished batches: gather, transform, shift, pad or pack, and list the supervised rows, all on the
-loader's side."""
+"""From a plan to finished batches, all in the loader: gather, transform, shift, pad or pack, list the supervised
+rows."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from cot_components.data.rows.store import Rows
 from cot_components.roles import IGNORE, Role
 
 Transform = Callable[[Flat, Clock], Flat]
-"""A pure function of batch and time that blurs, removes or weighs; at strength 0 it returns its input unchanged."""
+"""A pure function of batch and clock that blurs, removes or weighs; at strength 0 it returns its input unchanged."""
 
 
 @dataclass
 class Batch:
-    """One micro-batch of `B` rows padded to `T` tokens, or of all rows laid end to end (`B` is 1 then, see
+    """One micro-batch of `B` rows padded to `T` tokens, or packed: all rows concatenated (then `B` is 1, see
     `documents`). Labels, weights and roles at a position describe the token it predicts (the next one).
 
     tokens:         int64 `[B, T]`
     labels:         int64 `[B, T]`, `IGNORE` where nothing is supervised
     weights:        float32 `[B, T]`
     roles:          int64 `[B, T]`, role of the predicted token
-    rows:           int64 `[n]`, indices of the supervised positions in the flattened `[B * T]`; made here so that no
-        device looks for them
-    blurred_rows:   int64 `[m]`, the same for tokens of thought, tags, calls and answer that do not count: without a
-        label, or of weight 0
+    rows:           int64 `[n]`, indices of the supervised positions in the flattened `[B * T]`; found here so that the
+        device does not have to
+    blurred_rows:   int64 `[m]`, the same for tokens of thought, tags, calls and answer that do not count (no label, or
+        weight 0)
     ids:            id of each row
     num_supervised: n
     weight_sum:     sum of the supervised weights
     num_tokens:     tokens without padding
-    seen_tokens:    tokens that a token sees (itself and those before it in its row), summed over all tokens
-    input_pos:      int64 `[B, T]`, position ids where they are not 0, 1, 2, ...; None where they are
-    groups:         int64 `[B, T]`, class of the predicted token where a transform made classes; None where none did
-    text:           int64 `[B, T]`, the rows' own tokens where a transform has the model read others; None where it does
-        not
-    documents:      tokens of each packed row, in order, and of the padding behind them: they sum to T, and nothing may
-        look from one into another; None for a padded batch
+    seen_tokens:    number of tokens each token attends to (itself and those before it in its row), summed over all
+                    tokens
+    input_pos:      int64 `[B, T]`, position ids if they are not 0, 1, 2, ..., else None
+    groups:         int64 `[B, T]`, class of the predicted token if a transform made classes, else None
+    text:           int64 `[B, T]`, the original tokens if a transform makes the model read others, else None
+    documents:      lengths of the packed rows, in order, and of the padding after them: they sum to T, and attention
+        must not cross them; None for a padded batch
     """
 
     tokens: Tensor
@@ -84,8 +84,8 @@ class Batch:
 
     @property
     def sample(self) -> Tensor:
-        """Which row of the batch each position belongs to, int64 `[B, T]`; padding of a packed batch belongs to none
-        and has the number after the last.
+        """Which row of the batch each position belongs to, int64 `[B, T]`; padding of a packed batch gets the number
+        after the last row's.
         """
         if self.documents is not None:
             lengths = torch.tensor(self.documents, device=self.tokens.device)
@@ -96,7 +96,7 @@ class Batch:
 
 
 class Step(NamedTuple):
-    """Everything one optimizer step of one process consumes."""
+    """Everything one process needs for one optimizer step."""
 
     clock: Clock
     micro_batches: list[Batch]
@@ -111,8 +111,8 @@ class Batches:
         transforms: named transforms, applied in order.
         pad_id: token id of the padding.
         pad_multiple: pad every micro-batch to a multiple of this many tokens (fewer shapes for a compiled model).
-        packed_tokens: lay rows end to end in micro-batches of this many tokens, which the plans must have been made
-            for; None pads them.
+        packed_tokens: pack rows into micro-batches of this many tokens, for which the plans must have been made; None
+            pads them.
     """
 
     rows: Rows
@@ -151,8 +151,8 @@ def pad(flat: Flat, *, pad_id: int, multiple: int = 1) -> Batch:
 
 
 def pack(flat: Flat, *, pad_id: int, num_tokens: int) -> Batch:
-    """Shift once per row and lay the rows end to end, `[1, num_tokens]`; position ids restart in every row. Without
-    rows it is all padding.
+    """Shift once per row and concatenate the rows, `[1, num_tokens]`; position ids restart in every row. Without rows,
+    all padding.
     """
     assert len(flat.tokens) <= num_tokens, f"{len(flat.tokens)} tokens do not fit into {num_tokens}"
     size = len(flat.tokens)
@@ -164,8 +164,8 @@ def pack(flat: Flat, *, pad_id: int, num_tokens: int) -> Batch:
 def _lay_out(
     flat: Flat, places: np.ndarray | slice, shape: tuple[int, int], pad_id: int, positions: np.ndarray | None
 ) -> Batch:
-    """A batch of `shape` with token `i` of `flat` at the `i`-th of the places; what describes a token is laid where the
-    token before it is.
+    """A batch of `shape` with token `i` of `flat` at the `i`-th of the places; labels and other columns about a token
+    go to the position of the token before it.
     """
     last = flat.row_start[1:][flat.lengths > 0] - 1
 

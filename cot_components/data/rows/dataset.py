@@ -1,4 +1,4 @@
-"""Encoded rows with their transforms: what a data loader, or a loop of the user's own, takes rows from."""
+"""Encoded rows with their transforms: the data set for our loader or for the user's own training loop."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class ReasoningDataset:
 
     Our recipes take batches from `batches()`, which knows the epoch. Other loops index it: `dataset[i]` is a mapping
     with `tokens`, `labels` (aligned with the tokens, not shifted), `weights`, `roles` and `id`. Rows that the
-    transforms leave without a label are not among these: such loops divide by the labels of a batch.
+    transforms leave without a label are skipped there, because such loops divide by a batch's labels.
 
     rows:       encoded rows of all sources
     shares:     `(first_row, last_row, weight)` per source, see `Plans.shares`
     transforms: by name, in order
     chat:       tokenizer, template and tags; prompts for generation come from it
     report:     rows read and dropped
-    selectors:  by name, in order: what has chosen `rows`; empty where all rows are trained on
+    selectors:  by name, in order: the selectors that chose `rows`; empty if all rows are trained on
     choices:    what each of them did
-    unselected: the data before the choice, None where there was none
+    unselected: the data before selection, None if there was none
     """
 
     rows: Rows
@@ -56,8 +56,8 @@ class ReasoningDataset:
         return self.chat.tag_ids
 
     def summary(self) -> str:
-        """One line: rows read and dropped, what selectors chose, tokens by role; says so where no row has a thought or
-        a call, or some have no thought.
+        """One line: rows read and dropped, what selectors chose, tokens by role; warns if no row has a thought or a
+        call, or if some have no thought.
         """
         tokens = self.rows.tokens_by_role()
         counts = ", ".join(f"{role} {count:,}" for role, count in tokens.items())
@@ -83,7 +83,7 @@ class ReasoningDataset:
         return {name: values.tolist() for name, values in sample.items()} | {"id": int(flat.ids[0])}
 
     def _without_epoch(self, indices: Sequence[int] | np.ndarray) -> tuple[Flat, np.ndarray]:
-        """These rows as other loops see them, and their labels `[N]`, `IGNORE` where the weight is 0."""
+        """These rows for loops other than ours, and their labels `[N]`, `IGNORE` where the weight is 0."""
         flat = self.rows.flat(indices)
         for transform in self.transforms.values():
             flat = transform(flat, Clock(0, 0))
@@ -91,7 +91,7 @@ class ReasoningDataset:
 
     @cached_property
     def _labelled(self) -> np.ndarray:
-        """Rows that other loops can learn from, int64: those with a label on a token that has one before it."""
+        """Rows that other loops can learn from, int64: those with a label on a token other than their first."""
         self._refuse_what_needs_an_epoch()
         rows = np.arange(len(self.rows))
         counts = [np.zeros(0, dtype=np.int64)]
@@ -118,10 +118,10 @@ class ReasoningDataset:
             )
 
     def selected(self, selectors: Mapping[str, Selector]) -> ReasoningDataset:
-        """The rows that the selectors choose, in order, from all that are here; without any, these data.
+        """The rows that the selectors, in order, choose from these; the data set itself if there are no selectors.
 
         Raises:
-            UserError: one keeps nothing, or cannot tell; see `selection.select_rows`.
+            UserError: one keeps nothing or fails; see `selection.select_rows`.
         """
         if not selectors:
             return self
@@ -135,11 +135,11 @@ class ReasoningDataset:
         return replace(self, rows=rows, shares=shares, selectors=selectors, choices=choices, unselected=self)
 
     def split_off(self, share: float, *, seed: int = 0) -> tuple[ReasoningDataset, ReasoningDataset]:
-        """Two data sets: the rest, and `share` of the rows (one at least), those with the smallest hash of (seed, row
-        id), and the other rows of their conversations, though never all. Rows that are memory-mapped stay so.
+        """Two data sets: the rest, and `share` of the rows (at least one): those with the smallest hash of (seed, row
+        id) plus the other rows of their conversations, though never all rows. Memory-mapped rows stay memory-mapped.
 
-        Selectors choose from the rest: rows are held out before, so whatever is chosen they are the same ones, as they
-        were read. Where there are selectors, rows with the same prompt stay together, too.
+        Selectors choose from the rest: rows are held out first, so the held-out rows are the same whatever is selected.
+        With selectors, rows with the same prompt also stay together.
 
         Raises:
             UserError: a share outside (0, 1), or a single row or conversation, which cannot be split; see `selected`.
@@ -166,7 +166,7 @@ class ReasoningDataset:
         return self._only(keep), self._only(~keep)
 
     def with_rows(self, rows: Rows) -> ReasoningDataset:
-        """Other rows of the same format, each taken once in an epoch."""
+        """Other rows of the same format, each used once per epoch."""
         return replace(self, rows=rows, shares=((0, len(rows), 1.0),), unselected=None)
 
     def _only(self, keep: np.ndarray) -> ReasoningDataset:
@@ -176,7 +176,8 @@ class ReasoningDataset:
 
 
 def _groups(rows: Rows) -> np.ndarray:
-    """Rows that share a conversation or a prompt, directly or by way of others, have the same number, int64 `[B]`."""
+    """Group number of each row, int64 `[B]`: rows that share a conversation or prompt, even indirectly, are one
+    group."""
     group = np.asarray(rows.ids) & ~TURN_BITS
     ties = [np.unique(key, return_inverse=True)[1] for key in (group, prompt_hashes(rows))]
     while True:

@@ -1,8 +1,8 @@
 """Parts to token ids: tokens and roles are appended together, here and nowhere else.
 
 A conversation is encoded in one go, as inference encodes it, so a token may hold text of two parts. It has the role of
-the part it begins in, but one that holds any of a tag has the tag's. Only between what the prompt holds and what the
-model writes there is always a border: the prompt's ids are those of the prompt alone.
+the part it begins in, except that a token with any text of a tag has the tag's role. Only between the prompt and the
+model's output is there always a token boundary: the prompt's ids equal those of the prompt encoded alone.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class EncodedRow(NamedTuple):
 
 
 def encode_segments(parts: Sequence[Part], ids_of: Mapping[str, Sequence[int]]) -> EncodedRow:
-    """The row of these parts, each text encoded by itself (so a prompt alone encodes to the beginning of its row).
+    """The row of these parts, each text encoded separately (so a prompt alone encodes to the beginning of its row).
 
-    ids_of: token ids of every text that occurs. Counters run on over all thoughts of the row. Weights are 1.
+    ids_of: token ids of every text that occurs. Counters continue across the thoughts of a row. Weights are 1.
     """
     pieces, roles = [], []
     for role, content in parts:
@@ -54,7 +54,7 @@ def _row(tokens: np.ndarray, roles: np.ndarray) -> EncodedRow:
 def encode_turns(turns: Sequence[Sequence[Part]], tokenizer: TextTokenizer) -> list[EncodedRow]:
     """Rows of many turns in one batch of the tokenizer library; a text that occurs twice is encoded once.
 
-    Raises RowError where a text has no plain encoding.
+    Raises RowError if a text has no plain encoding.
     """
     texts = list({part.content: None for parts in turns for part in parts if isinstance(part.content, str)})
     ids_of = dict(zip(texts, tokenizer.encode_texts(texts), strict=True))
@@ -62,7 +62,7 @@ def encode_turns(turns: Sequence[Sequence[Part]], tokenizer: TextTokenizer) -> l
 
 
 def encode_by_parts(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[EncodedRow | RowError]:
-    """Rows whose texts are encoded each by itself, or why a row does not give its supervised text back.
+    """Rows whose texts are encoded separately, or the error for a row that does not decode to its supervised text.
 
     Raises RowError as `encode_turns` does.
     """
@@ -78,9 +78,9 @@ def encode_by_parts(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[Enc
 
 
 def encode_in_one_go(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[EncodedRow | RowError]:
-    """Rows encoded as inference encodes them, or why a row does not give its supervised text back.
+    """Rows encoded as inference encodes them, or the error for a row that does not decode to its supervised text.
 
-    Raises RowError where a text has no plain encoding.
+    Raises RowError if a text has no plain encoding.
     """
     results: list[EncodedRow | RowError] = []
     for turn, encoded in zip(turns, _encode(turns, tokenizer), strict=True):
@@ -107,7 +107,7 @@ def _encode(turns: Sequence[Turn], tokenizer: TextTokenizer) -> list[Encoded]:
 
 
 def _placed_row(turn: Turn, encoded: Encoded, tokenizer: TextTokenizer) -> EncodedRow:
-    """The row of these tokens, whose places tell whose they are. Raises RowError as `_check_placed` does."""
+    """The row of these tokens, with roles from their places in the text. Raises RowError as `_check_placed` does."""
     parts = [*turn.prompt, *turn.completion]
     ends = np.cumsum([len(tokenizer.joined([part.content])) for part in parts])
     starts = np.asarray(encoded.starts, dtype=np.int64)
@@ -123,9 +123,9 @@ def _placed_row(turn: Turn, encoded: Encoded, tokenizer: TextTokenizer) -> Encod
 
 
 def _check_placed(row: EncodedRow, encoded: Encoded, text: str, tokenizer: TextTokenizer) -> None:
-    """Raise RowError unless each run of supervised tokens decodes to its text, or to that behind a blank.
+    """Raise RowError unless each run of supervised tokens decodes to its text, possibly after a blank.
 
-    A library may put the blank before every run between control tokens.
+    Some libraries put a blank before every run between control tokens.
     """
     supervised = is_supervised(row.roles)
     if not supervised.any():
@@ -134,7 +134,7 @@ def _check_placed(row: EncodedRow, encoded: Encoded, text: str, tokenizer: TextT
     for start, stop in _runs(plain):
         wanted = text[encoded.starts[start] : max(encoded.ends[start:stop])]
         if tokenizer.decode(row.tokens[start:stop]) not in (wanted, f" {wanted}"):
-            raise RowError("the tokenizer does not give the supervised text back exactly")
+            raise RowError("the tokenizer does not decode the supervised text back exactly")
 
 
 def check_exact(row: EncodedRow, parts: Sequence[Part], tokenizer: TextTokenizer) -> None:
@@ -144,15 +144,15 @@ def check_exact(row: EncodedRow, parts: Sequence[Part], tokenizer: TextTokenizer
     if not supervised.any():
         raise RowError("nothing in the row is supervised")
     if tokenizer.decode(row.tokens[supervised]) != written:
-        raise RowError("the tokenizer does not give the supervised text back exactly")
+        raise RowError("the tokenizer does not decode the supervised text back exactly")
 
 
 def fit(row: EncodedRow, *, max_seq_len: int | None, too_long: str, tokenizer: TextTokenizer) -> EncodedRow:
-    """The row, if need be shortened to `max_seq_len` tokens by policy `too_long`.
+    """The row, shortened to `max_seq_len` tokens if necessary, by policy `too_long`.
 
     `drop`: raise RowError. `cut_thought`: take tokens out of the middle of the longest thought; counters keep their
-    values, and the first token behind the cut weighs 0, because nobody should learn the jump. A row that would lose
-    anything but thought, or all of its thought, is dropped too: RowError.
+    values, and the first token after the cut gets weight 0, because the jump should not be learnt. A row that would
+    lose anything but thought, or all of its thought, is dropped as well: RowError.
     """
     excess = 0 if max_seq_len is None else len(row.tokens) - max_seq_len
     if excess <= 0:
@@ -174,7 +174,7 @@ def fit(row: EncodedRow, *, max_seq_len: int | None, too_long: str, tokenizer: T
 
 
 def _longest_run(mask: np.ndarray) -> tuple[int, int]:
-    """First and one past the last index of the longest run of True; (0, 0) without any."""
+    """First and one past the last index of the longest run of True; (0, 0) if there is none."""
     return max(_runs(mask), key=lambda run: run[1] - run[0], default=(0, 0))
 
 
@@ -187,8 +187,8 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
 def _whole_characters(
     tokens: np.ndarray, head: tuple[int, int], tail: tuple[int, int], tokenizer: TextTokenizer
 ) -> tuple[int, int]:
-    """End of the head and start of the tail, moved by the at most 3 tokens that would leave a broken character; where
-    that leaves no whole one, there is no head, or no tail."""
+    """End of the head and start of the tail, moved by at most 3 tokens to avoid a broken character; if no whole
+    character is left, head or tail is empty."""
     thought = tokenizer.decode(tokens[head[0] : tail[1]])
     ends = range(head[1], max(head[1] - 4, head[0]), -1)
     starts = range(tail[0], min(tail[0] + 4, tail[1]))

@@ -1,4 +1,4 @@
-"""Whether the first rows of a run begin with the ids that inference makes of the same messages."""
+"""Check that the first rows of a run begin with the ids that inference would produce for the same messages."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from cot_components.errors import UserError
 
 NUM_ROWS = 16
 SHOWN = 24
-"""Tokens of either side in the message."""
+"""Tokens of each side shown in the message."""
 
 
 def check_first_rows(traces: Iterable[Trace], rows: Rows, chat: ChatFormat, *, turns: str = "last") -> int:
     """Compare the prompts of the first `NUM_ROWS` rows with the template rendered in one go and encoded in one go.
 
-    traces: those that the rows were made of, from the first on; no more are read than need be
+    traces: the traces of the rows, from the first on; no more are read than needed
     turns:  as in `RowSettings`
 
-    Returns the number of rows compared: a conversation in which a person spells a control token is left out, because
-    inference would read it as one.
-    Raises UserError, showing the first difference, where a row begins otherwise.
+    Returns the number of rows compared: a conversation whose text spells a control token is left out, because inference
+    would read it as one. Raises UserError, showing the first difference, if a row begins differently.
     """
     waiting = {int(row_id): place for place, row_id in enumerate(rows.ids[:NUM_ROWS])}
     compared = 0

@@ -41,9 +41,9 @@ class Flat:
     weights:   float32 `[N]`, what the token's loss is multiplied by
     row_start: int64 `[B + 1]`
     ids:       int64 `[B]`, the row's number in its source before any filtering
-    positions: int64 `[N]`, position ids inside the row where they are not 0, 1, 2, ...; None where they are
+    positions: int64 `[N]`, position ids inside the row if they are not 0, 1, 2, ..., else None
     groups:    uint8 `[N]`, class of each token for weight rules (0 boilerplate, 1 reasoning); None without classes
-    inputs:    int64 `[N]`, what the model reads where that is not the row's own `tokens`; None where it is
+    inputs:    int64 `[N]`, what the model reads if that is not the row's own `tokens`, else None
     """
 
     tokens: np.ndarray

@@ -1,4 +1,4 @@
-"""Which encoded rows are not what one expects to train on; every function gives indices of rows, int64, ascending."""
+"""Find unexpected encoded rows; every function returns row indices, int64, ascending."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def count_in_rows(mask: np.ndarray, row_start: np.ndarray) -> np.ndarray:
 
 
 def without_end(rows: Rows, stop_ids: Sequence[int]) -> np.ndarray:
-    """Rows whose last token ends no generation."""
+    """Rows whose last token is not a stop token."""
     last = rows.tokens[np.maximum(rows.row_start[1:] - 1, 0)]
     return np.flatnonzero(~np.isin(last, stop_ids))
 
 
 def with_gap(rows: Rows) -> np.ndarray:
-    """Rows that lack the middle of their thought (`too_long: cut_thought`)."""
+    """Rows with the middle of their thought cut out (`too_long: cut_thought`)."""
     thought = np.flatnonzero(rows.roles == Role.THOUGHT)
     row = np.searchsorted(rows.row_start, thought, side="right") - 1
     jumps = (np.diff(rows.counters[thought]) != 1) & (np.diff(row) == 0)
@@ -44,7 +44,7 @@ def prompt_hashes(rows: Rows) -> np.ndarray:
 
 
 def seen_before(hashes: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
-    """Which have the hash of an earlier one; with `others`, of any of these."""
+    """Which rows have the hash of an earlier row; with `others`, a hash among these."""
     if others is not None:
         return np.flatnonzero(np.isin(hashes, others))
     return np.setdiff1d(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])

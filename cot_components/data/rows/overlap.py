@@ -1,4 +1,4 @@
-"""No question that a model is tested on may be one that it was trained on."""
+"""Refuse test questions that also occur in the training data."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from cot_components.roles import Role
 
 
 def check_no_overlap(train: Rows, test: Iterable[tuple[str, Sequence[int]]], *, of: str = "training") -> None:
-    """Make sure that no prompt of the test data is a prompt of the training data.
+    """Check that no test prompt is also a training prompt.
 
     Args:
         train: encoded training rows.
-        test: where each test row stands, and the token ids of its prompt.
-        of: what to call the rows of `train`.
+        test: the place of each test row, and the token ids of its prompt.
+        of: what the error calls the rows of `train`.
 
     Raises:
         UserError: names the first test row that is trained on, and the training row.
     """
     for where, row_id in overlaps(train, test).items():
         raise UserError(
-            f"{where} of the test data asks what row {row_id} of the {of} data asks; leave it out of one of them"
+            f"{where} of the test data has the same question as row {row_id} of the {of} data; remove one of them"
         )
 
 
 def overlaps(train: Rows, test: Iterable[tuple[str, Sequence[int]]]) -> dict[str, int]:
-    """Place of each test row that is trained on -> id of the first training row that asks the same; arguments as
+    """Place of each test row that is trained on -> id of the first training row with the same question; arguments as
     above; several prompts may have the same place.
     """
     asked: dict[bytes, int] = {}

@@ -1,4 +1,4 @@
-"""Which rows share a micro-batch when rows of different lengths are laid end to end instead of being padded."""
+"""Packing: which rows of different lengths share a micro-batch instead of being padded."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from bisect import bisect_left, insort
 import numpy as np
 
 WINDOW = 256
-"""Micro-batches filled from one stretch of the shuffled order: enough that the last one of a stretch, the only one that
-is badly filled when rows are short, costs little; few enough that no row moves far from its place."""
+"""Micro-batches per window of the shuffled order: enough that the last one, the only badly filled one when rows are
+short, costs little; few enough that no row moves far from its place."""
 
 
 def pack_rows(order: np.ndarray, lengths: np.ndarray, num_tokens: int, random: np.random.Generator) -> list[np.ndarray]:
     """Group rows into packs of at most `num_tokens` tokens; no row is cut.
 
     The shuffled order is cut into windows; inside a window the longest row goes first, each into the pack where it
-    leaves least room (best fit decreasing), and the packs are shuffled. Every row is packed within its own window, so
-    none waits for a pack that suits it.
+    leaves the least room (best fit decreasing), and the packs are shuffled. Every row is packed within its window, so
+    none is postponed until a pack fits it.
 
     Args:
         order: row indices, int64 `[R]`, shuffled.

@@ -1,8 +1,8 @@
-"""Which rows meet in which optimizer step: planned from lengths alone, before any batch is made.
+"""Which rows go into which optimizer step, planned from lengths alone before any batch is made.
 
 `Plans` is the sampler of the data loader and `Batches` its data set:
-`DataLoader(batches, sampler=plans, batch_size=None)`. A plan says everything a batch depends on, so nothing has to be
-told to workers, and a resumed run is `Plans(start_step=...)`.
+`DataLoader(batches, sampler=plans, batch_size=None)`. A plan holds everything a batch depends on, so workers need no
+other state, and a resumed run is `Plans(start_step=...)`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Plans:
     - packed, they are grouped into micro-batches of `packed_tokens` tokens (see `pack_rows`), and a step is
       `gradient_accumulation_steps * world_size` of those.
 
-    The last step of an epoch takes what is left.
+    The last step of an epoch takes the rest.
 
     Args:
         lengths: tokens per row as encoded, int64 `[R]`.
-        batch_size: rows per micro-batch and process; not used when packed.
-        packed_tokens: tokens per micro-batch and process, rows laid end to end; None pads rows instead.
+        batch_size: rows per micro-batch and process; unused when packed.
+        packed_tokens: tokens per micro-batch and process, when packed; None pads rows instead.
         gradient_accumulation_steps: micro-batches per step and process.
         epochs: passes over the data.
         seed: seed of the shuffle.
@@ -92,7 +92,7 @@ class Plans:
             raise UserError("there is no row to train on")
         for first, last, weight in self.shares or ():
             if last > first and round(weight * (last - first)) == 0:
-                raise UserError(f"a source of {last - first} rows with weight {weight:g} gives no row to any epoch")
+                raise UserError(f"a source of {last - first} rows with weight {weight:g} has no row in any epoch")
         if self.packed_tokens is not None and self.lengths.max() > self.packed_tokens:
             raise UserError(
                 f"packed_tokens is {self.packed_tokens}, but the longest row has {self.lengths.max()} tokens, and rows "
@@ -111,7 +111,7 @@ class Plans:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run: what schedules are drawn over."""
+        """Steps of the whole run, the length of every schedule."""
         return int(self._steps_before[-1])
 
     @property
@@ -149,7 +149,7 @@ class Plans:
         return int(self._steps_before[epoch])
 
     def epoch_clocks(self, epochs: Sequence[int] | None = None) -> dict[str, Clock]:
-        """By name, when each of these epochs begins (None: the first three): the times worth looking at.
+        """The start of each of these epochs, by name (None: the first three), for previews.
 
         Raises:
             UserError: an epoch that the run does not have.
@@ -157,18 +157,18 @@ class Plans:
         chosen = range(min(SHOWN_EPOCHS, self.epochs)) if epochs is None else epochs
         for epoch in chosen:
             if not 0 <= epoch < self.epochs:
-                raise UserError(f"epochs: {epoch} is none of this run's, which are 0 to {self.epochs - 1}")
+                raise UserError(f"epochs: this run has no epoch {epoch}; its epochs are 0 to {self.epochs - 1}")
         return {f"epoch {epoch}": self.clock(self.first_step(epoch)) for epoch in chosen}
 
     def plan(self, step: int) -> Plan:
-        """The plan of one step, whichever came before."""
+        """The plan of one step, independent of the order of calls."""
         clock = self.clock(step)
         parts = self._parts(clock)
         parts += [np.empty(0, np.int64)] * (-len(parts) % self.world_size)
         return Plan(clock, tuple(tuple(part.tolist()) for part in parts[self.rank :: self.world_size]))
 
     def rows_of(self, clock: Clock) -> np.ndarray:
-        """Row indices of one step over all processes, int64: what a curriculum asks."""
+        """Row indices of one step over all processes, int64, for curricula."""
         taken = self._taken(clock)
         return taken if self.packed_tokens is None else np.concatenate(taken)
 
@@ -207,7 +207,7 @@ class Plans:
         return self._epoch(clock.epoch)[begin : begin + size]
 
     def _epoch(self, epoch: int) -> Any:
-        """The rows of an epoch in order, or its packs; kept until another epoch is asked for."""
+        """The rows of an epoch in order, or its packs; cached until another epoch is requested."""
         if self._latest.get("epoch") != epoch:
             order: Any = self.epoch_order(epoch)
             if self.packed_tokens is not None:

@@ -28,14 +28,14 @@ from cot_components.errors import UserError
 
 TURN_SHIFT = 40
 TURN_BITS = (1 << SOURCE_SHIFT) - (1 << TURN_SHIFT)
-"""Of a row id: which turn of its conversation the row supervises."""
+"""The bits of a row id that hold the supervised turn's number."""
 CHUNK = 256
 TOO_LONG = ("drop", "cut_thought")
 TURNS = ("last", "each")
 
 
 class Prepared(NamedTuple):
-    """Rows, and the account of what was read and left out. `from_cache` says that nothing had to be encoded."""
+    """Rows, and the report of what was read and left out. `from_cache`: nothing had to be encoded."""
 
     rows: Rows
     report: DropReport
@@ -44,7 +44,7 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What decides how a trace becomes rows, beside the chat format.
+    """Settings, besides the chat format, that decide how a trace becomes rows.
 
     turns:       `last`: one row, the last assistant turn is supervised. `each`: one row per assistant turn, with id
                  `trace.id + (turn << 40)`, turns counted from 0. Either way the template decides which earlier
@@ -66,7 +66,7 @@ class RowSettings:
 
 
 def row_limit(max_seq_len: int | None, tokenizer: Any) -> int | None:
-    """Tokens per row as asked for; where nothing was, the tokenizer's own `max_seq_len`, if it has one."""
+    """Tokens per row: `max_seq_len` if given, else the tokenizer's own, if it has one."""
     return getattr(tokenizer, "max_seq_len", None) if max_seq_len is None else max_seq_len
 
 
@@ -82,13 +82,13 @@ def prepare_rows(
 ) -> Prepared:
     """Rows of all traces that `read(report)` yields.
 
-    read:        reads the source and accounts for it in the report: `lambda report: read_traces(source, report=report)`
+    read:        reads the source and fills in the report: `lambda report: read_traces(source, report=report)`
     strict:      whether the first row that cannot be used is an error; otherwise it is dropped with its reason
-    max_dropped: share of dropped rows (0 to 1) above which there is an error all the same
+    max_dropped: share of dropped rows (0 to 1) above which it is an error anyway
     cache_dir:   folder for encoded rows, keyed by data, chat format, settings and ENCODER_VERSION; None: in memory
-    data_key:    what stands for the data in that key (`source_key`); None: the traces are read and hashed
+    data_key:    the data's part of that key (`source_key`); None: the traces are read and hashed
 
-    Raises UserError for a bad row when strict, when too many rows, or all, are dropped, for a share beyond 0 to 1.
+    Raises UserError for a bad row when strict, if too many or all rows are dropped, or for a share outside 0 to 1.
     """
     check_max_dropped(max_dropped)
     settings = settings or RowSettings()
@@ -108,7 +108,7 @@ def prepare_rows(
         write_rows(folder, parts, lambda: dataclasses.asdict(report))
         found = read_rows(folder)
     if found is None:
-        raise UserError(f"encoded rows could not be kept in {folder}")
+        raise UserError(f"encoded rows could not be stored in {folder}")
     report = DropReport(**found[1])
     if strict and report.dropped:
         reason, places = report.commonest()[0]
@@ -120,7 +120,8 @@ def prepare_rows(
 def encode_traces(
     traces: Iterable[Trace], chat: ChatFormat, settings: RowSettings, *, strict: bool, report: DropReport
 ) -> Iterator[Rows]:
-    """Rows of the traces, some hundred at a time. Every kept row's supervised text was checked to decode exactly."""
+    """Rows of the traces, a few hundred at a time. For every kept row, the supervised tokens decode to exactly its
+    text."""
 
     def drop(where: str, fault: RowError) -> None:
         if strict:
@@ -145,7 +146,7 @@ def encode_traces(
 
 
 def cache_key(data_key: str, chat: ChatFormat, settings: RowSettings) -> str:
-    """Name of the cache folder: everything that decides what the rows are."""
+    """Name of the cache folder, from everything that determines the rows."""
     facts = [ENCODER_VERSION, data_key, chat.fingerprint(), dataclasses.asdict(settings)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -161,7 +162,8 @@ def hash_traces(traces: Iterable[Trace]) -> str:
 def source_key(source: str | Path, *, split: str = "train", subset: str | None = None, **options: object) -> str | None:
     """sha256 over the files that rows of `source` are read from, their kinds, in a folder their names, and the options.
 
-    None for what is not on this machine. Raises UserError for a file that cannot be read, and as `source_files` does.
+    None if the source is not on this machine. Raises UserError for a file that cannot be read, and as `source_files`
+    does.
     """
     path = find_source(source)
     if path is None:
@@ -182,7 +184,7 @@ def source_key(source: str | Path, *, split: str = "train", subset: str | None =
 def conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[int, str, tuple[Message, ...]]]:
     """Row id, place and messages up to the supervised turn, for each row of the trace; the report counts extra ones.
 
-    With `each`, a turn of weight 0 makes no row: its author has said so; at least one turn must count.
+    With `each`, a turn of weight 0 makes no row; at least one turn must count.
     """
     ends = [i + 1 for i, message in enumerate(trace.messages) if message.role == "assistant"] or [0]
     if turns == "last":
@@ -196,7 +198,7 @@ def conversations(trace: Trace, turns: str, report: DropReport) -> list[tuple[in
 
 
 class _Job(NamedTuple):
-    """One row on its way: rendered, not yet encoded."""
+    """One row, rendered but not yet encoded."""
 
     row_id: int
     where: str
@@ -208,16 +210,14 @@ def _render(row_id: int, where: str, messages: Sequence[Message], chat: ChatForm
     if not messages:
         raise RowError("there is no assistant turn")
     if row_id >= 1 << SOURCE_SHIFT:
-        raise RowError(
-            f"more than {TURN_BITS >> TURN_SHIFT} assistant turns before it, for whose numbers ids have no room"
-        )
+        raise RowError(f"more than {TURN_BITS >> TURN_SHIFT} assistant turns before it, more than row ids can number")
     if messages[-1].weight == 0:
         raise RowError("the supervised turn has weight 0")
     return _Job(row_id, where, messages[-1].weight, chat.turn(messages))
 
 
 def _encode(jobs: Sequence[_Job], chat: ChatFormat) -> list[EncodedRow | RowError]:
-    """Rows in one batch; one by one where a text in it cannot be encoded, to find out whose it is."""
+    """Rows in one batch; if a text in it cannot be encoded, one by one to find the row."""
     try:
         encode = encode_in_one_go if chat.in_one_go else encode_by_parts
         return encode([job.turn for job in jobs], chat.tokenizer)

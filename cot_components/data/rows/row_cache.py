@@ -1,4 +1,4 @@
-"""A folder of encoded rows that is whole or absent, whoever is killed while writing it."""
+"""The cache of encoded rows: its folders are complete or absent, even if a writer is killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SELECTED_AT_ONCE = 4096
 
 
 def select_mapped(rows: Rows, indices: np.ndarray) -> Rows:
-    """`rows.select(indices)`, of memory-mapped rows memory-mapped again: the selection is kept beside their folder.
+    """`rows.select(indices)`; for memory-mapped rows the result is memory-mapped too, stored next to their folder.
 
     Rows that are in memory stay there.
 
@@ -36,7 +36,7 @@ def select_mapped(rows: Rows, indices: np.ndarray) -> Rows:
         indices: int64 `[n]`, in the order wanted.
 
     Raises:
-        UserError: the selection cannot be written beside the folder, or not be read back from there.
+        UserError: the selection cannot be written next to the folder, or cannot be read back.
     """
     if not isinstance(rows.tokens, np.memmap):
         return rows.select(indices)
@@ -48,15 +48,15 @@ def select_mapped(rows: Rows, indices: np.ndarray) -> Rows:
         write_rows(folder, (rows.select(part) for part in parts), lambda: {"rows": len(indices), "of": whole.name})
         found = read_rows(folder)
     if found is None:
-        raise UserError(f"a selection of encoded rows could not be kept in {folder}")
+        raise UserError(f"a selection of encoded rows could not be stored in {folder}")
     return found[0]
 
 
 def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any]) -> None:
     """Stream parts into a new cache `folder`: one .npy per column, and `meta.json` with what `describe()` then says.
 
-    Written to a temporary folder, then renamed, so that it exists whole or not at all. If another process was faster,
-    its folder stays. What processes that were killed have left beside it is removed.
+    Written to a temporary folder, then renamed, so that it exists complete or not at all. If another process was
+    faster, its folder stays. Leftovers of killed processes next to it are removed.
 
     Raises:
         UserError: nothing can be written there.
@@ -76,8 +76,8 @@ def write_rows(folder: Path, parts: Iterable[Rows], describe: Callable[[], Any])
 
 @contextlib.contextmanager
 def _unfinished_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside the one meant, locked while it is being written; one without a lock is abandoned."""
-    with _locked(folder.parent) as is_locked:  # so that nobody takes it for abandoned before it is locked
+    """A new folder next to the final one, locked while it is being written; one without a lock is abandoned."""
+    with _locked(folder.parent) as is_locked:  # so that no process takes it for abandoned before it is locked
         if is_locked:
             _remove_abandoned(folder.parent)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=UNFINISHED, dir=folder.parent))
@@ -103,11 +103,11 @@ def _remove_abandoned(parent: Path) -> None:
 
 
 def _put(finished: Path, folder: Path) -> None:
-    """Give a finished folder its name, unless a sound one has it. Only a damaged one is ever taken away."""
+    """Give a finished folder its name, unless an intact folder has it. Only a damaged one is ever removed."""
     with contextlib.suppress(OSError):  # something has the name
         finished.rename(folder)
         return
-    with _locked(folder.parent):  # so that nobody takes the damaged one's place between the look and the renaming
+    with _locked(folder.parent):  # so that no process replaces the damaged one between the check and the rename
         if read_rows(folder) is not None:
             return
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.damaged.", suffix=UNFINISHED, dir=folder.parent))
@@ -122,7 +122,7 @@ def _put(finished: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Hold a folder against other processes that put rows there; False where that cannot be done."""
+    """Lock a folder against other processes that write rows there; yields False if it cannot be locked."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         yield _lock(handle, wait=True)
@@ -131,7 +131,7 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def _lock(handle: int, *, wait: bool) -> bool:
-    """Whether the folder is now this process's; network disks may lock no folders."""
+    """Whether the lock was taken; some network disks cannot lock folders."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -158,7 +158,7 @@ def read_rows(folder: Path) -> tuple[Rows, Any] | None:
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32 of a file; it is read at the speed of the disk, and training reads it next anyway."""
+    """CRC-32 of a file; limited by the disk's speed, and training reads the file next anyway."""
     checksum = 0
     with path.open("rb") as file:
         while block := file.read(1 << 24):
@@ -171,7 +171,7 @@ def _checksum_of(about: Any) -> int:
 
 
 def _stream_columns(folder: Path, parts: Iterable[Rows]) -> None:
-    """Write the columns as parts come, so that memory holds the per-token columns of one part at a time."""
+    """Write the columns part by part, so that memory holds the per-token columns of one part only."""
     lengths, ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in PER_TOKEN}

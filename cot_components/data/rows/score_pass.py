@@ -1,7 +1,7 @@
-"""Filling a folder of scores: what is missing in it, batch by batch, by one process or several.
+"""Fill in the missing scores of a folder, batch by batch, with one process or several.
 
-A batch holds the same rows whatever is missing and however many processes there are, so the numbers do not depend on
-interruptions or on how the work was shared out.
+Batches are the same whatever is missing and however many processes there are, so scores do not depend on interruptions
+or on how the work is divided.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from cot_components.errors import UserError
 from cot_components.files import write_whole
 
 Score = Callable[[Flat], Mapping[str, np.ndarray]]
-"""A batch to columns `[N]`: what each token was given, aligned with the tokens; only `scored_tokens` are read."""
+"""A batch to columns `[N]` of scores, aligned with the tokens; only those of `scored_tokens` are read."""
 
 
 class Column(NamedTuple):
-    """What a column holds: numbers of which model (a path, a hash), so that none is finished by another, and of what
-    kind (`losses.measures.MEASURES`).
+    """What a column holds: the model (a path, a hash), so that no other model continues it, and the kind of score
+    (`losses.measures.MEASURES`).
     """
 
     model: str
@@ -44,11 +44,11 @@ class Processes(Protocol):
     @property
     def size(self) -> int: ...
     def gather(self, value: Any) -> list[Any]:
-        """The value of every process; returns once all are here."""
+        """The value of every process; returns once all have arrived."""
         ...
 
     def first_decides(self, decide: Callable[[], Any]) -> Any:
-        """What the first process returns or raises, on all."""
+        """The result or error of the first process, on all processes."""
         ...
 
 
@@ -81,13 +81,13 @@ def score_rows(
 
     Args:
         rows: all rows of the data set.
-        score: called with batches of similar lengths, longest first, and by all processes equally often; returns at
-            least the columns asked for.
-        folder: new, or that of an earlier call for the same rows, which it goes on with.
+        score: called with batches of similar lengths, longest first, and equally often on all processes; returns at
+            least the requested columns.
+        folder: new, or from an earlier call for the same rows, which is continued.
         columns: by name.
         tokenizer: fingerprint of the tokenizer.
         max_tokens: tokens per batch, padding included; a longer row is a batch of its own.
-        processes: each writes what it has scored into the same files.
+        processes: each writes its scores into the same files.
 
     Raises:
         UserError: the folder holds scores of other rows, another tokenizer or another model; a score is not finite.
@@ -100,7 +100,7 @@ def score_rows(
     with tqdm(total=sum(sizes), desc="scoring", unit=" tokens", unit_scale=True, disable=off) as bar:
         for at in range(0, len(todo), processes.size):
             together = todo[at : at + processes.size]
-            mine = together[min(processes.rank, len(together) - 1)]  # the last again where there is no more
+            mine = together[min(processes.rank, len(together) - 1)]  # the last one again if there are no more
             flat = rows.flat(mine)
             given = score(flat)
             if processes.rank < len(together):
@@ -134,7 +134,7 @@ def data_key(rows: Rows) -> str:
 def _begin(
     folder: Path, rows: Rows, columns: Mapping[str, Column], tokenizer: str, max_tokens: int
 ) -> list[np.ndarray]:
-    """The batches that lack a score; the folder is there, with all its files, afterwards."""
+    """Create the folder with all its files, and return the batches that lack a score."""
     _prepare_folder(folder, rows, columns, tokenizer)
     missing = np.zeros(len(rows.tokens), dtype=bool)
     for name in columns:
@@ -145,7 +145,7 @@ def _begin(
 
 
 def _write(files: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], flat: Flat, starts: np.ndarray) -> None:
-    """Put what rows were given where they begin among all tokens."""
+    """Write the rows' scores at their places among all tokens."""
     here = scored_tokens(flat)
     positions = index_in_row(flat) + np.repeat(starts, flat.lengths)
     for name, file in files.items():
@@ -177,7 +177,7 @@ def _prepare_folder(folder: Path, rows: Rows, columns: Mapping[str, Column], tok
 
 
 def _refuse_other(kept: Scores, meta: Mapping[str, Any], rows: Rows, columns: Mapping[str, Column]) -> None:
-    """Raises UserError for a folder that was filled from something else."""
+    """Raises UserError for a folder with other scores."""
     if kept.meta["tokenizer"] != meta["tokenizer"]:
         raise UserError(f"{kept.folder} holds scores with another tokenizer; score into a new folder")
     if kept.meta["data"] != meta["data"]:
@@ -190,5 +190,5 @@ def _refuse_other(kept: Scores, meta: Mapping[str, Any], rows: Rows, columns: Ma
         if model != column.model:
             raise UserError(
                 f"{kept.folder} holds scores '{name}' of another model ({model[:12]}, this is {column.model[:12]}); "
-                "give the columns of this one another name"
+                "use another name for this model's columns"
             )

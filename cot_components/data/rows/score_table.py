@@ -1,4 +1,4 @@
-"""Scores as one Parquet file, a line per row, for whatever reads Parquet."""
+"""Scores as one Parquet file, one line per row, for other tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS_AT_ONCE = 4096
 
 
 def write_table(scores: Scores, rows: Rows, *, again: bool = True) -> Path:
-    """Write `scores.parquet` into the folder of the scores, whole or not at all.
+    """Write `scores.parquet` into the scores folder, atomically.
 
     A line has `id`, `length` and `scored` (numbers of tokens), `tokens`, each finished column as a list aligned with
     them (null at tokens without a score), and its means over the scored tokens: `sum_logprob` and `mean_logprob` of
@@ -28,7 +28,7 @@ def write_table(scores: Scores, rows: Rows, *, again: bool = True) -> Path:
     Args:
         scores: of all `rows`, in their order.
         rows: what was scored.
-        again: also where the file has these columns already.
+        again: write even if the file already has these columns.
 
     Raises:
         UserError: it cannot be written.

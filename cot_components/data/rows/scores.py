@@ -1,4 +1,4 @@
-"""Numbers that models gave to the tokens of a data set, kept in a folder and tied to exactly these rows.
+"""Per-token scores that models gave to a data set, stored in a folder and tied to exactly these rows.
 
     meta.json       tokenizer, data, number of scored tokens, and for each column its model and what it measures
     rows.npz        ids, row_start, row_hash [B]
@@ -6,7 +6,7 @@
     scores.parquet  the same, a line per row, for everything else (`score_table`)
 
 A row is found by its id and must have the tokens it was scored with: another tokenizer, template or text is an error,
-never a silent shift. `score_pass` fills the folder.
+never a silent misalignment. `score_pass` fills the folder.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ VERSION = 2
 
 
 def scored_tokens(rows: Ragged) -> np.ndarray:
-    """Which tokens have a score, bool `[N]`: those of a supervised role, but for a row's first, which nothing predicts.
+    """Which tokens have a score, bool `[N]`: those of a supervised role, except a row's first, which nothing predicts.
 
-    Whether a transform took a label away makes no difference.
+    Labels removed by transforms make no difference.
     """
     scored = is_supervised(rows.roles)
     starts = rows.row_start[:-1]
@@ -60,7 +60,7 @@ class Scores:
     columns: Mapping[str, np.ndarray]
 
     def column(self, name: str) -> np.ndarray:
-        """A column as it is on disk. Raises UserError where there is none of that name."""
+        """A column as it is on disk. Raises UserError if there is none of that name."""
         if name not in self.columns:
             raise UserError(f"{self.folder} has no scores '{name}'{nearest(name, self.columns)}")
         return self.columns[name]
@@ -70,7 +70,7 @@ class Scores:
         values = self.column(name)
         values = values[~np.isnan(values)]
         if len(values) < self.meta["num_scored"]:
-            raise UserError(f"{self.folder}: scores '{name}' are not finished; run the scoring again to go on")
+            raise UserError(f"{self.folder}: scores '{name}' are not finished; run the scoring again to continue")
         return values
 
     def is_finished(self, name: str) -> bool:
@@ -90,7 +90,7 @@ class Scores:
         scored = scored_tokens(flat)
         for name, values in zip(names, found, strict=True):
             if np.isnan(values[scored]).any():
-                raise UserError(f"{self.folder}: scores '{name}' are not finished; run the scoring again to go on")
+                raise UserError(f"{self.folder}: scores '{name}' are not finished; run the scoring again to continue")
             values[~scored] = np.nan
         return found
 
@@ -100,17 +100,17 @@ class Scores:
         return np.bincount(np.repeat(np.arange(len(self.ids)), self._num_scored), values, minlength=len(self.ids))
 
     def row_means(self, name: str) -> np.ndarray:
-        """Mean of a column over the scored tokens of each row, float64 `[B]`; 0 in a row that has none."""
+        """Mean of a column over the scored tokens of each row, float64 `[B]`; 0 for a row without any."""
         return self.row_sums(name) / np.maximum(self._num_scored, 1)
 
     @property
     def stamp(self) -> int:
-        """Changes whenever columns are added, for what is computed once and kept."""
+        """Changes whenever columns are added; a key for caches."""
         return (self.folder / "meta.json").stat().st_mtime_ns
 
     @cached_property
     def _num_scored(self) -> np.ndarray:
-        """Scored tokens of each row, of columns that are finished, int64 `[B]`."""
+        """Number of scored tokens in each row, in finished columns, int64 `[B]`."""
         scored = next(~np.isnan(values) for name, values in self.columns.items() if self.is_finished(name))
         return np.diff(np.concatenate([[0], np.cumsum(scored)])[self.row_start])
 
@@ -124,17 +124,17 @@ class Scores:
         index = self._order[place]
         unknown = self.ids[index] != flat.ids
         if unknown.any():
-            raise UserError(f"{self.folder}: row {flat.ids[unknown][0]} has no scores; other data were scored")
+            raise UserError(f"{self.folder}: row {flat.ids[unknown][0]} has no scores; the scores are of other data")
         changed = (self.row_hash[index] != row_hashes(flat)) & (flat.lengths > 0)
         if changed.any():
             raise UserError(
                 f"{self.folder}: row {flat.ids[changed][0]} was scored with other tokens; tokenizer, template, tags and"
-                " max_seq_len must be those of the scoring, and transforms that remove tokens come later"
+                " max_seq_len must be as when it was scored, and transforms that remove tokens must come later"
             )
         return index
 
     def fingerprint(self, *names: str) -> str:
-        """sha256 over these columns: other scores, other training."""
+        """sha256 over these columns: different scores train differently."""
         digest = hashlib.sha256()
         for name in names:
             digest.update(np.ascontiguousarray(self.column(name)).data)
@@ -150,10 +150,10 @@ class Scores:
 
 
 def open_scores(folder: str | Path) -> Scores:
-    """The scores in a folder; opened once per process, however often they are asked for.
+    """The scores in a folder; opened once per process.
 
     Raises:
-        UserError: there are none, or those of another version.
+        UserError: there are no scores, or scores of another version.
     """
     folder = Path(folder).expanduser()
     try:

@@ -1,4 +1,4 @@
-"""Which rows are trained on, and how much each of them counts: decided once, before any step is planned."""
+"""Row selection: which rows are trained on and with what weight, decided once, before any step is planned."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SHOWN_IDS = 3
 
 @dataclass(frozen=True)
 class Selection:
-    """What a selector makes of `B` rows.
+    """A selector's result for `B` rows.
 
-    left_out: reason -> which rows leave for it, bool `[B]`; of several reasons the first counts
+    left_out: reason -> rows left out for it, bool `[B]`; a row with several reasons counts under the first
     factors:  float32 `[B]`, what the weights of each row's tokens are multiplied by; None for 1
     """
 
@@ -29,11 +29,12 @@ class Selection:
 
 
 Selector = Callable[[Rows], Selection]
-"""A pure function of encoded rows; what it knows of them beside their tokens it looks up by their ids."""
+"""A pure function of encoded rows; anything else it knows about a row, it looks up by the row's id."""
 
 
 class Choice(NamedTuple):
-    """What one selector did: its name, the rows it was given, ids of those that left by reason, factors of the rest."""
+    """What one selector did: its name, the number of rows it was given, ids of those it left out by reason, factors of
+    the rest."""
 
     name: str
     given: int
@@ -55,14 +56,14 @@ class Choice(NamedTuple):
 
 
 def select_rows(rows: Rows, selectors: Mapping[str, Selector]) -> tuple[np.ndarray, Rows, tuple[Choice, ...]]:
-    """Let each selector, in order, choose from the rows that those before it have kept.
+    """Let each selector, in order, choose from the rows the previous ones kept.
 
     Returns:
         Indices of the rows that are kept, int64 ascending; these rows, their weights multiplied by all factors; and
-        what each selector did. Kept rows have the ids they had, so nothing that is drawn for them changes.
+        what each selector did. Kept rows keep their ids, so random draws for them do not change.
 
     Raises:
-        UserError: a selector keeps nothing, or cannot tell; names it.
+        UserError: a selector keeps nothing or fails; names it.
     """
     kept, factors, choices = np.arange(len(rows)), np.ones(len(rows), dtype=np.float32), []
     for name, selector in selectors.items():
@@ -92,20 +93,20 @@ def select_rows(rows: Rows, selectors: Mapping[str, Selector]) -> tuple[np.ndarr
 
 
 def _refuse_misfit(name: str, found: object, num_rows: int) -> None:
-    """Raises UserError for what is not a selection of so many rows, which a function of the user's own may return."""
+    """Raises UserError unless this is a selection of so many rows; a user's own function may return anything."""
     if isinstance(found, Selection):
         factors = np.ones(num_rows) if found.factors is None else found.factors
         sound = factors.shape == (num_rows,) and bool((np.isfinite(factors) & (factors >= 0)).all())
         if sound and all(mask.shape == (num_rows,) and mask.dtype == bool for mask in found.left_out.values()):
             return
     raise UserError(
-        f"dataset.select.{name} must return a Selection of {num_rows:,} rows: a bool for each and every reason, and "
+        f"dataset.select.{name} must return a Selection of {num_rows:,} rows: one bool per row for every reason, and "
         "factors, if any, that are finite and not negative"
     )
 
 
 def selection_hash(choices: Iterable[Choice]) -> str:
-    """sha256 over the rows that left and the factors of the others: what must be the same when a run is resumed."""
+    """sha256 over the rows left out and the factors of the others, which must not change when a run is resumed."""
     digest = hashlib.sha256()
     for choice in choices:
         gone = np.sort(np.concatenate([np.empty(0, np.int64), *choice.left_out.values()]))

@@ -68,11 +68,11 @@ class Rows:
         return Rows(**columns, row_start=row_start, ids=np.asarray(self.ids[indices]))
 
     def content_hash(self) -> str:
-        """sha256 over ids and tokens: what a file of per-token results is tied to."""
+        """sha256 over ids and tokens, which ties files of per-token results to these rows."""
         return self._hash("ids", "row_start", "tokens")
 
     def training_hash(self) -> str:
-        """The same over all that a run trains on: roles and weights, too."""
+        """The same over everything a run trains on, including roles and weights."""
         return self._hash("ids", "row_start", "tokens", "roles", "weights")
 
     def _hash(self, *columns: str) -> str:
@@ -109,7 +109,7 @@ class Rows:
 
     @staticmethod
     def join_sources(sources: Sequence[Rows]) -> Rows:
-        """Rows of several sources, ids told apart by the source's number; those of the first stay as they are."""
+        """Rows of several sources, with the source's number in their ids; ids of the first source are unchanged."""
         return Rows.concatenate(
             [Rows(**{**vars(rows), "ids": rows.ids + (number << SOURCE_SHIFT)}) for number, rows in enumerate(sources)]
         )

@@ -1,4 +1,4 @@
-"""Where thoughts, calls and observations of an agent's turn begin and end. Only text behind the thought is read here.
+"""Where thoughts, calls and observations of an agent's turn begin and end. Only text after the thought is read here.
 
 | written     | text                                       | segments                                                  |
 |-------------|--------------------------------------------|-----------------------------------------------------------|
@@ -12,8 +12,8 @@
 |             | labels in an order that makes no sense; an | refused                                                   |
 |             | observation last; text before the first    |                                                           |
 
-A label stands at the start of a line. One inside a thought cannot be told from one that is meant; it is taken as meant.
-Segments are never empty, and their texts joined are the text.
+A label stands at the start of a line. A label quoted inside a thought cannot be told from a real one, and is read as
+real. Segments are never empty, and joined they give the text.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _FOLLOWERS = {
 
 
 def with_calls(segments: Sequence[Segment], style: str) -> list[Segment]:
-    """The segments of a completion with its answers taken apart; `style` is `Message.calls`. Raises RowError."""
+    """The segments of a completion with its answers split at calls; `style` is `Message.calls`. Raises RowError."""
     if not style:
         return list(segments)
     return [part for s in segments for part in (call_segments(s.text, style) if s.role is Role.ANSWER else [s])]
 
 
 def call_segments(text: str, style: str) -> list[Segment]:
-    """Segments of text behind a thought, calls written in `style`. Raises RowError, see the module's table."""
+    """Segments of text after a thought, with calls written in `style`. Raises RowError, see the module's table."""
     segments = {TAGGED: _tagged, REACT: _react}[style](text)
     return [segment for segment in segments if segment.text]
 
@@ -69,7 +69,7 @@ def _react(text: str) -> list[Segment]:
     names = [label[1] for label in labels]
     for name, following in zip(["", *names], [*names, ""], strict=True):
         if following not in _FOLLOWERS[name]:
-            raise RowError("steps in an order that makes no sense", f"'{name}' before '{following}'")
+            raise RowError("steps out of order", f"'{name}' before '{following}'")
     if text[: labels[0].start()].strip():
         raise RowError("text before the first step", repr(text[:40]))
     segments = [Segment(Role.ANSWER, text[: labels[0].start()])]

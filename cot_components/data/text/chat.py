@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """One assistant turn, rendered: what a model is given, and what it shall write, its end-of-turn token included."""
+    """One rendered assistant turn: the model's input, and the output to learn, including its end-of-turn token."""
 
     prompt: list[Part]
     completion: list[Part]
@@ -47,16 +47,15 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """How conversations become rows: tokenizer, chat template and think tags. Training and evaluation share one.
+    """How conversations become rows: tokenizer, chat template and think tags. Training and evaluation share the object.
 
-    empty_thought: what becomes of answers without a thought, see `empty_thoughts`
+    empty_thought: what to do with answers without a thought, see `empty_thoughts`
 
-    Where a prompt is asked for, `thinking` says whether the template is told to ask for a thought (True), or for none
-    (False); None tells it nothing.
+    For prompts, `thinking` tells the template to ask for a thought (True) or for none (False); None sets no switch.
 
-    Whatever a message says, only the template writes control tokens: their texts inside a message are hidden from the
-    template and come back as plain text; so are tags, but for an assistant's own. Which thoughts of earlier turns the
-    prompt holds is the template's to decide, as it is for `transformers`.
+    Only the template can write control tokens: their texts inside a message are hidden from the template and restored
+    as plain text, and so are tags, except an assistant's own. The template decides which thoughts of earlier turns stay
+    in the prompt, as with `transformers`.
     """
 
     tokenizer: TextTokenizer
@@ -75,11 +74,11 @@ class ChatFormat:
             raise UserError(f"dataset.empty_thought must be one of {', '.join(POLICIES)}, got {self.empty_thought!r}")
 
     def asks_to_think(self, answer: Message) -> bool:
-        """Whether the row of this answer, an assistant's, has the prompt that asks for a thought."""
+        """Whether the row of this assistant's answer has the prompt that asks for a thought."""
         return self.empty_thought == "none" or thinks(answer, self.tags)
 
     def prompt(self, messages: Sequence[Message], *, thinking: bool | None = None) -> list[Part]:
-        """What a model is given to answer `messages`: exactly the prompt of the row that `turn` makes.
+        """The model's input for answering `messages`: exactly the prompt of the row that `turn` makes.
 
         Raises RowError.
         """
@@ -93,10 +92,10 @@ class ChatFormat:
         return encoded.ids
 
     def inference_ids(self, messages: Sequence[Message], *, thinking: bool | None = None) -> list[int] | None:
-        """What inference gives a model to answer `messages`: the template rendered and encoded in one go.
+        """The ids inference would use to answer `messages`: the template rendered and encoded in one go.
 
-        None where a person's text spells what only the template may write, which inference would take for the
-        template's. Raises RowError.
+        None if a message spells a text that only the template may write, which inference would take for the template's.
+        Raises RowError.
         """
         spelled = [(self._end_pattern if m.role == "assistant" else self._hidden).search(m.content) for m in messages]
         if any(spelled) or any(self._end_pattern.search(m.thought or "") for m in messages):
@@ -107,20 +106,20 @@ class ChatFormat:
 
     @property
     def tag_ids(self) -> dict[str, int]:
-        """Ids of the tags where each is one token of its own; empty where they are ordinary text."""
+        """Ids of the tags if each is a single token; empty if they are ordinary text."""
         return {tag: self.tokenizer.control[tag] for tag in astuple(self.tags) if tag in self.tokenizer.control}
 
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
-        """What the template itself writes of the answer to `messages`: `<think>` and a line break, or nothing."""
+        """The beginning of the answer that the template itself writes: `<think>` and a line break, or nothing."""
         return opened_thought(self._prompt(self._history(messages, self._shield(messages)), thinking), self.tags)
 
     def turn(self, messages: Sequence[Message]) -> Turn:
-        """The last of `messages`, an assistant's, behind the prompt that inference gives.
+        """The last of `messages`, an assistant's, after the prompt that inference would use.
 
-        It stands there as the template writes it, which may change white space around thought and answer, nothing else.
-        Where the template takes its thought out, or writes the prompt differently once the answer follows, it stands
-        there as the data has it, for that is what a model writes, with the template's end of turn. What follows the
-        end-of-turn token is cut. Raises RowError where roles would be uncertain.
+        It is written by the template, which may change white space around thought and answer but nothing else. If the
+        template removes the thought, or the answer changes how it writes the prompt, the turn is taken from the data
+        instead (which is what a model has to write), with the template's end of turn. Everything after the end-of-turn
+        token is cut. Raises RowError if roles would be ambiguous.
         """
         *before, last = messages
         shield, thinking = self._shield(messages), self.asks_to_think(last)
@@ -156,7 +155,7 @@ class ChatFormat:
         return tuple(sorted(ends))
 
     def fingerprint(self) -> str:
-        """sha256 over tokenizer, template, tags and what becomes of answers without a thought."""
+        """sha256 over tokenizer, template, tags and the policy for answers without a thought."""
         facts = (self.tokenizer.fingerprint(), self.template.fingerprint(), *astuple(self.tags), self.empty_thought)
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
@@ -180,7 +179,8 @@ class ChatFormat:
         return [self._earlier(message, shield) for message in messages]
 
     def _earlier(self, message: Message, shield: Shield) -> dict[str, str]:
-        """A message as `transformers` would hand it to the template, a thought where the template looks for it."""
+        """A message as `transformers` would pass it to the template, with the thought where the template looks for
+        it."""
         if message.role != "assistant":
             return {"role": message.role, "content": shield.hide(message.content)}
         if message.thought is not None and self.template.reads_thoughts:
@@ -193,7 +193,7 @@ class ChatFormat:
         return {"role": message.role, "content": hide(message.content), **thought}
 
     def _answer(self, message: Message, segments: list[Segment], opening: str, shield: Shield) -> dict[str, str]:
-        """The turn that is learnt, as the template gets it: tags are readable where they are the thought's."""
+        """The learnt turn as passed to the template: the thought's own tags are left readable."""
         if message.thought is not None and self.template.reads_thoughts:
             return self._beside(message, shield.hide)
         return {"role": message.role, "content": message_text(segments, opening, shield.hide)}
@@ -204,7 +204,7 @@ class ChatFormat:
     def _by_template(
         self, history: list[dict[str, str]], prompt: str, answer: dict[str, str], thinking: bool, shield: Shield
     ) -> _Written | None:
-        """What the template writes behind the prompt; None where it writes the prompt differently once that follows."""
+        """What the template writes after the prompt; None if the answer changes how it writes the prompt."""
         full = self.template.render([*history, answer], thinking=thinking)
         if not full.startswith(prompt):
             return None
@@ -222,7 +222,7 @@ class ChatFormat:
     def _as_it_is(
         self, history: list[dict[str, str]], segments: list[Segment], opening: str, shield: Shield
     ) -> _Written:
-        """The turn as the data has it, and the template's end of turn."""
+        """The turn as it is in the data, with the template's end of turn."""
         if opening and not has_thought(segments):
             help = "write an empty one" if self.empty_thought == "template" else "change dataset.empty_thought"
             raise RowError(
@@ -233,13 +233,13 @@ class ChatFormat:
         return _Written(text + end.text, end.end_id)
 
     def _end_of_turn(self, history: list[dict[str, str]], shield: Shield) -> _Written:
-        """What the template writes behind an assistant's text."""
+        """What the template writes after an assistant's text."""
         return self._until_end(self._around_answer(history, shield)[1])
 
     def _around_answer(
         self, history: list[dict[str, str]], shield: Shield, thinking: bool | None = None
     ) -> tuple[str, str]:
-        """What the template writes before and behind an assistant's text."""
+        """What the template writes before and after an assistant's text."""
         cover = shield.cover("answer")
         rendered = self.template.render([*history, {"role": "assistant", "content": cover}], thinking=thinking)
         before, found, after = rendered.rpartition(cover)
@@ -257,9 +257,9 @@ class ChatFormat:
         return [part for part in parts if part.content != ""]
 
     def _until_end(self, rendered: str) -> _Written:
-        """What stands before the first control token, and its id; the end token's where the template writes none.
+        """The text before the first control token, and that token's id; the end token's if the template writes none.
 
-        Control tokens that are part of a tag end nothing.
+        Control tokens that are part of a tag do not count.
         """
         tags = astuple(self.tags)
         found = next((token for token in self._hidden.finditer(rendered) if token[0] not in tags), None)
@@ -280,7 +280,7 @@ class ChatFormat:
 
 
 class _Written(NamedTuple):
-    """Text of an assistant's turn, people's texts in it still hidden, and the id of the token that ends the turn.
+    """Text of an assistant's turn, with shielded texts still hidden, and the id of the token that ends the turn.
 
     header: control tokens and text that the template writes before an answer without a thought
     """
@@ -291,7 +291,7 @@ class _Written(NamedTuple):
 
 
 def part_ids(parts: Sequence[Part], tokenizer: TextTokenizer) -> list[int]:
-    """Token ids of parts, each text encoded by itself."""
+    """Token ids of parts, each text encoded separately."""
     return [
         i
         for part in parts

@@ -1,4 +1,4 @@
-"""Rows without a thought: `dataset.empty_thought` says what stands between their prompt and their answer.
+"""Rows without a thought: `dataset.empty_thought` decides what goes between their prompt and their answer.
 
 | policy     | the prompt is rendered | a block with nothing between its tags                                          |
 |------------|------------------------|--------------------------------------------------------------------------------|
@@ -7,8 +7,8 @@
 | `none`     | with thinking on       | is nowhere; refused if the generation prompt opens a thought                   |
 | `refuse`   | -                      | the row is a bad row                                                           |
 
-A thought of nothing but blanks is none. With thinking on and off is what `SWITCHES` tell the template; one that reads
-none of them writes the same prompt either way.
+A blank thought counts as none. Thinking is turned on and off by the `SWITCHES` passed to the template; a template that
+reads none of them writes the same prompt either way.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cot_components.data.text.segments import Tags
 
 POLICIES = ("template", "none", "refuse")
 SWITCHES = ("enable_thinking", "thinking")
-"""Variables by which templates are told whether to ask for a thought."""
+"""Variables that tell templates whether to ask for a thought."""
 
 
 def thinks(message: Message, tags: Tags) -> bool:
-    """Whether an assistant's message has a thought that is not blank, beside its content or inside."""
+    """Whether an assistant's message has a non-blank thought, separate from its content or inside it."""
     if message.thought is not None:
         return bool(message.thought.strip())
     before, closed, _ = message.content.partition(tags.close)
@@ -33,15 +33,15 @@ def thinks(message: Message, tags: Tags) -> bool:
 
 
 def opened_thought(prompt: str, tags: Tags) -> str:
-    """The opening tag and the white space behind it where a rendered prompt ends in one."""
+    """The opening tag and white space at the end of a rendered prompt, or ""."""
     bare = prompt.rstrip()
     return prompt[len(bare) - len(tags.open) :] if bare.endswith(tags.open) else ""
 
 
 def behind_prompt(answer: Message, prompt: str, tags: Tags, policy: str) -> Message:
-    """An assistant's message as it follows its rendered prompt: without a blank thought that has no place there.
+    """An assistant's message as it follows its rendered prompt, with a blank thought removed where the policy says so.
 
-    Raises RowError for an answer that the policy refuses, and for a thought behind a prompt that ends in a closed one.
+    Raises RowError for an answer the policy refuses, and for a thought after a prompt that ends in a closed one.
     """
     has_thought, block_given = thinks(answer, tags), prompt.rstrip().endswith(tags.close)
     if has_thought and block_given:

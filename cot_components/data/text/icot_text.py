@@ -1,9 +1,9 @@
 """The sequence stepwise internalisation trains on, `x S cot S #### answer S`, and its step lists.
 
 S is the end-of-text token, written three times; no chat template, no tags. Follows the released script of
-https://github.com/da03/Internalize_CoT_Step_by_Step: a blank on both sides of every part, no commas in a number that is
-the answer. The thought may lose all of its tokens, the second S stays: a fully internalised model goes from `x S` to
-`S #### answer S`.
+https://github.com/da03/Internalize_CoT_Step_by_Step: a blank on both sides of every part, no commas in a numeric
+answer. The thought may lose all its tokens but the second S stays: a fully internalised model goes from `x S` to `S
+#### answer S`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cot_components.errors import UserError
 from cot_components.roles import Role
 
 OPENING = "<thought>"
-"""Written before a completion, so that thought and answer are found in it; no model reads or writes it."""
+"""Put before a completion so that thought and answer can be found in it; no model reads or writes it."""
 
 FORMAT_VERSION = 2
 """Part of the fingerprint: raise it whenever the same trace would be written differently."""
@@ -39,7 +39,7 @@ _GROUPED = re.compile(r"(?:#### *)?[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 class ICoTFormat:
     """How question, thought and answer become a row; a drop-in replacement for `ChatFormat`.
 
-    tokenizer: its end-of-text token is the separator; a begin token of its own, if it has one, opens the row
+    tokenizer: its end-of-text token is the separator; if it has a separate begin token, that opens the row
     step_end:  text that ends a step of a thought, for removal by step; encoded by itself, so that the step ends there
                whatever the tokenizer merges; no blank follows the last one. None: thoughts are not cut into steps
 
@@ -51,7 +51,7 @@ class ICoTFormat:
     step_end: str | None = None
 
     in_one_go: ClassVar[bool] = False
-    """Question, thought, answer and each step are encoded by themselves, as published."""
+    """Question, thought, answer and each step are encoded separately, as published."""
 
     def __post_init__(self) -> None:
         if self.tokenizer.eos_id is None:
@@ -73,7 +73,7 @@ class ICoTFormat:
 
     @property
     def tags(self) -> Tags:
-        """Between what `opening` says and the separator stands the thought."""
+        """The thought lies between the text of `opening` and the separator."""
         return Tags(open=OPENING, close=self.tokenizer.decode([self._separator]))
 
     @property
@@ -82,11 +82,11 @@ class ICoTFormat:
         return {}
 
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
-        """What stands for the separator at the end of `prompt` where a completion is shown or scored."""
+        """The text shown for the separator at the end of `prompt` when a completion is shown or scored."""
         return OPENING
 
     def turn(self, messages: Sequence[Message]) -> Turn:
-        """Question, then thought and answer. Raises RowError where the answer comes without a thought."""
+        """Question, then thought and answer. Raises RowError if the answer has no thought."""
         *before, last = messages
         if last.thought is None:
             raise RowError("no thought beside the answer")
@@ -102,7 +102,7 @@ class ICoTFormat:
 
     @property
     def stops_per_answer(self) -> int:
-        """Separators a model writes after `prompt`: one behind the thought, one behind the answer."""
+        """Separators a model writes after `prompt`: one after the thought, one after the answer."""
         return 2
 
     @cached_property
@@ -125,12 +125,12 @@ class ICoTFormat:
             return [f" {thought} "]
         pieces = re.split(f"({re.escape(self.step_end)})", f" {thought} ")
         if len(pieces) > 1 and not pieces[-1].strip():
-            del pieces[-1]  # the blank behind the last step's end would count as a step
+            del pieces[-1]  # the blank after the last step's end would count as a step
         return [text for text in pieces if text]
 
 
 def _without_separators(answer: str) -> str:
-    """A number without the commas between its thousands; any other answer as it is: `1, 2` is not `1 2`."""
+    """A number without its thousands separators; any other answer unchanged: `1, 2` must not become `1 2`."""
     return answer.replace(",", "") if _GROUPED.fullmatch(answer) else answer
 
 

@@ -1,4 +1,4 @@
-"""What may be wrong with a text, by its looks alone: it ends in the middle, goes round in circles, holds stray tags."""
+"""Signs that something is wrong with a text: it ends in the middle, repeats itself, contains stray tags."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST_SENTENCE, LEAST_TIMES, LEAST_SHARE = 20, 4, 0.3
 
 
 def looks_cut(text: str) -> bool:
-    """Whether an answer seems to stop in the middle: at a sign that something follows, in a code fence or a box."""
+    """Whether an answer seems to stop in the middle: at punctuation that announces more, in a code fence or a box."""
     text = text.rstrip()
     boxes = list(_BOX.finditer(text))
     in_box = bool(boxes) and text.count("{", boxes[-1].start()) > text.count("}", boxes[-1].start())
@@ -27,7 +27,7 @@ def looks_cut(text: str) -> bool:
 
 
 def goes_round(text: str) -> bool:
-    """Whether one sentence (of 20 characters or more) comes four times or more and fills 30 % of the text."""
+    """Whether one sentence (of 20 characters or more) occurs at least four times and makes up 30 % of the text."""
     sentences = Counter(s for part in _SENTENCE.split(text) if len(s := part.strip()) >= LEAST_SENTENCE)
     if not sentences:
         return False

@@ -1,4 +1,4 @@
-"""Token ids as text a person can look at: the smallest groups of tokens that decode to whole characters."""
+"""Token ids as readable text: the smallest groups of tokens that decode to whole characters."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Piece(NamedTuple):
 def decode_pieces(ids: Sequence[int], decode: Decode) -> list[Piece]:
     """Split `decode(ids)` into the smallest runs of tokens that are whole characters.
 
-    Each piece is decoded behind the piece before it, because many tokenizers drop the blank of a text's first word.
-    Bytes that belong to no character become one U+FFFD per token; a token without any text (a control token that
-    `decode` leaves out) is shown by its id.
+    Each piece is decoded after the one before it, because many tokenizers drop the blank of a text's first word. Bytes
+    that belong to no character become one U+FFFD per token; a token without any text (a control token that `decode`
+    leaves out) is shown by its id.
 
     Args:
         ids: token ids `[N]`.

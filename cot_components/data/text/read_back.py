@@ -1,4 +1,4 @@
-"""A turn before and after a template wrote it: whether thought and answer are still what the data says."""
+"""Check that a template preserves a turn: thought and answer must still be those of the data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ TAG_ROLES = (Role.THINK_OPEN, Role.THINK_CLOSE)
 
 
 def message_text(segments: Sequence[Segment], opening: str, hide: Callable[[str], str]) -> str:
-    """An assistant message whose tags are the only readable ones; a thought that the data leaves unopened is opened."""
+    """An assistant message whose tags are the only readable ones; a thought without an opening tag in the data gets
+    one."""
     text = "".join(s.text if s.role in TAG_ROLES else hide(s.text) for s in segments)
     opened = not has_thought(segments) or any(s.role is Role.THINK_OPEN for s in segments)
     return text if opened else opening + text
 
 
 def behind_opening(text: str, opening: str) -> str:
-    """What is left to write of a message of which the prompt holds `opening`, a tag and white space around it."""
+    """The rest of a message when the prompt already ends in `opening`, a tag and white space around it."""
     if not opening or text.startswith(opening):
         return text.removeprefix(opening)
     return text.lstrip().removeprefix(opening.strip()).lstrip()
@@ -46,7 +47,7 @@ def read_back(text: str, tags: Tags, restore: Callable[[str], str], *, opened: b
 
 
 def has_thought(segments: Sequence[Segment]) -> bool:
-    """Whether a thought is closed in these segments."""
+    """Whether these segments contain a closed thought."""
     return any(s.role is Role.THINK_CLOSE for s in segments)
 
 
@@ -57,13 +58,13 @@ def lost_thought(wanted: Sequence[Segment], written: Sequence[Segment]) -> bool:
 
 
 def compare(wanted: Sequence[Segment], written: Sequence[Segment]) -> None:
-    """Raise RowError unless every thought and answer was written, up to white space around it, and no other thought.
+    """Raise RowError unless exactly the given thoughts and answers were written, up to surrounding white space.
 
     An answer without a thought may get an empty one.
     """
     pairs = [sum(s.role is Role.THINK_CLOSE for s in segments) for segments in (wanted, written)]
     if pairs[1] != pairs[0] and pairs != [0, 1]:
-        raise RowError("the chat template changes the think tags", f"{pairs[1]} pairs in place of {pairs[0]}")
+        raise RowError("the chat template changes the think tags", f"{pairs[1]} pairs instead of {pairs[0]}")
     for role in (Role.THOUGHT, Role.ANSWER):
         if _texts(wanted, role) != _texts(written, role):
             raise RowError(f"the chat template does not keep the {role.label} verbatim")

@@ -1,7 +1,7 @@
-"""The jinja environment of chat templates: what `transformers` gives them, and bounds on what they may do with it.
+"""The jinja environment of chat templates: what `transformers` provides, with limits on time and size.
 
 A template comes with a downloaded model, so it may be wrong or hostile. It runs in jinja's sandbox; beyond that a
-render takes at most `MAX_ROUNDS` rounds of its loops and macros and `MAX_SECONDS`, and nothing it makes is larger than
+render may take at most `MAX_ROUNDS` loop and macro iterations and `MAX_SECONDS`, and create nothing larger than
 `MAX_SIZE`.
 """
 
@@ -35,7 +35,7 @@ _rounds: ContextVar[tuple[list[int], float]] = ContextVar("rounds")
 
 
 class TooMuchError(jinja2.TemplateError):
-    """A template that loops for too long, or makes something too large."""
+    """A template that loops for too long or creates something too large."""
 
 
 def _bound(size: int) -> None:
@@ -90,7 +90,7 @@ class _Counted(NodeTransformer):
         return self._bounds.call_method("join", node.nodes, lineno=node.lineno)
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        if node.test is not None:  # a loop that takes no item has no body to count
+        if node.test is not None:  # a loop without items has no body to count
             node.test = nodes.And(self._bounds.call_method("tick"), node.test)
         return self._with_tick(node)
 
@@ -158,7 +158,7 @@ _CHECKS = {"+": _check_plus, "*": _check_times, "**": _check_power, "%": _check_
 
 
 def _check_call(name: str, owner: Any, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse a call whose arguments alone say that its result is too large."""
+    """Refuse a call whose arguments alone show that its result is too large."""
     given = [*args, *kwargs.values()]
     widths = [value for value in given if isinstance(value, int)]
     text = owner if owner is not None else getattr(getattr(function, "__wrapped__", None), "__self__", None)
@@ -222,7 +222,7 @@ def compile_template(source: str) -> jinja2.Template:
     """The template, to be rendered by `render_template`.
 
     Raises:
-        jinja2.TemplateError: a template that jinja cannot read, or that nests too deep.
+        jinja2.TemplateError: a template that jinja cannot parse, or that is nested too deeply.
     """
     environment = _Bounded(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Bounds, _Generation, "jinja2.ext.loopcontrols"]
@@ -238,7 +238,7 @@ def compile_template(source: str) -> jinja2.Template:
 
 
 def render_template(source: str, **variables: Any) -> str:
-    """The text that a template writes with these variables.
+    """The text that a template renders with these variables.
 
     Raises:
         jinja2.TemplateError: what a template refuses, and `TooMuchError`; besides these, Python's own errors.

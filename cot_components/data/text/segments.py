@@ -1,4 +1,5 @@
-"""Where the thought of an assistant turn begins and ends. When that is not certain, the turn is refused, never guessed.
+"""Where the thought of an assistant turn begins and ends. If that is ambiguous, the turn is refused; nothing is
+guessed.
 
 `O` and `C` are the opening and closing tag, exactly as set; `x` is any text, `a` is more than blanks.
 
@@ -20,10 +21,10 @@
 | of models writes `O`     |                                       |                                               |
 
 A second tag may be nested, repeated, or quoted in the thought, the answer or a code fence: the text alone cannot tell.
-Almost a tag is what differs from it only in case, blanks, invisible characters, width or another compatibility form,
-brackets of similar shape, HTML escapes or backslashes. Look-alike letters of other alphabets are not looked for.
-Other tags (`<tool_call>`) are text, and so is every tag in a prompt: prompts are not read here.
-Segments are never empty, and their texts joined are the completion.
+"Almost" a tag means different only in case, blanks, invisible characters, width or another compatibility form, brackets
+of similar shape, HTML escapes or backslashes. Look-alike letters of other alphabets are not detected. Other tags
+(`<tool_call>`) are text, and so is every tag in a prompt: prompts are not read here. Segments are never empty, and
+joined they give the completion.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ KNOWN_OPENINGS = (
     "<|start_thinking|>",
     "[think]",
 )
-"""Canonical opening tags of published models and data sets, to notice when the tags in use are not the data's."""
+"""Canonical opening tags of published models and data sets, to detect that the configured tags are not the data's."""
 
 _BLANK = [chr(i) for i in range(0x3001) if chr(i).isspace()]
 _INVISIBLE_RANGES = (
@@ -76,9 +77,9 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Tags:
-    """What stands around a thought: `<think>`, `<Thought>`, `<|begin_of_thought|>` and their closing counterparts.
+    """The tags around a thought: `<think>`, `<Thought>`, `<|begin_of_thought|>` and their closing counterparts.
 
-    Raises UserError for tags that could not be told apart, or not from the text around them.
+    Raises UserError for tags that cannot be told apart, from each other or from the text around them.
     """
 
     open: str = "<think>"
@@ -94,7 +95,7 @@ class Tags:
 
 
 def canonical(text: str) -> str:
-    """The text with everything removed or folded in which a tag may differ and still be meant as that tag."""
+    """The text in a normal form in which all near misses of a tag are equal to it."""
     if "&" in text:
         text = html.unescape(text)
     if not text.isascii():
@@ -103,11 +104,11 @@ def canonical(text: str) -> str:
 
 
 def segment_text(text: str, tags: Tags, *, opened: bool = False) -> list[Segment]:
-    """Segments of the completion of one assistant turn; the module's table says what becomes of every shape.
+    """Segments of the completion of one assistant turn; the module's table gives the outcome for every shape.
 
     opened: the prompt already ends in the opening tag, so the text starts inside the thought
 
-    Raises RowError for every shape whose meaning is not certain.
+    Raises RowError for every ambiguous shape.
     """
     _refuse_almost_tags(text, tags)
     num_open, num_close = _count(text, tags.open), _count(text, tags.close)
@@ -137,9 +138,9 @@ def segment_text(text: str, tags: Tags, *, opened: bool = False) -> list[Segment
 
 
 def assistant_text(message: Message, tags: Tags) -> str:
-    """The completion a message stands for: its content, behind `open LF thought LF close LF LF` if it has a thought.
+    """The completion of a message: its content, after `open LF thought LF close LF LF` if it has a thought.
 
-    Nothing is stripped: thought and content stand there as the data has them. An empty thought still gets its tags.
+    Nothing is stripped: thought and content are unchanged. An empty thought still gets its tags.
     """
     if message.thought is None:
         return message.content
@@ -150,7 +151,7 @@ def _refuse_almost_tags(text: str, tags: Tags) -> None:
     folded = canonical(text)
     for tag in (tags.open, tags.close):
         if _count(folded, canonical(tag)) != _count(text, tag):
-            raise RowError(f"something that is almost {tag}")
+            raise RowError(f"contains something that is almost {tag}")
 
 
 def _count(text: str, tag: str) -> int:

@@ -1,4 +1,4 @@
-"""What a chat template adds to a conversation, and what it leaves out."""
+"""What a chat template adds to a conversation and leaves out of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROLES = re.compile(r"\b(?:system|user|assistant|model)\b")
 
 
 def adds(chat: ChatFormat, *, system: bool) -> str:
-    """Words that the template itself puts before a user's first message, with or without a system prompt; mostly "".
+    """Text that the template itself puts before a user's first message, with or without a system prompt; usually "".
 
     Names of roles and control tokens are not counted.
     """
@@ -29,7 +29,7 @@ def adds(chat: ChatFormat, *, system: bool) -> str:
 
 
 def loses_earlier_thought(chat: ChatFormat, messages: Sequence[Message]) -> bool:
-    """Whether the prompt of the last message lacks a thought that an earlier turn of the assistant has."""
+    """Whether the prompt of the last message lacks the thought of an earlier assistant turn."""
     thoughts = [_thought(chat, message) for message in messages[:-1] if message.role == "assistant"]
     if not any(thoughts):
         return False

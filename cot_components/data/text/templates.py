@@ -46,20 +46,20 @@ BUILT_IN = {
 
 
 _BY_PYTHON = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-"""How what a template calls refuses its arguments: `.index`, `//`, `.format`."""
+"""Errors that functions called by a template raise for bad arguments: `.index`, `//`, `.format`."""
 
 
 _TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
 
 DEFAULT_DATE = "2024-07-26"
-"""What `strftime_now` tells where no date is set: the date that Llama 3's own templates write without a clock."""
+"""The date `strftime_now` returns if none is set: the default of Llama 3's own templates."""
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """Jinja source with its name for messages, the special tokens it may name, and the date that it takes for today.
+    """Jinja source with its name for messages, the special tokens it may use, and the date it sees as today.
 
-    date: `YYYY-MM-DD`; the same for every row and every day, or a row would not be the same tomorrow
+    date: `YYYY-MM-DD`; fixed, so that a row is the same on any day
     """
 
     name: str
@@ -78,9 +78,9 @@ class ChatTemplate:
     ) -> str:
         """The conversation as text. Raises RowError for messages that the template refuses, or cannot write.
 
-        thinking: what the template is told of a thought to come, see `empty_thoughts.SWITCHES`; None tells it nothing
+        thinking: whether the template is to ask for a thought, see `empty_thoughts.SWITCHES`; None sets no switch
 
-        Raises UserError for a template that loops for too long or makes too much.
+        Raises UserError for a template that loops for too long or creates something too large.
         """
         asked = {} if thinking is None else dict.fromkeys(SWITCHES, thinking)
         told = {"messages": messages, "add_generation_prompt": add_generation_prompt, **asked}
@@ -90,11 +90,11 @@ class ChatTemplate:
             raise UserError(f"chat template {self.name}: {error}; set dataset.template to another") from error
         except (jinja2.TemplateError, *_BY_PYTHON) as error:
             if self._needs_tools(told):
-                raise RowError("the chat template needs tools and is given none; set dataset.template") from error
+                raise RowError("the chat template requires tools, but gets none; set dataset.template") from error
             raise RowError("the chat template refuses the messages", one_line(error)) from error
 
     def _needs_tools(self, told: Mapping[str, Any]) -> bool:
-        """Whether the template writes the messages once there are tools; those of rows stand in the system prompt."""
+        """Whether the template renders the messages if given tools; ours are in the system prompt."""
         if "tools" not in self._names:
             return False
         try:
@@ -116,11 +116,11 @@ class ChatTemplate:
 
     @cached_property
     def reads_thoughts(self) -> bool:
-        """Whether the template looks for a message's thought beside its content."""
+        """Whether the template reads a message's thought from a field of its own."""
         return not fields_in(self.source).isdisjoint(THOUGHT_KEYS)
 
     def fingerprint(self) -> str:
-        """What decides how messages are written."""
+        """Everything that determines how messages are rendered."""
         facts = [self.source, self.date if "strftime_now" in self._names else None]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -135,9 +135,8 @@ class ChatTemplate:
 def load_template(template: str | None, tokenizer: TextTokenizer, *, date: str | None = None) -> ChatTemplate:
     """The template of that name (`llama3`, `chatml`) or path, or the tokenizer's own for None.
 
-    A path names a jinja file, a `tokenizer_config.json`, or a folder that holds either. `date`: what the template takes
-    for today, `YYYY-MM-DD`; None is `DEFAULT_DATE`.
-    Raises UserError for anything else.
+    A path names a jinja file, a `tokenizer_config.json`, or a folder that holds either. `date`: the template's current
+    date, `YYYY-MM-DD`; None is `DEFAULT_DATE`. Raises UserError for anything else.
     """
     date = DEFAULT_DATE if date is None else date
     if not _is_date(date):
@@ -177,8 +176,8 @@ def _is_date(text: object) -> bool:
 
 
 def read_template(path: Path) -> str | None:
-    """Jinja source from a file or a model folder; None where there is none. Raises UserError for a file that is
-    no text, or whose `chat_template` is none.
+    """Jinja source from a file or a model folder; None if there is none. Raises UserError for a file that is not text,
+    or an invalid `chat_template`.
     """
     if path.is_dir():
         found = (read_template(path / name) for name in ("chat_template.jinja", "tokenizer_config.json"))
@@ -207,7 +206,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except RecursionError:
-        raise UserError(f"{path} is nested too deep to be read") from None
+        raise UserError(f"{path} is nested too deeply to be read") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     except OSError as error:
@@ -218,9 +217,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class Shield:
-    """Puts placeholders in the place of texts that only a template may write; `restore` brings them back as plain text.
+    """Replaces texts that only a template may write by placeholders; `restore` turns them back into plain text.
 
-    texts: everything a person wrote, so that the placeholders' mark is a character none of it holds
+    texts: all texts of the messages; the placeholders' mark is a character that occurs in none of them
     hidden: matches what to hide
     """
 

@@ -1,4 +1,4 @@
-"""A tokenizer as this package sees it: plain text in, ids out, and control tokens that no text can ever produce."""
+"""The package's tokenizer interface: plain text in, ids out, and control tokens that plain text can never produce."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cot_components.data.bad_rows import RowError
 
 
 def any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Matches any of the texts, the longest first, in one group; matches nothing where there are none."""
+    """Matches any of the texts, the longest first, in one group; matches nothing if there are no texts."""
     ordered = sorted(texts, key=len, reverse=True)
     return re.compile("(" + "|".join(map(re.escape, ordered)) + ")" if ordered else "((?!))")
 
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
     ends: list[int]
 
     def then(self, other: Encoded, at: int) -> Encoded:
-        """This text's tokens and behind them those of another that begins at character `at`."""
+        """This text's tokens followed by those of another that begins at character `at`."""
         starts, ends = ([place + at for place in places] for places in other[1:])
         return Encoded(self.ids + other.ids, self.starts + starts, self.ends + ends)
 
@@ -40,12 +40,12 @@ EncodeTexts = Callable[[Sequence[str]], list[Encoded]]
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """Two functions of a tokenizer library and the facts around them; `models.tokenizers.as_text_tokenizer` makes one.
+    """Two functions of a tokenizer library plus metadata; `models.tokenizers.as_text_tokenizer` makes one.
 
     encode_plain:  texts -> ids, one list per text, nothing added before or after
     decode_plain:  ids of ordinary vocabulary -> text
-    control:       text -> id of every control token: what a template may write and a person may not
-    added_tokens:  text -> id of every token beside the base vocabulary: `control`, and ordinary ones (`<tool_call>`)
+    control:       text -> id of every control token: templates may write them, messages may not
+    added_tokens:  text -> id of every token outside the base vocabulary: `control`, and ordinary ones (`<tool_call>`)
     stop_ids:      ids that end a generation
     vocab_size:    one more than the largest id
     content_hash:  sha256 of vocabulary, merges and rules
@@ -54,7 +54,7 @@ class TextTokenizer:
                    which it finds control tokens as the library does; True: as `encode_plain`. None: by the bytes of
                    tokens
     token_bytes:   id -> bytes of its text, where `places` is None
-    id_of:         text -> id of the token of the base vocabulary that is spelled so, if there is one
+    id_of:         text -> id of the base vocabulary's token with exactly this text, if there is one
     """
 
     encode_plain: Callable[[Sequence[str]], list[list[int]]]
@@ -79,7 +79,7 @@ class TextTokenizer:
 
     @cached_property
     def _forbidden_pattern(self) -> re.Pattern[str]:
-        """Matches every text that the library may turn into a control id: also the old text of a reserved one."""
+        """Matches every text that the library may turn into a control id, including the old text of a reserved one."""
         ids = set(self.control.values())
         return any_of([*self.control, *(text for text, i in self.added_tokens.items() if i in ids)])
 
@@ -91,9 +91,9 @@ class TextTokenizer:
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text as plain text, in one batch: a control token's text inside it becomes ordinary tokens.
 
-        Such a text is broken behind its first character, so that the library never sees it whole.
-        Raises RowError for half a surrogate pair, and where a control id comes out all the same (a library that
-        normalises another text into one).
+        Such a text is split after its first character, so that the library never sees all of it. Raises RowError for
+        half a surrogate pair, and if a control id results anyway (because the library normalises some other text to
+        it).
         """
         broken = [self._break_control(_without_surrogates(text)) for text in texts]
         encoded = iter(self.encode_plain([part for parts in broken for part in parts]))
@@ -114,8 +114,8 @@ class TextTokenizer:
     def encode_contents(self, rows: Sequence[Sequence[str | int]], *, continued: bool = False) -> list[Encoded]:
         """Ids of rows of texts and of control tokens by id, each row in one go; places are those in its joined text.
 
-        Equals `encode_rendered` of the joined text but where a text spells a control token: that is broken behind its
-        first character and stays text. `continued`: the rows begin within a text, so nothing is put before them.
+        Equals `encode_rendered` of the joined text unless a text spells a control token: that is split after its first
+        character and stays text. `continued`: the rows begin in the middle of a text, so nothing is put before them.
         Raises RowError as `encode_texts` does.
         """
         plans = [self._stretches(row, continued) for row in rows]
@@ -140,7 +140,7 @@ class TextTokenizer:
         return "".join(content if isinstance(content, str) else self.control_texts[content] for content in row)
 
     def _stretches(self, row: Sequence[str | int], continued: bool) -> list[tuple[str, str]]:
-        """The row's text in stretches to encode one by one: `whole` ones, and `inside` ones, behind a break."""
+        """The row's text in stretches to encode one by one: `whole` ones, and `inside` ones, which follow a split."""
         stretches, plain, inside = [("inside" if continued else "whole", "")], "", continued
 
         def add(text: str) -> None:
@@ -169,7 +169,7 @@ class TextTokenizer:
         return self.places(self.control, True) if self.places else self._plain_by_bytes
 
     def _whole_by_bytes(self, texts: Sequence[str]) -> list[Encoded]:
-        """Runs between control tokens encoded by themselves: for libraries that treat every run alike."""
+        """Encodes each run between control tokens separately, for libraries that treat all runs the same."""
         split = [self.control_pattern.split(text) for text in texts]
         runs = iter(self._plain_by_bytes([run for pieces in split for run in pieces[0::2]]))
         results = []
@@ -194,7 +194,7 @@ class TextTokenizer:
         return [text[a:b] for a, b in zip([0, *starts], [*starts, len(text)], strict=True)] if starts else [text]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The exact text of ids, control tokens spelled out."""
+        """The exact text of ids, with control tokens spelled out."""
         ids = np.asarray(ids, dtype=np.int64)
         parts, start = [], 0
         for position in np.flatnonzero(self.is_control(ids)).tolist():
@@ -211,13 +211,14 @@ class TextTokenizer:
 
     @cached_property
     def _control_table(self) -> np.ndarray:
-        """bool `[vocab_size + 1]`, by id; the last entry stands for all larger ids."""
+        """bool `[vocab_size + 1]`, by id; the last entry covers all larger ids."""
         table = np.zeros(self.vocab_size + 1, dtype=bool)
         table[list(self.control.values())] = True
         return table
 
     def with_control(self, extra: Mapping[str, int]) -> TextTokenizer:
-        """The same tokenizer with further control tokens; ids may be beyond the vocabulary or have had another text."""
+        """The same tokenizer with additional control tokens; ids may be beyond the vocabulary or replace another
+        text."""
         taken = set(extra.values())
         kept = {text: i for text, i in self.control.items() if i not in taken}
         size = max(self.vocab_size, *(i + 1 for i in taken)) if taken else self.vocab_size
@@ -232,7 +233,7 @@ class TextTokenizer:
 def places_by_bytes(text: str, ids: list[int], pieces: Sequence[bytes]) -> Encoded:
     """Places of tokens from the bytes that each spells.
 
-    Where they spell a normalised form of the text, tokens between the first and the last difference begin at the first.
+    If they spell a normalised form of the text, tokens between the first and the last difference begin at the first.
     """
     characters = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     widths = np.select([characters < 0x80, characters < 0x800, characters < 0x10000], [1, 2, 3], 4)
@@ -254,7 +255,7 @@ def _num_equal(one: bytes, other: bytes) -> int:
 
 
 def _without_surrogates(text: str) -> str:
-    """The text itself. Raises RowError where it holds half of a surrogate pair."""
+    """The text unchanged. Raises RowError if it holds half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

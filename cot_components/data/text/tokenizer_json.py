@@ -19,12 +19,13 @@ NAMED = ("bos_token", "eos_token", "pad_token")
 
 
 def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> TextTokenizer:
-    """Tokenizer of a model folder (or of one `tokenizer.json`), with special tokens and chat template from beside it.
+    """Tokenizer of a model folder (or of one `tokenizer.json`), with special tokens and chat template from the files
+    next to it.
 
     Control tokens are the added tokens that the file calls special; the others, such as `<tool_call>`, are vocabulary.
-    Where neither tokenizer_config.json nor special_tokens_map.json names a begin or end token it is `end_of_text`, and
-    without that the end token is the one that generation_config.json stops at.
-    Raises UserError where there is no tokenizer.json, or one that cannot be read, or a file beside it that cannot.
+    If neither tokenizer_config.json nor special_tokens_map.json names a begin or end token, `end_of_text` is used;
+    without that, the end token is the stop token of generation_config.json. Raises UserError if there is no
+    tokenizer.json, or if it or a file next to it cannot be read.
     """
     file = Path(path).expanduser()
     file = file / "tokenizer.json" if file.is_dir() else file
@@ -64,7 +65,8 @@ def read_hf_tokenizer(path: str | Path, *, end_of_text: str | None = None) -> Te
 
 
 def _places(rules: dict[str, Any], control: Mapping[str, int], inside: bool) -> EncodeTexts:
-    """The library with these control tokens, see `TextTokenizer.places`; ones of other ids than the file's as well."""
+    """The library with these control tokens, see `TextTokenizer.places`, including those whose ids are not the
+    file's."""
     library = Tokenizer.from_str(json.dumps(_for_pieces(rules) if inside else _with_tokens(_uncut(rules), control)))
     theirs = {} if inside else {library.token_to_id(text): i for text, i in control.items()}
     ours = {found: i for found, i in theirs.items() if found != i}
@@ -85,7 +87,7 @@ def _uncut(rules: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_tokens(rules: dict[str, Any], control: Mapping[str, int]) -> dict[str, Any]:
-    """The rules with every control token as an added one; a reserved token of its id gets its text."""
+    """The rules with every control token as an added token; a reserved token with the same id gets its text."""
     added = rules.get("added_tokens", [])
     new = {i: text for text, i in control.items() if text not in {token["content"] for token in added}}
     renamed = [{**token, **new_token(new.pop(token["id"]))} if token["id"] in new else token for token in added]
@@ -99,10 +101,11 @@ def new_token(text: str) -> dict[str, Any]:
 
 
 def _for_pieces(rules: dict[str, Any]) -> dict[str, Any]:
-    """The rules of a tokenizer.json without anything that cuts or pads, or adds to or takes from the ends of a text.
+    """The rules of a tokenizer.json without truncation, padding, and anything that adds to or strips the ends of a
+    text.
 
-    SentencePiece models put a space before a text and take it away again when decoding; a row is encoded in pieces, of
-    which none may be treated so.
+    SentencePiece models put a space before a text and strip it when decoding; this must not happen to the pieces in
+    which a row is encoded.
     """
     parts = {key: _keep_ends(rules.get(key)) for key in ("normalizer", "pre_tokenizer", "decoder")}
     return {**rules, **parts, "truncation": None, "padding": None}
@@ -127,7 +130,7 @@ def _edits_ends(node: Any) -> bool:
 
 
 def _named_tokens(file: Path) -> dict[str, str | None]:
-    """The special tokens that a file names, each by its text or by an object that holds it; null says there is none."""
+    """The special tokens that a file names, each by its text or by an object that holds it; null means none."""
     content = read_json(file)
     found = {key: content[key] for key in NAMED if key in content}
     texts = {key: token.get("content", token) if isinstance(token, dict) else token for key, token in found.items()}

@@ -18,7 +18,7 @@ FAMILIES = {
 
 
 def family_of(model: Any) -> Family:
-    """The family of a decoder: that of the folder it was loaded from, else told by its parts.
+    """The family of a decoder: that of the folder it was loaded from, else recognised by its modules.
 
     Raises:
         UserError: an architecture that is not known.
@@ -38,7 +38,8 @@ def family_of(model: Any) -> Family:
 
 
 def _computes_as_llama(model: Any) -> bool:
-    """Whether shapes and names are not all that it shares with Llama: Gemma has other norms and another activation."""
+    """Whether it also computes as Llama does, beyond equal shapes and names: Gemma has other norms and another
+    activation."""
     attention, mlp = model.layers[0].attn, model.layers[0].mlp
     gated = getattr(mlp, "w3", None) is not None and isinstance(getattr(mlp, "activation", None), SiLU)
     plain = getattr(attention, "q_norm", None) is None and hasattr(attention.q_proj, "weight")

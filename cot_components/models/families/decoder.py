@@ -1,4 +1,4 @@
-"""The decoder that Llama's descendants share, with the places where they differ: biases, norms, positions."""
+"""The decoder shared by Llama's descendants, with options for their differences: biases, norms, positions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NORMED = {
     for letter in "qk"
     for ours, hub in (("linear", "proj"), ("norm", "norm"))
 }
-"""The same for queries and keys that are normalised."""
+"""The same for normalised queries and keys."""
 
 SIZES = {
     "vocab_size": 32_000,
@@ -70,9 +70,9 @@ LLAMA = {
 
 
 class NormedProjection(nn.Module):
-    """A projection whose output is normalised before positions turn it: each head by itself, or all of it at once.
+    """A projection whose output is normalised before the rotary positions, per head or over all heads.
 
-    torchtune's own `q_norm` comes after the positions, which is another model.
+    torchtune's own `q_norm` comes after the positions, which is a different model.
 
     Args:
         linear: `[..., in] -> [..., heads * d]`.
@@ -89,7 +89,7 @@ class NormedProjection(nn.Module):
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
-    """What follows from other keys: key heads, width of a head, and positions in one form, `rope`."""
+    """Fill in the keys that follow from others: key heads, head width, and positions in one form, `rope`."""
     heads = config["num_attention_heads"]
     if config.get("num_key_value_heads") is None:
         config["num_key_value_heads"] = heads
@@ -99,7 +99,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def sliding_window(config: Mapping[str, Any]) -> int | None:
-    """The window of a config that says with `use_sliding_window` whether it has one."""
+    """The sliding window of a config with the key `use_sliding_window`; None if it has none."""
     return config["sliding_window"] if config["use_sliding_window"] else None
 
 
@@ -118,10 +118,10 @@ def build_decoder(
     Args:
         config: completed, see `complete`.
         max_seq_len: the longest row.
-        dropout: of attention weights; None is the config's.
-        biased: which of `q k v output` have a bias; None is what `attention_bias` says of all.
+        dropout: of attention weights; None uses the config's.
+        biased: which of `q k v output` have a bias; None follows `attention_bias` for all.
         normed: `head` or `all` for norms of queries and keys.
-        norms_after: norms follow attention and feed-forward instead of leading them.
+        norms_after: norms come after attention and feed-forward instead of before.
         turned: layers with positions; None is all.
     """
     width, eps = config["hidden_size"], config["rms_norm_eps"]
@@ -195,7 +195,7 @@ def _feed_forward(width: int, inner: int, *, bias: bool) -> FeedForward:
 
 
 def describe_decoder(model: Any) -> dict[str, Any]:
-    """The part of config.json that a decoder's modules tell, for ours and for torchtune's."""
+    """The part of config.json that can be derived from a decoder's modules, ours or torchtune's."""
     attention, mlp = model.layers[0].attn, model.layers[0].mlp
     rope = next((layer.attn.pos_embeddings for layer in model.layers if layer.attn.pos_embeddings is not None), None)
     positions = describe_positions(rope)
@@ -220,7 +220,7 @@ def describe_decoder(model: Any) -> dict[str, Any]:
 
 
 def ready_positions(model: nn.Module) -> None:
-    """Compute the tables of positions, which have no values on a meta device, on the present default device."""
+    """Compute the position tables, which have no values on a meta device, on the current default device."""
     for module in model.modules():
         if isinstance(module, ScaledPositions):
             module.rope_init()

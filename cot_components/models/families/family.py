@@ -1,7 +1,7 @@
-"""What a family of models is: how config.json decides the decoder, and how the hub spells its tensors.
+"""A family of models: how config.json determines the decoder, and how the hub names its tensors.
 
-A family is one file beside this one. Names and layouts are converted here, from its tables: the same for weights, for
-their headers alone, and for adapters.
+Each family is one file next to this one. Names and layouts are converted here, from its tables, for weights, headers
+and adapters alike.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ ADAPTER_PARTS = (".lora_a.weight", ".lora_b.weight", ".magnitude")
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """One `model_type` of the hub, as torchtune's modules compute it.
+    """One `model_type` of the hub, built from torchtune's modules.
 
     Args:
-        name: what messages call the family.
+        name: its name in messages.
         model_type: in config.json.
         architecture: the class in `transformers`.
-        defaults: keys that decide what is computed, with what transformers assumes where config.json lacks them.
-        fixed: keys for which one value only is computed here; anything else is refused.
+        defaults: keys that affect the computation, with transformers' defaults.
+        fixed: keys for which only one value is supported; any other is refused.
         build: (completed config, longest row, dropout or None for the config's) -> decoder.
         describe: decoder -> config.json without what `complete` adds.
-        window: completed config -> tokens a layer sees at most, None for all.
-        complete: fills in what follows from other keys.
-        modules: our module -> the hub's; inside of layers without `layers.N.`. Several that share one are stacked there
-            in this order.
-        prefix, layers: of the hub's names; `lm_head` stands before any prefix.
+        window: completed config -> most tokens a layer can attend to, None for all.
+        complete: fills in keys that follow from others.
+        modules: our module -> the hub's; inside layers without `layers.N.`. Several that share a hub module are stacked
+            in it in this order.
+        prefix, layers: of the hub's names; `lm_head` has no prefix.
         transposed: hub modules that store `[in, out]`.
-        ignored: ends of names that hold nothing trained.
+        ignored: suffixes of tensors that are not trained.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Family:
         return f"{prefix}{layer}{self.modules[module]}.{kind}"
 
     def spelling(self, ours: Iterable[str]) -> dict[str, list[str]]:
-        """Hub tensor -> those of ours that it holds, in the order of its rows; adapters are left out."""
+        """Hub tensor -> our tensors that it holds, in the order of its rows; adapters are left out."""
         order = {module: place for place, module in enumerate(self.modules)}
         found: dict[str, list[str]] = {}
         for name in ours:
@@ -92,7 +92,7 @@ class Family:
         return hub.endswith(".weight") and hub.removesuffix(".weight").split(".", 3)[-1] in self.transposed
 
     def to_hub(self, weights: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-        """Our state dict, or any part of it that holds whole hub tensors, in the hub's names and layout.
+        """Our state dict, or any part of it with complete hub tensors, in the hub's names and layout.
 
         Args:
             weights: tensors whose first dimension is that of the layer's output, by our names.
@@ -109,7 +109,7 @@ class Family:
         return spelled
 
     def to_files(self, tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-        """A whole state dict by the hub's names as files of the hub hold it."""
+        """A complete state dict by hub names, as the hub's files store it."""
         return dict(tensors)
 
     def from_hub(self, hub: str, tensor: Tensor, rows: Mapping[str, int], model: Any) -> dict[str, Tensor]:
@@ -139,8 +139,8 @@ def _is_rotary(name: str) -> bool:
 
 
 def rotary_head_dim(model: Any) -> int | None:
-    """Width of a head whose neighbouring features turn together (Llama's own layout); None where the hub's layout,
-    which turns the first half against the second, is the model's too.
+    """Head width if the model rotates neighbouring features together (Llama's original layout); None if it uses the
+    hub's layout, which rotates the first half against the second.
     """
     for layer in model.layers:
         rope = layer.attn.pos_embeddings
@@ -154,5 +154,5 @@ def _as_neighbours(rows: Tensor, head_dim: int) -> Tensor:
 
 
 def as_halves(rows: Tensor, head_dim: int) -> Tensor:
-    """Rows of heads whose neighbouring features turn together, in the order of the hub; `[heads * head_dim, ...]`."""
+    """Rows of heads that rotate neighbouring features, reordered to the hub's layout; `[heads * head_dim, ...]`."""
     return rows.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)

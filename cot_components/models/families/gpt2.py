@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) out of torchtune's modules, in every size, pretrained or from scratch.
+"""GPT-2 (Radford et al. 2019) from torchtune's modules, in every size, pretrained or from scratch.
 
 torchtune has no model with learned positions. Everything else of GPT-2 is stock: biased projections, a feed-forward
 without a gate, layer norms, a tied head. So the decoder is one small subclass that adds the position embedding, and the
@@ -53,8 +53,8 @@ class GPT2Decoder(TransformerDecoder):
 
         Args:
             tokens: `[batch, seq]`.
-            mask: bool `[batch, seq, seq]`, or `[batch, seq, cache_len]` with a KV cache; True is seen. None is causal.
-            encoder_input: handed to the layers as torchtune's decoder does; GPT-2 has no encoder.
+            mask: bool `[batch, seq, seq]`, or `[batch, seq, cache_len]` with a KV cache; True attends. None is causal.
+            encoder_input: passed to the layers as torchtune's decoder does; GPT-2 has no encoder.
             encoder_mask: accepted because stock callers pass it.
             input_pos: position ids `[batch, seq]`, `[seq]`, or `[batch]` for one decoding step; they may jump. None is
                 0, 1, 2, ...
@@ -85,7 +85,8 @@ def gpt2(
     dropout: float = 0.1,
     norm_eps: float = 1e-5,
 ) -> GPT2Decoder:
-    """GPT-2 of any size, freshly initialised: N(0, 0.02), 1/sqrt(2 layers) of it where a layer adds to the stream.
+    """GPT-2 of any size, freshly initialised: N(0, 0.02), scaled by 1/sqrt(2 layers) where a layer adds to the residual
+    stream.
 
     Args:
         intermediate_dim: width of the feed-forward layer; None is 4 * `embed_dim`.
@@ -182,10 +183,10 @@ DROPOUTS = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
 
 
 def build(config: Mapping[str, Any], max_seq_len: int, dropout: float | None) -> GPT2Decoder:
-    """The decoder that a config.json describes; the table of positions is whole, whatever the longest row.
+    """The decoder that a config.json describes; the position table is complete, whatever the longest row.
 
     Raises:
-        UserError: three different dropouts, of which there is one here.
+        UserError: the three dropouts differ; only one value is supported.
     """
     if dropout is None and len({config[key] for key in DROPOUTS}) > 1:
         raise UserError(f"{', '.join(DROPOUTS)} differ; choose one for all with model.dropout")

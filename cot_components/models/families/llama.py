@@ -1,4 +1,4 @@
-"""Llama 2 and 3.x, and what has their architecture: SmolLM2, TinyLlama, R1-Distill-Llama."""
+"""Llama 2 and 3.x, and models with their architecture: SmolLM2, TinyLlama, R1-Distill-Llama."""
 
 from __future__ import annotations
 

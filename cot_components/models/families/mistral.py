@@ -1,6 +1,6 @@
-"""Mistral: a Llama whose tokens may see a window of the text only.
+"""Mistral: a Llama whose tokens attend only within a sliding window.
 
-Rows that fit into the window see all of it, so the window is the longest row here.
+The longest row is limited to the window here, so every row has full attention.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cot_components.models.families.family import Family
 
 
 def describe(model: Any) -> dict[str, Any]:
-    """config.json of a decoder with Mistral's parts, which do not show a window."""
+    """config.json of a decoder with Mistral's parts, which do not reveal a window."""
     return {"architectures": ["MistralForCausalLM"], "model_type": "mistral", **describe_decoder(model)}
 
 

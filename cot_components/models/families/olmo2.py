@@ -1,4 +1,5 @@
-"""OLMo-2: norms follow attention and feed-forward, and all of a token's queries or keys are normalised together."""
+"""OLMo-2: norms follow attention and feed-forward, and a token's queries (or keys) of all heads are normalised
+together."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from cot_components.models.families.family import Family
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
-    """As Llama's; what Phi-3 calls yarn is longrope.
+    """As Llama's; Phi-3's "yarn" means longrope.
 
     Raises:
         UserError: positions scaled by either.

@@ -1,4 +1,4 @@
-"""Rotary positions with every scaling that config.json may name and we compute."""
+"""Rotary positions with all supported scalings of config.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchtune.modules import RotaryPositionalEmbeddings
 from cot_components.errors import UserError
 
 NONE = "default"
-"""transformers' name for positions that are not scaled."""
+"""transformers' name for unscaled positions."""
 
 NEEDED = {
     NONE: (),
@@ -21,16 +21,16 @@ NEEDED = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "yarn": ("factor", "original_max_position_embeddings"),
 }
-"""Kind of scaling -> what config.json must say of it."""
+"""Kind of scaling -> the keys it needs in config.json."""
 
 
 class ScaledPositions(RotaryPositionalEmbeddings):
-    """torchtune's rotary positions with another speed per pair of features.
+    """torchtune's rotary positions with scaled frequencies per pair of features.
 
     Args:
         dim: features of a head.
-        max_seq_len: positions to be ready for.
-        base: of the geometric series of speeds.
+        max_seq_len: number of positions.
+        base: of the geometric series of frequencies.
         scaling: `rope_type` and its numbers as in `NEEDED`; empty for none.
     """
 
@@ -39,7 +39,7 @@ class ScaledPositions(RotaryPositionalEmbeddings):
         super().__init__(dim, max_seq_len, base)  # type: ignore[arg-type]
 
     def rope_init(self) -> None:
-        """Compute the table of cosines and sines again, on the current default device."""
+        """Recompute the table of cosines and sines on the current default device."""
         speeds = 1.0 / (self.base ** (torch.arange(0, self.dim, 2).float() / self.dim))
         self.length = 1.0
         kind = self.scaling.get("rope_type", NONE)
@@ -60,7 +60,7 @@ class ScaledPositions(RotaryPositionalEmbeddings):
 
 
 def _llama3(speeds: Tensor, numbers: Mapping[str, Any]) -> Tensor:
-    """Slow pairs are slowed by `factor`, fast ones kept, those between them blended."""
+    """Low frequencies are divided by `factor`, high ones kept, those in between blended."""
     low, high = numbers["low_freq_factor"], numbers["high_freq_factor"]
     turns = numbers["original_max_position_embeddings"] * speeds / (2 * math.pi)
     kept = ((turns - low) / (high - low)).clamp(0, 1)
@@ -68,8 +68,8 @@ def _llama3(speeds: Tensor, numbers: Mapping[str, Any]) -> Tensor:
 
 
 def _yarn(speeds: Tensor, numbers: Mapping[str, Any], base: float) -> tuple[Tensor, float]:
-    """NTK by parts (Peng et al. 2023, https://arxiv.org/abs/2309.00071): blended speeds, and the length of the arrows
-    that stands for the attention's temperature.
+    """NTK by parts (Peng et al. 2023, https://arxiv.org/abs/2309.00071): blended frequencies, and the magnitude of the
+    rotation vectors, which acts as the attention's temperature.
     """
     factor, pairs = numbers["factor"], len(speeds)
 
@@ -98,10 +98,10 @@ def read_positions(config: Mapping[str, Any], default_base: float) -> dict[str, 
 
     Args:
         config: completed with `max_position_embeddings`.
-        default_base: what transformers assumes of this model type.
+        default_base: transformers' default for this model type.
 
     Raises:
-        UserError: a kind of scaling that is not known, or one whose numbers are missing.
+        UserError: an unknown kind of scaling, or one with missing numbers.
     """
     given = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(given, Mapping):
@@ -111,7 +111,7 @@ def read_positions(config: Mapping[str, Any], default_base: float) -> dict[str, 
         raise UserError(f"rope type {kind!r} is not supported; known: {', '.join(NEEDED)}")
     share = given.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     if share not in (None, 1):
-        raise UserError(f"partial_rotary_factor {share} is not supported: all features of a head turn, or none")
+        raise UserError(f"partial_rotary_factor {share} is not supported: all features of a head are rotated, or none")
     base = given.get("rope_theta", config.get("rope_theta"))
     kept = {name: value for name, value in given.items() if name not in ("type", "rope_theta", "partial_rotary_factor")}
     if kind in ("llama3", "yarn"):
@@ -126,7 +126,7 @@ def read_positions(config: Mapping[str, Any], default_base: float) -> dict[str, 
 
 
 def describe_positions(rope: Any) -> dict[str, Any]:
-    """What `read_positions` would read of a model with this module: ours, or one of torchtune's."""
+    """The result of `read_positions` for a model with this module, ours or torchtune's."""
     scaling = dict(getattr(rope, "scaling", {}))
     if type(rope).__name__ == "Llama3ScaledRoPE" and rope.scale_factor != 1:
         scaling = {

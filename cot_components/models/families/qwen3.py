@@ -1,4 +1,4 @@
-"""Qwen3, dense: each head's query and key is normalised, before positions turn it."""
+"""Qwen3, dense: each head's query and key is normalised before the rotary positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SmolLM3: a Llama in which every fourth layer, or those that config.json lists, knows no positions."""
+"""SmolLM3: a Llama in which every fourth layer, or those that config.json lists, has no positions."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
-"""Decoders of `transformers` for folders that no family file fits: the only room that imports it, and only when one is
-asked for (`pip install 'cot-components[hf]'`)."""
+"""Decoders of `transformers` for folders that no family file fits. Besides `huggingface`, only this package imports
+`transformers`, and only when needed (`pip install 'cot-components[hf]'`)."""

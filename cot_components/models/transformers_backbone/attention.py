@@ -1,8 +1,8 @@
 """Attention of a `transformers` model inside packed rows: no document sees another, and no mask of `T x T` is made.
 
-Registered under `NAME`. A model makes its masks once per forward, before its layers: inside of `each_document` they are
-`Documents`, which travel through the layers as any mask does, so that activation checkpointing finds them again.
-Elsewhere all is `sdpa`.
+Registered under `NAME`. A model makes its masks once per forward, before its layers: inside `each_document` they carry
+`Documents` and are passed through the layers like any mask, so activation checkpointing sees them again. Outside it
+everything is plain `sdpa`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Mask:
     """Of a packed batch.
 
     documents: tokens of each
-    attended:  grows by one for each layer that looked at it
-    window:    how many tokens a token of this layer sees at most, None for all
+    attended:  number of layers that have used it
+    window:    most tokens a token of this layer attends to, None for all
     """
 
     documents: Documents
@@ -42,10 +42,10 @@ _packed: ContextVar[Mask | None] = ContextVar("packed", default=None)
 
 @contextmanager
 def each_document(documents: Documents | None, num_layers: int) -> Iterator[None]:
-    """A context in which one forward of a model sees rows as these documents; None is rows as they are.
+    """A context in which one forward of a model treats its rows as these documents; None changes nothing.
 
     Raises:
-        UserError: at its end, if fewer than `num_layers` have looked at them.
+        UserError: at its end, if fewer than `num_layers` layers have used them.
     """
     if documents is None:
         yield
@@ -57,11 +57,11 @@ def each_document(documents: Documents | None, num_layers: int) -> Iterator[None
     finally:
         _packed.reset(token)
     if len(mask.attended) < num_layers:
-        raise UserError("packed_tokens: this model has layers that go around its attention; set packed_tokens=null")
+        raise UserError("packed_tokens: this model has layers that bypass its attention; set packed_tokens=null")
 
 
 def register() -> str:
-    """Make the attention known to `transformers`; returns its name."""
+    """Register the attention with `transformers`; returns its name."""
     package = library()
     package.AttentionInterface.register(NAME, _attend)
     package.AttentionMaskInterface.register(NAME, _mask)
@@ -69,20 +69,20 @@ def register() -> str:
 
 
 def _mask(*, local_size: int | None = None, use_vmap: bool = False, **rest: Any) -> Tensor | Mask | None:
-    """What `transformers` calls for the masks of a forward."""
+    """The function `transformers` calls to make the masks of a forward."""
     if (packed := _packed.get()) is None:
         from transformers.masking_utils import sdpa_mask
 
         return sdpa_mask(local_size=local_size, use_vmap=use_vmap, **rest)
     if use_vmap:
-        raise UserError("packed_tokens: this model lays a mask of its own over attention; set packed_tokens=null")
+        raise UserError("packed_tokens: this model adds its own attention mask; set packed_tokens=null")
     return replace(packed, window=local_size)
 
 
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **how: Any
 ) -> tuple[Tensor, None]:
-    """What an attention layer calls: all are `[B, heads, T, dim]`, the result `[B, T, heads, dim]`."""
+    """The function an attention layer calls; inputs are `[B, heads, T, dim]`, the result `[B, T, heads, dim]`."""
     if isinstance(attention_mask, Mask):
         return _each_document(module, query, key, value, attention_mask, how), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -102,7 +102,7 @@ def _each_document(module: Any, query: Tensor, key: Tensor, value: Tensor, mask:
 
 
 def _band(query: Tensor, window: int | None) -> Tensor | None:
-    """bool `[1, 1, T, T]` of a document longer than the window; None where plain causal attention is the same."""
+    """bool `[1, 1, T, T]` for a document longer than the window; None if plain causal attention is equivalent."""
     length = query.shape[2]
     if window is None or length <= window:
         return None

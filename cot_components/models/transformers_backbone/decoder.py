@@ -1,4 +1,4 @@
-"""A `*ForCausalLM` of `transformers` with what the rest asks of a decoder: hidden states without logits, a linear head,
+"""Wraps a `*ForCausalLM` of `transformers` in our decoder interface: hidden states without logits, a linear head,
 layers, packed rows, a cache for generation.
 """
 
@@ -21,13 +21,14 @@ _ATTENDS = {"full_attention", "sliding_attention"}
 
 
 class TransformersDecoder(nn.Module):
-    """The model behind the names of torchtune's decoders; its state dict is that of `transformers` under `net.`.
+    """The model with the attribute names of torchtune's decoders; its state dict is that of `transformers` under
+    `net.`.
 
     Args:
         net: a `*ForCausalLM` whose head is linear.
         hub: the folder it came from.
         max_seq_len: the longest row.
-        scale: of the logits, see `measure_head`; hidden states carry it.
+        scale: of the logits, see `measure_head`; applied to the hidden states.
     """
 
     def __init__(self, net: Any, hub: Any, *, max_seq_len: int, scale: float) -> None:
@@ -36,11 +37,11 @@ class TransformersDecoder(nn.Module):
         self._stack = layer_stack(net)
         self._takes_positions = "position_ids" in inspect.signature(net.base_model.forward).parameters
         self._packs = False
-        net.get_input_embeddings().padding_idx = None  # a token that is also padding learns where it is read
+        net.get_input_embeddings().padding_idx = None  # lets a token that is also used as padding learn
 
     @property
     def layers(self) -> Any:
-        """The stack of layers, each a unit of sharding, checkpointing and compiling."""
+        """The stack of layers; each is a unit of sharding, checkpointing and compiling."""
         return self.net.get_submodule(self._stack)
 
     @property
@@ -54,7 +55,7 @@ class TransformersDecoder(nn.Module):
 
     @property
     def attention_width(self) -> int:
-        """Heads times their width, summed over the layers that attend."""
+        """Heads times head width, summed over the attention layers."""
         settings = self.net.config
         kinds = getattr(settings, "layer_types", None) or ["full_attention"] * len(self.layers)
         heads = settings.num_attention_heads
@@ -64,13 +65,13 @@ class TransformersDecoder(nn.Module):
     def forward(
         self, tokens: Tensor, *, mask: Any = None, input_pos: Tensor | None = None, encoder_input: Any = None
     ) -> Tensor:
-        """What the head reads, `[B, T, d]`.
+        """The head's input, `[B, T, d]`.
 
         Args:
             tokens: int64 `[B, T]`.
-            mask: `Documents` of a packed batch; `PastTokens` of one that is being decoded.
+            mask: `Documents` of a packed batch; `PastTokens` during decoding.
             input_pos: positions, int64 `[B, T]`; None counts from 0.
-            encoder_input: not looked at: every row goes through the last layer.
+            encoder_input: ignored: every row goes through the last layer.
         """
         past = mask if isinstance(mask, PastTokens) else None
         given: dict[str, Any] = {"input_ids": tokens, "use_cache": past is not None}
@@ -96,7 +97,7 @@ class TransformersDecoder(nn.Module):
         """The mask of a packed batch, one kernel per document on every device.
 
         Raises:
-            UserError: layers that would carry one document into the next.
+            UserError: layers that would leak one document into the next.
         """
         if not self._packs:
             check_packs(self.net)
@@ -115,12 +116,12 @@ def layer_stack(net: Any) -> str:
         if isinstance(module, nn.ModuleList) and len(module) and all(type(layer).__name__ in kinds for layer in module):
             names.append(name)
     if len(names) != 1:
-        raise UserError(f"{type(net).__name__} is no stack of layers that can be sharded one by one")
+        raise UserError(f"{type(net).__name__} has no stack of layers that can be sharded one by one")
     return names[0]
 
 
 def check_packs(net: Any) -> None:
-    """Raises UserError for a model in which packed rows would see each other, or positions that go on."""
+    """Raises UserError for a model in which packed rows would see each other, or positions would not restart."""
     settings = net.config
     others = sorted({*(getattr(settings, "layer_types", None) or ())} - _ATTENDS)
     takes = inspect.signature(net.base_model.forward).parameters
@@ -128,6 +129,6 @@ def check_packs(net: Any) -> None:
     if others or net._is_stateful or convolves or settings._attn_implementation != NAME or "position_ids" not in takes:
         why = f"has layers of kind {', '.join(others)}" if others else "has layers that are not our attention"
         raise UserError(
-            f"packed_tokens: {type(net).__name__} {why}, in which rows laid end to end would see each other; set "
+            f"packed_tokens: {type(net).__name__} {why}, in which packed rows would see each other; set "
             "packed_tokens=null"
         )

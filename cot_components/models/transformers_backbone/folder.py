@@ -1,4 +1,4 @@
-"""A Hugging Face folder as `transformers` reads it: which class, and whether that class can be trained here."""
+"""A Hugging Face folder read by `transformers`: the model's class, and whether it can be trained here."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from cot_components.models.transformers_backbone.library import reason, silent
 
 BACKBONE = "transformers"
 _BY_LENGTH = ("dynamic", "longrope")
-"""Kinds of positions that turn at another speed once the longest row of a batch is long."""
+"""Kinds of rotary positions whose frequencies depend on the longest row of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersFamily(Family):
-    """Names are those of `transformers` behind `net.`; files have those that the folder came with."""
+    """Our names are those of `transformers` after `net.`; files keep the folder's original names."""
 
     build: Any = None
     describe: Any = None
@@ -42,7 +42,7 @@ class TransformersFamily(Family):
         return ours.removeprefix("net.")
 
     def spelling(self, ours: Iterable[str]) -> dict[str, list[str]]:
-        """Each tensor is one of its own; adapters are left out."""
+        """Every tensor maps to itself; adapters are left out."""
         return {self.hub_name(plain_adapter_name(name)): [name] for name in ours if not is_adapter(name)}
 
     def to_hub(self, weights: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
@@ -50,7 +50,7 @@ class TransformersFamily(Family):
         return {self.hub_name(name): value for name, value in weights.items()}
 
     def to_files(self, tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-        """What `save_pretrained` of `transformers` would write: no tied copies, experts one by one."""
+        """The tensors `save_pretrained` of `transformers` would write: no tied copies, experts separately."""
         from transformers.core_model_loading import revert_weight_conversion
 
         tied = getattr(model.net, "all_tied_weights_keys", None) or {}
@@ -59,12 +59,12 @@ class TransformersFamily(Family):
 
 @dataclass(frozen=True)
 class TransformersFolder:
-    """A folder that is trained through `transformers`.
+    """A folder whose model is trained with `transformers`.
 
     path:     the folder
     config:   its config.json
-    settings: the same as `transformers` completes it
-    why:      what spoke for this backbone
+    settings: the same, completed by `transformers`
+    why:      the reason for this backbone
     """
 
     path: Path
@@ -96,20 +96,20 @@ class TransformersFolder:
         return read_headers(self.path)
 
     def context(self, max_seq_len: int | None) -> int:
-        """Tokens of the longest row: positions that the model knows, or `max_seq_len`.
+        """Tokens of the longest row: the model's positions, or `max_seq_len`.
 
         Raises:
-            UserError: `max_seq_len` is beyond them, or missing where config.json does not tell.
+            UserError: `max_seq_len` exceeds them, or is missing and config.json does not give them.
         """
         known, why = _positions(self.settings)
         if known is None and max_seq_len is None:
-            raise UserError(f"model.max_seq_len: {self.path}/config.json does not tell the longest row; set it")
+            raise UserError(f"model.max_seq_len: {self.path}/config.json does not give a longest row; set it")
         if known is not None and max_seq_len is not None and not 1 <= max_seq_len <= known:
             raise UserError(f"model.max_seq_len {max_seq_len}: {self.path} takes 1 to {known} tokens, {why}")
         return max_seq_len or known or 0
 
     def check(self, *, max_seq_len: int | None, dropout: float | None, packed: bool) -> None:
-        """All that can be known without the weights' numbers.
+        """Check everything that can be checked without the weights' numbers.
 
         Raises:
             UserError: a class that cannot be trained here; tensors that are not the model's; rows that are too long.
@@ -149,27 +149,27 @@ class TransformersFolder:
                     **how,
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, ZeroDivisionError) as error:
-            raise UserError(f"{self.path}: {kind.__name__} cannot be made of it ({reason(error)})") from error
+            raise UserError(f"{self.path}: {kind.__name__} cannot be built from it ({reason(error)})") from error
         self._refuse_differing(found)
         return net
 
     def _refuse_differing(self, found: Mapping[str, Any]) -> None:
-        """Raises UserError where names or shapes of the stored tensors are not those of the model."""
+        """Raises UserError if names or shapes of the stored tensors are not the model's."""
         said = [f"no tensor '{name}'" for name in sorted(found["missing_keys"])]
         said += [f"a tensor '{name}' that the model lacks" for name in sorted(found["unexpected_keys"])]
         for name, shape, wanted in sorted(found["mismatched_keys"]):
             said.append(f"'{name}' of shape {list(shape)} where the model has {list(wanted)}")
         if said:
             more = [f"{len(said) - SHOWN} more"] if len(said) > SHOWN else []
-            raise UserError(f"{self.path} is not the model that is built: it has {'; '.join([*said[:SHOWN], *more])}")
+            raise UserError(f"{self.path} is not the model being built: it has {'; '.join([*said[:SHOWN], *more])}")
 
 
 def read_transformers(path: str | Path, why: str) -> TransformersFolder:
     """Read a folder's config.json.
 
     Raises:
-        UserError: `transformers` is not installed; no such folder or file; a model that is no decoder, or has code of
-            its own; a config that `transformers` refuses.
+        UserError: `transformers` is not installed; no such folder or file; a model that is not a decoder, or needs its
+            own code; a config that `transformers` refuses.
     """
     folder, config = read_config(path, experts=True)
     where, kind = f"{folder}/config.json", config.get("model_type")
@@ -181,32 +181,32 @@ def read_transformers(path: str | Path, why: str) -> TransformersFolder:
         made = package.CONFIG_MAPPING[kind]
         if made not in package.MODEL_FOR_CAUSAL_LM_MAPPING:
             raise UserError(
-                f"{where}: model_type {kind!r} is no decoder: transformers {version} has no causal model of it"
+                f"{where}: model_type {kind!r} is not a decoder: transformers {version} has no causal model of it"
             )
         try:
-            settings = made.from_dict(deepcopy(config))  # which it changes
+            settings = made.from_dict(deepcopy(config))  # from_dict changes its argument
         except Exception as error:  # each class checks its keys in its own way
             raise UserError(f"{where}: transformers refuses it ({reason(error)})") from error
     return TransformersFolder(folder, config, settings, why)
 
 
 def check_decoder(net: Any) -> Any:
-    """The model, if it is a decoder that recipes can train and generate with.
+    """The model, if recipes can train it and generate with it.
 
     Raises:
         UserError: it is not.
     """
     name = type(net).__name__
     if any(getattr(module, "is_causal", True) is False for module in net.modules()):
-        raise UserError(f"{name} of this config.json is no decoder: its tokens see those that follow")
+        raise UserError(f"{name} of this config.json is not a decoder: its tokens attend to later ones")
     if net.base_model is net or "past_key_values" not in inspect.signature(net.base_model.forward).parameters:
-        raise UserError(f"{name} keeps no cache of keys and values, which generation needs; it is not supported")
+        raise UserError(f"{name} has no KV cache, which generation needs; it is not supported")
     layer_stack(net)
     return net
 
 
 def with_dropout(settings: Any, dropout: float | None) -> Any:
-    """A copy of the settings whose every dropout is `dropout`; None keeps the config's.
+    """A copy of the settings with every dropout set to `dropout`; None keeps the config's.
 
     Raises:
         UserError: there is none.
@@ -222,7 +222,7 @@ def with_dropout(settings: Any, dropout: float | None) -> Any:
 
 
 def _positions(settings: Any) -> tuple[int | None, str]:
-    """Most tokens of a row, and why."""
+    """Largest number of tokens in a row, and why."""
     known = getattr(settings, "max_position_embeddings", None)
     for rope in _ropes(getattr(settings, "rope_parameters", None) or {}):
         first = rope.get("original_max_position_embeddings") or getattr(
@@ -234,6 +234,6 @@ def _positions(settings: Any) -> tuple[int | None, str]:
 
 
 def _ropes(parameters: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """One for all layers, or one for each kind of layer."""
+    """One setting for all layers, or one for each kind of layer."""
     nested = [value for value in parameters.values() if isinstance(value, Mapping)]
     yield from nested if nested else [parameters]

@@ -1,4 +1,4 @@
-"""`transformers` itself: imported when it is needed, without its bars and reports."""
+"""Imports `transformers` when needed, without its progress bars and messages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def library() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise UserError(f"it needs the package transformers, which is not installed; {INSTALL}") from error
+        raise UserError(f"the package transformers is needed, but not installed; {INSTALL}") from error
     return transformers
 
 
 @contextmanager
 def silent() -> Iterator[Any]:
-    """`transformers` without progress bars and messages: what matters of them is told here, in one sentence."""
+    """`transformers` without progress bars and messages; we report what matters in one sentence."""
     package = library()
     logging = package.utils.logging
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -41,6 +41,6 @@ def silent() -> Iterator[Any]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an outside error says, in a form that can end a sentence."""
+    """The first line of a third-party error's message, in a form that can end a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(".:")

@@ -1,4 +1,4 @@
-"""Adapters of `peft` inside a model of `transformers`."""
+"""Adapters of `peft` in a `transformers` model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cot_components.models.transformers_backbone.library import INSTALL
 
 
 def add_adapters(model: Any, lora: Lora) -> None:
-    """Adapters of the target layers, in place; all other weights are frozen.
+    """Add adapters to the target layers, in place; all other weights are frozen.
 
     Raises:
         UserError: `peft` is not installed; 4-bit weights; the head; a target that the model lacks.
@@ -28,7 +28,7 @@ def add_adapters(model: Any, lora: Lora) -> None:
     head = next(name for name, module in model.net.named_modules() if module is model.output)
     wanted = {lora.targets} if isinstance(lora.targets, str) else {*lora.targets}
     if head.rpartition(".")[2] in wanted:
-        raise UserError(f"model.lora.targets: the transformers backbone has no adapters of the head, '{head}'")
+        raise UserError(f"model.lora.targets: the transformers backbone has no adapters on the head, '{head}'")
     if missing := wanted - {*linear.values()} - {ALL}:
         known = ", ".join(sorted({*linear.values()}))
         raise UserError(f"model.lora.targets: no layer {sorted(missing)[0]!r}; there are {known}")
@@ -39,11 +39,11 @@ def add_adapters(model: Any, lora: Lora) -> None:
         raise UserError(f"model.lora: this backbone needs peft, which is not installed; {INSTALL}") from error
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number does
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=lora.dropout,
         use_dora=lora.dora,
         target_modules=chosen,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks for an old name of transformers
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses an outdated name of transformers
         inject_adapter_in_model(config, model.net)

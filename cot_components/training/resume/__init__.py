@@ -1,1 +1,1 @@
-"""What a run needs to go on as if it had never stopped."""
+"""Resuming a run exactly, as if it had never stopped."""

@@ -1,9 +1,8 @@
-"""Optimizer states that torchao keeps in 8 bits, whole or divided among processes: saved as the plain tensors they
-consist of, and put back.
+"""torchao's 8-bit optimizer states, sharded or not: saved as the plain tensors they consist of, and restored.
 
 A compressed state is `codes` (uint8, the shape of the weight), a `scale` for each block of 256 codes in a row and a
-`qmap` from codes to numbers. torchao compresses a process's share of a weight where it fills whole blocks and has at
-least 4,096 numbers, so with another number of processes other states may be compressed, and blocks may begin elsewhere.
+`qmap` from codes to numbers. torchao compresses a process's shard of a weight if it fills whole blocks and has at least
+4,096 numbers, so with another number of processes, other states may be compressed and blocks may begin elsewhere.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ PLAIN = ""
 
 
 def whole_parts(value: Tensor, world: World) -> dict[str, Tensor]:
-    """The whole of a tensor on the CPU: `{PLAIN: tensor}`, or the parts of a compressed one by name.
+    """The full tensor on the CPU: `{PLAIN: tensor}`, or the parts of a compressed one by name.
 
-    All processes must call it together. Where only some shares are compressed, all are given as plain numbers.
+    All processes must call it together. If only some shards are compressed, all are returned as plain numbers.
     """
     if not isinstance(value, DTensor):
         return parts_of(value)
@@ -38,15 +37,15 @@ def whole_parts(value: Tensor, world: World) -> dict[str, Tensor]:
 
 
 def put_back(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | None) -> Tensor:
-    """A state on its parameter's device, divided as the parameter is.
+    """A state on its parameter's device, sharded like the parameter.
 
-    Exact where the shares begin and end with a block, as they do with the number of processes it was saved with;
+    Exact if shards begin and end at block boundaries, as they do with the number of processes it was saved with;
     otherwise numbers are compressed again.
 
     Args:
-        parts: what `whole_parts` gave.
-        parameter: whose state it is.
-        empty: the state as the optimizer would begin with it; None for an optimizer that does not compress.
+        parts: the result of `whole_parts`.
+        parameter: the parameter it belongs to.
+        empty: the optimizer's initial state; None for an optimizer that does not compress.
     """
     local = empty.to_local() if isinstance(empty, DTensor) else empty
     parts = {part: value.to(parameter.device) for part, value in parts.items()}
@@ -60,13 +59,13 @@ def put_back(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | Non
 
 
 def share_of(whole: Tensor, like: Tensor) -> Tensor:
-    """This process's rows of a whole tensor, as FSDP2 divides them; the whole tensor for one process."""
+    """This process's rows of a full tensor, as FSDP2 shards it; the full tensor for one process."""
     begin, end = rows_of(like)
     return divided(whole[begin:end], like) if isinstance(like, DTensor) else whole
 
 
 def rows_of(like: Tensor) -> tuple[int, int]:
-    """The first of this process's rows and the one after the last."""
+    """The first of this process's rows, and one past the last."""
     if not isinstance(like, DTensor):
         return 0, len(like) if like.ndim else 1
     assert like.placements == (Shard(0),)
@@ -76,7 +75,7 @@ def rows_of(like: Tensor) -> tuple[int, int]:
 
 
 def cut_to(parts: Mapping[str, Tensor], local: Tensor, begin: int, end: int) -> Tensor | None:
-    """A compressed share bit for bit; None if this process does not compress it, or blocks lie across its ends."""
+    """A compressed shard, bit for bit; None if this process does not compress it, or blocks cross its ends."""
     if not is_traceable_wrapper_subclass(local):
         return None
     codes, scale = parts["codes"], parts["scale"]
@@ -88,7 +87,7 @@ def cut_to(parts: Mapping[str, Tensor], local: Tensor, begin: int, end: int) -> 
 
 
 def numbers_of(parts: Mapping[str, Tensor]) -> Tensor:
-    """What compressed parts stand for, fp32."""
+    """The numbers encoded by compressed parts, fp32."""
     values, scale = parts["qmap"][parts["codes"].long()], parts["scale"]
     return (values.reshape(len(scale), -1) * scale[:, None]).view(parts["codes"].shape)
 

@@ -1,4 +1,4 @@
-"""When a run is saved, how it goes on, and how it stops."""
+"""When a run is saved, and how it resumes and stops."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from cot_components.training.setup import Run
 
 
 class Saver:
-    """Saves a run at step boundaries, puts a resumed one back, stops one that got a signal.
+    """Saves a run at step boundaries, restores a resumed run, stops a run that got a signal.
 
     Args:
         run: this process and its folder.
         config: the recipe's arguments, kept in every checkpoint. These are read here: `save_every_n_steps` (None for
-            none by steps), `save_every_minutes` (None for none by time; with both None only a signal saves),
-            `keep_checkpoints`, and `export_checkpoints` (whether each holds a folder for `transformers` or `peft`).
+            never), `save_every_minutes` (None for never; with both None only a signal saves), `keep_checkpoints`, and
+            `export_checkpoints` (whether each contains a folder for `transformers` or `peft`).
 
     Raises:
         UserError: a number that is not positive.
@@ -54,15 +54,15 @@ class Saver:
     def begin(
         self, trainer: Trainer, plans: Plans, data: ReasoningDataset, evaluations: Evaluations, log: RunLog
     ) -> None:
-        """Put a resumed run back where it was; from here on a signal waits for the end of a step.
+        """Restore a resumed run; from now on a signal waits for the end of a step.
 
-        Call it last before training, when everything is built: building draws random numbers.
+        Call it last before training, when everything is built, because building draws random numbers.
 
         Raises:
             UserError: a model that cannot be written as a Hugging Face folder; a checkpoint of another model or plan,
-                or of a run with other frozen weights.
+                or of a run with different frozen weights.
         """
-        family_of(trainer.model)  # what cannot be exported is refused before it is trained
+        family_of(trainer.model)  # refuse a model that cannot be exported before training it
         self._trainer, self._data, self._evaluations, self._log = trainer, data, evaluations, log
         self._done, self._total = plans.start_step, plans.total_steps
         evaluations.rescue = self.rescue
@@ -77,12 +77,12 @@ class Saver:
         defer_stops()
 
     def asks(self) -> tuple[float, float]:
-        """What this process wants of all: save, stop. The sums over all processes go to `agreed`."""
+        """This process's requests to all: save, stop. Their sums over all processes go to `agreed`."""
         late = self._every_minutes is not None and time.monotonic() - self._saved_at > 60 * self._every_minutes
         return float(late and self._run.world.is_first), float(stop_received() is not None)
 
     def agreed(self, save: float, stop: float) -> None:
-        """The sums of what all processes asked for."""
+        """Record the sums of all processes' requests."""
         self._save_asked, self._stop_asked = save > 0, stop > 0
 
     def before_first_step(self) -> None:
@@ -92,7 +92,7 @@ class Saver:
             self._stop()
 
     def after_step(self, step: Step) -> None:
-        """Save where it is due; end the run if a signal asked for it.
+        """Save if due; end the run if a signal came.
 
         Raises:
             SystemExit: after a signal: 143 for SIGTERM, 130 for SIGINT.
@@ -108,7 +108,7 @@ class Saver:
             self._stop()
 
     def rescue(self, step: Step) -> None:
-        """Keep a step whose evaluation failed; among several processes, which may have failed alone, it cannot be."""
+        """Save a step whose evaluation failed; impossible with several processes, because one may have failed alone."""
         if self._run.world.size == 1 and (self._every_n_steps is not None or self._every_minutes is not None):
             self._done = step.clock.step + 1
             self.save()
@@ -148,7 +148,7 @@ class Saver:
     def _stop(self) -> None:
         self.save()
         self._log.say(
-            f"stopped by a signal after {self._done} of {self._total} steps; the same command goes on from here"
+            f"stopped by a signal after {self._done} of {self._total} steps; the same command resumes from here"
         )
         self._log.close()
         self._run.world.close()
@@ -156,9 +156,9 @@ class Saver:
 
 
 def best_evaluation(measured: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any] | None:
-    """The best evaluation so far: highest `answer_accuracy`, else lowest `val_loss`; None where nothing was measured.
+    """The best evaluation so far: highest `answer_accuracy`, else lowest `val_loss`; None if nothing was measured.
 
-    NaN never wins, and the first of equals does.
+    NaN never wins; ties go to the first.
     """
     for metric, sign in (("answer_accuracy", 1.0), ("val_loss", -1.0)):
         values = [(sign * m[metric], -step) for step, m in measured if math.isfinite(m.get(metric, math.nan))]

@@ -1,6 +1,6 @@
-"""Everything a step depends on, as plain CPU tensors and JSON, whole and by name: the same for any number of processes.
+"""Everything a step depends on, as named, unsharded CPU tensors and JSON: the same for any number of processes.
 
-Frozen weights under adapters are not saved: they are what the run started from.
+Frozen weights under adapters are not saved, because they are the starting weights.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Tensors = dict[str, Tensor]
 
 
 def capture(trainer: Trainer) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    """Tensors by file and the JSON part: weights, optimizer, schedule, random generators of every process.
+    """Tensors by file, and the JSON part: weights, optimizer, schedule, random generators of every process.
 
-    All processes must call it together, because sharded tensors are gathered; only the first one gets anything.
+    All processes must call it together, because sharded tensors are gathered; only the first one gets a result.
     """
     world = trainer.world
     model = _gather(_trained(trainer.model), world)
@@ -45,10 +45,10 @@ def capture(trainer: Trainer) -> tuple[dict[str, Tensors], dict[str, Any]]:
 
 
 def restore(trainer: Trainer, folder: Path, state: Mapping[str, Any]) -> None:
-    """Put a captured state back, in place.
+    """Restore a captured state, in place.
 
     Raises:
-        UserError: weights that are not those of this model; names the first that differs.
+        UserError: the weights do not fit this model; names the first that differs.
     """
     with safe_open(folder / MODEL, framework="pt") as file:
         named = dict(_trained(trainer.model))
@@ -67,13 +67,13 @@ def restore(trainer: Trainer, folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def masters(optimizer: Mapping[str, Tensor]) -> Tensors:
-    """The fp32 weights among the captured states of an optimizer, by the weight's name."""
+    """The fp32 weights in an optimizer's captured state, by weight name."""
     return {name.removesuffix(f"/{MASTER}"): v for name, v in optimizer.items() if name.endswith(f"/{MASTER}")}
 
 
 def trained_weights(trainer: Trainer) -> Tensors:
-    """The state dict as ordinary CPU tensors, trained weights in fp32 where the optimizer keeps them so; all processes
-    must call it together.
+    """The state dict as ordinary CPU tensors, trained weights in fp32 if the optimizer keeps them; all processes must
+    call it together.
     """
     optimizer, names = trainer.optimizer, _names(trainer.model)
     kept = [(f"{names[p]}/{MASTER}", state[MASTER]) for p, state in optimizer.state.items() if MASTER in state]
@@ -82,7 +82,7 @@ def trained_weights(trainer: Trainer) -> Tensors:
 
 def require_finite(model: nn.Module, weights: Mapping[str, Tensor], *, num_steps: int) -> None:
     """Raises NonFiniteError, which names the first weight of `model` that is NaN or infinite after `num_steps` steps:
-    an update may overflow though its loss and gradient are finite.
+    an update may overflow even if loss and gradient are finite.
     """
     learned = {plain_name(name) for name, _ in model.named_parameters()}  # a mask among the buffers may be infinite
     for name, value in weights.items():
@@ -90,7 +90,7 @@ def require_finite(model: nn.Module, weights: Mapping[str, Tensor], *, num_steps
         if counted and not torch.isfinite(value).all():
             raise NonFiniteError(
                 f"after {num_steps} steps the weight '{name}' is not finite: an update was too large for its number "
-                "format; nothing of it is saved, earlier checkpoints are as they were"
+                "format; it is not saved, earlier checkpoints are untouched"
             )
 
 
@@ -121,7 +121,7 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
 
 
 def _restore_random(trainer: Trainer, file: Path, state: Mapping[str, Any]) -> None:
-    """With another number of processes the old streams belong to no one: each process starts its own afresh."""
+    """With another number of processes the saved streams do not apply; each process starts a fresh one."""
     rank, size = trainer.world.rank, trainer.world.size
     if state["processes"] != size:
         torch.manual_seed(state["step"] * size + rank)
@@ -132,9 +132,7 @@ def _restore_random(trainer: Trainer, file: Path, state: Mapping[str, Any]) -> N
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Weights that learn or may learn in another round, and buffers that belong to the state, by the names they have
-    without wrappers.
-    """
+    """Weights that learn now or in another round, and buffers of the state dict, by their names without wrappers."""
     under_adapters = bool(adapted_modules(model))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad or not under_adapters:
@@ -146,7 +144,7 @@ def _trained(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _gather(named: Iterable[tuple[str, Tensor]], world: World) -> Tensors:
-    """Whole tensors on the CPU, on the first process; a compressed one as its plain parts, `name:part`."""
+    """Full tensors on the CPU, on the first process; compressed ones as their plain parts, `name:part`."""
     found: Tensors = {}
     for name, value in named:
         parts = whole_parts(value, world)
@@ -178,7 +176,7 @@ def _restore_optimizer(trainer: Trainer, file: Path, saved: Mapping[str, Any]) -
     if compressed:
         resting = [p for p, name in names.items() if name in compressed and not p.requires_grad]
         _ask_for_gradients(resting, True)
-        get_optimizer_state_dict(trainer.model, optimizer)  # makes empty states: only it knows how to compress them
+        get_optimizer_state_dict(trainer.model, optimizer)  # makes empty states, compressed as it would
         _ask_for_gradients(resting, False)
     for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         _check_names({names[parameter] for parameter in group["params"]}, set(values["params"]), file)
@@ -210,7 +208,7 @@ def _ask_for_gradients(parameters: Iterable[Tensor], asks: bool) -> None:
 
 
 def _read(parts: Mapping[str, Tensor], parameter: Tensor, empty: Tensor | None, *, on_device: bool) -> Tensor:
-    """One state of one parameter, on its device and divided among processes as it is."""
+    """One state of one parameter, on its device and sharded like it."""
     value = parts.get(PLAIN)
     if value is not None and value.shape != parameter.shape:  # a count is on the CPU, unless fused
         return value.to(parameter.device) if on_device or value.ndim else value
@@ -227,8 +225,8 @@ def _check_names(wanted: set[str], saved: set[str], file: Path) -> None:
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What of it JSON can hold exactly, also of the states inside it (schedules in sequence have some); functions,
-    parameters and mappings by number stay out: they do not change.
+    """The part of it that JSON can represent exactly, nested states included (sequential schedules have some);
+    functions, parameters and mappings by number are left out because they do not change.
     """
     values = {key: _as_plain(value) for key, value in state.items()}
     return {key: value for key, value in values.items() if _is_plain(value)}

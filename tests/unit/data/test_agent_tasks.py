@@ -190,6 +190,6 @@ def test_the_source_and_its_truth_belong_together(byte):
     truth = agent_truth(rows, byte.decode, **source)
     assert (truth == true_groups(rows, dialogues, byte.decode)).all() and truth.any()
     fewer, others = {"max_rows": 5}, {"subset": "json"}
-    for settings, message in ((fewer, "row 5 is none of the 5"), (others, "row 0 is another text than dialogue 0")):
+    for settings, message in ((fewer, "row 5 is not among the 5"), (others, "row 0 has another text than dialogue 0")):
         with pytest.raises(UserError, match=message):
             agent_truth(rows, byte.decode, **{**source, **settings})

@@ -130,7 +130,7 @@ def test_what_json_cannot_write_is_a_fault_of_its_row(value, tmp_path):
 def test_a_column_or_a_field_twice_is_refused(tmp_path):
     path, names = tmp_path / "x.parquet", ["instruction", "response", "response"]
     pq.write_table(pa.Table.from_arrays([pa.array(["q"]), pa.array(["a"]), pa.array(["b"])], names=names), path)
-    assert fault(path, strict=False) == f"{path}: two columns have one name ('response')"
+    assert fault(path, strict=False) == f"{path}: two columns have the same name ('response')"
     fields = [pa.array(["user"]), pa.array(["q"]), pa.array(["r"])]
     turn = pa.StructArray.from_arrays(fields, names=["role", "content", "content"])
     messages = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), turn)

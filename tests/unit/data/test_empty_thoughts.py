@@ -142,7 +142,7 @@ def test_policies_have_rows_and_caches_of_their_own(byte):
     ],
 )
 def test_a_template_that_needs_tools_is_one_sentence(byte, needs):
-    with pytest.raises(RowError, match=r"^the chat template needs tools .* set dataset\.template$"):
+    with pytest.raises(RowError, match=r"^the chat template requires tools, .* set dataset\.template$"):
         ChatFormat(byte, ChatTemplate("t", needs + THINKING["no thoughts"]), TAGS).turn(NO_THOUGHT)
     refusing = ChatTemplate("t", "{{ tools | length }}{{ raise_exception('never') }}")
     with pytest.raises(RowError, match="refuses the messages"):

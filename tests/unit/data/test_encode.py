@@ -105,7 +105,7 @@ def test_a_batch_of_turns_is_the_turns_one_by_one(kind, tmp_path):
 def test_text_that_does_not_come_back_is_refused(byte, lower):
     parts = [Part(Role.PROMPT, "P"), Part(Role.THOUGHT, "The Thought"), Part(Role.ANSWER, byte.control[END])]
     check_exact(encode_turns([parts], byte)[0], parts, byte)
-    with pytest.raises(RowError, match="does not give the supervised text back"):
+    with pytest.raises(RowError, match="does not decode the supervised text back"):
         check_exact(encode_turns([parts], lower)[0], parts, lower)
     only_the_prompt = [Part(Role.PROMPT, "The Prompt"), Part(Role.ANSWER, "a")]
     check_exact(encode_turns([only_the_prompt], lower)[0], only_the_prompt, lower)

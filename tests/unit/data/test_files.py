@@ -63,7 +63,7 @@ def test_an_object_whose_only_list_is_of_turns_is_itself_a_row(value, rows, tmp_
         (json.dumps({"data": [ONE], "version": 1}), "1: the columns fit no known format"),
         (json.dumps({"data": []}), "1: the columns fit no known format"),
         (json.dumps({"data": [ONE, None]}, indent=1), "7: a row is not an object"),
-        ('{"data": [{"instruction": "q", "response": "a", "response": "b"}]}', "1: a key stands twice"),
+        ('{"data": [{"instruction": "q", "response": "a", "response": "b"}]}', "1: an object has a key twice"),
     ],
 )
 def test_json_that_is_not_certain_is_refused_with_its_line(text, reason, tmp_path):
@@ -138,7 +138,7 @@ def test_a_broken_first_line_costs_one_row(tmp_path):
     ],
 )
 def test_a_key_twice_is_refused_wherever_it_stands(key, line, tmp_path):
-    reason, report = "a key stands twice in an object", DropReport()
+    reason, report = "an object has a key twice", DropReport()
     lines, listed = write_lines(tmp_path / "x.jsonl", GOOD, line, GOOD), tmp_path / "x.json"
     assert fault(lines) == f"{lines}:2: {reason} ({key})"
     listed.write_bytes(b"[" + line + b",\n" + line + b"," + json.dumps(GOOD).encode() + b"]")
@@ -151,7 +151,7 @@ def test_a_key_twice_is_refused_wherever_it_stands(key, line, tmp_path):
     [
         (200, "a tool is not an object"),
         (600, "nested too deeply to be read"),
-        (3000, "JSON beyond what can be read"),
+        (3000, "JSON too large or too deeply nested"),
     ],
 )
 def test_rows_nested_deeply_are_refused(depth, reason, tmp_path):
@@ -242,7 +242,7 @@ def test_a_table_may_hold_turns_as_json(tmp_path):
     [
         ('prompt,completion\nq,a\nq,"never closed\n', ":3: the table is broken here"),
         ('prompt,completion\n"q" x,a\n', ":2: the table is broken here"),
-        ("prompt,completion,prompt\nq,a,p\n", ":1: two columns have one name ('prompt')"),
+        ("prompt,completion,prompt\nq,a,p\n", ":1: two columns have the same name ('prompt')"),
         ("prompt,compl\u00e9tion\nq,a\n".encode("utf-16"), ":1: not UTF-8"),
         ("prompt,completion\n", ": there are no rows"),
         ("", ": there are no rows"),

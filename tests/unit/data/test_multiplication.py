@@ -138,8 +138,8 @@ def test_impossible_draws_are_refused(knobs):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1 2 * 3 4 | 1 #### 1 2 3 4", r"'\|\|' does not stand there exactly once"),
-        ("1 2 * 3 4||1 2 3 4", "'####' does not stand there exactly once"),
+        ("1 2 * 3 4 | 1 #### 1 2 3 4", r"'\|\|' does not occur exactly once"),
+        ("1 2 * 3 4||1 2 3 4", "'####' does not occur exactly once"),
         ("1 2 * 3 x||1 #### 1 2 3 4", "not a multiplication of digits"),
         ("1 2 * 3 4||1 + y #### 1 2 3 4", "not a multiplication of digits"),
         ("1 2 * 3 4||1 #### 12 34", "not a multiplication of digits"),

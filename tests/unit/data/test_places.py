@@ -53,7 +53,7 @@ def test_the_hub_fails_in_one_sentence_offline(tmp_path):
     settings = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", script], env=os.environ | settings, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
-    assert "UserError: nobody/no-such-data-set: neither here nor to be had from the hub: " in last
+    assert "UserError: nobody/no-such-data-set: not found on this machine and not available from the hub: " in last
 
 
 def test_readme_configs_and_file_names_decide_the_files(tmp_path):

@@ -92,7 +92,7 @@ def test_the_beginning_of_an_epoch_has_its_own_step():
     plans = Plans(**PADDED, epochs=5)
     assert plans.epoch_clocks() == {f"epoch {epoch}": Clock(epoch, 9 * epoch) for epoch in range(3)}
     assert plans.epoch_clocks([4]) == {"epoch 4": Clock(4, 36)}
-    with pytest.raises(UserError, match="epochs: 5 is none of this run's, which are 0 to 4"):
+    with pytest.raises(UserError, match="epochs: this run has no epoch 5; its epochs are 0 to 4"):
         plans.epoch_clocks([5])
 
 
@@ -120,7 +120,7 @@ def test_shares_of_sources():
         ({"packed_tokens": 0}, "packed_tokens must be at least 1 or null"),
         ({"seed": -1}, "seed must not be negative"),
         ({"lengths": LENGTHS[:0]}, "no row"),
-        ({"shares": ((0, 9, 1.0), (9, 18, 0.05))}, r"a source of 9 rows with weight 0\.05 gives no row"),
+        ({"shares": ((0, 9, 1.0), (9, 18, 0.05))}, r"a source of 9 rows with weight 0\.05 has no row"),
         ({"lengths": np.array([5, 4096]), "packed_tokens": 4095}, "packed_tokens is 4095, .* 4096 tokens"),
     ],
 )

@@ -217,7 +217,7 @@ def test_the_key_of_a_source_is_its_content_and_the_options(tmp_path, monkeypatc
 
 
 THINKING = {data_set.path.split("/")[0]: data_set for data_set in DATA_SETS if data_set.path.startswith("think_")}
-INEXACT = "the tokenizer does not give the supervised text back exactly"
+INEXACT = "the tokenizer does not decode the supervised text back exactly"
 END_OF_TURN = {"byte": "<|end|>", "llama3": "<|eot_id|>", "hf_qwen": "<|im_end|>", "qwen2_5": "<|im_end|>"}
 KINDS = [
     *(("byte", "text", None), ("hf_qwen", "token", 200)),

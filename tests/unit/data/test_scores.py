@@ -88,7 +88,7 @@ def test_an_interrupted_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         write(tmp_path, rows, stops)
     done = set(calls) - set(calls[-1:])
-    with pytest.raises(UserError, match="scores 'original' are not finished; run the scoring again to go on"):
+    with pytest.raises(UserError, match="scores 'original' are not finished; run the scoring again to continue"):
         open_scores(tmp_path).gather(rows.flat(range(40)), "original")
     with pytest.raises(UserError, match="not finished"):
         open_scores(tmp_path).finished("shuffled")

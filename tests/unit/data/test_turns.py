@@ -111,8 +111,8 @@ def test_prompts_may_be_parts_and_tool_results_are_turns_of_their_own():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ([text("a"), THINKING], "the parts of a turn are in an order that makes no sense"),
-        ([STOP, text("a")], "the parts of a turn are in an order that makes no sense"),
+        ([text("a"), THINKING], "the parts of a turn are out of order"),
+        ([STOP, text("a")], "the parts of a turn are out of order"),
         ([{"type": "image_url", "image_url": "x"}], "a part of 'content' of the assistant's turn is not one of"),
         ([{"type": "redacted_thinking", "data": "x"}, text("a")], "a part of 'content' of the assistant's turn is not"),
         ([{"type": ["text"], "text": "a"}], "a part of 'content' of the assistant's turn is not one of"),

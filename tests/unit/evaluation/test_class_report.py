@@ -62,7 +62,7 @@ def test_kept_read_back_and_compared(scored, tmp_path: Path, capsys) -> None:
     wrong = {"num_tokens": "many", "confusion": [[1]], "boilerplate": [["a", "b", "c"]], "reasoning": 1}
     for key, value in wrong.items():
         (tmp_path / "with" / CLASSES).write_text(json.dumps({**saved, key: value}))
-        with pytest.raises(UserError, match=r"classes\.json: no report of classes"):
+        with pytest.raises(UserError, match=r"classes\.json: not a report of classes"):
             read_report(tmp_path / "with" / CLASSES)
 
 

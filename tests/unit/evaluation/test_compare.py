@@ -36,7 +36,7 @@ def _compare(capsys):
 def test_the_last_evaluation_is_the_one_of_the_highest_step(tmp_path):
     steps = {f"step_{step}": evaluation_of("r", thought_tokens=step) for step in (0, 10, 9)}
     assert last_evaluation(write_run(tmp_path / "a", **steps)).thought_tokens == 10
-    with pytest.raises(UserError, match="holds no evaluation"):
+    with pytest.raises(UserError, match="has no evaluation"):
         last_evaluation(write_run(tmp_path / "b"))
 
 

@@ -105,5 +105,5 @@ def test_other_questions_are_refused(runs, tmp_path: Path) -> None:
         routed(run, run)
     data = tmp_path / "train.jsonl"
     data.write_text(data.read_text().replace("own is right", "another one"))
-    with pytest.raises(UserError, match=r"train\.jsonl:1: another question"):
+    with pytest.raises(UserError, match=r"train\.jsonl:1: not the question"):
         routed(run, restated)

@@ -213,7 +213,7 @@ def test_half_a_download(copy, tmp_path):
     (folder / INDEX).unlink()
     refused("neither")
     (folder / "pytorch_model.bin").write_bytes(b"PK")
-    refused(r"pytorch_model\.bin, and only safetensors are read")
+    refused(r"pytorch_model\.bin, but only safetensors are read")
 
 
 def test_a_tokenizer_with_more_ids_than_rows(copy):

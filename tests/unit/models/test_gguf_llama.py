@@ -169,4 +169,4 @@ def test_a_damaged_cache_and_a_folder_with_something_else(pinned, tmp_path, caps
     cached = smollm2.cached_smollm2() / "model.safetensors"
     cached.write_bytes(cached.read_bytes()[:-1])
     assert main(["get", "smollm2", str(tmp_path / "one")]) == 2
-    assert "is not what was written there" in capsys.readouterr().err and not (tmp_path / "one").exists()
+    assert "model.safetensors has changed" in capsys.readouterr().err and not (tmp_path / "one").exists()

@@ -156,7 +156,7 @@ def test_qwen2_5_gives_the_ids_of_torchtune(tmp_path: Path) -> None:
 def test_qwen2_5_without_a_letter_says_so(tmp_path: Path) -> None:
     theirs = qwen2_5(tmp_path)
     del theirs.encoder["z"]
-    with pytest.raises(RowError, match="characters that the vocabulary lacks"):
+    with pytest.raises(RowError, match="characters that are not in the vocabulary"):
         as_text_tokenizer(theirs).encode_texts(["a", "z"])
 
 

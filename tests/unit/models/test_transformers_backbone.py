@@ -179,7 +179,7 @@ CLASSES = [
     ({"model_type": "phi"}, "head of PhiForCausalLM has a bias"),
     ({"model_type": "opt"}, "OPTForCausalLM"),
     ({"model_type": "mamba"}, "MambaForCausalLM.*cache"),
-    ({"model_type": "bert"}, "BertLMHeadModel.*no decoder"),
+    ({"model_type": "bert"}, "BertLMHeadModel.*not a decoder"),
 ]
 
 

@@ -183,5 +183,5 @@ def test_selectors_choose_in_order_and_say_what_left(candidates) -> None:
     assert (select_rows(replace(rows, weights=rows.weights * 3), weighed)[1].weights == 1.5).all()
     with pytest.raises(UserError, match=r"select\.none keeps none of 4"):
         select_rows(rows, {"none": PerplexityBand(scores=folder, at_least=1e6)})
-    with pytest.raises(UserError, match=r"select\.fit: .*row 3 has no scores; other data"):
+    with pytest.raises(UserError, match=r"select\.fit: .*row 3 has no scores; the scores are of other data"):
         select_rows(random_store(1), {"fit": GRAPE(scores=score(rows.select([0]), Path(folder) / "x", nll=[[1]]))})
