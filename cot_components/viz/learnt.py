@@ -25,10 +25,10 @@ class Cell(NamedTuple):
 
 
 class RoleChange(NamedTuple):
-    """Mean losses, in nats, of the `count` pieces of a role that both evaluations predicted."""
+    """Mean losses, in nats, of the `num_pieces` pieces of a role that both evaluations predicted."""
 
     role: str
-    count: int
+    num_pieces: int
     before: float
     after: float
 
