@@ -8,9 +8,11 @@ users run them. `f` is the share of positions without a label, `h` the head's sh
 
 from __future__ import annotations
 
+import gc
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,18 @@ from torch._dynamo.utils import counters
 from benchmarks.measure import peak_bytes
 from benchmarks.models import model_folder
 from benchmarks.paced import Measured, Paced, median_seconds, quiet, ratio, take_turns
-from benchmarks.report import Row
+from benchmarks.report import Absent, Row
 from benchmarks.step import TRL, check_losses, shares_of, start_all, tokens_per_step
 from benchmarks.step_peers import Loop, Work, ours
 from benchmarks.step_transformers import hf_trainer, trl
-from cot_components.training.precision import UNITS, multiplies_in_bf16
+from cot_components.training.throughput import UNITS, multiplies_in_bf16
 
 TRAINER = "transformers.Trainer"
 COMPILED, IN_FP32 = "ours, compiled", "ours, fp32"
 IGNORED = (0.0, 0.3, 0.5, 0.7)
 WARM_UP = 3
 """Steps of each loop that do not count, the one that starts it included; as `step.shares_of` counts them."""
-STEPS = {"cpu": 6, "tiny": 4}
+STEPS = dict.fromkeys(("cpu", "tiny"), len(IGNORED))
 BATCH_SIZE = {"cpu": 1, "tiny": 2}
 ROW_TOKENS = {"cpu": 256, "tiny": 16}
 GATE = 1.3
@@ -44,7 +46,14 @@ TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 3e-2}
 
 
 def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
-    """Peak memory of a step, then tokens per second: in fp32, then in bf16."""
+    """Peak memory of a step, then tokens per second: in fp32, then in bf16.
+
+    Raises:
+        Absent: a package of the peers, or the model, is not here.
+    """
+    for package in ("transformers", "accelerate"):
+        if find_spec(package) is None:
+            raise Absent(f"{package} is not installed")
     with tempfile.TemporaryDirectory() as scratch:
         work = make_work(model_folder(size, Path(scratch)), device, size)
         yield from memory(work, Path(scratch))
@@ -57,14 +66,14 @@ def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
             yield Row("tokens/s, SmolLM2, bf16", peer, "", note=without)
 
 
-def make_work(folder: Path, device: str, size: str) -> Work:
-    """Rows whose first `f` is prompt; `f` is the same within a step and another in the next."""
+def make_work(folder: Path, device: str, size: str, ignored: Sequence[float] = IGNORED) -> Work:
+    """Rows whose first `f` is prompt; `f` is the same within a step and the next of `ignored` in the one after it."""
     random, length, batch_size = np.random.default_rng(0), ROW_TOKENS[size], BATCH_SIZE[size]
     work = Work({}, [], batch_size, device, folder=folder)
     vocab_size = work.model().tok_embeddings.num_embeddings
     made = []
     for number in range((STEPS[size] + WARM_UP + 1) * batch_size):
-        prompt = max(round(IGNORED[number // batch_size % len(IGNORED)] * length), 1)
+        prompt = max(round(ignored[number // batch_size % len(ignored)] * length), 1)
         made.append((random.integers(3, vocab_size, length).tolist(), prompt))
     return work._replace(rows=made)
 
@@ -90,16 +99,8 @@ def paced(make: Callable[[], Loop], device: str) -> Paced:
 def memory(work: Work, folder: Path) -> Iterator[Row]:
     """Peak memory of a step beyond weights and optimizer, in fp32, each loop in a process of its own."""
     made = makers(work, torch.float32, folder)
-    peaks = {}
-    for name in ("ours", TRAINER):
-        try:
-            peaks[name] = peak_of_second_step(partial(paced, made[name], work.device)) / 2**20
-        except RuntimeError:
-            if name == "ours":
-                raise
-            yield Row("peak memory of a step, SmolLM2", name, "MiB", note="could not be measured")
-            return
-    yield Row("peak memory of a step, SmolLM2", TRAINER, "MiB", peaks["ours"], peaks[TRAINER], 1.0)
+    ours, peer = (peak_of_second_step(partial(paced, made[name], work.device)) / 2**20 for name in ("ours", TRAINER))
+    yield Row("peak memory of a step, SmolLM2", TRAINER, "MiB", ours, peer, 1.0)
 
 
 def peak_of_second_step(start: Callable[[], Paced]) -> int:
@@ -118,29 +119,38 @@ def peak_of_second_step(start: Callable[[], Paced]) -> int:
 
 
 def speed(work: Work, products: torch.dtype, folder: Path, steps: int) -> Iterator[Row]:
-    """Ours against every peer at every `f`, against itself compiled, and in bf16 against itself in fp32."""
-    made = makers(work, products, folder)
-    before = counters["stats"]["unique_graphs"]
-    loops, absent = start_all({name: partial(paced, make, work.device) for name, make in made.items()})
-    with quiet():
-        for loop in [loop for loop in loops.values() for _ in range(WARM_UP - 1)]:
-            loop.step()
-    warm = counters["stats"]["unique_graphs"]
-    taken = take_turns(loops, steps=steps, warm_up=0)
-    later = counters["stats"]["unique_graphs"] - warm
-    check_losses(taken, tolerance=TOLERANCE[products])
+    """Ours against every peer at every `f`, against itself compiled, and in bf16 against itself in fp32.
+
+    One pair after another: a loop holds 16 bytes a weight, and two of them fit on a small machine.
+    """
+    (ours_name, start_ours), *others = makers(work, products, folder).items()
     model = f"SmolLM2 {str(products)[6:]}"
-    for name in (TRAINER, TRL):
-        if name in taken:
+    for name, start in others:
+        pair = {ours_name: partial(paced, start_ours, work.device), name: partial(paced, start, work.device)}
+        graphs = counters["stats"]["unique_graphs"]
+        loops, absent = start_all(pair)
+        if absent:
+            yield Row(f"tokens/s, {model}", name, "", note=absent[name])
+            loops["ours"].stop()
+            continue
+        with quiet():
+            for loop in [*loops.values()] * (WARM_UP - 1):
+                loop.step()
+        warm = counters["stats"]["unique_graphs"]
+        taken = take_turns(loops, steps=steps, warm_up=0)
+        del loops
+        gc.collect()
+        check_losses(taken, tolerance=TOLERANCE[products])
+        mine, other = taken["ours"], taken[name]
+        if name == COMPILED:
+            later = counters["stats"]["unique_graphs"] - warm
+            yield whole(work, f"tokens/s, {model}, compiled", "ours, eager", other, mine)
+            yield Row(f"recompilations, {model}", "graphs of the warm-up", "", later, warm - graphs, 0.0)
+        elif name == IN_FP32:
+            gate = next((BF16_GATES[unit] for unit in BF16_GATES if torch.cpu.get_capabilities().get(unit)), None)
+            yield whole(work, f"tokens/s, {model}", IN_FP32, mine, other, gate)
+        else:
             yield from at_every_share(work, f"tokens/s, {model}", name, taken)
-    if COMPILED in taken:
-        yield whole(work, f"tokens/s, {model}, compiled", "ours, eager", taken[COMPILED], taken["ours"])
-        yield Row(f"recompilations, {model}", "graphs of the warm-up", "", float(later), float(warm - before), 0.0)
-    if IN_FP32 in taken:
-        gate = next((BF16_GATES[unit] for unit in BF16_GATES if torch.cpu.get_capabilities().get(unit)), None)
-        yield whole(work, f"tokens/s, {model}", IN_FP32, taken["ours"], taken[IN_FP32], gate)
-    for name, reason in absent.items():
-        yield Row(f"tokens/s, {model}", name, "", note=reason)
 
 
 def at_every_share(work: Work, case: str, name: str, taken: dict[str, list[Measured]]) -> Iterator[Row]:

@@ -94,9 +94,8 @@ def hf_trainer(work: Work, folder: Path, **settings: Any) -> Loop:
     """`transformers.Trainer` on rows of one length; settings are of its `TrainingArguments`.
 
     Raises:
-        ImportError: transformers or accelerate is not installed.
+        ImportError: transformers is not installed.
     """
-    import accelerate  # noqa: F401  # Trainer cannot do without
     from transformers import Trainer, TrainingArguments, default_data_collator
 
     def loop(end_of_step: EndOfStep) -> None:

@@ -1,7 +1,8 @@
 """`python -m benchmarks.where [f ...]`: where the time of a step goes, ours and the stock recipe's, part by part.
 
 The profile behind a missed gate of `step`: processor seconds of the median step, on the smaller of its models. Ours has
-the head's gradient before its backward begins, the stock recipe computes it there.
+the head's gradient before its backward begins, the stock recipe computes it there. `python -m benchmarks.where
+pretrained` is that behind `pretrained`: operations of an fp32 step of SmolLM2, nothing ignored, ours and Trainer's.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ import importlib
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 
-from benchmarks import step
+from benchmarks import pretrained, step
+from benchmarks.models import model_folder
 from benchmarks.paced import Paced, quiet
 from benchmarks.report import RESULTS, machine
-from benchmarks.step_peers import Work, ours, stock
+from benchmarks.step_peers import Loop, Work, ours, stock
 
 ROUNDS = 8
 PARTS = {
@@ -34,6 +38,15 @@ PARTS = {
     "clipping": ("torch.nn.utils", "clip_grad_norm_"),
     "AdamW": ("torch.optim:AdamW", "step"),
 }
+
+KINDS = {
+    "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "attention": ("aten::_scaled_dot_product",),
+    "AdamW": ("aten::_fused_adam",),
+    "products by numbers, sums": ("aten::mul", "aten::add", "aten::sum", "aten::mean", "aten::silu", "aten::sub"),
+    "copies, casts, zeros": ("aten::copy_", "aten::fill_", "aten::cat", "aten::zero_", "aten::index"),
+}
+"""Kinds of operations by how their names begin; the rest is `all else`."""
 
 
 @contextmanager
@@ -78,19 +91,56 @@ def profile(work: Work, *, rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
     }
 
 
-def main(shares: list[float]) -> None:
+def operations(loop: Loop, *, after: int = 2) -> dict[str, float]:
+    """Seconds of each kind of operation in the step that follows `after` others."""
+    profiler, steps = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]), 0
+
+    class Enough(Exception):
+        pass
+
+    def end_of_step(loss: float) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == after:
+            profiler.start()
+        if steps > after:
+            profiler.stop()
+            raise Enough
+
+    with quiet(), suppress(Enough):
+        loop(end_of_step)
+    taken: dict[str, float] = dict.fromkeys([*KINDS, "all else"], 0.0)
+    for event in profiler.key_averages():
+        kind = next((kind for kind, names in KINDS.items() if event.key.startswith(names)), "all else")
+        taken[kind] += event.self_cpu_time_total / 1e6
+    return taken
+
+
+def profile_pretrained(size: str = "cpu") -> dict[str, dict[str, float]]:
+    """Seconds of each kind of operation, `{"ours": {kind: seconds}, "Trainer": ...}`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        work = pretrained.make_work(model_folder(size, folder), "cpu", size, ignored=(0.0,))
+        made = pretrained.makers(work, torch.float32, folder)
+        return {name: operations(made[name]()) for name in ("ours", pretrained.TRAINER)}
+
+
+def main(words: list[str]) -> None:
     torch.set_num_threads(1)
     kept = {}
-    for ignored in shares:
+    if words == ["pretrained"]:
+        kept["f=0.0"] = profile_pretrained()
+    for ignored in map(float, (words or ["0.0"]) if not kept else ()):
         step.SCHEDULE, step.ROUNDS["cpu"] = (ignored,), ROUNDS
-        kept[f"f={ignored}"] = found = profile(step.make_work(step.CPU_SHAPE, "cpu"))
-        print(f"f={ignored:<46} ours   stock")
+        kept[f"f={ignored}"] = profile(step.make_work(step.CPU_SHAPE, "cpu"))
+    for share, found in kept.items():
+        print(f"{share:48} {'   '.join(found)}")
         for part in found["ours"]:
-            print(f"{part:48} {found['ours'][part]:.3f}  {found['stock'][part]:.3f}")
-    path = RESULTS / "where_cpu.json"
-    command = f"python -m benchmarks.where {' '.join(map(str, shares))}"
+            print(f"{part:48} {'  '.join(f'{taken[part]:.3f}' for taken in found.values())}")
+    path = RESULTS / ("where_pretrained_cpu.json" if words == ["pretrained"] else "where_cpu.json")
+    command = " ".join(["python -m benchmarks.where", *(words or ["0.0"])])
     path.write_text(json.dumps({**machine("cpu"), "command": command, "seconds": kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main([float(share) for share in sys.argv[1:]] or [0.0])
+    main(sys.argv[1:])

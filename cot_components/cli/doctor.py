@@ -1,6 +1,6 @@
 """Check that this machine can train, and print a one-line fix for whatever is broken.
 
-Versions, the trio torch / torchtune / torchao, recipes, GPU, FlexAttention, processes, data without a network. Exits
+Versions, the trio torch / torchtune / torchao, recipes, CPU, GPU, FlexAttention, processes, data without a network. Exits
 with code 1 if something is broken.
 """
 
@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 
 EXAMPLES = ("cot doctor",)
 _REINSTALL_TORCH = f'{sys.executable} -m pip install --force-reinstall "torch>=2.11,<3"'
+
+COMPILE_IN_FP32 = "pays on a GPU, not on this CPU in fp32 (docs/performance.md)"
+COMPILE_IN_BF16 = "may pay here with dtype=bf16: python -m benchmarks pretrained measures it (docs/performance.md)"
 
 
 class Finding(NamedTuple):
@@ -97,6 +100,19 @@ def check_recipes() -> Iterator[Finding]:
     )
     said = "; ".join(f"{name} is {path}" for name, path in shadowed.items())
     yield Finding("recipes", said or ", ".join(found) or "none is installed", fix)
+
+
+def check_cpu() -> Iterator[Finding]:
+    """What `dtype` and `compile` are worth on the CPU."""
+    from cot_components.training.throughput import UNITS, cpu_name, multiplies_in_bf16
+
+    bf16 = multiplies_in_bf16()
+    units = "has units for bf16" if bf16 else f"no units for bf16 ({', '.join(UNITS)}): dtype=bf16 trains in fp32"
+    yield Finding("CPU", f"{cpu_name()}, {units}")
+    if shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
+        yield Finding("compile=true", f"cannot be used on the CPU: there is no {compiler}")
+    else:
+        yield Finding("compile=true", COMPILE_IN_BF16 if bf16 else COMPILE_IN_FP32)
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -181,6 +197,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_requirements,
     check_trio,
     check_recipes,
+    check_cpu,
     check_gpu,
     check_distributed,
     check_data,

@@ -13,14 +13,13 @@ from cot_components.models.lora_layers import adapted_modules
 from cot_components.training.distributed import World, plain_name
 from cot_components.training.exact_updates import StochasticRounding
 from cot_components.training.rounding import draw_key, stochastic_round
+from cot_components.training.throughput import UNITS, multiplies_in_bf16
 
 FP32, BF16, NEAREST = "fp32", "bf16", "bf16_nearest"
 DTYPES = {FP32: torch.float32, BF16: torch.bfloat16, NEAREST: torch.bfloat16}
 """Values of a recipe's key `dtype`, and the type of weights and products."""
 STATES = ("bf16", "fp32_moments", "fp32_weights")
 """Values of a recipe's key `optimizer_state`: with `dtype: bf16` and Adam, 8, 12 and 16 bytes per weight."""
-UNITS = ("avx512_bf16", "amx_bf16")
-"""CPU instructions for bf16 products."""
 
 
 class Precision(NamedTuple):
@@ -74,11 +73,6 @@ def choose_precision(config: Mapping[str, Any], device: torch.device, say: Calla
         say(f"dtype: this CPU has no units for bf16 ({', '.join(UNITS)}): weights and products are fp32")
         dtype = FP32
     return Precision(dtype, state, exported, config["seed"])
-
-
-def multiplies_in_bf16() -> bool:
-    """Whether this CPU has instructions for products of bf16 numbers."""
-    return any(torch.cpu.get_capabilities().get(unit, False) for unit in UNITS)
 
 
 def with_exact_updates(optimizer: torch.optim.Optimizer, model: nn.Module, precision: Precision) -> Any:

@@ -29,6 +29,9 @@ WARM_UP = 3
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """The vendors' dense bf16 FLOP/s, by part of the device's name."""
 
+UNITS = ("avx512_bf16", "amx_bf16")
+"""Instructions with which a CPU multiplies bf16 numbers."""
+
 GIB = 2.0**30
 
 
@@ -131,6 +134,11 @@ def sentence(result: Mapping[str, float]) -> str:
         f"peak memory {result['run_peak_memory_gib']:.2f} GiB; "
         f"{result['run_loader_wait_fraction']:.1%} of the time waiting for data"
     )
+
+
+def multiplies_in_bf16() -> bool:
+    """Whether this CPU has instructions for products of bf16 numbers."""
+    return any(torch.cpu.get_capabilities().get(unit, False) for unit in UNITS)
 
 
 def cpu_name() -> str:

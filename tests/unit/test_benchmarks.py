@@ -19,6 +19,7 @@ from benchmarks import (
     loader,
     loss_peers,
     packing,
+    pretrained,
     report,
     scoring,
     sizes,
@@ -178,11 +179,39 @@ def test_the_loops_of_a_gpu_at_a_size_a_cpu_can(monkeypatch, tmp_path):
     assert 0 < float(step.float8_row(work, taken["ours"], rounded).note.removeprefix("loss +-")) < 0.05
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated")  # TRL 1.16 on transformers 5
+def test_a_pretrained_model_beside_both_trainers(monkeypatch):
+    """In fp32 and bf16, with the same losses, else `rows` stops; compiled, and no number of labels compiles again."""
+    monkeypatch.setenv("TORCH_COMPILE_BACKEND", "eager")
+    found = list(pretrained.rows("cpu", "tiny"))
+    assert all(row.ratio is not None for row in found)
+    for peer in (pretrained.TRAINER, pretrained.TRL):
+        gates = [row.gate for row in found if row.peer_name == peer and row.unit == ""]
+        assert gates == sorted(gates[:4]) * 2 and gates[0] == 1.3 < gates[1], "1.3 S(f), in each number format"
+    recompiled = [row for row in found if row.case.startswith("recompilations")]
+    assert [row.verdict for row in recompiled] == ["ok", "ok"] and all(row.peer >= 1 for row in recompiled)
+    (memory,) = [row for row in found if row.unit == "MiB"]
+    assert memory.gate == 1.0 and memory.at_most
+
+
+def test_a_cpu_without_units_for_bf16_says_so(monkeypatch):
+    monkeypatch.setattr(pretrained, "multiplies_in_bf16", lambda: False)
+    monkeypatch.setattr(pretrained, "model_folder", lambda size, scratch: scratch)
+    monkeypatch.setattr(pretrained, "make_work", lambda *_: small_work())
+    monkeypatch.setattr(pretrained, "memory", lambda *_: ())
+    monkeypatch.setattr(pretrained, "speed", lambda work, products, *_: [Row(str(products), "peer", "", 2.0, 1.0)])
+    fp32, *missing = pretrained.rows("cpu")
+    assert fp32.case == "torch.float32" and {row.verdict for row in missing} == {"NOT RUN"}
+    assert all("amx_bf16" in row.note for row in missing) and len(missing) == 3
+
+
 def test_where_the_time_goes():
     found = where.profile(small_work(), rounds=2)
     for name in ("ours", "stock"):
         parts = dict(found[name])
         assert 0 < parts["backward"] + parts["AdamW"] < parts["whole step"]
+    for parts in where.profile_pretrained("tiny").values():
+        assert all(parts[kind] > 0 for kind in ("products", "attention", "AdamW"))
 
 
 def test_models_alone_need_a_gpu():
