@@ -25,10 +25,10 @@ class Cell(NamedTuple):
 
 
 class RoleChange(NamedTuple):
-    """Mean losses, in nats, of the `count` pieces of a role that both evaluations predicted."""
+    """Mean losses, in nats, of so many pieces of a role, those that both evaluations predicted."""
 
     role: str
-    count: int
+    pieces: int
     before: float
     after: float
 
