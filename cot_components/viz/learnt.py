@@ -25,10 +25,10 @@ class Cell(NamedTuple):
 
 
 class RoleChange(NamedTuple):
-    """Mean losses, in nats, of the `num_pieces` pieces of a role that both evaluations predicted."""
+    """Mean losses, in nats, of so many pieces of a role, those that both evaluations predicted."""
 
     role: str
-    num_pieces: int
+    pieces: int
     before: float
     after: float
 
