@@ -1,7 +1,7 @@
 """Check that this machine can train, and print a one-line fix for whatever is broken.
 
-Versions, the trio torch / torchtune / torchao, recipes, CPU, GPU, FlexAttention, processes, data without a network. Exits
-with code 1 if something is broken.
+Versions, the trio torch / torchtune / torchao, recipes, CPU, GPU, FlexAttention, processes, data without a network.
+Exits with code 1 if something is broken.
 """
 
 from __future__ import annotations
