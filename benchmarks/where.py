@@ -2,7 +2,7 @@
 
 The profile behind a missed gate of `step`: processor seconds of the median step, on the smaller of its models. Ours has
 the head's gradient before its backward begins, the stock recipe computes it there. `python -m benchmarks.where
-pretrained` is that behind `pretrained`: operations of an fp32 step of SmolLM2, nothing ignored, ours and Trainer's.
+pretrained` is that behind `pretrained`: kinds of operations in an fp32 step of SmolLM2, ours and Trainer's.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def profile(work: Work, *, rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
 
 
 def operations(loop: Loop, *, after: int = 2) -> dict[str, float]:
-    """Seconds of each kind of operation in the step that follows `after` others."""
+    """The share of each kind of operation in the step that follows `after` others: its clock, which a load moves."""
     profiler, steps = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]), 0
 
     class Enough(Exception):
@@ -112,12 +112,12 @@ def operations(loop: Loop, *, after: int = 2) -> dict[str, float]:
     taken: dict[str, float] = dict.fromkeys([*KINDS, "all else"], 0.0)
     for event in profiler.key_averages():
         kind = next((kind for kind, names in KINDS.items() if event.key.startswith(names)), "all else")
-        taken[kind] += event.self_cpu_time_total / 1e6
-    return taken
+        taken[kind] += event.self_cpu_time_total
+    return {kind: spent / sum(taken.values()) for kind, spent in taken.items()}
 
 
 def profile_pretrained(size: str = "cpu") -> dict[str, dict[str, float]]:
-    """Seconds of each kind of operation, `{"ours": {kind: seconds}, "Trainer": ...}`."""
+    """Shares of one step, `{"ours": {kind: share}, pretrained.TRAINER: ...}`."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         work = pretrained.make_work(model_folder(size, folder), "cpu", size, ignored=(0.0,))
@@ -137,9 +137,10 @@ def main(words: list[str]) -> None:
         print(f"{share:48} {'   '.join(found)}")
         for part in found["ours"]:
             print(f"{part:48} {'  '.join(f'{taken[part]:.3f}' for taken in found.values())}")
-    path = RESULTS / ("where_pretrained_cpu.json" if words == ["pretrained"] else "where_cpu.json")
+    name, measure = ("where_pretrained", "shares") if words == ["pretrained"] else ("where", "seconds")
+    path = RESULTS / f"{name}_cpu.json"
     command = " ".join(["python -m benchmarks.where", *(words or ["0.0"])])
-    path.write_text(json.dumps({**machine("cpu"), "command": command, "seconds": kept}, indent=1) + "\n")
+    path.write_text(json.dumps({**machine("cpu"), "command": command, measure: kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,6 @@ from typing import Any, NamedTuple
 EXAMPLES = ("cot doctor",)
 _REINSTALL_TORCH = f'{sys.executable} -m pip install --force-reinstall "torch>=2.11,<3"'
 
-COMPILE_IN_FP32 = "pays on a GPU, not on this CPU in fp32 (docs/performance.md)"
-COMPILE_IN_BF16 = "may pay here with dtype=bf16: python -m benchmarks pretrained measures it (docs/performance.md)"
-
 
 class Finding(NamedTuple):
     """What was checked and the result; `fix` is the line that fixes it, "" if nothing is broken."""
@@ -112,7 +109,8 @@ def check_cpu() -> Iterator[Finding]:
     if shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
         yield Finding("compile=true", f"cannot be used on the CPU: there is no {compiler}")
     else:
-        yield Finding("compile=true", COMPILE_IN_BF16 if bf16 else COMPILE_IN_FP32)
+        said = "pays on a CPU in runs of many steps; python -m benchmarks pretrained measures by how much"
+        yield Finding("compile=true", said)
 
 
 def check_gpu() -> Iterator[Finding]:

@@ -48,7 +48,7 @@ class Piece(NamedTuple):
 
 
 class Room:
-    """Memory for tensors in fp32 that is used again after `clear`: pages that are new cost a CPU half of an update."""
+    """Memory for tensors in fp32 that is used again after `clear`: pages that are new cost a CPU time."""
 
     def __init__(self) -> None:
         self._memory, self._taken = torch.empty(0), 0

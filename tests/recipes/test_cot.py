@@ -216,7 +216,14 @@ def test_doctor(tmp_path):
     here = {"PATH": f"{COT.parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
     healthy = must(cot("doctor", cwd=tmp_path, env=here))
     assert healthy.endswith("all well\n") and "fix" not in healthy
-    for part in ("torchtune           0.6.1", "torchtune.training  imports", "distributed, gloo", "icot_sft", "GPU"):
+    for part in (
+        "torchtune           0.6.1",
+        "torchtune.training  imports",
+        "distributed, gloo",
+        "icot_sft",
+        "GPU",
+        "compile=true",
+    ):
         assert part in healthy, part
 
     (tmp_path / "torchao-0.17.0.dist-info").mkdir()
