@@ -32,7 +32,15 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="grape",
     question="Of several responses, those that fit the model best?",
+    answer="Yes against a drawn response, by 6 +- 3 points and in all of eight seeds; but what GRAPE chooses is a "
+    "teacher, and here the worst of the three.",
+    findings="Before, the beginner answers 19 to 30 % (four seeds). All three responses to every problem teach no more "
+    "than a drawn one. GRAPE takes 94 to 99 % of its responses from one teacher, who tells from the end, and whose "
+    "tokens have the lowest mean loss (0.09 to 0.14 nats, against 0.16 to 0.23). One teacher for all problems beats "
+    "three drawn, and either of the others would have taught much more (study `one_teacher`). The loss on held-out "
+    "problems, told plainly, is higher with GRAPE: the model has learnt to tell from the end.",
     about=__doc__,
+    model="Llama, 2 layers, width 96, that has seen such problems four times",
     effect=("accuracy", "grape", "three teachers"),
     arms=tuple(ARMS),
     settings=("three teachers",),
