@@ -205,6 +205,7 @@ def test_a_cpu_without_units_for_bf16_says_so(monkeypatch):
     assert all("amx_bf16" in row.note for row in missing) and len(missing) == 3
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated")  # transformers 5
 def test_where_the_time_goes():
     found = where.profile(small_work(), rounds=2)
     for name in ("ours", "stock"):
