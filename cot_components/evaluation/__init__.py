@@ -1,5 +1,8 @@
 """What a model answers: questions, how answers are found and compared, and what they amount to. Plain torch."""
 
+from cot_components.evaluation.compare import last_evaluation
 from cot_components.evaluation.questions import AnswerEvaluation
+from cot_components.evaluation.saved import read_evaluation
+from cot_components.evaluation.table import samples_table, summary_table
 
-__all__ = ["AnswerEvaluation"]
+__all__ = ["AnswerEvaluation", "last_evaluation", "read_evaluation", "samples_table", "summary_table"]
