@@ -6,8 +6,7 @@
 # written steps away, a token at a time. What the model wrote before, it must now keep in its hidden states. At the
 # end it answers at once.
 #
-# In the words of notebook 1 this is the question *present?*: nothing but tokens that leave the sequence, on a
-# schedule.
+# In the words of notebook 1 this is the question *present?*
 
 # %%
 from cot_components.notebook import FAST, RUN_COLOURS, TokenView, plot_budgets, plot_run, start, study, tune, tune_if
@@ -57,8 +56,7 @@ print(numbers, "->", int(product.replace(" ", "")[::-1]))
 assert numbers == [417 * 5, 417 * 80, 417 * 85, 417 * 300] and int(product.replace(" ", "")[::-1]) == 417 * 385
 
 # %% [markdown]
-# As tokens, with the end-of-text token between question, thought and answer, as released. Question grey, thought
-# blue.
+# As tokens, with the end-of-text token between question, thought and answer, as released.
 
 # %%
 data = multiplication_dataset(models.compact_tokenizer(), num_digits=3, num_rows=256)
@@ -70,8 +68,7 @@ TokenView(row, decode, title="A problem as it is trained on, before anything is 
 # ## The same problem, losing its steps
 #
 # The first tokens of the thought go first. Struck tokens are not in the sequence any more; the model has to predict
-# what is left, straight from the question. The second separator stays: at the end the prompt is followed by it and
-# the answer.
+# what is left, straight from the question. At the end the prompt is followed by the second separator and the answer.
 
 
 # %%
@@ -98,7 +95,7 @@ assert at(0)(row, Clock(0, 0)) is row
 #
 # $$L_s = -\log p(y, z_{1 + \min(s, m)}, \ldots, z_m \mid x)$$
 #
-# There is no new loss in this. It is cross-entropy on a shorter sequence, and it averages over fewer tokens.
+# It is cross-entropy on a shorter sequence, and it averages over fewer tokens.
 
 # %%
 half = stages["16 removed"]
@@ -190,7 +187,7 @@ Image(plot_run(whole, runs / "whole.png", panels=internalisation_panels).read_by
 # ### Pace by accuracy
 #
 # Why do all arrive? This run takes the next token when the model can do without the last: every 100 steps the answers
-# of validation questions are read, and a stage ends when 95 % are right. This is what it saw; a line where a token left.
+# of validation questions are read, and a stage ends when 95 % are right. This is what it saw; dotted: a token left.
 
 # %%
 steps, right = series(read_log(whole[0]), "teacher_forced_accuracy")
@@ -205,9 +202,8 @@ axes.set(xlabel="step", ylabel="validation answers right", ylim=(0, 1), title="T
 plt.show()
 
 # %% [markdown]
-# Three stages end at the bar, within a few hundred steps or late. The others end below it, at their **cap**: what is
-# left of the run is shared evenly among the stages that are left, so that all tokens are gone in the end. That is the
-# whole rule. Fed with the accuracies of the log, it makes the decisions of the run again:
+# Three stages end at the bar. The others end below it, at their **cap**: what is left of the run is shared evenly among
+# the stages that are left. Fed with the accuracies of the log, the rule makes the decisions of the run again:
 
 # %%
 rule = measured(
@@ -220,8 +216,7 @@ assert [step for step, _ in rule.boundaries] == steps[left].tolist()
 assert [rule.stage(Clock(0, int(step) - 1)) for step in steps] == stage.tolist()
 
 # %% [markdown]
-# At the paper's pace of a token per epoch, learnt or not, five seeds end between 0.50 and 0.99, as the study at the end
-# says.
+# At the paper's pace of a token per epoch, learnt or not, five seeds end between 0.50 and 0.99 (study at the end).
 #
 # And with three digits (`tune run icot_sft --config icot_sft/cpu_3x3`):
 
@@ -231,7 +226,7 @@ Image(plot_run(three, runs / "three.png", panels=internalisation_panels).read_by
 
 # %% [markdown]
 # Here it nearly dies on the way, and comes back after the last token, as the paper's full method does. And here the
-# steps are needed: without ever seeing one, the same model, rows and updates stay near 3 %. All curves are of one seed.
+# steps are needed: without ever seeing one, the same model stays near 3 %. All curves are of one seed.
 #
 # ## The paper's figures beside ours
 #
@@ -257,7 +252,7 @@ Markdown(f"""
 """)
 
 # %% [markdown]
-# Two digits show the mechanism. Its ablations, as far as they have been run, are the study of the repository:
+# Its ablations, as far as they have been run, are the study of the repository:
 
 # %%
 study("internalisation")
@@ -297,8 +292,6 @@ Image(plot_budgets(found, folders, runs / "budgets.png").read_bytes(), width=560
 roomy = AnswerEvaluation(**held_out | {"max_new_tokens": 96}, max_thought_tokens=80)(answer, chat)
 free = AnswerEvaluation(**held_out | {"max_new_tokens": 96})(answer, chat)
 assert FAST or [e.completion for e in roomy.examples] == [e.completion for e in free.examples]
-short = max((e.thought_tokens for e in found["8"].examples), default=0)
-print(f"with a budget of 8 the longest thought has {short} tokens; mean without one: {free.thought_tokens:.0f}")
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True.
