@@ -85,14 +85,14 @@ print(f"the first '<' had a probability of {p[asked[1:]][0]:.1e}, so a loss of {
 # ## Training
 #
 # One command. If you have run `make quickstart-real` in this repository, we open what it left behind; otherwise we
-# train for about fifteen steps, a fifth of a full step each.
+# train for fifteen steps or so, each a quarter as long.
 
 # %%
 run = Path("../runs/bt_sft_quickstart_real")
 if not (run / "model").is_dir():
     run = runs / "short_run"
     size = ["dataset.max_rows=76", "packed_tokens=512", "evaluation.max_rows=12", "evaluation.batch_size=12"]
-    tiny = ["dataset.max_rows=12", "packed_tokens=512", "evaluation.max_rows=2", "evaluation.max_new_tokens=4"]
+    tiny = ["dataset.max_rows=6", "packed_tokens=512", "evaluation.max_rows=2", "evaluation.max_new_tokens=4"]
     place = [f"model.path={smol}", f"output_dir={run}", "dataset_val.max_rows=4"]
     said = tune("bt_sft", "--config", "bt_sft/quickstart_real", *place, *(tiny if FAST else size))
 

@@ -131,7 +131,7 @@ assert np.array_equal(beside_others.labels[here], Blur(ratio=0.5)(row, start_of_
 # %% [markdown]
 # ## What a model knows already
 #
-# Fine-tuning begins with a model that can write. What of a thought is news to it? This is the same row under SmolLM2,
+# Fine-tuning begins with a model that can write. What of a thought is news to it? This is another row, under SmolLM2
 # before any training: the darker a token, the less it was expected.
 
 # %%

@@ -67,7 +67,6 @@ torch.testing.assert_close(induced_target(F.cross_entropy, z, label), onehot)
 
 # %%
 smooth = induced_target(losses.label_smoothing(smoothing=0.1), z, label)
-print(smooth.round(decimals=3)[0].tolist())
 torch.testing.assert_close(smooth, 0.9 * onehot + 0.1 / 4)
 
 # %% [markdown]
@@ -221,7 +220,8 @@ def beliefs(prompt):
     return models.logits(network, torch.tensor([*prompt, *response])[None])[0, len(prompt) - 1 : -1]
 
 
-(question, answer) = make_traces(split="held_out", count=1)[0].messages
+question = make_traces(split="held_out", count=1)[0].messages[0]
+assert [*data.chat.prompt_ids([question]), *response] == row.tokens.tolist()
 student = beliefs(data.chat.prompt_ids([question]))
 nll = F.cross_entropy(student, response, reduction="none")
 trust, weights = torch.exp(-nll), np.zeros(len(row.tokens), dtype=np.float32)
