@@ -130,7 +130,8 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# Boilerplate hardly notices. Weighed by their counts the two means are the mean of all.
+# Phrase and brackets come every time, so they are learnt at once; what the request decides is unlearnt. Weighed by
+# their counts the two means are the mean of all tokens.
 
 # %%
 share = truth[scored].mean()
