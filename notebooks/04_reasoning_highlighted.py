@@ -130,8 +130,7 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# Phrase and brackets come every time, so they are learnt at once; what the request decides is unlearnt. Weighed by
-# their counts the two means are the mean of all tokens.
+# Phrase and brackets are learnt at once, what the request decides is unlearnt. Weighed by counts, both are the mean:
 
 # %%
 share = truth[scored].mean()
