@@ -233,7 +233,7 @@ TokenView(row.with_weights(weights), decode, title="DFT on SmolLM2, before train
 # model knows already. DFT is slow to teach a new form. The objective is the one you know:
 
 # %%
-torch.testing.assert_close(losses.dft().from_logits(student, response).objective, trust * nll)
+torch.testing.assert_close(losses.dft().from_logits(student, response).objective, trust * nll, atol=1e-4, rtol=1e-3)
 print(f"weight of a token under DFT: {trust.mean():.2f} in the mean, {trust[0]:.1e} for the first of <think>")
 
 # %% [markdown]
