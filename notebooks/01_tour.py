@@ -15,7 +15,7 @@
 # will do.
 
 # %%
-from cot_components.notebook import FAST, start, tune, tune_if
+from cot_components.notebook import FAST, TokenView, plot_run, plot_targets, start, tune, tune_if
 
 runs = start("01_tour")
 
@@ -32,15 +32,10 @@ from cot_components.config import build, find_config
 from cot_components.data.generated.tasks import make_traces
 from cot_components.datasets import reasoning_dataset
 from cot_components.losses import induced_target
-from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.models.tokenizers import hf_tokenizer
+from cot_components.models import hf_tokenizer, write_tiny_checkpoint
 from cot_components.roles import Role
 from cot_components.schedules import Schedule
-from cot_components.transforms import Blur, ByRole
-from cot_components.transforms.remove import Remove
-from cot_components.viz.curves import plot_run
-from cot_components.viz.targets import plot_targets
-from cot_components.viz.token_view import TokenView
+from cot_components.transforms import Blur, ByRole, Remove
 
 now = Clock(epoch=0, step=0)
 

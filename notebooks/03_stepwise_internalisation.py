@@ -6,11 +6,10 @@
 # written steps away, a token at a time. What the model wrote before, it must now keep in its hidden states. At the
 # end it answers at once.
 #
-# In the words of notebook 1 this is the question *present?*: nothing but tokens that leave the sequence, on a
-# schedule.
+# In the words of notebook 1 this is the question *present?*
 
 # %%
-from cot_components.notebook import FAST, start, study, tune, tune_if
+from cot_components.notebook import FAST, RUN_COLOURS, TokenView, plot_budgets, plot_run, start, study, tune, tune_if
 
 runs = start("03_stepwise_internalisation")
 
@@ -23,27 +22,25 @@ import torch
 import torch.nn.functional as F
 from IPython.display import Image, Markdown
 
-from cot_components import losses
+from cot_components import losses, models
 from cot_components.clock import Clock
 from cot_components.curriculum import Stepwise
 from cot_components.data.generated.multiplication import multiplication_line
 from cot_components.data.rows.plans import Plans
-from cot_components.datasets.icot import multiplication_dataset
-from cot_components.models.gpt2_bpe import compact_tokenizer
+from cot_components.datasets import chat_format, multiplication_dataset
+from cot_components.evaluation import AnswerEvaluation
+from cot_components.pace import Bar, measured
 from cot_components.roles import Role
-from cot_components.runs.log import read_log
+from cot_components.runs.log import read_log, series
 from cot_components.schedules import Schedule, smoothing_offsets
-from cot_components.transforms.remove import Remove
-from cot_components.viz.curves import plot_run
+from cot_components.transforms import Remove
 from cot_components.viz.panels import accuracy_by_removal, internalisation_panels
-from cot_components.viz.theme import RUN_COLOURS
-from cot_components.viz.token_view import TokenView
 
 # %% [markdown]
 # ## One problem
 #
-# All numbers are written with the lowest digit first, as you would carry. Between question and answer stand the
-# partial products, and after the second also the running sum in brackets.
+# All numbers are written with the lowest digit first. Between question and answer stand the partial products, and after
+# the second also the running sum in brackets.
 
 # %%
 line = multiplication_line(417, 385, 3)
@@ -59,11 +56,10 @@ print(numbers, "->", int(product.replace(" ", "")[::-1]))
 assert numbers == [417 * 5, 417 * 80, 417 * 85, 417 * 300] and int(product.replace(" ", "")[::-1]) == 417 * 385
 
 # %% [markdown]
-# As tokens, with the end-of-text token between question, thought and answer, as released. Question grey, thought
-# blue.
+# As tokens, with the end-of-text token between question, thought and answer, as released.
 
 # %%
-data = multiplication_dataset(compact_tokenizer(), num_digits=3, num_rows=256)
+data = multiplication_dataset(models.compact_tokenizer(), num_digits=3, num_rows=256)
 row, decode = data.rows.flat([0]), data.chat.tokenizer.decode
 print(data.summary())
 TokenView(row, decode, title="A problem as it is trained on, before anything is removed")
@@ -72,8 +68,7 @@ TokenView(row, decode, title="A problem as it is trained on, before anything is 
 # ## The same problem, losing its steps
 #
 # The first tokens of the thought go first. Struck tokens are not in the sequence any more; the model has to predict
-# what is left, straight from the question. The second separator stays: at the end the prompt is followed by it and
-# the answer.
+# what is left, straight from the question. At the end the prompt is followed by the second separator and the answer.
 
 
 # %%
@@ -100,7 +95,7 @@ assert at(0)(row, Clock(0, 0)) is row
 #
 # $$L_s = -\log p(y, z_{1 + \min(s, m)}, \ldots, z_m \mid x)$$
 #
-# There is no new loss in this. It is cross-entropy on a shorter sequence, and it averages over fewer tokens.
+# It is cross-entropy on a shorter sequence, and it averages over fewer tokens.
 
 # %%
 half = stages["16 removed"]
@@ -172,34 +167,13 @@ print(f"{plans.steps_per_epoch} steps per epoch; a new optimizer before steps {r
 assert len(resets) == 25  # once for every token
 
 # %% [markdown]
-# ## Training at a size for a CPU
+# ## A whole run
 #
-# `icot_sft` is the recipe. This is the shipped quickstart, two digits and a GPT-2 of two layers from random weights,
-# cut to its first stages so that it fits in a notebook (`partial: true` allows to end early).
-
-# %%
-size = ["dataset.num_rows=512", "epochs=3", "batch_size=64", "evaluation.max_rows=8", "evaluation.batch_size=8",
-        "evaluate_every_n_steps=8", "log_every_n_steps=1", "lr_scheduler.num_warmup_steps=1"]  # fmt: skip
-if not FAST:
-    size = ["dataset.num_rows=12800", "epochs=4", "evaluate_every_n_steps=100", "evaluation.max_rows=200",
-            "log_every_n_steps=10"]  # fmt: skip
-command = ["icot_sft", "--config", "icot_sft/quickstart", f"output_dir={runs}/first_stages", "curriculum.partial=true",
-           "curriculum.pace=exact", "dataset_val=null", "dataset.exclude=[]"]  # fmt: skip
-said = tune(*command, *size)
-
-# %%
-picture = plot_run(runs / "first_stages", runs / "first_stages.png", panels=internalisation_panels)
-Image(picture.read_bytes(), width=860)
-
-# %% [markdown]
-# Left, every point is an evaluation on pairs of numbers that no training set holds. A few hundred steps are far too
-# few to multiply, so accuracy hardly leaves zero. But look at the loss on the answer, right: it jumps whenever a
-# token goes, and comes down again.
-#
-# ## The whole curve
-#
-# The whole quickstart takes longer, so its log is committed in the repository (`make quickstart-icot` makes it). The
-# diamond is the same model, rows and updates, but it never sees a step.
+# `icot_sft` is the recipe: `tune run icot_sft --config icot_sft/quickstart` trains a GPT-2 of two layers from random
+# weights on two digits. Its seven minutes are too long for a notebook, so the log is committed (`make quickstart-icot`
+# makes it). Left, every point is an evaluation on pairs of numbers that no training set holds; the diamond is the same
+# model, rows and updates, but it never sees a step. Right, the loss on answers jumps when a token goes, and comes down
+# again.
 
 # %%
 logs = Path("../experiments/logs")
@@ -207,10 +181,42 @@ whole = [logs / "icot_sft_quickstart", logs / "icot_sft_no_cot"]
 Image(plot_run(whole, runs / "whole.png", panels=internalisation_panels).read_bytes(), width=860)
 
 # %% [markdown]
-# A token leaves when 95 % of the validation answers are right without it, or when its even share of the steps is spent.
-# So accuracy goes up and down: 0.85 with five tokens gone, 0.10 just after the seventh left, 0.99 at the end. That is
-# seed 0; all of ten seeds end above 0.99 (the study `arrival`). At the paper's pace of a token per epoch, learnt or
-# not, five seeds end between 0.50 and 0.99, as the study at the end says.
+# Accuracy goes up and down: 0.85 with five tokens gone, 0.10 just after the seventh left, 0.99 at the end. That is
+# seed 0; all of ten seeds end above 0.99 (the study `arrival`).
+#
+# ### Pace by accuracy
+#
+# Why do all arrive? This run takes the next token when the model can do without the last: every 100 steps the answers
+# of validation questions are read, and a stage ends when 95 % are right. This is what it saw; dotted: a token left.
+
+# %%
+steps, right = series(read_log(whole[0]), "teacher_forced_accuracy")
+_, stage = series([record for record in read_log(whole[0]) if "teacher_forced_accuracy" in record], "stage")
+left = np.flatnonzero(np.diff(stage))
+figure, axes = plt.subplots(figsize=(9, 3))
+axes.plot(steps, right, color=RUN_COLOURS[0])
+axes.axhline(0.95, color="black", linewidth=1)
+for place in left:
+    axes.axvline(steps[place], color=RUN_COLOURS[1], linestyle=":")
+axes.set(xlabel="step", ylabel="validation answers right", ylim=(0, 1), title="The bar, and where a token left")
+plt.show()
+
+# %% [markdown]
+# Three stages end at the bar. The others end below it, at their **cap**: what is left of the run is shared evenly among
+# the stages that are left. Fed with the accuracies of the log, the rule makes the decisions of the run again:
+
+# %%
+rule = measured(
+    Schedule(ticks_per_epoch=1000, per_epoch=0), Bar(0.95, cap=None, every=100),
+    longest=9, first_step=0, total_steps=15_000, boundaries=[],
+)  # fmt: skip
+said = [rule.decide(int(step), share) for step, share in zip(steps, right, strict=True)]
+print(*[line for line in said if line][:2], sep="\n")
+assert [step for step, _ in rule.boundaries] == steps[left].tolist()
+assert [rule.stage(Clock(0, int(step) - 1)) for step in steps] == stage.tolist()
+
+# %% [markdown]
+# At the paper's pace of a token per epoch, learnt or not, five seeds end between 0.50 and 0.99 (study at the end).
 #
 # And with three digits (`tune run icot_sft --config icot_sft/cpu_3x3`):
 
@@ -219,9 +225,8 @@ three = [logs / "icot_sft_cpu_3x3", logs / "icot_sft_cpu_3x3_no_cot"]
 Image(plot_run(three, runs / "three.png", panels=internalisation_panels).read_bytes(), width=860)
 
 # %% [markdown]
-# Here it nearly dies on the way, and comes back after the last token. The paper sees the same: even its full method
-# dips for a while and recovers. And here the steps are needed: without ever seeing one, the same model, rows and
-# updates stay near 3 %. All curves are of one seed.
+# Here it nearly dies on the way, and comes back after the last token, as the paper's full method does. And here the
+# steps are needed: without ever seeing one, the same model stays near 3 %. All curves are of one seed.
 #
 # ## The paper's figures beside ours
 #
@@ -247,10 +252,46 @@ Markdown(f"""
 """)
 
 # %% [markdown]
-# Two digits show the mechanism. Its ablations, as far as they have been run, are the study of the repository:
+# Its ablations, as far as they have been run, are the study of the repository:
 
 # %%
 study("internalisation")
+
+# %% [markdown]
+# ## What is a token of thought worth?
+#
+# One can also ask a finished model to think less: a thought that is not closed after so many tokens is closed for it
+# (`evaluation.max_thought_tokens`), and it goes on with its answer. We train the model of `make quickstart`, which
+# thinks about word problems, on half of its rows.
+
+# %%
+folder = models.write_tiny_checkpoint(runs / "tiny_llama")
+rows = "dataset.max_rows=96" if FAST else "dataset.max_rows=6400"
+quiet = ["epochs=1"] if FAST else []
+quiet += ["dataset_val=null", "evaluation=null", "evaluate_every_n_steps=null", "lr_scheduler.num_warmup_steps=2"]
+place = [f"tokenizer.path={folder}", f"output_dir={runs}/thinker"]
+said = tune("bt_sft", "--config", "bt_sft/quickstart", *place, rows, *quiet)
+
+# %%
+thinker = models.adapt(models.from_folder(path=f"{runs}/thinker/model", quiet=True))
+answer = models.decode_with(thinker)
+chat, asked = chat_format(models.hf_tokenizer(str(folder))), {"source": "generated", "split": "held_out"}
+held_out = {**asked, "max_rows": 8 if FAST else 100, "batch_size": 100, "max_new_tokens": 80}
+found = {}
+for budget in (0, 4, 8, 16, 24, 32, None):
+    found[str(budget)] = AnswerEvaluation(**held_out, max_thought_tokens=budget)(answer, chat)
+    print(f"budget {budget}: {found[str(budget)].answer_accuracy:.0%} right")
+folders = dict.fromkeys(found, runs / "thinker")
+Image(plot_budgets(found, folders, runs / "budgets.png").read_bytes(), width=560)
+
+# %% [markdown]
+# A model that was never taught to be short is lost when it is cut short: the sum stands at the end of its thought. A
+# budget that no thought reaches must change nothing:
+
+# %%
+roomy = AnswerEvaluation(**held_out | {"max_new_tokens": 96}, max_thought_tokens=80)(answer, chat)
+free = AnswerEvaluation(**held_out | {"max_new_tokens": 96})(answer, chat)
+assert FAST or [e.completion for e in roomy.examples] == [e.completion for e in free.examples]
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True.

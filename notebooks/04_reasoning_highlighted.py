@@ -10,11 +10,13 @@
 # weights that find their own tokens. Four verbs: **shuffle, score, colour, weigh**.
 
 # %%
-from cot_components.notebook import start, study, tune, tune_if
+from cot_components.notebook import LINE, RUN_COLOURS, TokenView, smollm2, start, study, tune, tune_if
 
 runs = start("04_reasoning_highlighted")
+smol = smollm2()
 
 # %%
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,19 +24,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from cot_components import losses
+from cot_components import models
 from cot_components.clock import Clock
-from cot_components.data.generated.dialogues import agent_truth
 from cot_components.data.rows.scores import open_scores
-from cot_components.datasets import reasoning_dataset
+from cot_components.datasets import agent_truth, chat_format, reasoning_dataset
+from cot_components.evaluation import AnswerEvaluation
 from cot_components.evaluation.class_report import read_report
 from cot_components.losses import GroupSoftmax
-from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.models.tokenizers import hf_tokenizer
 from cot_components.transforms import ByGroup, Highlight
 from cot_components.transforms.discriminator import Confusion, classify, loss_difference, sample_rows, shuffle_outputs
-from cot_components.viz.theme import LINE, RUN_COLOURS
-from cot_components.viz.token_view import TokenView
 
 now = Clock(epoch=0, step=0)
 logs = Path("../experiments/logs")
@@ -45,15 +43,15 @@ logs = Path("../experiments/logs")
 # The package makes small tool-use dialogues. A request, and an output: a phrase and a call.
 
 # %%
-folder = write_tiny_checkpoint(runs / "tiny_llama")
-data = reasoning_dataset(hf_tokenizer(str(folder)), source="generated_agents", subset="tagged", max_rows=48)
+folder = models.write_tiny_checkpoint(runs / "tiny_llama")
+data = reasoning_dataset(models.hf_tokenizer(str(folder)), source="generated_agents", subset="tagged", max_rows=48)
 decode = data.chat.tokenizer.decode
 for i in range(2):
     print(decode(data.rows.flat([i]).tokens.tolist()), end="\n\n")
 
 # %% [markdown]
 # Because they are generated, we know the truth about every token: *reasoning* is what only the request decides,
-# *boilerplate* the rest. Here boilerplate is struck out. Of a whole sentence of output, little is left.
+# *boilerplate*, struck out, the rest.
 
 # %%
 truth = agent_truth(data.rows, decode, subset="tagged", max_rows=48)
@@ -114,12 +112,31 @@ print(read_report(runs / "shad/classes.json").against_truth.table())
 # It finds little, and that is as it should be: a model that never looked at the request cannot forget to. The trick
 # needs a model that can already copy from a request. `make quickstart-rft` trains one first. That takes a while, so
 # the scores of its first 48 rows are committed in the repository. From here on we look at those.
+#
+# ### Loss by true class
+#
+# One mean loss hides what happens. Here the true class of every token is known, so we take one for each.
 
 # %%
 scores = open_scores(logs / "shad_quickstart/scores")
 before, after = scores.gather(flat, "original", "shuffled")
-difference = loss_difference(before, after)
-row = row_of[0]
+by_class = np.array([[nll[scored & (truth == kind)].mean() for nll in (before, after)] for kind in (0, 1)])
+figure, axes = plt.subplots(figsize=(5, 2.6))
+for kind, (name, colour) in enumerate({"boilerplate": LINE.light, "reasoning": RUN_COLOURS[1]}.items()):
+    axes.bar(np.arange(2) + 0.4 * kind - 0.2, by_class[kind], width=0.4, label=name, color=colour)
+axes.set_xticks(range(2), ["before", "after unlearning the request"])
+axes.set(ylabel="loss, nats a token")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# Phrase and brackets are learnt at once, what the request decides is unlearnt. Weighed by counts, both are the mean:
+
+# %%
+share = truth[scored].mean()
+for column, nll in enumerate((before, after)):
+    assert np.isclose((1 - share) * by_class[0, column] + share * by_class[1, column], nll[scored].mean(), rtol=1e-4)
+difference, row = loss_difference(before, after), row_of[0]
 shown = np.flatnonzero(scored[row])
 figure, axes = plt.subplots(figsize=(9, 3))
 colours = np.where(truth[row][shown] == 1, RUN_COLOURS[1], LINE.light)
@@ -171,30 +188,7 @@ print(read_report(logs / "shad_quickstart/classes.json").against_truth.table())
 # ### The error against diversity
 #
 # The trick depends on repetition. What if the phrase is another in every row? Below each place of the phrase is drawn
-# from 1, 4 or 24 words (from committed reports of `make quickstart-rft`).
-
-# %%
-names = {1: "shad_quickstart", 4: "shad_diversity_4", 24: "shad_diversity_24"}
-reports = {words: read_report(logs / name / "classes.json").against_truth for words, name in names.items()}
-figure, (left, right) = plt.subplots(1, 2)
-for axes, rate, title, limit in (
-    (left, "error_rate", "in the wrong class", 4),
-    (right, "recall", "reasoning found", 100),
-):
-    axes.plot(range(3), [100 * getattr(report, rate) for report in reports.values()], "o-", color=RUN_COLOURS[0])
-    axes.set_xticks(range(3), list(reports))
-    axes.set(xlabel="words to choose from at each place of the phrase", title=f"{title}, %")
-    axes.set_ylim(0, limit)
-plt.show()
-
-# %%
-for words, report in reports.items():
-    (_, false_alarms), (missed, _) = report.counts
-    print(f"{words:2} words: error {report.error_rate:.2%}, {false_alarms:,} false alarms, {missed:,} missed")
-
-# %% [markdown]
-# (The runs with 4 and 24 words see a quarter of the rows.) Several seeds and more degrees of diversity are a study of
-# the repository:
+# from 1, 4 or 24 words, with several seeds:
 
 # %%
 study("discriminator")
@@ -231,27 +225,13 @@ print(f"L_b {L_b:.3f}, L_r {L_r:.3f}, w_b {w_b:.3f}, w_r {w_r:.3f}; weights of t
 torch.testing.assert_close((weights * nll).sum() / 6, w_b * L_b + w_r * L_r)
 
 # %% [markdown]
-# The weights of a row sum to its number of tokens, so a step divides by a count that is known beforehand, whatever
-# the losses will be. And a very high temperature makes classes (not tokens) count alike.
+# The weights of a row sum to its number of tokens, so a step divides by a count that is known beforehand. A very high
+# temperature makes classes (not tokens) count alike. The weights are detached, for the reason that notebook 5 shows.
 
 # %%
 torch.testing.assert_close(weights.sum(), torch.tensor(6.0))
 lukewarm = GroupSoftmax(tau=1e6)(nll, groups, torch.zeros(6, dtype=torch.long))
 torch.testing.assert_close((lukewarm * nll).sum() / 6, 0.5 * L_b + 0.5 * L_r)
-
-# %% [markdown]
-# The weights are detached. If they were not, the loss could be lowered by making `w_r` smaller, that is by making
-# *boilerplate worse*: look at the sign.
-
-# %%
-for detach in (True, False):
-    free = torch.stack([L_b, L_r]).requires_grad_()
-    share = torch.softmax((free.detach() if detach else free) / 1.0, 0)
-    (share * free).sum().backward()
-    print(
-        f"{'detached' if detach else 'not detached':13} gradient of L_b {free.grad[0]:+.3f}, of L_r {free.grad[1]:+.3f}"
-    )
-assert free.grad[0] < 0
 
 # %% [markdown]
 # On a real row: the losses that the base model of the quickstart has, and what RFT makes each token weigh.
@@ -265,19 +245,6 @@ weights[shown] = GroupSoftmax(tau=3.0)(
 TokenView(one.with_weights(weights), decode, title="Tint is the weight that RFT gives")
 
 # %% [markdown]
-# In a config the rule is a node of the loss, so it goes with any preset of notebook 5. Weighed by the rule, the loss
-# is the sum above: here on random logits.
-
-# %%
-torch.manual_seed(0)
-logits, labels = torch.randn(6, 10), torch.randint(10, (6,))
-columns = {"groups": groups, "sample": torch.zeros(6, dtype=torch.long)}
-highlighted = losses.sft(weight_rule=GroupSoftmax(tau=2.0)).from_logits(logits, labels, columns=columns)
-plain = losses.sft().from_logits(logits, labels).nll
-rule = GroupSoftmax(tau=2.0)(plain, **columns)
-torch.testing.assert_close(highlighted.objective.sum(), (rule * plain).sum())
-
-# %% [markdown]
 # ## Does it help?
 #
 # In the paper LLaMA3-8B rises from 52.5 to 59.3 on average over four tool-use benchmarks; classes with a fixed weight
@@ -287,6 +254,44 @@ torch.testing.assert_close(highlighted.objective.sum(), (rule * plain).sum())
 
 # %%
 study("highlight")
+
+# %% [markdown]
+# ## A score that others know
+#
+# BFCL (the Berkeley Function Calling Leaderboard) asks for calls, and accepts several: a value may be one of a list,
+# `""` says that an argument may be left out. Its files are not fetched here; these two questions are in its layout.
+
+# %%
+kinds = {"city": {"type": "string"}, "seats": {"type": "integer"}, "meal": {"type": "string"}}
+book = {"name": "book", "parameters": {"type": "dict", "properties": kinds, "required": ["city", "seats"]}}
+asked = {"Two seats to Rome, please.": ("Rome", 2), "A seat to Oslo with a vegan meal.": ("Oslo", 1)}
+bfcl, name = runs / "bfcl", "BFCL_v4_simple_python.json"
+(bfcl / "possible_answer").mkdir(parents=True)
+with (bfcl / name).open("w") as questions, (bfcl / "possible_answer" / name).open("w") as answers:
+    for key, (text, (city, seats)) in enumerate(asked.items()):
+        turns = [[{"role": "user", "content": text}]]
+        accepted = {"city": [city, f"{city}, Europe"], "seats": [seats], "meal": ["", "vegan"]}
+        print(json.dumps({"id": f"q{key}", "question": turns, "function": [book]}), file=questions)
+        print(json.dumps({"id": f"q{key}", "ground_truth": [{"book": accepted}]}), file=answers)
+
+# %%
+chat = chat_format(models.hf_tokenizer(str(smol)))
+how = {"source": str(bfcl), "extractor": "tool_calls", "comparer": "calls", "max_new_tokens": 32}
+
+
+def answering(*calls):
+    """An evaluation of a model that gives these answers, whatever it is asked."""
+    texts = [f"<tool_call>{json.dumps({'name': 'book', 'arguments': call})}</tool_call>" for call in calls]
+    return AnswerEvaluation(**how)(lambda prompts, **_: [(chat.tokenizer.encode_text(t), False) for t in texts], chat)
+
+
+assert answering({"city": "rome, europe", "seats": 2}, {"city": "Oslo", "seats": 1}).answer_accuracy == 1
+assert answering({"city": "Rome", "seats": 2.0}, {"city": "Oslo", "seats": 1, "meal": "fish"}).answer_accuracy == 0
+found = AnswerEvaluation(**how)(models.decode_with(models.adapt(models.from_folder(path=str(smol), quiet=True))), chat)
+print(f"SmolLM2, as it is: {found.answer_accuracy:.0%} right; it says {found.examples[0].completion!r}")
+
+# %% [markdown]
+# On the real files: `tune run cot_eval --config cot_eval/bfcl evaluation.source=DATA model.path=DIR`.
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True.

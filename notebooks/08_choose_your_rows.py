@@ -7,7 +7,7 @@
 # **transform** weighs tokens by them. No trainer changes.
 
 # %%
-from cot_components.notebook import FAST, start, study, tune, tune_if
+from cot_components.notebook import FAST, LINE, RUN_COLOURS, TokenView, start, study, tune, tune_if
 
 runs = start("08_choose_your_rows")
 
@@ -24,17 +24,13 @@ from cot_components.data.generated.task_families import tell_at_length, tell_pla
 from cot_components.data.generated.tasks import make_problems
 from cot_components.data.rows.scores import open_scores, scored_tokens
 from cot_components.datasets import reasoning_dataset
-from cot_components.models import from_folder
-from cot_components.models.tiny import write_tiny_checkpoint
-from cot_components.models.tokenizers import hf_tokenizer
+from cot_components.models import from_folder, hf_tokenizer, write_tiny_checkpoint
 from cot_components.selectors import GRAPE, AtRandom, PoFT, QTuning
 from cot_components.selectors.qtuning import error_uncertainty
 from cot_components.tools.s3ft import route
 from cot_components.trainable import Half, share_of, weights_of
 from cot_components.transforms import QTuning as QTuningTokens
 from cot_components.transforms import Threshold
-from cot_components.viz.theme import LINE, RUN_COLOURS
-from cot_components.viz.token_view import TokenView
 
 now = Clock(epoch=0, step=0)
 

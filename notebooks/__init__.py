@@ -1,1 +1,1 @@
-"""The course: eight notebooks, each a `.py` to read and review and an `.ipynb` with its outputs."""
+"""The course: nine notebooks, each a `.py` to read and review and an `.ipynb` with its outputs."""

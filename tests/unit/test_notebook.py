@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot
 
 from cot_components import notebook
@@ -51,6 +52,40 @@ def test_a_run_is_killed_when_a_path_appears(tmp_path, monkeypatch):
     fake_tune(tmp_path, monkeypatch, "exit 3")
     with pytest.raises(UserError, match=r"ended with 3 before .*never was there"):
         notebook.tune_and_kill(tmp_path / "never", "a")
+
+
+def test_a_pretrained_model_is_a_link_into_the_cache(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cached = tmp_path / "cache"
+    cached.mkdir()
+    monkeypatch.setattr("cot_components.models.smollm2.cached_smollm2", lambda: cached)
+    for _ in range(2):
+        folder = notebook.smollm2()
+        assert not folder.is_absolute() and folder.resolve() == cached
+    assert str(tmp_path) not in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_had_is_a_sentence(tmp_path, monkeypatch):
+    """No traceback in a notebook."""
+
+    def fail():
+        raise UserError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cot_components.models.smollm2.cached_smollm2", fail)
+    shell = InteractiveShell.instance()
+    said = []
+    monkeypatch.setattr(shell, "_showtraceback", lambda kind, value, lines: said.extend(lines))
+    result = shell.run_cell("from cot_components.notebook import smollm2\nsmollm2()")
+    assert isinstance(result.error_in_exec, UserError) and said == ["error: no network"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_cot_runs_a_command_and_raises_where_it_fails(capsys):
+    notebook.cot("ls")
+    assert capsys.readouterr().out.startswith("$ cot ls\n")
+    with pytest.raises(UserError, match="cot validate ended with 2"):
+        notebook.cot("validate", "bt_sft/nothing")
 
 
 def test_what_is_not_run_is_said_with_what_it_needs(capsys):
