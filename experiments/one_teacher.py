@@ -27,10 +27,10 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="one_teacher",
     question="GRAPE takes nearly every response from one teacher: is it the teacher?",
-    answer="Yes, and it is the wrong one: with every problem told from the end, which is nearly what GRAPE chooses, the "
-    "model ends 18 +- 10 points below the same problems told plainly, in all of eight seeds.",
+    answer="Yes, and it is the wrong one: with every problem told from the end, which is nearly what GRAPE chooses, "
+    "the model ends 18 +- 10 points below the same problems told plainly, in all of eight seeds.",
     findings="Told from the end 38 % are right, as with GRAPE (39 %); told plainly 57 %, in bare steps 52 %, in three "
-    "ways at random 33 % (study `grape`). Which response teaches most, the mean loss of its tokens did not say here.",
+    "ways at random 33 % (study `grape`). The mean loss of a response's tokens did not say what it teaches.",
     about=__doc__,
     model="Llama, 2 layers, width 96, that has seen such problems four times",
     effect=("accuracy", "backwards", "one for all problems"),
