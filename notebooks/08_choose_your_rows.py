@@ -216,12 +216,18 @@ print(next(line for line in said.splitlines() if "select.fit" in line))
 # %% [markdown]
 # ## Does it help?
 #
-# A selector must beat chance: `AtRandom` keeps as many rows, or one per prompt, drawn by their ids. Two studies of the
+# A selector must beat chance: `AtRandom` keeps as many rows, or one per prompt, drawn by their ids. Three studies of the
 # repository compare at equal updates.
 
 # %%
 assert len(data.selected({"one": AtRandom(per_prompt=1)}).rows) == len(grape.rows)
 study("grape")
+
+# %% [markdown]
+# GRAPE gains by choosing one teacher nearly every time. Was it the right one? So look at what a selector keeps.
+
+# %%
+study("one_teacher")
 
 # %%
 study("qtuning")
