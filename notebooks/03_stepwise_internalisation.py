@@ -267,8 +267,8 @@ study("internalisation")
 # %%
 folder = models.write_tiny_checkpoint(runs / "tiny_llama")
 rows = "dataset.max_rows=96" if FAST else "dataset.max_rows=6400"
-quiet = ["epochs=1"] if FAST else []
-quiet += ["dataset_val=null", "evaluation=null", "evaluate_every_n_steps=null", "lr_scheduler.num_warmup_steps=2"]
+quiet = ["epochs=1", "lr_scheduler.num_warmup_steps=1"] if FAST else []
+quiet += ["dataset_val=null", "evaluation=null", "evaluate_every_n_steps=null"]
 place = [f"tokenizer.path={folder}", f"output_dir={runs}/thinker"]
 said = tune("bt_sft", "--config", "bt_sft/quickstart", *place, rows, *quiet)
 
@@ -285,8 +285,8 @@ folders = dict.fromkeys(found, runs / "thinker")
 Image(plot_budgets(found, folders, runs / "budgets.png").read_bytes(), width=560)
 
 # %% [markdown]
-# A model that was never taught to be short is lost when it is cut short: the sum stands at the end of its thought. A
-# budget that no thought reaches must change nothing:
+# A model that was never taught to be short is lost when it is cut short; here half a thought is even worse than none
+# (one seed). A budget that no thought reaches must change nothing:
 
 # %%
 roomy = AnswerEvaluation(**held_out | {"max_new_tokens": 96}, max_thought_tokens=80)(answer, chat)

@@ -225,7 +225,7 @@ assert [*data.chat.prompt_ids([question]), *response] == row.tokens.tolist()
 student = beliefs(data.chat.prompt_ids([question]))
 nll = F.cross_entropy(student, response, reduction="none")
 trust, weights = torch.exp(-nll), np.zeros(len(row.tokens), dtype=np.float32)
-weights[row.labels != -100] = 4 * trust  # four times, so that the tints can be told apart
+weights[row.labels != -100] = (4 * trust).clamp(min=0.01).round(decimals=2)  # four times: tints that differ
 TokenView(row.with_weights(weights), decode, title="DFT on SmolLM2, before training (weight x 4)")
 
 # %% [markdown]
@@ -250,11 +250,11 @@ LossText(response.tolist(), {"student": nll, "the same model after three example
 
 # %%
 place = int((nll - taught).argmax())
-likely = [z[place].topk(3).indices.tolist() for z in (student, informed)]
+likely = [z[place].topk(2).indices.tolist() for z in (student, informed)]
 drawn = list(dict.fromkeys([*likely[0], *likely[1], int(response[place])]))
 three = {"sft": losses.sft(), "dft": losses.dft(), "target_sft 0.5": losses.target_sft(eta=0.5)}
 believed = [z[place, drawn].tolist() for z in (student, informed)]
-names = [repr(decode([i])) for i in drawn]
+names = [decode([i]).strip() for i in drawn]
 plot_targets(believed[0], drawn.index(int(response[place])), believed[1], tokens=names, presets=three)
 
 # %% [markdown]
