@@ -46,8 +46,14 @@ STUDY = replace(
     name="thinking_real",
     question="The same question of a pretrained model: does SmolLM2-135M still think?",
     model="SmolLM2-135M-Instruct",
-    answer=None,
-    findings="",
+    answer="Not after answers alone: whether they follow the prompt that asks for a thought, an empty thought of the "
+    "template or one it writes itself, it never thinks again. With thoughts in one family of four and "
+    "`empty_thought: template` it thinks always when asked to and never when asked not to.",
+    findings="With thoughts in one family, answers that follow the prompt asking for a thought (`none`) leave it "
+    "thinking in 25 % of its answers, whether asked to or not, a family's share. `refuse` keeps all thoughts. The "
+    "thoughts are what is right: 52 % before, 6 to 14 % without any, 21 % under `template` and 42 % under `refuse`, of "
+    "100 questions (half a 95 % interval is 5 to 10 points). The start never met an empty thought and thinks even when "
+    "it is asked not to.",
     about=__doc__,
     cell=cell,
     needs="`make quickstart-real` and an hour of a core",
