@@ -6,7 +6,6 @@ import statistics
 import threading
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from scipy import stats
 
