@@ -216,8 +216,8 @@ print(next(line for line in said.splitlines() if "select.fit" in line))
 # %% [markdown]
 # ## Does it help?
 #
-# A selector must beat chance: `AtRandom` keeps as many rows, or one per prompt, drawn by their ids. Three studies of the
-# repository compare at equal updates.
+# A selector must beat chance: `AtRandom` keeps as many rows, or one per prompt, drawn by their ids. Three studies of
+# the repository compare at equal updates.
 
 # %%
 assert len(data.selected({"one": AtRandom(per_prompt=1)}).rows) == len(grape.rows)
