@@ -47,7 +47,7 @@ STUDY = replace(
     question="The same question of a pretrained model: does SmolLM2-135M still think?",
     model="SmolLM2-135M-Instruct",
     answer="Not after answers alone: whether they follow the prompt that asks for a thought, an empty thought of the "
-    "template or one it writes itself, it never thinks again. With thoughts in one family of four and "
+    "template or one it writes itself, it never thinks again; with thoughts in one family of four and "
     "`empty_thought: template` it thinks always when asked to and never when asked not to.",
     findings="With thoughts in one family, answers that follow the prompt asking for a thought (`none`) leave it "
     "thinking in 25 % of its answers, whether asked to or not, a family's share. `refuse` keeps all thoughts. The "
