@@ -130,7 +130,7 @@ CONFIGS = [  # more of them in `refused_input.MODELS`
     ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "rope type 'longrope'"),
     ("phi3", {"rope_scaling": YARN}, "rope type 'yarn'"),
     (LLAMA, {"hidden_size": "32", "rms_norm_eps": "1e-5"}, r"hidden_size must be int.*rms_norm_eps"),
-    (LLAMA, {"num_attention_heads": 0}, r"config\.json: sizes"),
+    (LLAMA, {"num_attention_heads": 0}, r"config\.json: inconsistent sizes"),
     (LLAMA, {"num_key_value_heads": 3}, r"config\.json: num_heads"),
     (GPT2, {"activation_function": "relu"}, "activation_function 'relu'"),
     (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
