@@ -173,7 +173,7 @@ def test_validation_data_are_not_those_that_a_source_names(tokenizer, hub):
     node = {"_component_": "cot_components.datasets.reasoning_dataset", "source": {"mine": hub}}
     assert len(validation_data(node, {"split": "test"}, None, tokenizer)[1]) == 12
     node["source"]["other"] = {"source": hub, "split": "train"}
-    with pytest.raises(UserError, match=r"dataset_val\.split would not be read, because dataset\.source\.other has"):
+    with pytest.raises(UserError, match=r"dataset_val\.split would have no effect, because dataset\.source\.other sets"):
         validation_data(node, {"split": "test"}, None, tokenizer)
     assert len(validation_data(node, {"split": "test", "source": hub}, None, tokenizer)[1]) == 12
 
@@ -197,8 +197,8 @@ def test_validation_data_are_not_those_that_a_source_names(tokenizer, hub):
         ({"source": {"a": 5}}, r"source\.a must be a path, a name or a mapping, got 5"),
         ({"source": {"a": {"source": "generated", True: 1}}}, r"unknown key 'dataset\.source\.a\.True'; YAML"),
         ({"source": {"a": {"source": "generated", "weight": 0}}}, "weight must be positive"),
-        ({"source": {"a": {"source": "generated", "columns": {"prompt": "q"}}}}, "generated: columns is not read"),
-        ({"source": "generated", "format": "messages"}, "source generated: format is not read"),
+        ({"source": {"a": {"source": "generated", "columns": {"prompt": "q"}}}}, "generated: columns has no effect"),
+        ({"source": "generated", "format": "messages"}, "source generated: format has no effect"),
         ({"source": "generated", "max_rows": 0}, "max_rows must be at least 1"),
         ({"source": "generated_multiplication", "subset": "²"}, "subset must be the number of digits, got '²'"),
         ({"cache_dir": __file__}, r"test_datasets\.py is not a folder"),
