@@ -102,9 +102,9 @@ def test_a_newer_format_and_data_that_changed_are_refused(bt_sft, tmp_path, refu
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ("seed: 1\nmodel: [1\n", "config.yaml:3: no YAML: "),
-        ("seed: 1\n\tmodel: 1\n", "config.yaml:2: no YAML: "),
-        ("- seed\n", "config.yaml is not a config: it holds a list"),
+        ("seed: 1\nmodel: [1\n", "config.yaml:3: not YAML: "),
+        ("seed: 1\n\tmodel: 1\n", "config.yaml:2: not YAML: "),
+        ("- seed\n", "config.yaml is not a config: it is a list"),
         ("", None),
     ],
 )

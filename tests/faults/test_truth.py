@@ -170,12 +170,12 @@ def test_results_that_are_not_those_written_are_written_again(bt_sft, done, caps
     assert seen.code == 0 and seen.steps == []
     assert said in printed and "finishing again from its last checkpoint" in printed
     assert differences(bt_sft.out, done) == []
-    assert bt_sft.again(done).code == 0 and "it is finished" in capsys.readouterr().out
+    assert bt_sft.again(done).code == 0 and "already finished" in capsys.readouterr().out
 
 
 def test_files_beside_the_weights_may_be_changed_by_hand(bt_sft, done, capsys):
     (done / "model" / "generation_config.json").write_text("{}")
-    assert bt_sft.again(done).code == 0 and "it is finished" in capsys.readouterr().out
+    assert bt_sft.again(done).code == 0 and "already finished" in capsys.readouterr().out
 
 
 def test_without_a_checkpoint_a_harmed_result_is_an_error_and_nothing_is_lost(bt_sft, done, capsys):

@@ -95,10 +95,10 @@ def test_a_wrong_key_is_one_sentence(override, said):
     [
         (b"5\n", " is not a config: "),
         ("seed: 1\n# Größe\n".encode("latin-1"), ":2: not UTF-8 text"),
-        (b"a: [1\nb: {", ":2: no YAML: "),
+        (b"a: [1\nb: {", ":2: not YAML: "),
         (b"seed: 1\non: 1\n", ": the key True is not text"),
-        (b"a:\n\t- b\n", ":2: no YAML: "),
-        (b"a: 1\nb: 2\na: 3\n", ":3: no YAML: found duplicate key a (while constructing a mapping from line 1)"),
+        (b"a:\n\t- b\n", ":2: not YAML: "),
+        (b"a: 1\nb: 2\na: 3\n", ":3: not YAML: found duplicate key a (while constructing a mapping from line 1)"),
         (b"a: \x00\n", " is not a config: "),
         (b"a: ${\n", " is not a config: "),
     ],

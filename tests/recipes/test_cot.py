@@ -142,7 +142,7 @@ def test_validate(copied, hub, monkeypatch, capsys):
         ("bt_sft/quickstart --recipe bt_sfd", "--recipe bt_sfd: no such recipe; did you mean 'bt_sft'?"),
         ("bt_sft/llama3_2_1B", "model.path: no folder models/Llama-3.2-1B-Instruct"),
         ("bt_sft/quickstart dataset.source=none.jsonl", "none.jsonl: no such file or folder"),
-        ("bt_sft/quickstart", "tokenizer.path: nothing at runs/tiny_llama"),
+        ("bt_sft/quickstart", "tokenizer.path: runs/tiny_llama does not exist"),
         ("bt_sft/quickstart dataset_val=/nope.jsonl", "/nope.jsonl: no such file or folder"),
         ("bt_sft/quickstart evaluation.source=no/such.txt", "no/such.txt: no such file or folder"),
         ("stock_torchtune/bt_sft_tiny loss._component_=cot_components.losses.sfft", "has no 'sfft'; did you mean"),
@@ -192,7 +192,7 @@ def test_report_and_compare(copied, monkeypatch, capsys, refused):
         assert said.startswith(f"{picture}: a picture's name must end in its type: ") and ".png, " in said
     assert not Path("x").exists() and not Path("x.png").exists()
     assert refused(main(["report", "nowhere"])) == "nowhere: no such run"
-    assert "nowhere holds no log" in refused(main(["compare", "nowhere"]))
+    assert "nowhere has no log" in refused(main(["compare", "nowhere"]))
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"])

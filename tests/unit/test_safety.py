@@ -238,6 +238,6 @@ def test_a_locale_without_utf8_changes_nothing(tmp_path, utf8):
     must(cot("report", "out", "--out", "report.html", cwd=tmp_path, env=environment))
     must(cot("view", *words[2:], "--n", "1", cwd=tmp_path, env=environment))
     assert "Größe 1?" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "it is finished" in must(tune(*words, cwd=tmp_path, env=environment))
+    assert "already finished" in must(tune(*words, cwd=tmp_path, env=environment))
     assert "nö: no such run" in user_error(cot("report", "nö", cwd=tmp_path)), "said as it is where it can be"
     assert "no such run" in user_error(cot("report", "nö", cwd=tmp_path, env=environment))

@@ -92,7 +92,7 @@ def test_one_run_is_before_and_after(tmp_path, compare):
 
 def test_errors_are_sentences(tmp_path, compare, capsys):
     run = write_run(tmp_path / "c", step_0=evaluation("w"))
-    assert "nowhere holds no log, evaluation or report" in compare(run, tmp_path / "nowhere", code=2)
+    assert "nowhere has no log, evaluation or report" in compare(run, tmp_path / "nowhere", code=2)
     (run / "log.jsonl").write_text('{"step": 0, "lr": 0.1}\n')
     assert "nothing to plot yet" in compare(run, "--out", tmp_path / "x.png", code=2)
     with pytest.raises(SystemExit):
