@@ -65,4 +65,7 @@ def test_a_header_that_names_a_recipe_which_is_not_there(own_recipes, capsys):
     assert main(["validate", "my.yaml"]) == 2
     assert "--allow gone" in capsys.readouterr().err
     assert main(["validate", "my.yaml", "--allow", "gone"]) == 2
-    assert "my.yaml: its header runs ./gone.py, which is not a recipe here; --recipe NAME" in capsys.readouterr().err
+    assert (
+        "my.yaml: its header runs ./gone.py, which is not a recipe here; choose one: --recipe NAME"
+        in capsys.readouterr().err
+    )
