@@ -60,13 +60,13 @@ print(f"{len(row.tokens)} tokens, {asked.sum()} of them learnt")
 tokens = torch.from_numpy(row.tokens).long()
 
 
-def token_losses(folder):
+def losses_under(folder):
     network = adapt(from_folder(path=str(folder), quiet=True)).eval()
     scores = logits(network, tokens[None])[0, :-1]  # those after a token are about the next one
     return scores, F.cross_entropy(scores, tokens[1:], reduction="none")
 
 
-scores, before = token_losses(smol)
+scores, before = losses_under(smol)
 response = tokens[asked].tolist()
 LossText(response, {"before": before[asked[1:]]}, decode)
 
@@ -112,7 +112,7 @@ rich.print(summary_table(before=read_evaluation(run / "evaluations/step_0.json")
 # The response from above, under the model before and after.
 
 # %%
-_, after = token_losses(run / "model")
+_, after = losses_under(run / "model")
 LossText(response, {"before": before[asked[1:]], "after": after[asked[1:]]}, decode)
 
 # %% [markdown]
