@@ -174,8 +174,6 @@ def test_validation_data_are_not_those_that_a_source_names(tokenizer, hub):
     assert len(validation_data(node, {"split": "test"}, None, tokenizer)[1]) == 12
     node["source"]["other"] = {"source": hub, "split": "train"}
     with pytest.raises(UserError, match=r"dataset_val\.split would have no effect, because dataset\.source\.other"):
-        UserError, match=r"dataset_val\.split would have no effect, because dataset\.source\.other sets"
-    ):
         validation_data(node, {"split": "test"}, None, tokenizer)
     assert len(validation_data(node, {"split": "test", "source": hub}, None, tokenizer)[1]) == 12
 
