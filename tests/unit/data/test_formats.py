@@ -75,7 +75,7 @@ def test_the_first_row_decides_whether_answers_are_of_gsm8k():
 
 
 def test_a_row_that_fits_no_format_says_what_to_do():
-    assert re.search(r"columns: problem, solution; dataset\.columns", refusal({"problem": "q", "solution": "a"}))
+    assert re.search(r"columns: problem, solution; set dataset\.columns", refusal({"problem": "q", "solution": "a"}))
     assert len(refusal({"x" * 10_000: 1})) < 500
 
 
