@@ -12,7 +12,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from experiments.blur import BLUR
-from experiments.real import CPU, NO_BLUR, ON_GPU, TOKENS, Size, figures, from_model, need_signal, taught, train
+from experiments.real import (
+    CPU,
+    GPU_RATES,
+    NO_BLUR,
+    ON_GPU,
+    TOKENS,
+    Size,
+    figures,
+    from_model,
+    need_signal,
+    taught,
+    train,
+)
 from experiments.screening import STUDY as SCREENING
 from experiments.starts import unseen
 from experiments.study import Cell, Study
@@ -70,7 +82,7 @@ GPU = replace(
     name="blur_real_gpu",
     question="The same on a GPU, longer, and with a learning rate for each?",
     arms=tuple(ARMS),
-    rates=dict.fromkeys(ARMS, (5e-5, 1e-4, 2e-4)),
+    rates=dict.fromkeys(ARMS, GPU_RATES),
     cell=gpu_cell,
     needs="a GPU",
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from cot_components.evaluation.compare import last_evaluation
 from experiments.blur import BLUR, adapted
-from experiments.measures import scored
+from experiments.measures import outcome, scored
 from experiments.runner import once, recipe
 from experiments.starts import QUIET, once_trained, unseen
 from experiments.study import Cell, Study
@@ -50,8 +50,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
     recipe("bt_sft", CONFIG, *rows, *short, *still, *adapted(model), *ARMS[cell.arm])
     result = last_evaluation(out)
     shutil.rmtree(out)
-    assert result.answer_accuracy is not None
-    return {"accuracy": result.answer_accuracy, **before, **result.losses}
+    return {**before, **outcome(result)}
 
 
 STUDY = Study(

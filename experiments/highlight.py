@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cot_components.evaluation.compare import last_evaluation
+from experiments.measures import outcome
 from experiments.runner import recipe
 from experiments.starts import agent_base
 from experiments.study import Cell, Study
@@ -60,8 +61,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
     )
     result = last_evaluation(out)
     shutil.rmtree(out / "model")
-    assert result.answer_accuracy is not None
-    return {"accuracy": result.answer_accuracy, **result.losses}
+    return outcome(result)
 
 
 def scored(cell: Cell, subset: str, *second: str) -> Path:

@@ -21,8 +21,8 @@ from cot_components.data.generated.dialogues import agent_truth
 from cot_components.data.rows.flat import Flat
 from cot_components.data.rows.score_pass import Column, score_rows
 from cot_components.training.recipe import read_config
-from experiments.measures import by_true_class, calls
-from experiments.real import CALLS, CONFIG, CPU, ON_GPU, Size, caller, from_model, need_signal, train
+from experiments.measures import CALL_METRICS, by_true_class, calls, outcome
+from experiments.real import CALLS, CONFIG, CPU, GPU_RATES, ON_GPU, Size, caller, from_model, need_signal, train
 from experiments.screening import STUDY as SCREENING
 from experiments.study import Cell, Study
 
@@ -78,10 +78,9 @@ def trained(cell: Cell, size: Size) -> dict[str, float]:
         words.extend(known)
     out, result = train(cell, size._replace(steps=steps), *from_model(start), *words)
     same = [f"tokenizer.path={start}", f"model.path={start}"]
-    found = {**by_true_class(out / "model", SUBSET, HELD_OUT, *same), **calls(result), **result.losses}
+    found = {**by_true_class(out / "model", SUBSET, HELD_OUT, *same), **calls(result), **outcome(result)}
     shutil.rmtree(out)
-    assert result.answer_accuracy is not None
-    return {"accuracy": result.answer_accuracy, **found}
+    return found
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
@@ -103,13 +102,7 @@ STUDY = Study(
     arms=("sft", "shares 0.5", "rft tau 3"),
     settings=("20",),
     setting_label="steps",
-    metrics={
-        "loss_reasoning": "held-out loss on true reasoning, nats",
-        "loss_boilerplate": "held-out loss on true boilerplate, nats",
-        "accuracy": "held-out calls correct",
-        "readable": "answers with a call that can be read",
-        "right_if_readable": "of these, right",
-    },
+    metrics=CALL_METRICS,
     percent=("accuracy", "readable", "right_if_readable"),
     cell=cell,
     seeds=8,
@@ -123,7 +116,7 @@ GPU = replace(
     arms=tuple(ARMS),
     settings=("30", "120", "480"),
     effect=("loss_reasoning", "rft tau 3", "30"),
-    rates=dict.fromkeys(ARMS, (5e-5, 1e-4, 2e-4)),
+    rates=dict.fromkeys(ARMS, GPU_RATES),
     cell=gpu_cell,
     needs="a GPU",
 )

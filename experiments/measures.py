@@ -60,6 +60,22 @@ def by_true_class(model: Path, subset: str, num_rows: int, *overrides: str) -> d
     return {f"loss_{name}": found.loss(truth == number) for name, number in CLASS_NUMBERS.items()}
 
 
+def outcome(result: Evaluation) -> dict[str, float]:
+    """Accuracy and held-out losses of an evaluation that asked something."""
+    assert result.answer_accuracy is not None
+    return {"accuracy": result.answer_accuracy, **result.losses}
+
+
+CALL_METRICS = {
+    "loss_reasoning": "held-out loss on true reasoning, nats",
+    "loss_boilerplate": "held-out loss on true boilerplate, nats",
+    "accuracy": "held-out calls correct",
+    "readable": "answers with a call that can be read",
+    "right_if_readable": "of these, right",
+}
+"""Of what `by_true_class`, `outcome` and `calls` return."""
+
+
 def calls(result: Evaluation) -> dict[str, float]:
     """Share of answers in which a call can be read, and the share of right ones among these, where there are any."""
     readable = [bool(example.correct) for example in result.examples if example.extracted is not None]

@@ -15,6 +15,7 @@ from cot_components.errors import UserError
 from cot_components.evaluation.compare import last_evaluation
 from cot_components.evaluation.evaluate import Evaluation
 from cot_components.models.smollm2 import cached_smollm2
+from experiments.measures import outcome
 from experiments.runner import recipe
 from experiments.starts import QUIET, once_trained
 from experiments.study import Cell, Study, read_cells
@@ -42,7 +43,8 @@ class Size(NamedTuple):
 
 CPU = Size(40, 100)
 ON_GPU = Size(120, 500, ["device=cuda", "dtype=bf16"])
-"""With the learning rate searched and more arms."""
+"""With more arms, and the learning rate of each searched in these:"""
+GPU_RATES = (5e-5, 1e-4, 2e-4)
 
 
 def from_model(model: Path) -> list[str]:
@@ -89,8 +91,7 @@ def figures(run: tuple[Path, Evaluation]) -> dict[str, float]:
     """Accuracy and held-out losses of a run, whose folder goes."""
     out, result = run
     shutil.rmtree(out)
-    assert result.answer_accuracy is not None
-    return {"accuracy": result.answer_accuracy, **result.losses}
+    return outcome(result)
 
 
 def need_signal(screening: Study, task: str, start: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from cot_components.evaluation.compare import last_evaluation
 from experiments.blur import BLUR, adapted
-from experiments.measures import scored
+from experiments.measures import outcome, scored
 from experiments.runner import recipe
 from experiments.starts import student, unseen
 from experiments.study import Cell, Study
@@ -36,9 +36,8 @@ def cell(cell: Cell) -> Mapping[str, float]:
     recipe("bt_sft", CONFIG, *rows, *short, *still, *adapted(student(cell)), *ARMS[cell.arm])
     result, trained = last_evaluation(out), scored(out / "model", "bt_sft", CONFIG, *rows).loss()
     shutil.rmtree(out)
-    assert result.answer_accuracy is not None
     gap = result.losses["val_loss"] - trained
-    return {"accuracy": result.answer_accuracy, "gap": gap, "trained": trained, **result.losses}
+    return {"gap": gap, "trained": trained, **outcome(result)}
 
 
 STUDY = Study(

@@ -11,7 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from experiments.real import CPU, NO_BLUR, ON_GPU, Size, figures, from_model, good, need_signal, taught, train
+from experiments.real import (
+    CPU,
+    GPU_RATES,
+    NO_BLUR,
+    ON_GPU,
+    Size,
+    figures,
+    from_model,
+    good,
+    need_signal,
+    taught,
+    train,
+)
 from experiments.screening import STUDY as SCREENING
 from experiments.starts import unseen
 from experiments.study import Cell, Study
@@ -77,7 +89,7 @@ GPU = replace(
     question="The same on a GPU, with more arms and a learning rate for each?",
     arms=("distill", *(arm for arm in ARMS if arm != "distill")),
     settings=tuple(STYLES),
-    rates=dict.fromkeys(ARMS, (5e-5, 1e-4, 2e-4)),
+    rates=dict.fromkeys(ARMS, GPU_RATES),
     cell=gpu_cell,
     needs="a GPU",
 )

@@ -16,6 +16,7 @@ from cot_components.data.generated.task_families import Step, tell_plainly
 from cot_components.data.generated.tasks import Problem, make_problems
 from cot_components.files import write_whole
 from cot_components.training.recipe import read_config
+from experiments.measures import outcome
 from experiments.runner import recipe
 from experiments.starts import QUIET, once_trained
 from experiments.study import Cell
@@ -136,5 +137,4 @@ def adapted(cell: Cell, *overrides: str) -> dict[str, float]:
     recipe("bt_sft", CONFIG, f"output_dir={out}", *from_beginner(cell), *overrides)
     result = last_evaluation(out)
     shutil.rmtree(out)
-    assert result.answer_accuracy is not None
-    return {"accuracy": result.answer_accuracy, **result.losses}
+    return outcome(result)

@@ -15,7 +15,7 @@ from threading import Lock
 from cot_components.evaluation.compare import last_evaluation
 from experiments.highlight import ARMS as HIGHLIGHT_ARMS
 from experiments.highlight import HIGHLIGHT, UPDATES, rows_of, scored
-from experiments.measures import by_true_class, calls
+from experiments.measures import CALL_METRICS, by_true_class, calls, outcome
 from experiments.runner import recipe
 from experiments.study import Cell, Study
 
@@ -34,10 +34,9 @@ def cell(cell: Cell) -> Mapping[str, float]:
     words = [f"output_dir={out}", *rows_of(cell, SUBSET), f"{HIGHLIGHT}.scores={scores}", *length, *ARMS[cell.arm]]
     recipe("cot_sft", "rft/quickstart", *words)
     result = last_evaluation(out)
-    figures = {**by_true_class(out / "model", SUBSET, 240), **calls(result)}
+    figures = {**by_true_class(out / "model", SUBSET, 240), **calls(result), **outcome(result)}
     shutil.rmtree(out)
-    assert result.answer_accuracy is not None
-    return {**figures, "accuracy": result.answer_accuracy, **result.losses}
+    return figures
 
 
 STUDY = Study(
@@ -49,13 +48,7 @@ STUDY = Study(
     arms=tuple(ARMS),
     settings=("30", "120"),
     setting_label="updates",
-    metrics={
-        "loss_reasoning": "held-out loss on true reasoning, nats",
-        "loss_boilerplate": "held-out loss on true boilerplate, nats",
-        "accuracy": "held-out calls correct",
-        "readable": "answers with a call that can be read",
-        "right_if_readable": "of these, right",
-    },
+    metrics=CALL_METRICS,
     percent=("accuracy", "readable", "right_if_readable"),
     cell=cell,
     seeds=8,
