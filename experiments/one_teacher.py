@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from experiments.study import Cell, Study
-from experiments.teachers import NEW, TEACHERS, adapted, new_problems, told, write_once
+from experiments.teachers import NEW, RATES, TEACHERS, adapted, new_problems, told, write_once
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
@@ -40,5 +40,7 @@ STUDY = Study(
     metrics={"accuracy": "held-out answers correct", "val_loss": "held-out loss over all tokens, nats"},
     percent=("accuracy",),
     cell=cell,
+    rates=dict.fromkeys(TEACHERS, RATES),
+    chosen_by="wrong",
     seeds=8,
 )

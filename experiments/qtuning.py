@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from experiments.study import Cell, Study
-from experiments.teachers import NEW, adapted, filled, new_problems, told
+from experiments.teachers import NEW, RATES, adapted, filled, new_problems, told
 
 CORNERS = "dataset.select={one: {_component_: cot_components.selectors.QTuning, scores: $scores}}"
 ARMS = {
@@ -49,5 +49,7 @@ STUDY = Study(
     metrics={"accuracy": "held-out answers correct", "val_loss": "held-out loss over all tokens, nats"},
     percent=("accuracy",),
     cell=cell,
+    rates=dict.fromkeys(ARMS, RATES),
+    chosen_by="wrong",
     seeds=8,
 )

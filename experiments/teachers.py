@@ -19,13 +19,15 @@ from cot_components.training.recipe import read_config
 from experiments.measures import outcome
 from experiments.runner import recipe
 from experiments.starts import QUIET, once_trained
-from experiments.study import Cell
+from experiments.study import SEARCH_SEED, Cell
 
 FAMILIES = ("chain",)
 KNOWN, NEW, HELD_OUT = 3200, 1600, 240
 """Problems the beginner has seen, each told by one teacher; new ones; and those that are asked in the end."""
 CONFIG = "bt_sft/quickstart"
 PLAIN = ["dataset.transforms.blur.ratio=0"]
+RATES = (3e-4, 1e-3, 3e-3)
+"""Learning rates of which each arm takes the best: the one with the fewest wrong answers to validation problems."""
 _ONE_AT_A_TIME = RLock()  # scores need the held-out file, which has its turn, too
 
 
@@ -76,10 +78,15 @@ def write_once(path: Path, text: str) -> None:
     write_whole(path, text.encode())
 
 
-def held_out(scratch: Path) -> list[str]:
-    """Where runs take their held-out problems from."""
-    path = scratch.parent / "starts" / "held_out.jsonl"
+def held_out(cell: Cell) -> list[str]:
+    """Where runs take their held-out problems from; those that learning rates are chosen by ask others."""
+    searching = cell.seed == SEARCH_SEED
+    path = cell.scratch.parent / "starts" / ("validation.jsonl" if searching else "held_out.jsonl")
     problems = make_problems(split="held_out", count=HELD_OUT, families=FAMILIES)
+    if searching:
+        asked = {problem.question for problem in problems}
+        others = make_problems(split="held_out", count=2 * HELD_OUT, seed=1, families=FAMILIES)
+        problems = [problem for problem in others if problem.question not in asked][:HELD_OUT]
     rows = ({"instruction": p.question, "response": p.response, "answer": p.answer} for p in problems)
     with _ONE_AT_A_TIME:
         if not path.exists():
@@ -105,8 +112,8 @@ def from_beginner(cell: Cell) -> list[str]:
         "model=cot_components.models.from_folder",
         f"model.path={beginner(cell)}",
         *(f"~model.{size}" for size in sizes),
-        *("optimizer.lr=1e-3", "lr_scheduler.num_warmup_steps=10", "evaluate_before_training=false"),
-        *held_out(cell.scratch),
+        *(f"optimizer.lr={cell.rate or RATES[1]}", "lr_scheduler.num_warmup_steps=10"),
+        *("evaluate_before_training=false", *held_out(cell)),
         *("evaluate_every_n_steps=null", f"seed={cell.seed}", *PLAIN),
     ]
 
@@ -117,7 +124,7 @@ def scored(cell: Cell, data: Sequence[str]) -> Path:
 
     out = cell.scratch / f"scores_{cell.setting}_{cell.seed}".replace(" ", "_")
     with _ONE_AT_A_TIME:
-        words = ["--config", CONFIG, f"output_dir={out}", *from_beginner(cell), *data]
+        words = ["--config", CONFIG, f"output_dir={out}", *from_beginner(cell._replace(rate=None)), *data]
         chosen = recipe_for(CONFIG, asked="bt_sft")
         score_config(read_config(chosen.main, words, chosen.supplies), out=out, measures=("nll", "entropy"))
     return out
@@ -137,4 +144,5 @@ def adapted(cell: Cell, *overrides: str) -> dict[str, float]:
     recipe("bt_sft", CONFIG, f"output_dir={out}", *from_beginner(cell), *overrides)
     result = last_evaluation(out)
     shutil.rmtree(out)
-    return outcome(result)
+    figures = outcome(result)
+    return {**figures, "wrong": 1 - figures["accuracy"]}

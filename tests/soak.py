@@ -182,7 +182,7 @@ def whole_list(name: str, hub: Path, work: Path, tally: Tally) -> None:
         harm(newest)
         twice = Fault("before prune", 2, "term", 143)  # the step of the damaged one again, and one more
         code, said = broken_run(name, twice, words, work)
-        ok = code == twice.code and f"left out {newest}: " in said and not damage(newest)
+        ok = code == twice.code and f"skipped {newest}: " in said and not damage(newest)
         tally.done(f"{name}: {what}: exit {code}, left out, made again", ok=ok, said=said)
     refused(name, words, work, tally)
     finish(name, words, work)

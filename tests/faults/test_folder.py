@@ -40,7 +40,7 @@ def test_a_damaged_newest_checkpoint_is_left_out(reference, tmp_path, capsys, ha
     HARMS[harm](checkpoint(out, TOTAL - 1))
     seen = reference.again(out)
     assert seen.code == 0 and same_steps(seen, reference.seen, after=TOTAL - 2)
-    assert f"left out {checkpoint(out, TOTAL - 1)}: " in capsys.readouterr().out
+    assert f"skipped {checkpoint(out, TOTAL - 1)}: " in capsys.readouterr().out
     assert differences(reference.out, out) == []
 
 
@@ -104,7 +104,7 @@ def test_a_newer_format_and_data_that_changed_are_refused(bt_sft, tmp_path, refu
     [
         ("seed: 1\nmodel: [1\n", "config.yaml:3: not YAML: "),
         ("seed: 1\n\tmodel: 1\n", "config.yaml:2: not YAML: "),
-        ("- seed\n", "config.yaml is not a config: it holds a list"),
+        ("- seed\n", "config.yaml is not a config: it is a list"),
         ("", None),
     ],
 )

@@ -192,7 +192,7 @@ def test_report_and_compare(copied, monkeypatch, capsys, refused):
         assert said.startswith(f"{picture}: a picture's name must end in its type: ") and ".png, " in said
     assert not Path("x").exists() and not Path("x.png").exists()
     assert refused(main(["report", "nowhere"])) == "nowhere: no such run"
-    assert "nowhere has no log" in refused(main(["compare", "nowhere"]))
+    assert "nowhere holds no log" in refused(main(["compare", "nowhere"]))
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"])
