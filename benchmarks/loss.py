@@ -20,7 +20,7 @@ from cot_components.losses import Loss, supervised_rows
 CPU_SHAPES = {
     # (N, d, V): time gates by the share that is ignored, gate of the peak
     (1024, 512, 32768): ({0.0: 1.00, 0.5: 0.55, 0.8: 0.27}, 0.35),
-    (512, 512, 128256): ({0.0: 0.95, 0.8: 0.28}, 0.55),  # a minute for what lies between says nothing new
+    (512, 512, 128256): ({0.0: 0.95, 0.5: 0.52, 0.8: 0.28}, 0.55),
 }
 GPU_SHAPES = {"cuda": (8192, 2048, 128256), "tiny": (64, 16, 96)}
 PRESET_SHAPES = {**dict.fromkeys(("cpu", "cuda"), (512, 512, 32768)), "tiny": (32, 16, 64)}

@@ -8,7 +8,8 @@
 | prune, random | without a random half of their sentences |
 
 Entropies are those of a model that has learnt the tasks from whole thoughts. Every model answers 240 held-out questions
-as it likes, and with its thought closed after 8, 16 and 24 tokens.
+as it likes, and with its thought closed after 8, 16 and 24 tokens. A model may think on behind the close tag that was
+written for it, so an answer counts within a budget if it is right and follows that tag at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cot_components.cli.shipped import recipe_for
+from cot_components.evaluation.evaluate import Evaluation
 from cot_components.evaluation.saved import read_evaluation
 from cot_components.runs.layout import EVALUATION
 from cot_components.training.recipe import read_config
@@ -57,31 +59,37 @@ def _scores(cell: Cell) -> Path:
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """Train one model; ask it without a budget, then with each."""
-    out = cell.fresh_folder()
+    out, figures = cell.fresh_folder(), {}
     recipe("bt_sft", CONFIG, *QUIET, f"output_dir={out}", f"seed={cell.seed}", *arms(cell))
-    figures = {f"accuracy_{budget}": _ask(out, f"evaluation.max_thought_tokens={budget}")[0] for budget in BUDGETS}
-    figures["accuracy"], figures["thought_tokens"] = _ask(out)
+    for budget in BUDGETS:
+        asked = _ask(out, f"evaluation.max_thought_tokens={budget}")
+        at_once = [bool(example.correct and example.format_ok) for example in asked.examples]
+        figures[f"within_{budget}"] = sum(at_once) / len(at_once)
+        figures |= {f"{name}_{budget}": value for name, value in _figures(asked).items()}
+    figures |= _figures(_ask(out))
     shutil.rmtree(out)
     return figures
 
 
-def _ask(out: Path, *budget: str) -> tuple[float, float]:
-    """Accuracy and the mean length of thoughts."""
+def _ask(out: Path, *budget: str) -> Evaluation:
     asked = out / "asked"
     shutil.rmtree(asked, ignore_errors=True)
     recipe("cot_eval", "cot_eval/quickstart", f"model.path={out / 'model'}", f"output_dir={asked}", *budget)
-    found = read_evaluation(asked / EVALUATION)
-    assert found.answer_accuracy is not None and found.thought_tokens is not None
-    return found.answer_accuracy, found.thought_tokens
+    return read_evaluation(asked / EVALUATION)
 
 
-METRICS = {f"accuracy_{budget}": f"right, thoughts closed after {budget} tokens" for budget in BUDGETS}
+def _figures(asked: Evaluation) -> dict[str, float]:
+    assert asked.answer_accuracy is not None and asked.thought_tokens is not None
+    return {"accuracy": asked.answer_accuracy, "thought_tokens": asked.thought_tokens}
+
+
+METRICS = {f"within_{budget}": f"right within {budget} tokens of thought" for budget in BUDGETS}
 STUDY = Study(
     name="shrink",
     question="Which model does most with a budget of thought tokens?",
     about=__doc__,
     model="Llama, 2 layers, width 96, random weights",
-    effect=("accuracy_16", "truncate", "tasks"),
+    effect=("within_16", "truncate", "tasks"),
     arms=("sft", "truncate", "prune, entropy", "prune, random"),
     settings=("tasks",),
     setting_label="data",
