@@ -15,6 +15,7 @@ from cot_components.models import reference
 from cot_components.training.combination import combine
 from cot_components.training.refusals import REFUSALS
 
+SOAK = bool(os.environ.get("COT_SOAK"))
 PLAIN = Cell("none", "none", "none", "sft", "none", False, False)
 
 
@@ -38,9 +39,11 @@ def _teacher_checked_once(monkeypatch):
 
 @pytest.mark.usefixtures("_teacher_checked_once")
 def test_every_cell_is_answered(hub, tmp_path):
-    """By `combine`, which is what `cot validate` asks: trained or refused, as the table written by hand says."""
-    answers = {"trains": 0, "refused": 0}
-    for cell in cells():
+    """By `combine`, which is what `cot validate` asks: trained or refused, as the table written by hand says. All of
+    them in `make soak`; otherwise every seventh, which no choice has a period of.
+    """
+    answers, asked = {"trains": 0, "refused": 0}, cells()[:: 1 if SOAK else 7]
+    for cell in asked:
         config, sentence = config_of(cell, hub, tmp_path / "out"), None
         try:
             combine(config)
@@ -50,12 +53,12 @@ def test_every_cell_is_answered(hub, tmp_path):
         assert (sentence is None) == (expected is None), (cell, sentence)
         assert expected is None or str(sentence).startswith(expected), (cell, sentence)
         answers["trains" if sentence is None else "refused"] += 1
-    assert answers["trains"] + answers["refused"] == 25344 and min(answers.values()) > 300
-    count("combinations", len(cells()))
+    assert len(cells()) == 25344 and min(answers.values()) > len(asked) / 100, answers
+    count("combinations", len(asked))
     assert not list(tmp_path.iterdir())
 
 
-TRAINED = covering() if not os.environ.get("COT_SOAK") else [cell for cell in cells() if refused(cell) is None]
+TRAINED = covering() if not SOAK else [cell for cell in cells() if refused(cell) is None]
 """Few cells that hold all pairs; in `make soak` all that train."""
 
 
