@@ -38,8 +38,8 @@ from cot_components.transforms import Blur, Released
 # %% [markdown]
 # ## The traces
 #
-# The experiment's data is `Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B`: 250,000 rows, of which the columns
-# `instruction` and `response` matter here. A response contains its thought inline, and the answer is what follows
+# The experiment's data is `Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B`: 250,000 rows, where the columns
+# `instruction` and `response` matter. A response contains its thought inline, and the answer is what follows
 # `</think>`. We write a small data set in the same layout, a folder of Parquet files, and look at one row.
 
 # %%
@@ -233,7 +233,7 @@ rich.print(summary_table(before=before, after=after))
 Image(plot_run(runs / "blurred", runs / "curves.png").read_bytes(), width=860)
 
 # %% [markdown]
-# Look at *blurred* in the first panel: the loss of tokens that had no label in that very step. It falls with the loss
+# Look at *blurred* in the first panel: the loss of tokens that had no label in that step. It falls with the loss
 # of the counted ones, since other draws and other rows teach them. It is even the lower of the two: the first five
 # tokens of a thought are never blurred, and they choose its wording, which cannot be guessed.
 #

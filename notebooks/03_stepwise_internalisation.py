@@ -226,7 +226,7 @@ Image(plot_run(three, runs / "three.png", panels=internalisation_panels).read_by
 # Here accuracy nearly collapses on the way, and comes back after the last token, as with the paper's full method. And
 # here the steps are needed: without ever seeing one, the same model stays near 3 %. Each curve is of one seed.
 #
-# ## The paper's figures beside ours
+# ## The paper's figures next to ours
 #
 # Accuracy as published (multiplication: GPT-2 Small); the last rows are the logs above and one two-digit run, with
 # another seed, that keeps all steps. None of the paper's rows has been run here: they need a GPU.
