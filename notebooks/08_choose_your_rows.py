@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 8. Choose your rows, choose your weights
 #
-# Which demonstrations should a model learn from, and which of their tokens? Many papers answer with numbers that some
-# model gives to your data *before* training: how likely, how uncertain. They all collapse into one pass and two small
-# interfaces. `cot score` writes the numbers down. A **selector** (`dataset.select`) chooses rows by them; a
-# **transform** weighs tokens by them. No trainer changes.
+# Which demonstrations should a model learn from, and which of their tokens? Many papers answer with scores that some
+# model gives your data *before* training: how likely, how uncertain. They all come down to one pass and two small
+# interfaces. `cot score` writes the scores. A **selector** (`dataset.select`) chooses rows by them; a **transform**
+# weights tokens by them. The trainer does not change.
 
 # %%
 from cot_components.notebook import FAST, LINE, RUN_COLOURS, TokenView, start, study, tune, tune_if
@@ -37,8 +37,8 @@ now = Clock(epoch=0, step=0)
 # %% [markdown]
 # ## One model, many teachers
 #
-# First a model that knows something: a little plain fine-tuning on problems told by two teachers. One words things
-# differently each time; the other, of whom it hears less, begins at the end and takes his time.
+# First we need a model that knows something: a little plain fine-tuning on problems told by two teachers. One words
+# things differently each time; the other, which the model hears less often, begins at the end and takes its time.
 
 # %%
 folder = write_tiny_checkpoint(runs / "tiny_llama")
@@ -52,7 +52,7 @@ said = tune(
 )
 
 # %% [markdown]
-# Now every new problem comes with four responses, all of them right, two by each.
+# Now every new problem comes with four responses, all of them right, two from each teacher.
 
 # %%
 rng, lines = np.random.default_rng(0), []
@@ -69,8 +69,8 @@ print(*lines[:4:2], sep="\n")
 # %% [markdown]
 # ## Score
 #
-# One pass without gradients: loss and entropy of every token that will be trained on. A pass that was stopped goes on;
-# neither batches nor the number of processes change a digit.
+# One pass without gradients: loss and entropy of every token that will be trained on. An interrupted pass resumes;
+# neither the batches nor the number of processes change a digit.
 
 # %%
 given = ["bt_sft/quickstart", f"tokenizer.path={runs}/model/model", f"dataset.source={told}", "dataset.max_rows=null"]
@@ -92,8 +92,8 @@ print(f"{len(data.rows)} rows, {where.sum():,} scored tokens")
 # %% [markdown]
 # ## The response that fits
 #
-# GRAPE (Zhang et al., arXiv 2502.04194): of several right responses to a prompt, train on the one your model finds
-# likeliest, per token. The picture: how each teacher's rows look to our model.
+# GRAPE (Zhang et al., arXiv 2502.04194): of several right responses to a prompt, train on the one your model finds most
+# likely, per token. The picture shows how each teacher's rows look to our model.
 
 # %%
 perplexity = np.exp(scores.row_means("nll"))
@@ -118,15 +118,15 @@ for by in ("mean", "sum"):
     print(f"by {by}: {np.mean(chosen.rows.ids % 4 < 2):.0%} of the prompts keep the plain teacher")
 
 # %% [markdown]
-# By sum, the probability of the whole response, short ones win: 5 tokens of -1.2 nats each beat 20 of -0.6. The paper
-# normalises by length, and so does the default.
+# By sum, which is the probability of the whole response, short ones win: 5 tokens of -1.2 nats each beat 20 of -0.6.
+# The paper normalises by length, and so does the default.
 #
-# A row that stays has the id it had, so the masks that are drawn for it stay the same. Rows that `dataset_val` holds
-# out are taken out *before* anything is selected.
+# A selected row keeps its id, so the masks drawn for it stay the same. Rows that `dataset_val` holds out are taken out
+# *before* anything is selected.
 #
 # ## Error and uncertainty
 #
-# Q-Tuning (arXiv 2509.23873) looks at rows in a plane. Sure and right: known, nothing to learn. Unsure and wrong:
+# Q-Tuning (arXiv 2509.23873) places rows in a plane. Sure and right: already known, nothing to learn. Unsure and wrong:
 # noise. It keeps the other two corners, where the model is wrong and sure, and where it is right and unsure.
 
 # %%
@@ -141,8 +141,8 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# One level cuts both axes, and is moved until the two corners hold enough rows. What they then still lack is taken from
-# where error and uncertainty, both scaled from 0 to 1, differ most.
+# One level cuts both axes and is moved until the two corners hold enough rows. If rows are still missing, they are
+# taken from where error and uncertainty, both scaled from 0 to 1, differ most.
 
 # %%
 kept = data.selected({"plane": QTuning(scores=scored, keep=0.25)})
@@ -155,7 +155,7 @@ for reason, ids in kept.choices[0].left_out.items():
 # ## Tokens, too
 #
 # The second half of Q-Tuning: in rows where the model is wrong and sure, the hardest tokens leave the loss. They stay
-# in context. Here is the row of which most leaves; struck out is what no longer counts.
+# in context. Here is the row that loses most; tokens that no longer count are struck out.
 
 # %%
 prune = QTuningTokens(scores=scored, keep_rows=0.5, keep_tokens=0.6)
@@ -169,8 +169,8 @@ assert (
 TokenView(prune(data.rows.flat([most]), now), decode, title="Q-Tuning: without its hardest tokens")
 
 # %% [markdown]
-# `Threshold` does it with any column: here only the fifth of all tokens at which the model is least sure keeps its
-# weight, the *forking* tokens. The rest weighs a tenth.
+# `Threshold` does this with any column: here only the fifth of all tokens at which the model is least sure, the
+# *forking* tokens, keeps its weight. The rest is weighted by a tenth.
 
 # %%
 forks = Threshold(scores=scored, column="entropy", keep=0.2, factor=0.1)
@@ -182,13 +182,13 @@ TokenView(forks(data.rows.flat([0, 2]), now), decode, title="The least certain f
 # %% [markdown]
 # ## A weight for each row
 #
-# PoFT (Fan et al., arXiv 2412.12865) asks other models, which are aligned already. What they find likelier than ours
-# does counts more, by a sigmoid. One number per row:
+# PoFT (Fan et al., arXiv 2412.12865) asks other models, which are already aligned. Rows that they find more likely than
+# our model does count more, through a sigmoid. One number per row:
 #
 # $$\tau = \sigma\big(\operatorname{mean}_j r_j - r\big), \qquad r = \text{log-probability per token}$$
 #
-# Column `teacher_nll` would come from `cot score --model FOLDER --name teacher`. The model itself in the place of the
-# others leaves one half everywhere, which changes nothing but the scale.
+# A column `teacher_nll` would come from `cot score --model FOLDER --name teacher`. The model itself in place of the
+# others gives one half everywhere, which changes nothing but the scale.
 
 # %%
 gap = np.linspace(-3, 3, 100)
@@ -216,8 +216,8 @@ print(next(line for line in said.splitlines() if "select.fit" in line))
 # %% [markdown]
 # ## Does it help?
 #
-# A selector must beat chance: `AtRandom` keeps as many rows, or one per prompt, drawn by their ids. Three studies of
-# the repository compare at equal updates.
+# A selector must beat chance: `AtRandom` keeps as many rows, or one per prompt, drawn by their ids. Three of the
+# repository's studies compare at equal numbers of updates.
 
 # %%
 assert len(data.selected({"one": AtRandom(per_prompt=1)}).rows) == len(grape.rows)
@@ -235,8 +235,8 @@ study("qtuning")
 # %% [markdown]
 # ## Choose the weights
 #
-# The other choice is which weights may move: `trainable` in a config. Half fine-tuning (HFT, Hui et al., arXiv
-# 2404.18466) lets a random half of each kind learn, so that the other half keeps what the model knew. Dark learns:
+# The other choice is which weights are trained: `trainable` in a config. Half fine-tuning (HFT, Hui et al., arXiv
+# 2404.18466) trains a random half of each kind, so that the other half keeps what the model knew. Dark is trained:
 
 # %%
 weights = weights_of(from_folder(path=str(runs / "model" / "model"), quiet=True))
@@ -253,7 +253,7 @@ assert (grid[attention].sum(axis=0) == 2).all()  # two of the four matrices of a
 print(f"{share_of(learns, weights):.0%} of all weights learn, the embedding among them")
 
 # %% [markdown]
-# What rests keeps every bit, under weight decay, too:
+# What is not trained keeps every bit, even under weight decay:
 
 # %%
 half = ["trainable._component_=cot_components.trainable.Half", "dtype=fp32", f"output_dir={runs}/half"]
@@ -266,7 +266,7 @@ assert 0 < len(moved) < len(before)
 print(f"{len(moved)} of {len(before)} tensors have moved")
 
 # %% [markdown]
-# A smaller learning rate makes a model forget less, too, and must be beaten:
+# A smaller learning rate also makes a model forget less, so it is the baseline to beat:
 
 # %%
 study("half")
@@ -275,9 +275,9 @@ study("half")
 # ## The model's own answers
 #
 # S3FT (arXiv 2502.08130) goes one step further: where the model's *own* answer is right, that is what it trains on.
-# `cot_eval` on the training questions generates and checks; `cot s3ft RUN --out own.jsonl` keeps for each question the
-# model's right answer, else its right restatement of the gold one (`--ask`, `--restated`), else gold. No wrong answer
-# gets in:
+# `cot_eval` on the training questions generates and checks; for each question, `cot s3ft RUN --out own.jsonl` keeps the
+# model's own answer if it is right, otherwise its right restatement of the gold answer (`--ask`, `--restated`),
+# otherwise the gold answer. No wrong answer gets in:
 
 
 # %%

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
 
 
 def _cpu_seconds() -> float:
-    """Of all finished children and their children, and of this process."""
+    """CPU time of this process and of all finished children and their children."""
     used = os.times()
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.user + used.system + spent.ru_utime + spent.ru_stime

@@ -1,4 +1,4 @@
-"""Executing a notebook from its `.py`, and making what it printed the same on every machine."""
+"""Execute a notebook from its `.py`, and make its output the same on every machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def read(name: str) -> Any:
-    """The notebook without outputs, as its `.py` says; cells are numbered, so that a diff shows what changed."""
+    """The notebook without outputs, read from its `.py`; cells are numbered, so that a diff shows what changed."""
     notebook = jupytext.read(FOLDER / f"{name}.py")
     notebook.metadata = nbformat.from_dict(METADATA)
     for number, cell in enumerate(notebook.cells):
@@ -55,7 +55,7 @@ def _environment(*, fast: bool) -> dict[str, str]:
 
 
 def tidy(notebook: Any) -> Any:
-    """Without addresses of objects, details of the kernel, and how a text was cut into pieces on its way."""
+    """Remove addresses of objects and details of the kernel, and join text that arrived in pieces."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell["metadata"] = {}
