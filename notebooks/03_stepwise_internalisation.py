@@ -214,9 +214,8 @@ assert [step for step, _ in rule.boundaries] == steps[left].tolist()
 assert [rule.stage(Clock(0, int(step) - 1)) for step in steps] == stage.tolist()
 
 # %% [markdown]
-# At a fixed pace, as in the paper (here a token per epoch, learnt or not), five seeds end between 0.50 and 0.99 (study below).
-#
-# And with three digits (`tune run icot_sft --config icot_sft/cpu_3x3`):
+# At a fixed pace, as in the paper (here a token per epoch, learnt or not), five seeds end between 0.50 and 0.99 (see
+# below). With three digits (`tune run icot_sft --config icot_sft/cpu_3x3`):
 
 # %%
 three = [logs / "icot_sft_cpu_3x3", logs / "icot_sft_cpu_3x3_no_cot"]
