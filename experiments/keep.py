@@ -3,8 +3,8 @@
     make quickstart && python -m experiments.keep runs        # keeps every run below that is there
 
 Logs of training, reports of the discriminator, and the scores of its first rows: those of all rows are too large to
-commit; the kept ones are a folder that `Highlight` reads like any other. Of `make quickstart-real` also its answers
-before and after, and what the model makes of the tokens of some held-out rows before and after (no weights).
+commit; the kept ones are a folder that `Highlight` reads like any other. Of `make quickstart-real` also its first and
+its last evaluation: answers, and the losses of some held-out rows token by token.
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from cot_components.data.rows.dataset import ReasoningDataset
 from cot_components.data.rows.scores import open_scores
-from cot_components.datasets import reasoning_dataset
 from cot_components.evaluation.saved import saved_evaluations
-from cot_components.models import adapt, from_folder, hf_tokenizer, logits
 from cot_components.runs.layout import EVALUATIONS
-from cot_components.runs.same_config import read_config
 
 LOGS = Path(__file__).parent / "logs"
 TRAINED = (
@@ -34,7 +28,6 @@ TRAINED = (
 PRETRAINED = "bt_sft_quickstart_real"
 CLASSIFIED = ("shad_quickstart", "shad_diversity_4", "shad_diversity_24")
 SCORED_ROWS = 48
-READ_ROWS = 4
 
 
 def keep_record(run: Path, kept: Path, record: str) -> None:
@@ -65,27 +58,6 @@ def keep_answers(run: Path, kept: Path) -> None:
         shutil.copy(path, kept / EVALUATIONS)
 
 
-def keep_token_losses(run: Path, kept: Path, *, start: Path) -> None:
-    """Of some held-out rows the ids, and the loss of each token, in nats, at the start and after the run."""
-    data = reasoning_dataset(hf_tokenizer(str(start)), source="generated", split="held_out", max_rows=READ_ROWS)
-    losses = {"before": token_losses(start, data), "after": token_losses(run / "model", data)}
-    rows = [
-        {"tokens": data.rows.flat([i]).tokens.tolist(), **{name: found[i] for name, found in losses.items()}}
-        for i in range(READ_ROWS)
-    ]
-    (kept / "token_losses.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
-
-
-def token_losses(folder: Path, data: ReasoningDataset) -> list[list[float]]:
-    """Loss of every token of each row but its first, which nothing predicts (0), in nats to four digits."""
-    network, found = adapt(from_folder(path=str(folder), quiet=True)).eval(), []
-    for i in range(len(data.rows)):
-        tokens = torch.from_numpy(data.rows.flat([i]).tokens).long()
-        nll = F.cross_entropy(logits(network, tokens[None])[0, :-1], tokens[1:], reduction="none")
-        found.append([0.0, *(round(value, 4) for value in nll.tolist())])
-    return found
-
-
 def main(folder: str) -> int | str:
     records = {**dict.fromkeys((*TRAINED, PRETRAINED), "log.jsonl"), **dict.fromkeys(CLASSIFIED, "classes.json")}
     there = [name for name, record in records.items() if (Path(folder) / name / record).exists()]
@@ -95,9 +67,7 @@ def main(folder: str) -> int | str:
     if CLASSIFIED[0] in there:
         keep_scores(Path(folder) / CLASSIFIED[0] / "scores", LOGS / CLASSIFIED[0] / "scores")
     if PRETRAINED in there:
-        run, kept = Path(folder) / PRETRAINED, LOGS / PRETRAINED
-        keep_answers(run, kept)
-        keep_token_losses(run, kept, start=Path(read_config(run)["model"]["path"]))
+        keep_answers(Path(folder) / PRETRAINED, LOGS / PRETRAINED)
     return 0 if there else f"{folder} holds no run of a quickstart"
 
 

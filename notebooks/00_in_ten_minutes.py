@@ -69,7 +69,7 @@ def losses_under(folder):
 
 scores, before = losses_under(smol)
 response = tokens[asked].tolist()
-LossText(response, {"before": before[asked[1:]]}, decode)
+LossText.of_tokens(response, {"before": before[asked[1:]]}, decode)
 
 # %% [markdown]
 # It does not expect `<think>`, and it would not have said *Hmm*. But look at the numbers: it knows most of them. The
@@ -114,7 +114,7 @@ rich.print(summary_table(before=read_evaluation(run / "evaluations/step_0.json")
 
 # %%
 _, after = losses_under(run / "model")
-LossText(response, {"before": before[asked[1:]], "after": after[asked[1:]]}, decode)
+LossText.of_tokens(response, {"before": before[asked[1:]], "after": after[asked[1:]]}, decode)
 
 # %% [markdown]
 # Where did it improve? Each bar is a token of the response and shows by how many nats its loss fell. Tags are violet,
@@ -162,11 +162,11 @@ rich.print(samples_table({"before": whole_before, "after": whole_after}, rows=2)
 # measured ourselves:
 
 # %%
-kept = json.loads((whole / "token_losses.json").read_text())[0]
-assert kept["tokens"] == row.tokens.tolist()
-torch.testing.assert_close(torch.tensor(kept["before"])[1:], before, atol=0.01, rtol=0.01)
-lines = {name: np.array(kept[name])[asked] for name in ("before", "after")}
-LossText(response, lines, decode)
+rows = {"before": whole_before.token_losses[0].pieces, "after": whole_after.token_losses[0].pieces}
+lines = {name: [piece.loss for piece in pieces] for name, pieces in rows.items()}
+measured = sum(nats for nats in lines["before"] if nats is not None)
+torch.testing.assert_close(measured, before[asked[1:]].sum().item(), atol=0.05, rtol=0.001)
+LossText([piece.text for piece in rows["before"]], lines)
 
 # %% [markdown]
 # ## Your own file next

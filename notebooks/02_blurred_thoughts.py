@@ -142,7 +142,7 @@ tokens = [torch.from_numpy(flat.tokens).long() for flat in rows_read]
 logits = [models.logits(network, ids[None])[0, :-1] for ids in tokens]  # the logits at a token predict the next one
 nlls = [F.cross_entropy(z, ids[1:], reduction="none") for z, ids in zip(logits, tokens, strict=True)]
 shown = rows_read[1].roles[1:] != Role.PROMPT
-LossText(tokens[1][1:][shown].tolist(), {"SmolLM2": nlls[1][shown]}, read.chat.tokenizer.decode)
+LossText.of_tokens(tokens[1][1:][shown].tolist(), {"SmolLM2": nlls[1][shown]}, read.chat.tokenizer.decode)
 
 # %% [markdown]
 # The turns of phrase are new to it, and so are the tags; within a computation it knows most of what comes next. The

@@ -243,7 +243,7 @@ print(f"weight of a token under DFT: {trust.mean():.2f} on average, {trust[0]:.1
 shown = [message for trace in make_traces(split="train", count=3) for message in trace.messages]
 informed = beliefs(data.chat.prompt_ids([*shown, question]))
 taught = F.cross_entropy(informed, response, reduction="none")
-LossText(response.tolist(), {"student": nll, "the same model after three examples": taught}, decode)
+LossText.of_tokens(response.tolist(), {"student": nll, "the same model after three examples": taught}, decode)
 
 # %% [markdown]
 # The targets of the token at which the two differ most; only a few tokens of the vocabulary of 49,152 are drawn.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Self
 
 import numpy as np
 
@@ -21,20 +22,38 @@ class LossText:
     full where it was not expected at all. Point at a token for its loss.
 
     Args:
-        ids: token ids of the text, `[n]`.
-        losses: model name -> loss of each token in nats, `[n]`; NaN where a token has none.
-        decode: token ids to text.
+        texts: the pieces of the text, `[n]`: whole characters, see `of_tokens`.
+        losses: model name -> loss of each piece in nats, `[n]`; None or NaN where it has none.
 
     Raises:
-        UserError: not one loss per token.
+        UserError: not one loss per piece.
     """
 
-    def __init__(self, ids: Sequence[int], losses: Mapping[str, Sequence[float]], decode: Decode) -> None:
+    def __init__(self, texts: Sequence[str], losses: Mapping[str, Sequence[float | None]]) -> None:
+        for name, values in losses.items():
+            if len(values) != len(texts):
+                raise UserError(f"{name} has {len(values)} losses for {len(texts)} pieces of text")
+        self._texts = texts
+        self._losses = {name: np.nan_to_num(np.asarray(values, dtype=float)) for name, values in losses.items()}
+
+    @classmethod
+    def of_tokens(cls, ids: Sequence[int], losses: Mapping[str, Sequence[float]], decode: Decode) -> Self:
+        """The text of token ids, `[n]`, with the loss of each token, `[n]`. Tokens that make one character only
+        together are one piece, with the sum of their losses: that is the loss of the character.
+
+        Raises:
+            UserError: not one loss per token.
+        """
         for name, values in losses.items():
             if len(values) != len(ids):
                 raise UserError(f"{name} has {len(values)} losses for {len(ids)} tokens")
-        self._pieces = decode_pieces(ids, decode)
-        self._losses = {name: np.nan_to_num(np.asarray(values, dtype=float)) for name, values in losses.items()}
+        pieces = decode_pieces(ids, decode)
+        starts = np.cumsum([0, *(piece.num_tokens for piece in pieces)])[:-1]
+        summed = {
+            name: np.add.reduceat(np.nan_to_num(np.asarray(values, dtype=float)), starts).tolist() if pieces else []
+            for name, values in losses.items()
+        }
+        return cls([piece.text for piece in pieces], summed)
 
     def _repr_html_(self) -> str:
         blocks = "".join(
@@ -45,14 +64,11 @@ class LossText:
         return f'<div class="loss-text" style="max-width:46em">{blocks}</div>'
 
     def _spans(self, losses: np.ndarray) -> str:
-        """Pieces of several tokens are tinted by their sum: that is the loss of the whole character."""
-        shown, at = [], 0
-        for piece in self._pieces:
-            loss = float(losses[at : at + piece.num_tokens].sum())
-            at += piece.num_tokens
+        shown = []
+        for text, loss in zip(self._texts, losses.tolist(), strict=True):
             tint = f"{ROLE_COLOURS[Role.ANSWER].light}{round(165 * (1 - np.exp(-loss))):02x}"
             shown.append(
                 f'<span style="background:{tint}" title="{loss:.2f} nats, probability {np.exp(-loss):.1%}">'
-                f"{escape(visible(piece.text))}</span>"
+                f"{escape(visible(text))}</span>"
             )
         return "".join(shown)

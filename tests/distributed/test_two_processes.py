@@ -18,7 +18,10 @@ HALF += ["trainable.seed=2"]  # the last norm, all that learns outside of layers
 SELECTED = "dataset.select={some: {_component_: cot_components.selectors.AtRandom, keep: 0.8}}"  # 26 rows of 32
 
 
-@pytest.mark.parametrize("name", [*training_recipes(), "packed", "paced", "half", "selected"])
+ALONE = [name for name in training_recipes() if name not in ("bt_sft", "rft")]  # those two: below, and within `cot_sft`
+
+
+@pytest.mark.parametrize("name", [*ALONE, "packed", "paced", "half", "selected"])
 def test_two_processes_are_one(name, hub, tmp_path):
     """Four steps with evaluations; the last one has two rows, so that one of the four micro-batches is empty.
 

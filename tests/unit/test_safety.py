@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 from commands import ROOT, cot, must, tune, user_error
+from degenerate import HOSTILE
 from omegaconf import OmegaConf
 
 from cot_components.config import find_config
@@ -222,19 +223,21 @@ def test_a_run_that_is_given_a_secret_writes_it_nowhere(tmp_path):
     assert "${oc.env:HF_TOKEN}" in user_error(refused) + user_error(other)
 
 
-@pytest.mark.parametrize("utf8", ["0", "1"])
-def test_a_locale_without_utf8_changes_nothing(tmp_path, utf8):
-    """Files are UTF-8 whatever the terminal is, and what it cannot show is spelled."""
+def test_a_locale_without_utf8_changes_nothing(tmp_path):
+    """Files are UTF-8 whatever the terminal is, the config's too, and what it cannot show is spelled."""
     write_tiny_checkpoint(tmp_path / "model")
-    rows = [{"question": f"Größe {n}?", "thought": "漢字 denken", "answer": f"#### {n}"} for n in range(16)]
+    rows = [{"question": f"Größe {n}?", "thought": f"漢字 {HOSTILE}", "answer": f"#### {n}"} for n in range(16)]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "rows.jsonl").write_text(lines, encoding="utf-8")
-    environment = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0"}
+    environment = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     data = ["dataset.source=rows.jsonl", "evaluation.source=rows.jsonl", "dataset.max_rows=16", "dataset_val=null"]
     data += ["evaluation.max_rows=2", "evaluation.max_new_tokens=4", "batch_size=8", "epochs=1"]
     data += ["evaluation.split=train", "evaluation.subset=null", f"tokenizer.path={tmp_path / 'model'}"]
-    words = ["bt_sft", "--config", "bt_sft/quickstart", "output_dir=out", *data]
+    config = (ROOT / "configs" / "bt_sft" / "quickstart.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(f"# Größe\n{config}", encoding="utf-8")
+    words = ["bt_sft", "--config", "mine.yaml", "output_dir=out", *data]
     must(tune(*words, cwd=tmp_path, env=environment))
+    assert "Größe 0?" in (tmp_path / "out" / "tokens.html").read_text(encoding="utf-8")
     must(cot("report", "out", "--out", "report.html", cwd=tmp_path, env=environment))
     must(cot("view", *words[2:], "--n", "1", cwd=tmp_path, env=environment))
     assert "Größe 1?" in (tmp_path / "report.html").read_text(encoding="utf-8")
