@@ -7,7 +7,7 @@
 # weights tokens by them. The trainer does not change.
 
 # %%
-from cot_components.notebook import FAST, LINE, RUN_COLOURS, TokenView, start, study, tune, tune_if
+from cot_components.notebook import FAST, LINE, RUN_COLOURS, TokenView, cot, start, study, tune, tune_if
 
 runs = start("08_choose_your_rows")
 
@@ -18,7 +18,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from safetensors.numpy import load_file
 
-from cot_components.cli.main import main as cot
 from cot_components.clock import Clock
 from cot_components.data.generated.task_families import tell_at_length, tell_plainly
 from cot_components.data.generated.tasks import make_problems
@@ -76,8 +75,7 @@ print(*lines[:4:2], sep="\n")
 given = ["bt_sft/quickstart", f"tokenizer.path={runs}/model/model", f"dataset.source={told}", "dataset.max_rows=null"]
 given += [f"output_dir={runs}/scored", "dataset.transforms.blur=null", "dataset_val=null", "evaluation=null"]
 scored = str(runs / "scored" / "scores")
-code = cot(["score", *given, "--model", f"{runs}/model"])
-assert code == 0
+cot("score", *given, "--model", f"{runs}/model")
 
 # %%
 data = reasoning_dataset(hf_tokenizer(f"{runs}/model/model"), source=str(told))
