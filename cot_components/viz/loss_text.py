@@ -1,4 +1,4 @@
-"""What a model finds hard about a text: every token tinted by how unlikely it was to the model."""
+"""What a model finds hard in a text: every token is tinted by how unlikely the model finds it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from cot_components.viz.visible import visible
 
 
 class LossText:
-    """One text under one model or several, a line each; shows itself in a notebook (`_repr_html_`).
+    """One text under one or more models, one paragraph each; a notebook displays it (`_repr_html_`).
 
-    A token's tint is `1 - p`, with `p` the probability that the model gave it: none where it was sure of this token,
-    full where it was not expected at all. Point at a token for its loss.
+    A token's tint is `1 - p`, where `p` is the probability that the model gives it: none if the model is certain of the
+    token, full if it does not expect it at all. Hover over a token to see its loss.
 
     Args:
         ids: token ids of the text, `[n]`.
-        losses: model name -> loss of each token in nats, `[n]`; NaN where a token has none.
+        losses: model name -> loss of each token in nats, `[n]`; NaN for a token without one.
         decode: token ids to text.
 
     Raises:
-        UserError: not one loss per token.
+        UserError: the number of losses is not the number of tokens.
     """
 
     def __init__(self, ids: Sequence[int], losses: Mapping[str, Sequence[float]], decode: Decode) -> None:
@@ -45,7 +45,7 @@ class LossText:
         return f'<div class="loss-text" style="max-width:46em">{blocks}</div>'
 
     def _spans(self, losses: np.ndarray) -> str:
-        """Pieces of several tokens are tinted by their sum: that is the loss of the whole character."""
+        """A piece of several tokens is tinted by the sum of their losses, which is that of the whole character."""
         shown, at = [], 0
         for piece in self._pieces:
             loss = float(losses[at : at + piece.num_tokens].sum())
