@@ -1,9 +1,9 @@
 """Does a blur drawn once help a pretrained model that learns from another teacher? SmolLM2-135M.
 
-The start has had 20 steps on small problems told plainly; the rows are problems that it has not met, told at length by
-a teacher who begins at the end. Seeds draw rows and order. Half the batch has about as many labels as half of every
-thought blurred. At the CPU's size: 40 steps of 512 tokens, three arms, one learning rate. On a GPU: 120 steps, more
-arms, each at its best of three learning rates.
+The model starts after 20 steps on small, plainly explained problems; the rows are problems it has not seen, explained
+at length by a teacher who begins at the end. Seeds determine the rows and their order. Half the batch has about as many
+labels as half of every thought blurred. CPU size: 40 steps of 512 tokens, three arms, one learning rate. GPU size: 120
+steps, more arms, each at its best of three learning rates.
 """
 
 from __future__ import annotations

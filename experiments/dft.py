@@ -1,9 +1,9 @@
 """When does DFT help? Its gain over plain fine-tuning against how probable the model finds the data before training.
 
-One run of `make quickstart` per seed is stopped after 100, 200, 400 and 1,200 of its steps: four starts, from weak to
-strong. Each is trained for 50 steps of 32 rows on 1,600 problems that it has not seen, told rightly (plain) or with an
-answer one too high in six of ten (mistaken), with SFT or with DFT at the same learning rate, which was not searched.
-The probability is the mean over all tokens of thoughts and answers, as `cot audit CONFIG --model FOLDER` measures it.
+One run of `make quickstart` per seed is taken after 100, 200, 400 and 1,200 of its steps: four starts, from weak to
+strong. Each is trained for 50 steps of 32 rows on 1,600 unseen problems, solved correctly (plain) or with an answer one
+too high in six of ten (mistaken), with SFT or with DFT at the same learning rate, which was not searched. The
+probability is the mean over all tokens of thoughts and answers, as `cot audit CONFIG --model FOLDER` measures it.
 """
 
 from __future__ import annotations

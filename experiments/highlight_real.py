@@ -1,9 +1,9 @@
 """Does RFT get arguments right at equal format? SmolLM2-135M on generated calls whose true classes are known.
 
-The start has had 20 steps on calls, most of them in other formats. Classes are the generator's own, so this is about
-the weights, not about how well a discriminator finds classes. Seeds draw the order of rows. At the CPU's size: 20
-steps of 512 tokens, three arms. On a GPU: 30, 120 and 480 steps, taus of 2, 3 and 5, a format rule, each arm at its
-best of three learning rates.
+The model starts after 20 steps on calls, most of them in other formats. Classes come from the generator, so this tests
+the weights, not how well a discriminator finds classes. Seeds determine the order of rows. CPU size: 20 steps of 512
+tokens, three arms. GPU size: 30, 120 and 480 steps, taus of 2, 3 and 5, a format rule, each arm at its best of three
+learning rates.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Does Target-SFT beat distillation with the same teacher? SmolLM2-135M, demonstrations of which 30 % are mistaken.
 
-The start has had 20 steps on small problems told rightly, the teacher 150; both are the same for all seeds, which draw
-the rows and their order. Problems are ones that neither has met. At the CPU's size: 40 steps of 512 tokens, three arms,
-100 questions, one learning rate. On a GPU: 120 steps, 500 questions, more arms and shares of mistaken demonstrations,
-each arm at its best of three learning rates.
+The model starts after 20 steps on correctly solved small problems, the teacher after 150; both are the same for all
+seeds, which determine the rows and their order. Neither has seen the problems. CPU size: 40 steps of 512 tokens, three
+arms, 100 questions, one learning rate. GPU size: 120 steps, 500 questions, more arms and shares of mistaken
+demonstrations, each arm at its best of three learning rates.
 """
 
 from __future__ import annotations
