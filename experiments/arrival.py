@@ -29,7 +29,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 
 def figures(out: Path) -> dict[str, float]:
-    """Of a finished run: accuracy at the end, and steps until no row had a token of its thought left."""
+    """Metrics of a finished run: final accuracy, and the steps until no row had a thought token left."""
     records = list(read_log(out))
     thinking = [record["step"] for record in records if "objective" in record and record["thought_tokens"] > 0]
     accuracy = [record["answer_accuracy"] for record in records if "answer_accuracy" in record][-1]

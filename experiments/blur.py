@@ -44,8 +44,8 @@ class Traces(NamedTuple):
     """What a setting trains on.
 
     overrides:      of `bt_sft/quickstart`
-    max_new_tokens: of an answer; a few more than its traces have
-    worded:         whether thoughts have words, whose diversity can be measured
+    max_new_tokens: of an answer; slightly more than the traces have
+    worded:         whether thoughts contain words, so that their diversity can be measured
     """
 
     overrides: Sequence[str]
@@ -54,7 +54,7 @@ class Traces(NamedTuple):
 
 
 def products(num_digits: int) -> Traces:
-    """Products of numbers; their thoughts have nothing but figures."""
+    """Products of two numbers; their thoughts contain only numbers."""
     source = [f"{data}.source=generated_multiplication" for data in ("dataset", "evaluation")]
     subset = [f'{data}.subset="{num_digits}"' for data in ("dataset", "evaluation")]
     return Traces([*source, *subset, "evaluation.extractor=gsm8k", f"{BLUR}.keep_first=1"], worded=False)
@@ -80,7 +80,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 
 def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ()) -> dict[str, float]:
-    """Figures of the model that one run of `bt_sft` leaves. size: overrides that every run of the model takes."""
+    """Metrics of the model that one run of `bt_sft` trains. size: overrides that every run of the model needs."""
     out = cell.fresh_folder()
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}", f"seed={cell.seed}"]
     longest = f"evaluation.max_new_tokens={traces.max_new_tokens}"
@@ -96,7 +96,7 @@ def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ())
 
 
 def adapted(start: Path, config: str = "bt_sft/quickstart") -> list[str]:
-    """What makes a run of a config start from an exported model, which has its own sizes."""
+    """Overrides that start a run of a config from an exported model, which defines its own sizes."""
     sizes = set(read_keys(find_config(config)).model) - {"_component_", "max_seq_len", "path"}
     return [
         "model=cot_components.models.from_folder",

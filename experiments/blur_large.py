@@ -38,14 +38,14 @@ SETTINGS = {
 
 
 def base(cell: Cell) -> Path:
-    """Solves the mixture."""
+    """A model that solves the mixture."""
     return once_trained(cell, "large_base", "bt_sft", "bt_sft/quickstart", *QUIET, *MIXTURE, *SIZE)
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One adaptation of the base by `bt_sft`."""
     traces, length = SETTINGS[cell.setting]
-    rest = [override for override in SIZE if not override.startswith("model.")]  # the base has its size
+    rest = [override for override in SIZE if not override.startswith("model.")]  # the base defines its size
     return train(cell, traces, *adapted(base(cell)), *length, *ARMS[cell.arm], ADAPTATION, size=rest)
 
 

@@ -52,12 +52,12 @@ def trained(cell: Cell, size: Size, rows: int, epochs: int = 1) -> dict[str, flo
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """At the CPU's size."""
+    """At CPU size."""
     return trained(cell, CPU, 400)
 
 
 def gpu_cell(cell: Cell) -> Mapping[str, float]:
-    """At a GPU's size."""
+    """At GPU size."""
     return trained(cell, ON_GPU, 1200)
 
 
@@ -80,7 +80,7 @@ STUDY = Study(
 GPU = replace(
     STUDY,
     name="blur_real_gpu",
-    question="The same on a GPU, longer, and with a learning rate for each?",
+    question="The same on a GPU, with longer training and a learning rate per arm?",
     arms=tuple(ARMS),
     rates=dict.fromkeys(ARMS, GPU_RATES),
     cell=gpu_cell,

@@ -29,14 +29,14 @@ SETTINGS = {f"{style}, {steps} steps": (style, steps) for style in ("plain", "mi
 
 
 def start(cell: Cell, steps: int) -> Path:
-    """What `make quickstart` is after so many of its steps."""
+    """The model of `make quickstart` after this many steps."""
     saved = [f"save_every_n_steps={STEPS[0]}", f"keep_checkpoints={STEPS[-1] // STEPS[0]}"]
     model = once_trained(cell, "on_the_way", "bt_sft", CONFIG, *QUIET, *saved)
     return model if steps == STEPS[-1] else model.parent / "checkpoints" / f"step_{steps:08d}" / "hf"
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One short run; both arms share the probability of the rows before it."""
+    """One short run; both arms share the probability measured before it."""
     style, steps = SETTINGS[cell.setting]
     model, rows, out = start(cell, steps), unseen(cell, ROWS, style), cell.fresh_folder()
 

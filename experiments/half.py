@@ -37,7 +37,7 @@ ARMS = {
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One run of `cot_sft` on the new task, from a model of the old one."""
+    """One run of `cot_sft` on the new task, from a model trained on the old one."""
     start = once_trained(cell, "sums", "cot_sft", "bt_sft/quickstart", *PLAIN, *HELD_OUT, *STILL, *OLD)
     out = cell.fresh_folder()
     own = [f"output_dir={out}", f"seed={cell.seed}", *STILL[:2], *ARMS[cell.arm]]

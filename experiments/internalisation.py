@@ -28,12 +28,12 @@ ARMS = {
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One run with what is ablated."""
+    """One run of an ablation."""
     return train(cell, *ARMS[cell.arm])
 
 
 def train(cell: Cell, *overrides: str) -> dict[str, float]:
-    """One run of `icot_sft`: accuracy at the end; the lowest from the first removal on, where there was one."""
+    """One run of `icot_sft`: final accuracy, and the lowest from the first removal on, if there was one."""
 
     def measure() -> dict[str, float]:
         out = cell.fresh_folder()

@@ -1,10 +1,10 @@
-"""What is committed of the quickstarts' runs: what README, figures and notebooks quote and draw.
+"""Keeps the committed parts of the quickstarts' runs: what README, figures and notebooks quote and plot.
 
-    make quickstart && python -m experiments.keep runs        # keeps every run below that is there
+    make quickstart && python -m experiments.keep runs        # keeps every run below that exists
 
-Logs of training, reports of the discriminator, and the scores of its first rows: those of all rows are too large to
-commit; the kept ones are a folder that `Highlight` reads like any other. Of `make quickstart-real` also its answers
-before and after, and what the model makes of the tokens of some held-out rows before and after (no weights).
+Training logs, reports of the discriminator, and the scores of its first rows (those of all rows are too large
+to commit), in a folder that `Highlight` reads like any other. For `make quickstart-real` they include its answers before
+and after, and the loss of every token of some held-out rows before and after (no weights).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def keep_scores(run: Path, kept: Path, *, num_rows: int = SCORED_ROWS) -> None:
 
 
 def keep_answers(run: Path, kept: Path) -> None:
-    """Its first and its last evaluation."""
+    """The first and the last evaluation of a run."""
     (kept / EVALUATIONS).mkdir(exist_ok=True)
     files = list(saved_evaluations(run).values())
     for path in (files[0], files[-1]):
@@ -66,7 +66,7 @@ def keep_answers(run: Path, kept: Path) -> None:
 
 
 def keep_token_losses(run: Path, kept: Path, *, start: Path) -> None:
-    """Of some held-out rows the ids, and the loss of each token, in nats, at the start and after the run."""
+    """The ids of some held-out rows, and the loss of each token in nats, before and after the run."""
     data = reasoning_dataset(hf_tokenizer(str(start)), source="generated", split="held_out", max_rows=READ_ROWS)
     losses = {"before": token_losses(start, data), "after": token_losses(run / "model", data)}
     rows = [
@@ -77,7 +77,7 @@ def keep_token_losses(run: Path, kept: Path, *, start: Path) -> None:
 
 
 def token_losses(folder: Path, data: ReasoningDataset) -> list[list[float]]:
-    """Loss of every token of each row but its first, which nothing predicts (0), in nats to four digits."""
+    """Loss of every token of each row, in nats to four digits; 0 for the first, which is not predicted."""
     network, found = adapt(from_folder(path=str(folder), quiet=True)).eval(), []
     for i in range(len(data.rows)):
         tokens = torch.from_numpy(data.rows.flat([i]).tokens).long()
@@ -98,7 +98,7 @@ def main(folder: str) -> int | str:
         run, kept = Path(folder) / PRETRAINED, LOGS / PRETRAINED
         keep_answers(run, kept)
         keep_token_losses(run, kept, start=Path(read_config(run)["model"]["path"]))
-    return 0 if there else f"{folder} holds no run of a quickstart"
+    return 0 if there else f"{folder} contains no run of a quickstart"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ TASKS: Mapping[str, tuple[Callable[[Cell], Path], Sequence[str]]] = {
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """The answers of one start."""
+    """The accuracy of one start."""
     start, asked = TASKS[cell.setting]
     model, out = (instruct if cell.arm == "instruct" else start)(cell), cell.fresh_folder()
     asked = [*asked, f"evaluation.max_rows={CPU.questions}", "evaluation.batch_size=50"]
@@ -37,7 +37,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 
 def families(result: Evaluation) -> dict[str, float]:
-    """Accuracy by family: they take turns."""
+    """Accuracy by family; the questions cycle through the families."""
     right = [bool(example.correct) for example in result.examples]
     turns = {name: right[place :: len(FAMILIES)] for place, name in enumerate(FAMILIES)}
     return {name: sum(found) / len(found) for name, found in turns.items() if found}

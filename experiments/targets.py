@@ -53,7 +53,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 def train(cell: Cell, subset: str, *overrides: str, reference: Start = teacher) -> dict[str, float]:
     """Accuracy and held-out losses of the student after `target_sft` on demonstrations of one style.
 
-    Another cell, also of another study, that trains the same way gets the same figures and trains nothing.
+    A cell that trains the same way, in this study or another, reuses the results without training.
     """
     settings = [f"dataset.subset={subset}", f"seed={cell.seed}", f"model.path={student(cell)}"]
     if ALONE[-1] not in overrides:

@@ -42,10 +42,10 @@ SWITCH = (
     "{% if add_generation_prompt and enable_thinking is defined and enable_thinking is false %}"
     "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
 )
-"""Put at the end of a chat template that has no switch, it gives it one."""
+"""Appended to a chat template without a switch, adds one."""
 ARMS = ("start", "template", "none", "refuse", "block written")
 SETTINGS: dict[str, str | None] = {"answers only": None, "one family thinks": "chain"}
-"""Whose rows have a thought."""
+"""Setting -> the family whose rows have a thought."""
 
 
 class Scale(NamedTuple):
@@ -68,7 +68,7 @@ TINY = Scale(student, ["bt_sft/quickstart", f"{BLUR}.ratio=0", *_SHORT], [], num
 
 
 def cell_of(scale: Scale, cell: Cell) -> Mapping[str, float]:
-    """One training of the start, then the questions with thinking on and off."""
+    """Train the start once, then ask the questions with thinking on and off."""
     start, out = scale.start(cell), cell.fresh_folder()
     out.mkdir(parents=True)
     source = read_template(start)
@@ -86,13 +86,13 @@ def cell_of(scale: Scale, cell: Cell) -> Mapping[str, float]:
 
 
 def ask_twice(scale: Scale, model: Path, out: Path) -> dict[str, float]:
-    """With thinking on and off."""
+    """The results of `ask` with thinking on and off."""
     on, off = ask(scale, model, "true", out), ask(scale, model, "false", out)
     return {f"{name}_on": value for name, value in on.items()} | {f"{name}_off": value for name, value in off.items()}
 
 
 def train(scale: Scale, cell: Cell, start: Path, out: Path) -> Path:
-    """The model that an arm leaves."""
+    """The model that an arm trains."""
     written = cell.arm == "block written"
     rows = out / "rows.jsonl"
     write_rows(rows, scale.num_rows, cell, block=BLOCK if written else "")
@@ -109,7 +109,7 @@ def train(scale: Scale, cell: Cell, start: Path, out: Path) -> Path:
 
 
 def write_rows(path: Path, num_rows: int, cell: Cell, *, block: str) -> None:
-    """Questions with their answers; `block` stands before those without a thought."""
+    """Questions with their answers; `block` is put before those without a thought."""
     problems = make_problems(split="train", count=num_rows, seed=1000 + cell.seed)
     answers = [p.response if p.family == SETTINGS[cell.setting] else f"{block}Answer: {p.answer}" for p in problems]
     rows = [{"prompt": p.question, "completion": a} for p, a in zip(problems, answers, strict=True)]
@@ -117,7 +117,7 @@ def write_rows(path: Path, num_rows: int, cell: Cell, *, block: str) -> None:
 
 
 def ask(scale: Scale, model: Path, thinking: str, out: Path) -> dict[str, float]:
-    """Share of answers with a thought, and of right ones."""
+    """Share of answers with a thought, and of right answers."""
     asked = out / f"asked_{thinking}"
     told = [f"template={out / 'switched.jinja'}", f"evaluation.thinking={thinking}", f"output_dir={asked}"]
     recipe("cot_eval", "cot_eval/quickstart", f"model.path={model}", *told, *scale.asking)

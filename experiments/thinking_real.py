@@ -21,10 +21,10 @@ FOLDER = "runs/bt_sft_quickstart_real/model"
 
 
 def real(cell: Cell) -> Path:
-    """What `make quickstart-real` leaves."""
+    """The model that `make quickstart-real` trains."""
     folder = Path(os.environ.get("COT_START", FOLDER))
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder} holds no model: run make quickstart-real, or set COT_START to a model that thinks")
+        raise UserError(f"{folder} contains no model: run make quickstart-real, or set COT_START to one that thinks")
     return folder
 
 

@@ -27,7 +27,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One run of `cot_sft`; the discriminator's scores are those of all arms and settings of a seed."""
+    """One run of `cot_sft`; all arms and settings of a seed share the discriminator's scores."""
     with _ONE_AT_A_TIME:
         scores = scored(cell._replace(setting="all"), SUBSET)
     out = cell.fresh_folder()
