@@ -2,9 +2,9 @@
 
     make quickstart && python -m experiments.keep runs        # keeps every run below that exists
 
-Training logs, reports of the discriminator, and the scores of its first rows (those of all rows are too large
-to commit), in a folder that `Highlight` reads like any other. For `make quickstart-real` they include its answers before
-and after, and the loss of every token of some held-out rows before and after (no weights).
+Training logs, reports of the discriminator, and the scores of its first rows (those of all rows are too large to
+commit), in a folder that `Highlight` reads like any other. For `make quickstart-real` also its answers before and
+after, and the loss of every token of some held-out rows before and after (no weights).
 """
 
 from __future__ import annotations
