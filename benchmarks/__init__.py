@@ -1,8 +1,8 @@
-"""Ours against a peer, in one process, on fresh random inputs that both have just been shown to agree on.
+"""Ours against a peer, in one process, on fresh random inputs on which both were first checked to agree.
 
-`python -m benchmarks [NAME ...] [--strict]` runs on a CPU, prints a table and writes `benchmarks/results/`. To join, a
-benchmark is a module of this package with `rows() -> Iterable[Row]`, named in `BENCHMARKS`; one that a GPU runs too is
-a part of `python -m benchmarks gpu` (see `benchmarks.gpu`) and takes `rows(device, size)`.
+`python -m benchmarks [NAME ...] [--strict]` runs on a CPU, prints a table and writes `benchmarks/results/`. A new
+benchmark is a module of this package with `rows() -> Iterable[Row]`, listed in `BENCHMARKS`; one that also runs on a
+GPU is a part of `python -m benchmarks gpu` (see `benchmarks.gpu`) and has `rows(device, size)`.
 """
 
 BENCHMARKS = {

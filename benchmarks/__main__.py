@@ -24,10 +24,10 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Ours against a peer on a CPU, ratio by ratio.",
-        epilog="python -m benchmarks gpu ...: all that wants a GPU; gpu --help says more",
+        epilog="python -m benchmarks gpu ...: everything that needs a GPU; see gpu --help",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all when none is given")
-    parser.add_argument("--strict", action="store_true", help="what cannot run counts as missed")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--strict", action="store_true", help="count what cannot run as missed")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -54,12 +54,12 @@ def main(argv: list[str]) -> int:
 
 
 def processor_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """Of this process and its finished children."""
     return sum(sum(resource.getrusage(whose)[:2]) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def run(name: str) -> Iterator[Row]:
-    """Rows of one benchmark, as they come."""
+    """Rows of one benchmark, as they are measured."""
     try:
         yield from importlib.import_module(BENCHMARKS[name]).rows()
     except Absent as error:

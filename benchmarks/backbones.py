@@ -1,7 +1,7 @@
-"""What the transformers backbone costs: our loop on the same Llama of one folder, on both backbones, step by step.
+"""What the transformers backbone costs: our loop on the same Llama, read from one folder, on both backbones.
 
-On torchtune's modules the last layer's feed-forward reads only rows with a label, and norms and positions have kernels
-of their own on a CPU; so the price grows with the share `f` of positions without a label.
+On torchtune's modules the last layer's feed-forward processes only rows with a label, and norms and positions have
+their own CPU kernels, so the cost grows with the share `f` of positions without a label.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Greedy answers of a real model, batched: our `generate` against that of `transformers`, the same prompts and weights.
 
-Answers are compared in fp32, where both must say the same; times are those of the device's own number format.
+Answers are compared in fp32, where both must agree; times are measured in the device's own number format.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cot_components.models.load import load_model
 
 PEER = "transformers' generate"
 EQUAL = 0.95
-"""Share of answers that must be the same: where two tokens are equally likely, the last bit decides."""
+"""Share of answers that must be equal: where two tokens are equally likely, the last bit decides."""
 
 
 class Case(NamedTuple):

@@ -1,8 +1,8 @@
 """One training step of stepwise internalisation: ours against GPT-2 of `transformers` in the released script's style.
 
-The peer pads the batch first, takes the thought tokens out row by row, runs every position through the head, and takes
-the mean cross-entropy. Ours removes before padding and gives the head nothing but supervised positions. Same weights,
-same rows, dropout 0, the same clipping and the same fused AdamW; the losses are compared first.
+The peer pads the batch first, removes the thought tokens row by row, runs every position through the head, and takes
+the mean cross-entropy. Ours removes tokens before padding and runs only supervised positions through the head. Same
+weights, same rows, dropout 0, the same clipping and the same fused AdamW; the losses are compared first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Case(NamedTuple):
     name, vocab_size, embed_dim: of a model of two layers and four heads
     num_digits, batch_size:      of the rows
     stage:                       thought tokens removed from every row before its offset
-    gated:                       whether the gate is asked for here
+    gated:                       whether the gate applies
     """
 
     name: str
@@ -59,13 +59,13 @@ CASES = [
     *(Case(f"{QUICKSTART}, 2x2, {n} of 9 removed", 290, 64, 2, 128, n, False) for n in (0, 4, 9)),
 ]
 """Two layers and four heads each: a small model with GPT-2's tokenizer, the published from-scratch model, and that of
-`icot_sft/quickstart`, whose tokenizer is so small that the head costs nothing: there only surgery and padding are left
-to gain."""
+`icot_sft/quickstart`, whose tokenizer is so small that the head costs nothing: there, only surgery and padding can
+be saved."""
 TINY = Case("width 16, 2x2, 4 of 9 removed", 290, 16, 2, 4, 4, True)
 
 
 def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
-    """Per case: milliseconds per step."""
+    """Milliseconds per step of each case."""
     for case in CASES if size != "tiny" else [TINY]:
         sizes = {"num_layers": 2, "num_heads": 4, "max_seq_len": 128, "dropout": 0.0}
         model = adapt(gpt2(vocab_size=case.vocab_size, embed_dim=case.embed_dim, **sizes).to(device))
@@ -125,5 +125,5 @@ def steps(model: Any, peer: Any, case: Case, device: str) -> tuple[Callable, Cal
 
 
 def check_equal(ours: float, theirs: float) -> None:
-    """Both sides compute the same loss."""
+    """Check that both sides compute the same loss."""
     assert abs(ours - theirs) < 1e-4 * abs(theirs), (ours, theirs)

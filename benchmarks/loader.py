@@ -43,7 +43,7 @@ def rows() -> Iterator[Row]:
     few = 2
     taken = seconds(
         {
-            "ours": lambda: sum(len(batches[plan]) for plan in wanted),  # none is kept, as in a worker
+            "ours": lambda: sum(len(batches[plan]) for plan in wanted),  # batches are dropped at once, as in a worker
             "loop": lambda: sum(len(token_by_token(data, p.micro_batches[0], p.clock)) for p in wanted[:few]),
         },
         "cpu",
@@ -111,7 +111,7 @@ def check_batches(batches: Batches, data: Rows, plans: Plans) -> None:
 
 
 def packer(data: Rows) -> Row:
-    """Rows packed per second; torchtune's packer cuts rows in two where ours keeps them whole."""
+    """Rows packed per second; torchtune's packer splits rows, ours keeps them whole."""
     from torchtune.datasets import PackedDataset
 
     few = 500

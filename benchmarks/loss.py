@@ -1,6 +1,6 @@
 """The fused loss against whole logits, torchtune, torch and the GPU kernels: time, peak memory, precision.
 
-Shapes, gates and rules are fixed here so that two runs can be compared; ratios are of one process, never of two.
+Shapes, gates and rules are fixed here so that runs can be compared; both sides of a ratio come from one process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GPU_SHAPES = {"cuda": (8192, 2048, 128256), "tiny": (64, 16, 96)}
 PRESET_SHAPES = {**dict.fromkeys(("cpu", "cuda"), (512, 512, 32768)), "tiny": (32, 16, 64)}
 PRECISION_SHAPES = {**dict.fromkeys(("cpu", "cuda"), (2048, 256, 8192)), "tiny": (256, 32, 128)}
 GPU_FLOPS = 790e12
-"""bf16 products on random data on one H200, the floor's speed."""
+"""Speed of bf16 matmuls on random data on one H200, which defines the floor."""
 IGNORED = (0.0, 0.5, 0.8)
 REHEARSED_TOKENS = 32
 FAR = 3.0
@@ -68,13 +68,13 @@ class Inputs:
 
 
 def agreeing(steps: dict[str, Callable[[], list[Tensor]]], tolerance: float) -> dict[str, str]:
-    """Each peer whose step fails or has not the loss and the gradients of ours, which comes first: name to reason."""
+    """Each peer whose step fails or differs from ours, which comes first, in loss or gradients: name -> reason."""
     (_, ours), *peers = steps.items()
     expected, unlike = ours(), {}
     for name, step in peers:
         try:
             found = step()
-        except RuntimeError as error:  # no memory, or a kernel that this device cannot run
+        except RuntimeError as error:  # out of memory, or a kernel that this device cannot run
             unlike[name] = str(error).strip().splitlines()[0][:120]
             continue
         off = max(
@@ -109,7 +109,7 @@ def compare(
     device: str,
     dtype: torch.dtype,
 ) -> Iterator[Row]:
-    """Time and peak of ours against each peer; a peer without gates of its own must be slower and larger."""
+    """Time and peak memory of ours against each peer; without gates of its own, a peer must be slower and larger."""
     inputs = Inputs(shape, ignored, device, dtype)
     everything = {"ours": losses.sft(), **peers}
     steps = {name: inputs.step(loss) for name, loss in everything.items()}
@@ -149,7 +149,7 @@ WHOLE_ROW = {
 
 
 def presets(device: str, size: str) -> Iterator[Row]:
-    """Every kind of preset against our own nll at half the tokens ignored."""
+    """Every kind of preset against our own nll, with half the tokens ignored."""
     shape = PRESET_SHAPES[size]
     inputs = Inputs(shape, 0.5, device, torch.float32)
     everything = {**OBSERVED_ONLY, **{name: loss for name, (loss, _) in WHOLE_ROW.items()}}
@@ -162,7 +162,7 @@ def presets(device: str, size: str) -> Iterator[Row]:
 
 
 def precision(device: str, size: str) -> Iterator[Row]:
-    """Error of loss and gradients from bf16 inputs, against float64, beside that of whole bf16 logits."""
+    """Error of loss and gradients from bf16 inputs against float64, compared with that of whole bf16 logits."""
     inputs = Inputs(PRECISION_SHAPES[size], 0.5, device, torch.bfloat16)
     exact_in = [tensor.detach().double().requires_grad_() for tensor in (inputs.hidden, inputs.head)]
     count = int((inputs.labels != -100).sum())
@@ -185,7 +185,7 @@ def on_gpu(device: str, size: str) -> Iterator[Row]:
     num_tokens, width, vocab_size = shape = GPU_SHAPES[size]
     peers, absent = available(ON_GPU)
     for ignored in IGNORED:
-        # At 0 % the gate is the floor below; from half ignored on, every peer must be behind.
+        # At 0 % the gate is the floor below; with anything ignored, every peer must be slower and larger.
         gates = dict.fromkeys(peers, (None, None)) if ignored == 0 else {}
         yield from compare(shape, ignored, peers, gates, device, torch.bfloat16)
     inputs = Inputs(shape, 0.0, device, torch.bfloat16)

@@ -1,7 +1,7 @@
-"""The losses ours is measured against; each is `(hidden [N, d], head [V, d], labels [N]) -> sum of nll`.
+"""The losses that ours is measured against; each is `(hidden [N, d], head [V, d], labels [N]) -> sum of nll`.
 
-Those that are functions of installed packages are called; a way of doing it that has no entry point of its own is
-written out here and says whose it is.
+Functions of installed packages are called directly; methods without an entry point of their own are reimplemented here,
+with their origin named.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def torchtune_chunked() -> Peer:
 
 
 def torch_fused(*, chunked: bool = False) -> Peer:
-    """torch's own `linear_cross_entropy` as it comes, or with its options for chunks at their defaults."""
+    """torch's own `linear_cross_entropy`, plain or with its chunking options at their defaults."""
     if not hasattr(F, "linear_cross_entropy"):
         raise ImportError("this torch has no linear_cross_entropy")
     options = torch.nn.LinearCrossEntropyOptions() if chunked else None
@@ -50,7 +50,7 @@ def torch_fused(*, chunked: bool = False) -> Peer:
 
 
 def checkpointed_chunks() -> Peer:
-    """Supervised rows in chunks of 256, logits computed again in the backward: what TRL's `chunked_nll` does."""
+    """Supervised rows in chunks of 256, logits recomputed in the backward, as in TRL's `chunked_nll`."""
 
     def chunk_nll(rows: Tensor, head: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy((rows @ head.t()).float(), labels, reduction="sum")

@@ -1,4 +1,4 @@
-"""Time and memory of one step, measured so that a noisy machine moves the ratios little."""
+"""Time and memory of one step, measured so that a noisy machine hardly affects the ratios."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def seconds(
     warm: bool = False,
     far: float = math.inf,
 ) -> dict[str, float]:
-    """Median seconds of each step, taking turns; before that one round to warm up, unless they are warm.
+    """Median seconds of each step, taking turns, after one round of warm-up unless they are `warm`.
 
-    CPU: processor time of the process, so that other people's load counts little. GPU: events around the step.
+    CPU: processor time of the process, so that other load matters little. GPU: events around the step.
 
-    far: a step that has taken more than `far` times as long as the first of them is not taken again.
+    far: a step that takes more than `far` times as long as the first one is not repeated.
     """
     taken: dict[str, list[float]] = {name: [] for name in steps}
     first = next(iter(steps))
@@ -58,9 +58,9 @@ def _gpu_seconds(step: Step) -> float:
 
 
 def peak_bytes(step: Step, device: str, *, rehearsal: Step | None = None) -> int:
-    """Most memory the step took beyond what was there before it.
+    """Peak memory of the step beyond what was allocated before it.
 
-    rehearsal: on a CPU, a smaller step that runs the same code, so that the code is in memory; the step itself if None.
+    rehearsal: on a CPU, a smaller step that runs the same code, so that it is loaded; the step itself if None.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -74,16 +74,16 @@ def peak_bytes(step: Step, device: str, *, rehearsal: Step | None = None) -> int
 
 
 def _peak_in_a_child(step: Step, rehearsal: Step) -> int:
-    """In a forked child, which nobody else's freed memory can help, after a step that loads all the code it needs."""
+    """In a forked child, where no memory freed earlier can be reused, after a step that loads all the code it needs."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        torch.set_num_threads(1)  # the parent's OpenMP threads do not exist here; waiting for them would be for ever
+        torch.set_num_threads(1)  # the parent's OpenMP threads do not exist here: waiting for them would hang
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, fixed: large blocks go back to the system when they are freed
         rehearsal()
         libc.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is held now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark to current usage
         before = _status("VmRSS")
         step()
         os.write(writer, str(_status("VmHWM") - before).encode())
@@ -93,7 +93,7 @@ def _peak_in_a_child(step: Step, rehearsal: Step) -> int:
     with os.fdopen(reader) as answer:
         text = answer.read()
     if code or not text:
-        raise RuntimeError(f"the child that measured memory ended with status {code}")
+        raise RuntimeError(f"the child that measured memory exited with status {code}")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""The pretrained model that benchmarks start from, and the tiny one of the same kind that tests start from."""
+"""The pretrained model that benchmarks use, and a tiny one of the same kind for tests."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cot_components.models.smollm2 import cache_folder
 
 
 def smollm2_folder() -> Path | None:
-    """SmolLM2 in `$COT_CACHE`, None where it is not; nothing is downloaded."""
+    """The folder of SmolLM2 in `$COT_CACHE`, or None; nothing is downloaded."""
     found = sorted(cache_folder().glob("SmolLM2-135M-Instruct*/model.safetensors"))
     return found[0].parent if found else None
 
 
 def model_folder(size: str, scratch: Path) -> Path:
-    """SmolLM2's folder; at size `tiny` that of a random model, written to `scratch`.
+    """The folder of SmolLM2 or, at size `tiny`, of a random model written to `scratch`.
 
     Raises:
         Absent: SmolLM2 is not in the cache.
@@ -25,5 +25,5 @@ def model_folder(size: str, scratch: Path) -> Path:
 
         return write_tiny_checkpoint(scratch / "tiny_llama")
     if (folder := smollm2_folder()) is None:
-        raise Absent(f"no SmolLM2 in {cache_folder()}; `cot get smollm2 FOLDER` puts it there where there is a network")
+        raise Absent(f"no SmolLM2 in {cache_folder()}; `cot get smollm2 FOLDER` downloads it")
     return folder

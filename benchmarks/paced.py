@@ -1,7 +1,7 @@
-"""Whole training loops, each unchanged, taking turns in one process: one step of this, one step of that.
+"""Whole training loops, each unchanged, taking turns in one process: one step of each at a time.
 
-A loop runs in a thread of its own and is stopped at the end of each of its steps, by whatever hook it has for logging,
-until it is its turn again. So what is measured is the loop as its users run it, data and bookkeeping included.
+A loop runs in its own thread and is paused at the end of every step, by the hook it has for logging, until it is its
+turn again. What is measured is thus the loop as its users run it, data and bookkeeping included.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EndOfStep = Callable[[float], None]
 
 
 class Measured(NamedTuple):
-    """One step: its loss, how long it took, and on a GPU the most memory it held beyond what was there before it."""
+    """One step: its loss, its duration, and on a GPU its peak memory beyond what was allocated before it."""
 
     loss: float
     seconds: float
@@ -35,7 +35,7 @@ class Paced:
 
     Args:
         loop: called in a thread with the function to call at the end of each step.
-        device: `cpu` measures processor time of the process, in which nothing else runs; `cuda` the clock.
+        device: `cpu` measures processor time of the process, which runs nothing else; `cuda` wall-clock time.
     """
 
     def __init__(self, loop: Callable[[EndOfStep], None], device: str = "cpu") -> None:
@@ -61,7 +61,7 @@ class Paced:
         return Measured(self._loss, taken, 0 if self._device == "cpu" else torch.cuda.max_memory_allocated() - held)
 
     def stop(self) -> None:
-        """End the loop where it stands."""
+        """End the loop at its current step."""
         self._stopped = True
         self._go.release()
         self._thread.join()
@@ -80,7 +80,7 @@ class Paced:
 
     def _run(self, loop: Callable[[EndOfStep], None]) -> None:
         self._go.acquire()
-        torch.set_num_threads(torch.get_num_threads())  # a thread has a setting of its own
+        torch.set_num_threads(torch.get_num_threads())  # the setting is per thread
         with contextlib.suppress(_Stopped):
             try:
                 loop(self._end_of_step)
@@ -106,7 +106,7 @@ class _Stopped(BaseException):
 
 
 def take_turns(loops: Mapping[str, Paced], *, steps: int, warm_up: int) -> dict[str, list[Measured]]:
-    """`steps` steps of every loop after `warm_up` that do not count, one loop after another, in turning order."""
+    """`steps` steps of every loop after `warm_up` uncounted ones; loops take turns in rotating order."""
     taken: dict[str, list[Measured]] = {name: [] for name in loops}
     names = list(loops)
     with quiet():
@@ -122,7 +122,7 @@ def take_turns(loops: Mapping[str, Paced], *, steps: int, warm_up: int) -> dict[
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no log lines between the lines of our table."""
+    """Keep progress bars and log lines out of our table."""
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
@@ -132,7 +132,7 @@ def quiet() -> Iterator[None]:
 
 
 def ratio(ours: list[Measured], theirs: list[Measured]) -> float:
-    """Median of the ratios of seconds, step by step: what disturbs a moment disturbs both."""
+    """Median of the step-by-step ratios of seconds: a momentary disturbance affects both sides."""
     return statistics.median(a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True))
 
 

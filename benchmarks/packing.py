@@ -1,7 +1,7 @@
-"""Rows end to end: against rows padded, in our own loop, and against TRL's packing. The same rows, the same losses.
+"""Packed rows against padded rows in our own loop, and against TRL's packing. The same rows, the same losses.
 
 Padded, a step is `BATCH_SIZE` rows of the shuffled order; packed, as many rows as fit into a fixed number of positions.
-Lengths are those of reasoning traces: log-normal. Whole epochs are compared, by the mean loss of their tokens first.
+Lengths are those of reasoning traces: log-normal. Whole epochs are timed, and their mean losses per token must agree.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ TOLERANCE = 1e-5
 
 
 class Epoch(NamedTuple):
-    """Seconds of one, and the mean loss of its tokens."""
+    """Seconds of an epoch, and the mean loss of its tokens."""
 
     seconds: float
     loss: float
 
 
 def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
-    """Tokens per second of an epoch; against padded rows the bound is what the padding costs at the least."""
+    """Tokens per second of an epoch; against padded rows the gate is the least that padding costs."""
     work, packed_tokens = make_work(device, size), PACKED_TOKENS[size]
     lengths = encoded(work).lengths
     plans = Plans(lengths, batch_size=1, packed_tokens=packed_tokens)
@@ -60,7 +60,7 @@ def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
 def measure(
     work: Work, packed: list[tuple[int, ...]], padded: list[tuple[int, ...]], packed_tokens: int
 ) -> tuple[dict[str, Epoch], dict[str, str]]:
-    """An epoch of ours, packed as `packed` says and padded, and one of TRL; and who could not run, with the reason.
+    """An epoch of ours packed, of ours padded, and of TRL; and which of them could not run, with the reason.
 
     Raises:
         RuntimeError: the mean losses differ.
@@ -96,7 +96,7 @@ def supervised_in(work: Work, step: Sequence[int]) -> int:
 def epochs(loops: dict[str, Paced], supervised: dict[str, list[int]]) -> dict[str, Epoch]:
     """The fastest epoch of each loop; steps take turns so that the epochs run side by side.
 
-    supervised: tokens with a label of each step of an epoch, of which the first has been done.
+    supervised: tokens with a label in each step of an epoch, whose first step has already been done.
     """
     turns = [name for _, name in sorted((n / len(s), name) for name, s in supervised.items() for n in range(len(s)))]
     found: dict[str, list[Epoch]] = {name: [] for name in loops}

@@ -1,18 +1,18 @@
-"""`python -m benchmarks.precision`: what each number format learns, keeps after the export, takes in memory and time.
+"""`python -m benchmarks.precision`: what each number format learns, keeps in the export, and costs in memory and time.
 
-SmolLM2 is fine-tuned on packed rows by every arm, on the same rows in the same order. One cell is an arm, a learning
-rate and a seed; it is one line of `results/precision.jsonl`, and a run that is stopped goes on with the next cell.
+Every arm fine-tunes SmolLM2 on the same packed rows in the same order. A cell is an arm, a learning rate and a seed; it
+is one line of `results/precision.jsonl`, and a run that was stopped continues with the next cell.
 
-fp32          weights, products and moments in fp32
-autocast      fp32 weights, bf16 products under torch.autocast, as other trainers do
-nearest       `dtype: bf16_nearest`: everything in bf16, rounded to the nearest
-bf16          `dtype: bf16`, everything in bf16, rounded up or down by chance
+fp32          weights, matmuls and moments in fp32
+autocast      fp32 weights, bf16 matmuls under torch.autocast, as in other trainers
+nearest       `dtype: bf16_nearest`: everything in bf16, rounded to nearest
+bf16          `dtype: bf16`, everything in bf16, rounded stochastically
 fp32_moments  as bf16, with `optimizer_state: fp32_moments`
 fp32_weights  as bf16, with `optimizer_state: fp32_weights`: each step draws the bf16 weights from fp32 ones
 
-Held-out losses are those of the arm's own products (`before`, `end`), and in fp32 products, which judge the weights
+Held-out losses use the arm's own matmuls (`before`, `end`), and fp32 matmuls, which judge the weights
 alone: as trained (`end_weights`), exported to bf16 by `Precision.exported` and read back (`export`), and exported to
-bf16 by rounding to the nearest (`export_nearest`). Times are of a step; on a busy machine read `processor_seconds`.
+bf16 by rounding to nearest (`export_nearest`). Times are per step; on a busy machine use `processor_seconds`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ HELD_OUT = 16
 
 
 class Job(NamedTuple):
-    """What all cells share. held_out is `HELD_OUT` rows that none of them trains on."""
+    """What all cells share. held_out: `HELD_OUT` rows that no cell trains on."""
 
     model: Path
     tokenizer: Mapping[str, Any]
@@ -77,7 +77,7 @@ class Job(NamedTuple):
 
 
 def make_job(model: Path, source: str, steps: int, device: torch.device) -> Job:
-    """Rows of a file of traces, or generated ones; what is longer than a step is cut in its thought."""
+    """Rows of a file of traces, or generated ones; the thought of a row longer than a step is truncated."""
     tokenizer = {"_component_": "cot_components.models.hf_tokenizer", "path": str(model)}
     dataset = {"_component_": "cot_components.datasets.reasoning_dataset", "source": source}
     dataset |= {"max_seq_len": PACKED_TOKENS, "too_long": "cut_thought", "strict": False, "max_dropped": 0.3}
@@ -100,7 +100,7 @@ def start_trainer(job: Job, dtype: torch.dtype, folder: Path | None = None, *, a
 
 
 def measure(job: Job, arm: str, rate: float, seed: int) -> dict[str, float]:
-    """Train one cell; its losses, bytes a weight and seconds a step."""
+    """Train one cell; returns its losses, bytes per weight and seconds per step."""
     run = Run(Path(), job.device, ARMS[arm]._replace(seed=seed), World(device=job.device))
     trainer = start_trainer(job, run.dtype, autocast=arm == "autocast")
     node = {"_component_": "torch.optim.AdamW", "lr": rate, "fused": True}
@@ -117,7 +117,7 @@ def measure(job: Job, arm: str, rate: float, seed: int) -> dict[str, float]:
 
 
 def _steps(job: Job, run: Run, seed: int) -> Iterable[Step]:
-    """Of as many epochs as are wanted."""
+    """Steps of as many epochs as are needed."""
     sizes: dict[str, Any] = {"batch_size": 1, "packed_tokens": PACKED_TOKENS, "gradient_accumulation_steps": 1}
     one = plan_steps(job.data, run, **sizes, epochs=1, max_steps_per_epoch=None, seed=seed)
     epochs = -(-job.steps // one.total_steps)
@@ -126,14 +126,14 @@ def _steps(job: Job, run: Run, seed: int) -> Iterable[Step]:
 
 
 def _of_weights(job: Job, run: Run, trainer: Trainer) -> dict[str, float]:
-    """Held-out losses in fp32 products of the weights as trained, and as exported."""
+    """Held-out losses of the weights as trained and as exported, with fp32 matmuls."""
     weights = trained_weights(trainer)
-    trainer.optimizer.state.clear()  # makes room
+    trainer.optimizer.state.clear()  # frees memory
     with tempfile.TemporaryDirectory() as folder:
         rounded = partial(run.precision.exported, step=job.steps)
         export_model(trainer.model, Path(folder), weights, job.data, {"tokenizer": job.tokenizer}, rounded)
         exported = _held_out(job, start_trainer(job, torch.float32, Path(folder)))
-    if all(value.dtype == torch.bfloat16 for value in weights.values()):  # all that is left to measure is the same
+    if all(value.dtype == torch.bfloat16 for value in weights.values()):  # all three are the same
         return {"end_weights": exported, "export": exported, "export_nearest": exported}
     nearest = {name: value.bfloat16() for name, value in weights.items()}
     return {"end_weights": _judge(job, weights), "export": exported, "export_nearest": _judge(job, nearest)}
@@ -164,7 +164,7 @@ def _under_autocast(loss: Callable[..., Any], device: torch.device) -> Callable[
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """Means over the seeds, in Markdown; a gain is what the held-out loss fell by, in percent of that of fp32."""
+    """Means over the seeds, in Markdown; a gain is the drop of the held-out loss, in percent of that of fp32."""
     columns = (
         "before",
         "end",
@@ -193,7 +193,7 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 
 def rows(device: str, size: str) -> Iterator[Row]:
-    """What every format gains on generated traces, beside fp32; the default is to keep 98 % of it, exported too."""
+    """What every format gains on generated traces relative to fp32; the default must keep 98 %, exported too."""
     arms = tuple(ARMS) if size != "tiny" else ("fp32", "bf16")
     with tempfile.TemporaryDirectory() as scratch:
         job = make_job(model_folder(size, Path(scratch)), "generated", STEPS[size], torch.device(device))
@@ -217,8 +217,8 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=RATES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--source", default="generated", help="a file of traces; `generated` are small word problems")
-    parser.add_argument("--model", type=Path, help="a folder; SmolLM2 from the cache when none is given")
+    parser.add_argument("--source", default="generated", help="a file of traces, or `generated`: small word problems")
+    parser.add_argument("--model", type=Path, help="a folder; default: SmolLM2 from the cache")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--results", type=Path, default=RESULTS / "precision.jsonl")
     parser.add_argument("--table", action="store_true", help="print the finished cells; train nothing")

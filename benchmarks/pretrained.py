@@ -1,7 +1,7 @@
-"""A training step of SmolLM2-135M on a CPU, beside `transformers.Trainer` and TRL's `SFTTrainer`.
+"""A training step of SmolLM2-135M on a CPU, against `transformers.Trainer` and TRL's `SFTTrainer`.
 
-Rows have one length, so nobody pads: peers have all that packing or grouping by length could give them. In fp32 for
-every CPU; where it has units for bf16 also in bf16, ours with exact updates and the peers under autocast, as their
+All rows have the same length, so there is no padding and peers lose nothing by not packing or grouping by length. In
+fp32 on every CPU; on one with bf16 units also in bf16, ours with exact updates and the peers under autocast, as their
 users run them. `f` is the share of positions without a label, `h` the head's share of the step's FLOPs, and
 `S(f) = 1 / (1 - f h)`.
 """
@@ -33,23 +33,23 @@ TRAINER = "transformers.Trainer"
 COMPILED, IN_FP32 = "ours, compiled", "ours, fp32"
 IGNORED = (0.0, 0.3, 0.5, 0.7)
 WARM_UP = 3
-"""Steps of each loop that do not count, the one that starts it included; as `step.shares_of` counts them."""
+"""Uncounted steps of each loop, including the one that starts it; must match `step.shares_of`."""
 STEPS = dict.fromkeys(("cpu", "tiny"), len(IGNORED))
 BATCH_SIZE = {"cpu": 1, "tiny": 2}
 ROW_TOKENS = {"cpu": 256, "tiny": 16}
 GATE = 1.3
-"""Of ours against both peers; times `S(f)`."""
+"""Of ours against both peers, multiplied by `S(f)`."""
 BF16_GATES = {"amx_bf16": 2.0, "avx512_bf16": 1.0}
 """Of our bf16 step against our fp32 step, by the best unit the CPU has."""
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 3e-2}
-"""Of losses against ours, relative; under autocast other sums are rounded than in ours."""
+"""Relative difference of losses from ours; autocast rounds at other places than ours."""
 
 
 def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
     """Peak memory of a step, then tokens per second: in fp32, then in bf16.
 
     Raises:
-        Absent: a package of the peers, or the model, is not here.
+        Absent: a package of the peers, or the model, is missing.
     """
     for package in ("transformers", "accelerate"):
         if find_spec(package) is None:
@@ -67,7 +67,7 @@ def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
 
 
 def make_work(folder: Path, device: str, size: str, ignored: Sequence[float] = IGNORED) -> Work:
-    """Rows whose first `f` is prompt; `f` is the same within a step and the next of `ignored` in the one after it."""
+    """Rows whose first share `f` is prompt; `f` is constant within a step and cycles through `ignored` step by step."""
     random, length, batch_size = np.random.default_rng(0), ROW_TOKENS[size], BATCH_SIZE[size]
     work = Work({}, [], batch_size, device, folder=folder)
     vocab_size = work.model().tok_embeddings.num_embeddings
@@ -79,8 +79,8 @@ def make_work(folder: Path, device: str, size: str, ignored: Sequence[float] = I
 
 
 def makers(work: Work, products: torch.dtype, folder: Path) -> dict[str, Callable[[], Loop]]:
-    """What makes each loop; the first is ours."""
-    settings: dict[str, Any] = {"bf16": products == torch.bfloat16}  # autocast, around weights in fp32
+    """Factories of the loops; the first is ours."""
+    settings: dict[str, Any] = {"bf16": products == torch.bfloat16}  # autocast, with fp32 weights
     made: dict[str, Callable[[], Loop]] = {
         "ours": partial(ours, work._replace(products=products)),
         TRAINER: partial(hf_trainer, work, folder, **settings),
@@ -97,14 +97,14 @@ def paced(make: Callable[[], Loop], device: str) -> Paced:
 
 
 def memory(work: Work, folder: Path) -> Iterator[Row]:
-    """Peak memory of a step beyond weights and optimizer, in fp32, each loop in a process of its own."""
+    """Peak memory of a step beyond weights and optimizer, in fp32, each loop in its own process."""
     made = makers(work, torch.float32, folder)
     ours, peer = (peak_of_second_step(partial(paced, made[name], work.device)) / 2**20 for name in ("ours", TRAINER))
     yield Row("peak memory of a step, SmolLM2", TRAINER, "MiB", ours, peer, 1.0)
 
 
 def peak_of_second_step(start: Callable[[], Paced]) -> int:
-    """Bytes; the first step loads the code and makes the optimizer's states."""
+    """In bytes; the first step loads the code and creates the optimizer's states."""
     running: list[Paced] = []
 
     def first() -> None:
@@ -121,7 +121,7 @@ def peak_of_second_step(start: Callable[[], Paced]) -> int:
 def speed(work: Work, products: torch.dtype, folder: Path, steps: int) -> Iterator[Row]:
     """Ours against every peer at every `f`, against itself compiled, and in bf16 against itself in fp32.
 
-    One pair after another: a loop holds 16 bytes a weight, and two of them fit on a small machine.
+    One pair at a time: a loop needs 16 bytes per weight, and a small machine can hold two of them.
     """
     (ours_name, start_ours), *others = makers(work, products, folder).items()
     model = f"SmolLM2 {str(products)[6:]}"
@@ -167,6 +167,6 @@ def at_every_share(work: Work, case: str, name: str, taken: dict[str, list[Measu
 def whole(
     work: Work, case: str, name: str, ours: list[Measured], other: list[Measured], gate: float | None = None
 ) -> Row:
-    """Tokens per second, all these steps together."""
+    """Tokens per second over all these steps."""
     speed = tokens_per_step(work) / median_seconds(other)
     return Row(case, name, "", speed / ratio(ours, other), speed, gate, at_most=False)

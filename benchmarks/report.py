@@ -1,4 +1,4 @@
-"""One line of a benchmark, and how a run is printed, kept and judged."""
+"""One row of a benchmark, and how a run is printed, saved and judged."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ VERSIONS_OF = ("torch", "torchtune", "torchao", "transformers", "trl", "numpy", 
 
 
 class Absent(Exception):
-    """A benchmark cannot run for want of something that is not of this project; says what."""
+    """A benchmark cannot run because something external is missing; the message says what."""
 
 
 @dataclass(frozen=True)
 class Row:
     """`ours / peer` in `unit`, which the gate bounds: from above (`at_most`) or from below.
 
-    case: what was measured, on what; peer: against whom; a value of None with a note is NOT RUN.
-    Without a gate the row informs only.
+    case: what was measured, on what; peer: against what; a value of None with a note is NOT RUN.
+    A row without a gate is informative only.
     """
 
     case: str
@@ -62,7 +62,7 @@ HEADER = f"{'case':44} {'against':26} {'ours':>9} {'peer':>9} {'':4} {'ratio':>7
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Where and with what: enough to read the figures, and to know when they cannot be compared."""
+    """Hardware and versions: enough to interpret the figures and to know when they cannot be compared."""
     import torch
 
     from cot_components.training.throughput import cpu_name
@@ -78,7 +78,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def as_kept(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Every row with its ratio and verdict, as files hold it."""
+    """Every row with its ratio and verdict, as stored in files."""
     return [{**asdict(row), "ratio": row.ratio, "verdict": row.verdict} for row in rows]
 
 

@@ -1,9 +1,9 @@
-"""Scoring every token of a data set against the forward pass alone of the same model, on the same padded batches.
+"""Scoring every token of a data set against just the forward pass of the same model, on the same padded batches.
 
-Ours is all of it: gather and pad rows, forward, losses of the supervised tokens, back to tokens, to disk, as Parquet
-too. The peer is `model(tokens)`, logits of every position included, on batches that are ready. With adapters, ours
-scores the model with adapters off and on in one pass over the data, and the peer runs both forward passes. What tokens
-are given agrees with whole logits first.
+Ours does everything: gather and pad rows, forward, losses of the supervised tokens, back to tokens, to disk, as Parquet
+too. The peer is `model(tokens)`, including the logits of every position, on prepared batches. With adapters, ours
+scores the model with adapters off and on in one pass over the data, and the peer runs both forward passes. Scores are
+first checked against whole logits.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def cases(device: str, shape: dict[str, int]) -> Iterator[tuple[str, Any, dict[s
 
 
 def some_rows() -> Rows:
-    """Random tokens in rows of all lengths; the last seven in ten of each are supervised."""
+    """Random tokens in rows of varying length; the last seven in ten of each row are supervised."""
     random = np.random.default_rng(0)
     lengths = random.integers(LONGEST // 4, LONGEST, ROWS)
     row_start = np.concatenate([[0], np.cumsum(lengths)])
@@ -88,7 +88,7 @@ def some_rows() -> Rows:
 def workers(
     model: Any, columns: dict[str, Any], data: Rows, folder: Path
 ) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Ours, into a new folder at every call, and the peer."""
+    """Ours, which writes to a new folder at every call, and the peer."""
     score, calls = model_scores(model, columns, pad_id=0), iter(range(10**6))
     device = next(model.parameters()).device
     batches = Batches(data, {}, 0)
@@ -111,7 +111,7 @@ def workers(
 
 
 def check_equal(model: Any, columns: dict[str, Any], data: Rows) -> None:
-    """Ours is what whole logits give, token by token."""
+    """Check that ours equals what whole logits give, token by token."""
     flat = data.flat([0, 1])
     device = next(model.parameters()).device
     found = model_scores(model, columns, pad_id=0)(flat)
@@ -123,7 +123,7 @@ def check_equal(model: Any, columns: dict[str, Any], data: Rows) -> None:
                 tokens = torch.from_numpy(flat.tokens[here]).to(device)[None]
                 spread = torch.distributions.Categorical(logits=logits(model, tokens)[0, :-1])
                 values = np.concatenate([[0], slow(measure, spread, tokens[0, 1:]).cpu().numpy()])[where[here]]
-                near = 1 if measure == "rank" else 2e-4  # two logits may be equal but for rounding
+                near = 1 if measure == "rank" else 2e-4  # two logits may differ only by rounding
                 np.testing.assert_allclose(found[name][here][where[here]], values, rtol=2e-4, atol=near)
 
 

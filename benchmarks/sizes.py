@@ -1,5 +1,5 @@
-"""Our loop alone at sizes people train, on one GPU, against what has been published: tokens per second and the share of
-the GPU's peak. Random weights, every row full, nothing ignored; losses are compared elsewhere (`step`).
+"""Our loop alone at realistic sizes, on one GPU, against published figures: tokens per second and the share of the
+GPU's peak. Random weights, every row full, nothing ignored; losses are compared in `step`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEPS, WARM_UP = 8, 3
 
 
 class Case(NamedTuple):
-    """A model, its rows per step, and the tokens per second it has to reach, with where the figure is from."""
+    """A model, its rows per step, and the tokens per second it has to reach, with the source of that figure."""
 
     name: str
     build: Callable[..., Any]
@@ -70,7 +70,7 @@ TINY_SHAPES = (
 
 
 def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
-    """A GPU's figures; at size `cpu` they are named as missing."""
+    """Figures of a GPU; at size `cpu` they are reported as not run."""
     if size == "tiny":
         for case, shape in zip(CASES, TINY_SHAPES, strict=True):
             yield measure(case._replace(shape=shape, rows=2, row_tokens=12), device)

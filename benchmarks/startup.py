@@ -1,7 +1,7 @@
 """From the command to the end of the first training step: `tune run bt_sft` against torchtune's stock recipe.
 
 Both read the same data, tokenizer and starting weights; both are stopped by their metric logger at its first record.
-Processor seconds of the child processes, which other load on the machine does not add to.
+Measured in processor seconds of the child processes, which other load on the machine does not affect.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def rows() -> Iterator[Row]:
 
 
 def processor_seconds(arguments: list[str]) -> float:
-    """Of `tune run ARGUMENTS`, which must end well."""
+    """Of `tune run ARGUMENTS`, which must succeed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [str(Path(sys.executable).with_name("tune")), "run", *arguments]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

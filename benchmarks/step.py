@@ -1,8 +1,8 @@
 """A whole training step, data included: ours against torchtune's stock recipe and TRL's trainer, and against itself.
 
-`f` is the share of all positions without a label. The head is a share `h` of the step's FLOPs, and ours gives it only
+`f` is the share of all positions without a label. The head is a share `h` of the step's FLOPs, and ours runs it only on
 supervised rows, so by FLOPs the step is `S(f) = 1 / (1 - f h)` times as fast. (The last layer's feed-forward, which
-ours skips as well, is not in `h`: it makes up for a head that runs nearer to the processor's peak than the layers do.)
+ours skips as well, is not in `h`: it compensates for the head running closer to the processor's peak than the layers.)
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ ROW_TOKENS = {"cpu": 256, "cuda": 4096, "tiny": 16}
 BATCH_SIZE = {"cpu": 4, "cuda": 4, "tiny": 2}
 IGNORED = (0.0, 0.3, 0.5, 0.7, 0.9)
 SCHEDULE = (0.0, 0.3, 0.0, 0.5, 0.0, 0.7, 0.0, 0.9, 0.0)
-"""The share of each step of a round: with nothing ignored ours gains least, so that is measured most."""
+"""`f` of each step of a round: ours gains least with nothing ignored, so that is measured most often."""
 SHORTER_SCHEDULE = (0.0, 0.3, 0.5, 0.0, 0.7, 0.9)
-"""Of further shapes, whose head is most of the step: no gate is near there."""
+"""For further shapes, whose head is most of the step: no gate is close there."""
 WARM_UP = 3
 ROUNDS = {"cpu": 3, "cuda": 3, "tiny": 1}
 FEWER_ROUNDS = 2
@@ -74,7 +74,7 @@ GPU_TOKENS_PER_SECOND = 54_000
 
 
 def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
-    """Tokens per second of each loop at each `f`; the `f` take turns from step to step."""
+    """Tokens per second of each loop at each `f`; `f` changes from step to step."""
     for number, shape in enumerate(SHAPES[size]):
         schedule, rounds = (SHORTER_SCHEDULE, min(FEWER_ROUNDS, ROUNDS[size])) if number else (SCHEDULE, ROUNDS[size])
         work = make_work(shape, device, schedule, size)
@@ -97,7 +97,7 @@ def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
 
 
 def makers(work: Work, folder: Path, *, on_gpu: bool) -> dict[str, Callable[[], Paced]]:
-    """What makes each loop of those that run on a CPU or on a GPU; the first is ours."""
+    """Factories of the loops that run on a CPU or on a GPU; the first is ours."""
     compile = on_gpu
     made: dict[str, Callable[[], Loop]] = {
         "ours": partial(ours, work, compile=compile),
@@ -118,7 +118,7 @@ def _paced(make: Callable[[], Loop], device: str) -> Paced:
 def start_all(
     makers: Mapping[str, Callable[[], Paced]], must: Collection[str] = ("ours",)
 ) -> tuple[dict[str, Paced], dict[str, str]]:
-    """The loops that can run here, one step in, and why the others cannot. Those that `must` raise what stops them."""
+    """The loops that can run here, after one step, and why others cannot. A loop in `must` raises its error."""
     loops, absent = {}, {}
     for name, make in makers.items():
         try:
@@ -136,7 +136,7 @@ def start_all(
 def make_work(
     shape: dict[str, Any], device: str, schedule: Sequence[float] | None = None, size: str | None = None
 ) -> Work:
-    """Rows of one length whose first `f` is prompt; `f` is the same within a step."""
+    """Rows of one length whose first share `f` is prompt; `f` is the same within a step."""
     size = size or device
     random, length, batch_size = np.random.default_rng(0), ROW_TOKENS[size], BATCH_SIZE[size]
     schedule = schedule or SCHEDULE
@@ -150,7 +150,7 @@ def make_work(
 
 
 def check_losses(taken: dict[str, list[Measured]], *, tolerance: float = 2e-3) -> None:
-    """Stop unless every loop had the same loss at every step."""
+    """Check that every loop had the same loss at every step."""
     for name, steps in taken.items():
         worst = max(abs(a.loss / b.loss - 1) for a, b in zip(steps, taken["ours"], strict=True))
         if not worst <= tolerance:
@@ -167,7 +167,7 @@ def shares_of(steps: list[Measured], schedule: Sequence[float]) -> list[float]:
 
 
 def whole_steps(steps: list[Measured], schedule: Sequence[float]) -> list[Measured]:
-    """Those with nothing ignored."""
+    """The steps with nothing ignored."""
     return [step for step, share in zip(steps, shares_of(steps, schedule), strict=True) if share == 0]
 
 
@@ -194,7 +194,7 @@ def compare(work: Work, taken: dict[str, list[Measured]], schedule: Sequence[flo
 
 
 def float8_row(work: Work, plain: list[Measured], rounded: list[Measured]) -> Row:
-    """Informs: what float8 products gain in time, and how far their losses are from those of bf16."""
+    """Informative only: the speed-up of float8 matmuls, and how far their losses are from those of bf16."""
     tokens = tokens_per_step(work)
     worst = max(abs(a.loss / b.loss - 1) for a, b in zip(rounded, plain, strict=True))
     speed, factor = tokens / median_seconds(plain), 1 / ratio(rounded, plain)

@@ -1,8 +1,8 @@
 """The training loops that are compared: ours, torchtune's single-device recipe and, in `step_transformers`, those
-around a Hugging Face model; each as it comes.
+around a Hugging Face model; each unmodified.
 
-All start from the same weights, see the same rows in the same order, clip alike and use the same fused AdamW at
-learning rate 0, so that the losses of every step must agree.
+All start from the same weights, see the same rows in the same order, clip gradients alike and use the same fused AdamW
+at learning rate 0, so that the losses of every step must agree.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Work(NamedTuple):
     """What every loop gets.
 
     shape:      keyword arguments of `build`
-    rows:       tokens and how many of them, from the left, are the prompt
-    batch_size: rows per step, in the order they are in
+    rows:       tokens, and how many of them, from the left, are the prompt
+    batch_size: rows per step, taken in order
     device:     cpu or cuda
-    build:      builder of the model; peers know Llama alone
-    folder:     of a pretrained model in the hub's layout, in place of shape and builder
+    build:      builder of the model; peers support only Llama
+    folder:     of a pretrained model in the hub's layout, instead of shape and builder
     products:   number format of weights and products; None is the device's own
     """
 
@@ -93,7 +93,7 @@ class Work(NamedTuple):
 
 
 def encoded(work: Work) -> Rows:
-    """The rows as our data sets hold them."""
+    """The rows as our data sets store them."""
     lengths = np.array([len(tokens) for tokens, _ in work.rows])
     roles = [np.where(np.arange(len(tokens)) < prompt, Role.PROMPT, Role.ANSWER) for tokens, prompt in work.rows]
     total = int(lengths.sum())
@@ -123,7 +123,7 @@ def ours(
     """Our loop as the recipes call it; `steps` are the rows of each.
 
     Raises:
-        UserError: float8 products were asked for where there are none.
+        UserError: float8 was requested where it is not supported.
     """
     check_float8(float8, device=torch.device(work.device), dtype="bf16", compile=compile)
     plans = [Plan(Clock(0, number), (rows,)) for number, rows in enumerate(steps or in_order(work))]
@@ -152,17 +152,17 @@ def ours(
 
 
 HANDED: dict[str, Any] = {}
-"""Work and end-of-step function of the stock recipe, which takes its parts by name; read while it is set up."""
+"""Work and end-of-step function for the stock recipe, which gets its components by name; read during its setup."""
 
 
 def stock_weights(**_: Any) -> Any:
-    """Stands for a checkpointer: the common weights in, nothing out."""
+    """Replaces the checkpointer: loads the common weights, saves nothing."""
     weights = HANDED["work"].model().to(HANDED["work"].dtype).state_dict()
     return SimpleNamespace(load_checkpoint=lambda: {"model": weights}, save_checkpoint=lambda *_, **__: None)
 
 
 def stock_logger() -> Any:
-    """Stands for a metric logger: the recipe calls it at the end of each step."""
+    """Replaces the metric logger: the recipe calls it at the end of each step."""
     end_of_step = HANDED["end_of_step"]
     return SimpleNamespace(
         log_config=lambda config: None,
@@ -181,7 +181,7 @@ def stock_tokenizer() -> Any:
 
 
 def stock(work: Work, *, compile: bool = False) -> Loop:
-    """torchtune's `full_finetune_single_device`, set up and trained by itself."""
+    """torchtune's `full_finetune_single_device`, with its own setup and training loop."""
     settings = {
         "output_dir": tempfile.gettempdir(),
         **{name: {"_component_": f"{__name__}.stock_{part}"} for name, part in STOCK_PARTS.items()},

@@ -1,5 +1,5 @@
-"""Training loops around a Hugging Face Llama of the common weights: `transformers`' trainer, TRL's, and the shortest
-loop there is around another project's fused loss.
+"""Training loops around a Hugging Face Llama with the common weights: `transformers`' trainer, TRL's, and a minimal
+loop around another project's fused loss.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cot_components.roles import IGNORE
 
 
 def transformers_model(work: Work, folder: Path) -> Any:
-    """The common weights in `transformers`; written to the folder by the first that needs them."""
+    """The common weights in `transformers`; written to the folder on first use."""
     from transformers import AutoModelForCausalLM
 
     source = work.folder or folder / "model"
@@ -59,12 +59,12 @@ def shortest(work: Work, folder: Path, make_loss: Callable[[], Peer], *, compile
 
 
 def trl(work: Work, folder: Path, *, supervised: list[int] | None = None, **settings: Any) -> Loop:
-    """TRL's `SFTTrainer` on rows that are tokenised already, with a Hugging Face Llama of the common weights.
+    """TRL's `SFTTrainer` on tokenised rows, with a Hugging Face Llama of the common weights.
 
     Args:
         work: shape, rows and device.
         folder: for the model.
-        supervised: filled with the number of labels of each row of the data set as TRL has prepared it.
+        supervised: filled with the number of labels in each row of the data set that TRL prepares.
         settings: of `SFTConfig`: `packing`, `max_length`, `use_liger_kernel`, ...
 
     Raises:
@@ -111,7 +111,7 @@ def hf_trainer(work: Work, folder: Path, **settings: Any) -> Loop:
 
 
 def trainer_settings(work: Work, folder: Path) -> dict[str, Any]:
-    """What both trainers are told: the optimizer of all loops, the rows in their order, a loss after every step."""
+    """Arguments of both trainers: the optimizer of all loops, rows in order, a loss after every step."""
     return {
         "output_dir": str(folder / "out"),
         "per_device_train_batch_size": work.batch_size,

@@ -1,12 +1,12 @@
-"""Taking thought tokens out of a batch: ours on the loader's side against slicing row by row on the device.
+"""Removing thought tokens from a batch: ours on the loader's side against slicing row by row on the device.
 
 The peer works as the released training script of stepwise internalisation does: it gets a padded batch of tensors,
 looks for the separators of every row, cuts the row there, joins the two ends, and pads the rows again. Ours cuts the
 flat batch before it is padded for the first and only time. Both must give the same tokens and labels.
 
 The gates are on what removal adds to a batch (`removal`, the peer's whole surgery), and on the times the host waits for
-the device. `finished` is ours with the batch made ready for training, which the peer needs as well, once before its
-surgery: shift, padding, weights, roles, rows of supervised tokens.
+the device. `finished` is ours including the preparation of the batch for training, which the peer needs as well, before
+its surgery: shift, padding, weights, roles, rows of supervised tokens.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ CASES = {"4x4, 8 removed": (4, 8), "4x4, all removed": (4, 200), "9x9, 8 removed
 """Digits, and units removed from every row before its offset."""
 
 SYNCS = ("aten._local_scalar_dense.default", "aten.nonzero.default")
-"""Operations that make the host wait for a device; on a CPU they are counted, not felt."""
+"""Operations that make the host wait for a device; on a CPU they are counted but cost nothing."""
 
 PEER = "slicing row by row"
 
 
 class Surgery(NamedTuple):
-    """What the peer makes: tokens and labels `[B, T]`, and whether every thought is gone."""
+    """What the peer returns: tokens and labels `[B, T]`, and whether every thought is gone."""
 
     tokens: Tensor
     labels: Tensor
@@ -52,7 +52,7 @@ class Surgery(NamedTuple):
 
 
 def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
-    """Per case: milliseconds per batch of 32 rows, and what reaches torch's dispatcher."""
+    """Per case: milliseconds per batch of 32 rows, and the operations that reach torch's dispatcher."""
     chat, repeats = ICoTFormat(compact_tokenizer().text), REPEATS[size]
     for case, (num_digits, stage) in list(CASES.items())[: 1 if size == "tiny" else None]:
         removal, finished, peer = workers(chat, num_digits, stage, device)
@@ -70,7 +70,7 @@ def rows(device: str = "cpu", size: str = "cpu") -> Iterator[Row]:
 def workers(
     chat: ICoTFormat, num_digits: int, stage: int, device: str
 ) -> tuple[Callable[[], Flat], Callable[[], Batch], Callable[[], Surgery]]:
-    """Ours without and with finishing the batch, and the peer, on one batch."""
+    """Ours without and with the finished batch, and the peer, on one batch."""
     eos_id, clock = chat.stop_ids[0], Clock(0, 0)
     encoded = multiplication_rows(*draw_operands(num_digits, BATCH_SIZE), chat)
     flat = encoded.flat(np.arange(BATCH_SIZE))
@@ -135,7 +135,7 @@ def pad_rows(rows: list[Tensor], value: int) -> Tensor:
 
 
 def check_equal(ours: Batch, theirs: Surgery) -> None:
-    """The two batches are the same; the peer's labels stand one place later."""
+    """Check that the two batches are equal; the peer's labels are one position later."""
     assert torch.equal(ours.tokens, theirs.tokens)
     assert torch.equal(ours.labels[:, :-1], theirs.labels[:, 1:])
     assert (ours.labels[:, -1] == IGNORE).all()

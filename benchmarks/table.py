@@ -1,4 +1,4 @@
-"""`python -m benchmarks.table`: the kept results as Markdown, in docs/performance.md between its two marks."""
+"""`python -m benchmarks.table`: writes the saved results into docs/performance.md, between its two marks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAD = "| case | against | ours | peer | ratio | gate | |\n|---|---|---|---|---|
 
 
 def markdown() -> str:
-    """A table per file of results, in the order of the benchmarks, the CPU's before the GPU's."""
+    """A table per results file, in the order of the benchmarks, CPU before GPU."""
     files = [RESULTS / f"{name}_cpu.json" for name in BENCHMARKS] + [GPU_RESULTS / f"{name}.json" for name in PARTS]
     return "\n\n".join(_of_file(json.loads(file.read_text())) for file in files if file.is_file())
 
@@ -30,7 +30,7 @@ def _of_file(kept: dict[str, Any]) -> str:
 
 
 def _of_part(kept: dict[str, Any]) -> str:
-    """What a part of the GPU command says of itself; nothing for a benchmark on a CPU."""
+    """State and origin of a part of the GPU command; empty for a benchmark on a CPU."""
     if "part" not in kept:
         return ""
     ended = ", ".join(part for part in (kept["state"], kept["note"]) if part)
@@ -51,7 +51,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def rewritten(page: str) -> str:
-    """The page with the tables of today between its marks."""
+    """The page with the current tables between its marks."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n\n{markdown()}\n\n{END}{rest.split(END)[1]}"
 

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.where [f ...]`: where the time of a step goes, ours and the stock recipe's, part by part.
+"""`python -m benchmarks.where [f ...]`: where the time of a step goes, in ours and in the stock recipe, part by part.
 
-The profile behind a missed gate of `step`: processor seconds of the median step, on the smaller of its models. Ours has
-the head's gradient before its backward begins, the stock recipe computes it there. `python -m benchmarks.where
-pretrained` is that behind `pretrained`: kinds of operations in an fp32 step of SmolLM2, ours and Trainer's.
+This profile explains a missed gate of `step`: processor seconds of the median step, on the smaller of its models. Ours
+computes the head's gradient before its backward begins, the stock recipe in it. `python -m benchmarks.where pretrained`
+does so for `pretrained`: kinds of operations in an fp32 step of SmolLM2, in ours and in Trainer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KINDS = {
     "products by numbers, sums": ("aten::mul", "aten::add", "aten::sum", "aten::mean", "aten::silu", "aten::sub"),
     "copies, casts, zeros": ("aten::copy_", "aten::fill_", "aten::cat", "aten::zero_", "aten::index"),
 }
-"""Kinds of operations by how their names begin; the rest is `all else`."""
+"""Kinds of operations by prefix of their names; the rest is `all else`."""
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def profile(work: Work, *, rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
 
 
 def operations(loop: Loop, *, after: int = 2) -> dict[str, float]:
-    """The share of each kind of operation in the step that follows `after` others: its clock, which a load moves."""
+    """The share of each kind of operation in step `after` + 1, in wall-clock time, which other load affects."""
     profiler, steps = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]), 0
 
     class Enough(Exception):

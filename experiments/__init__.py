@@ -37,4 +37,4 @@ STUDIES = {
         "repetition_real",
     )
 }
-"""Name on the command line -> module, and its larger grid where that is meant."""
+"""Name on the command line -> module, with `:GPU` for its larger grid."""

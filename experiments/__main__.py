@@ -1,5 +1,5 @@
-"""`python -m experiments NAME [--seeds N] [--jobs N]` runs what is missing; without a name, it remakes all tables;
-`--check` says whether the lines of all studies were run under their rules.
+"""`python -m experiments NAME [--seeds N] [--jobs N]` runs missing cells; without a name, it regenerates all tables;
+`--check` checks that the lines of all studies were run under their rules.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from experiments.study import read_cells, standing
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments", description="Arms x settings x seeds, cell by cell.")
     parser.add_argument("name", nargs="?", choices=STUDIES, help="the study to run; without one, nothing is run")
-    parser.add_argument("--seeds", type=int, help="how many; the study's own number when not given")
-    parser.add_argument("--jobs", type=int, help="cells at a time; one per core, or the study's own number")
-    parser.add_argument("--check", action="store_true", help="run and write nothing: check the lines of all studies")
+    parser.add_argument("--seeds", type=int, help="number of seeds; default: the study's own")
+    parser.add_argument("--jobs", type=int, help="cells at a time; default: the study's own, or one per core")
+    parser.add_argument("--check", action="store_true", help="run and write nothing, check the lines of all studies")
     options = parser.parse_args(argv)
     try:
         if options.check:

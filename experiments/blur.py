@@ -1,15 +1,16 @@
-"""Does blurring help, and when? Plain SFT against BT-SFT of every strength and kind, at equal updates.
+"""Does blurring help, and when? Plain SFT against BT-SFT of every strength and kind, at an equal number of updates.
 
 | setting | starts from | trains on |
 |---|---|---|
-| clean | random weights | 400 steps of 32 rows from 3,200 traces: a third of `make quickstart`: arms still differ |
+| clean | random weights | 400 steps of 32 rows from 3,200 traces, a third of `make quickstart`: arms still differ |
 | small | random weights | as many steps from 640 traces (memorisation) |
 | slips, adapted | a model that solves most tasks | 100 steps from 3,200 traces, some with a wrong step |
-| foreign, adapted | the same model | 100 steps from 3,200 traces, all told by another teacher |
-| products | random weights | two-digit multiplication, whose thoughts have nothing but figures |
+| foreign, adapted | the same model | 100 steps from 3,200 traces, all written by another teacher |
+| products | random weights | two-digit multiplication, whose thoughts contain only numbers |
 
-Token and span say what is blurred, the number how much of a thought; fixed is one mask for all epochs. Distinct
-wordings: the share of sampled thoughts whose wording, numbers and names taken out, no earlier one has.
+Token or span is what gets blurred, the number is the blurred share of a thought; fixed uses one mask for all epochs.
+Distinct wordings is the share of sampled thoughts whose wording, without numbers and names, differs from all earlier
+ones.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Traces(NamedTuple):
     """What a setting trains on.
 
     overrides:      of `bt_sft/quickstart`
-    max_new_tokens: of an answer; a few more than its traces have
-    worded:         whether thoughts have words, whose diversity can be measured
+    max_new_tokens: of an answer; slightly more than the traces have
+    worded:         whether thoughts contain words, so that their diversity can be measured
     """
 
     overrides: Sequence[str]
@@ -53,7 +54,7 @@ class Traces(NamedTuple):
 
 
 def products(num_digits: int) -> Traces:
-    """Products of numbers; their thoughts have nothing but figures."""
+    """Products of two numbers; their thoughts contain only numbers."""
     source = [f"{data}.source=generated_multiplication" for data in ("dataset", "evaluation")]
     subset = [f'{data}.subset="{num_digits}"' for data in ("dataset", "evaluation")]
     return Traces([*source, *subset, "evaluation.extractor=gsm8k", f"{BLUR}.keep_first=1"], worded=False)
@@ -79,7 +80,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 
 def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ()) -> dict[str, float]:
-    """Figures of the model that one run of `bt_sft` leaves. size: overrides that every run of the model takes."""
+    """Metrics of the model that one run of `bt_sft` trains. size: overrides that every run of the model needs."""
     out = cell.fresh_folder()
     still = ["evaluate_before_training=false", "evaluate_every_n_steps=null", f"output_dir={out}", f"seed={cell.seed}"]
     longest = f"evaluation.max_new_tokens={traces.max_new_tokens}"
@@ -95,7 +96,7 @@ def train(cell: Cell, traces: Traces, *overrides: str, size: Sequence[str] = ())
 
 
 def adapted(start: Path, config: str = "bt_sft/quickstart") -> list[str]:
-    """What makes a run of a config start from an exported model, which has its own sizes."""
+    """Overrides that start a run of a config from an exported model, which defines its own sizes."""
     sizes = set(read_keys(find_config(config)).model) - {"_component_", "max_seq_len", "path"}
     return [
         "model=cot_components.models.from_folder",
@@ -107,20 +108,21 @@ def adapted(start: Path, config: str = "bt_sft/quickstart") -> list[str]:
 STUDY = Study(
     name="blur",
     question="Does blurring thoughts help, and when?",
-    answer="Not here: at equal updates no kind or strength of blur shows a clear gain in accuracy and most cost some, "
-    "while the model is still learning fast; whether that is more than the noise of fewer labels is the study "
-    "`blur_noise`.",
-    findings="From random weights a fifth blurred costs 16 +- 7 points on many rows and 7 +- 8 on few, half 27 to 40. "
-    "A model that can think already loses 13 +- 5 points with half blurred on traces of which some have a wrong step, "
-    "20 +- 7 with half in spans, and nothing clear with a fifth (-8 +- 12). All of it is after 100 or 400 steps, on "
-    "the steep part of the curve, where any noise costs points, with one learning rate for all. Retired, for a floor: "
-    "the thoughts of another teacher, who begins at the end, from which 5 to 6 % are right with every arm but the one "
-    "with all blurred. Blurred tokens are learnt all the same: on clean traces their loss is 0.19, 0.26 and 0.38 nats "
-    "with a fifth, half and four fifths blurred, that of thoughts after plain fine-tuning 0.17; with all of a thought "
-    "blurred it is 13.7, and hardly a thought is written. Sampled thoughts become more diverse with a fixed blur of "
-    "few rows (+8 +- 2 points of distinct wordings) and with four fifths of many rows blurred (+6 +- 2); nothing else "
-    "is clear. On products a fifth costs nothing clear (-3 +- 12) and half 51 to 58. Whether a large pretrained model "
-    "gains is not shown. (With one epoch a fixed blur is the redrawn one.)",
+    answer="Not here: at an equal number of updates no kind or strength of blurring shows a clear gain in accuracy "
+    "and most cost some, while the model is still learning fast; the study `blur_noise` asks whether that is more "
+    "than the noise of fewer labels.",
+    findings="From random weights, blurring a fifth costs 16 +- 7 points on many rows and 7 +- 8 on few, blurring "
+    "half 27 to 40. A model that can already think loses 13 +- 5 points with half blurred on traces some of which "
+    "have a wrong step, 20 +- 7 with half blurred in spans, and nothing clear with a fifth (-8 +- 12). All of this is "
+    "after 100 or 400 steps, on the steep part of the curve, where any noise costs points, with one learning rate for "
+    "all arms. Withdrawn because of a floor: the thoughts of another teacher, who begins at the end; 5 to 6 % are "
+    "right there with every arm except the one with everything blurred. Blurred tokens are learnt nevertheless: on "
+    "clean traces their loss is 0.19, 0.26 and 0.38 nats with a fifth, half and four fifths blurred, that of thoughts "
+    "after plain fine-tuning 0.17; with whole thoughts blurred it is 13.7, and hardly any thought is written. Sampled "
+    "thoughts become more diverse with a fixed blur on few rows (+8 +- 2 points of distinct wordings) and with four "
+    "fifths blurred on many rows (+6 +- 2); nothing else is clear. On products a fifth costs nothing clear (-3 +- 12) "
+    "and half costs 51 to 58. Whether a large pretrained model gains remains open. (With one epoch, a fixed blur and "
+    "a redrawn one are the same.)",
     about=__doc__,
     model="Llama, 2 layers, width 96, random weights",
     effect=("answer_accuracy", "token 0.2", "clean"),

@@ -1,7 +1,7 @@
-"""The study of blurring at a GPU's size, its settings crossed: a Llama of 113 M parameters from random weights.
+"""The study of blurring at GPU size, its settings crossed: a Llama of 113 M parameters from random weights.
 
-It learns a wide mixture of tasks in one teacher's words, all labelled; then every arm adapts it, 400 steps of 32 rows,
-to traces of every style on few and on many rows, or to one more task.
+It first learns a wide mixture of tasks in one teacher's words, all labelled; then every arm adapts it, in 400 steps of
+32 rows, to traces of each style on few and on many rows, or to one more task.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ SETTINGS = {
 
 
 def base(cell: Cell) -> Path:
-    """Solves the mixture."""
+    """A model that solves the mixture."""
     return once_trained(cell, "large_base", "bt_sft", "bt_sft/quickstart", *QUIET, *MIXTURE, *SIZE)
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
     """One adaptation of the base by `bt_sft`."""
     traces, length = SETTINGS[cell.setting]
-    rest = [override for override in SIZE if not override.startswith("model.")]  # the base has its size
+    rest = [override for override in SIZE if not override.startswith("model.")]  # the base defines its size
     return train(cell, traces, *adapted(base(cell)), *length, *ARMS[cell.arm], ADAPTATION, size=rest)
 
 

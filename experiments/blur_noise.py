@@ -1,12 +1,12 @@
-"""Is what blur costs more than noise? Half the weight on thoughts, half of them blurred, fewer rows, plain fine-tuning.
+"""Is the cost of blurring more than noise? Half weight on thoughts, half of them blurred, fewer rows, plain SFT.
 
-From random weights, 400 steps on 3,200 traces, as the setting "clean" of the study `blur`; one learning rate for all.
+From random weights, 400 steps on 3,200 traces, as in the setting "clean" of the study `blur`; a single learning rate.
 
 | arm | every step |
 |---|---|
-| half weight | 32 rows, a token of a thought counts half: what `blur 0.5` is on average, without its noise |
+| half weight | 32 rows, a token of a thought counts half: the average of `blur 0.5`, without its noise |
 | sft | 32 rows |
-| blur 0.5 | 32 rows, half of every thought without labels, drawn again in every epoch |
+| blur 0.5 | 32 rows, half of every thought without labels, redrawn every epoch |
 | 22 rows | as many labels as `blur 0.5` |
 | 16 rows | as many labels on thoughts as `blur 0.5` |
 """
@@ -37,7 +37,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 STUDY = Study(
     name="blur_noise",
-    question="Is what blur costs more than noise?",
+    question="Is the cost of blurring more than noise?",
     about=__doc__,
     model="Llama, 2 layers, width 96, random weights",
     effect=("answer_accuracy", "blur 0.5", "clean"),

@@ -1,9 +1,9 @@
 """Does a blur drawn once help a pretrained model that learns from another teacher? SmolLM2-135M.
 
-The start has had 20 steps on small problems told plainly; the rows are problems that it has not met, told at length by
-a teacher who begins at the end. Seeds draw rows and order. Half the batch has about as many labels as half of every
-thought blurred. At the CPU's size: 40 steps of 512 tokens, three arms, one learning rate. On a GPU: 120 steps, more
-arms, each at its best of three learning rates.
+The model starts after 20 steps on small, plainly explained problems; the rows are problems it has not seen, explained
+at length by a teacher who begins at the end. Seeds determine the rows and their order. Half the batch has about as many
+labels as half of every thought blurred. CPU size: 40 steps of 512 tokens, three arms, one learning rate. GPU size: 120
+steps, more arms, each at its best of three learning rates.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def trained(cell: Cell, size: Size, rows: int, epochs: int = 1) -> dict[str, flo
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """At the CPU's size."""
+    """At CPU size."""
     return trained(cell, CPU, 400)
 
 
 def gpu_cell(cell: Cell) -> Mapping[str, float]:
-    """At a GPU's size."""
+    """At GPU size."""
     return trained(cell, ON_GPU, 1200)
 
 
@@ -80,7 +80,7 @@ STUDY = Study(
 GPU = replace(
     STUDY,
     name="blur_real_gpu",
-    question="The same on a GPU, longer, and with a learning rate for each?",
+    question="The same on a GPU, with longer training and a learning rate per arm?",
     arms=tuple(ARMS),
     rates=dict.fromkeys(ARMS, GPU_RATES),
     cell=gpu_cell,

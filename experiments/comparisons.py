@@ -1,4 +1,4 @@
-"""What the cells of a study say when arms are compared seed by seed: differences, interactions, an exact test."""
+"""Comparing the arms of a study seed by seed: differences, interactions and an exact test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF_AN_ANSWER = 1 / 480
 def paired(
     study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
 ) -> tuple[tuple[float, float], int]:
-    """Mean difference from the first arm with half its interval, over the seeds that both have; how many these are."""
+    """Mean difference from the first arm and half its interval, over the seeds that both have; and how many."""
     found = differences(study, cells, arm, setting, metric)
     return interval(found), len(found)
 
@@ -25,19 +25,19 @@ def paired(
 def interaction(
     study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str
 ) -> tuple[tuple[float, float], int]:
-    """How much more two methods do together than the sum of what each does alone, like `paired`; shares as logits."""
+    """The effect of two methods together beyond the sum of their separate effects, like `paired`; shares as logits."""
     found = interactions(study, cells, arm, setting, metric)
     return interval(found), len(found)
 
 
 def differences(study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str) -> list[float]:
-    """From the first arm, by seed."""
+    """Differences from the first arm, by seed."""
     return _contrast(cells, [(1, arm), (-1, study.arms[0])], setting, metric, lambda value: value)
 
 
 def interactions(study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str) -> list[float]:
-    """Of the two methods of a combined arm, by seed. Shares are compared as logits: near 0 or 1 the same effect moves a
-    share less, which on shares alone looks like two methods that fight.
+    """Interactions of the two methods of a combined arm, by seed. Shares are compared as logits: near 0 or 1 the same
+    effect moves a share less, which on raw shares looks like interference.
     """
     one, other = study.combined[arm]
     signs = [(1, arm), (1, study.arms[0]), (-1, one), (-1, other)]
@@ -45,7 +45,7 @@ def interactions(study: Study, cells: Sequence[Result], arm: str, setting: str, 
 
 
 def logit(share: float) -> float:
-    """Of a share, half an answer away from 0 and 1."""
+    """The logit of a share, kept half an answer away from 0 and 1."""
     return math.log((share + HALF_AN_ANSWER) / (1 - share + HALF_AN_ANSWER))
 
 
@@ -62,7 +62,7 @@ def _contrast(
 
 
 def primary(study: Study, cells: Sequence[Result]) -> list[float]:
-    """The primary comparison by seed; empty where there is none."""
+    """The primary comparison by seed; empty if there is none."""
     if study.effect is None:
         return []
     metric, arm, setting = study.effect
@@ -70,8 +70,8 @@ def primary(study: Study, cells: Sequence[Result]) -> list[float]:
 
 
 def exact_p(differences: Sequence[float]) -> float:
-    """Two-sided p of the exact paired test: the share of all choices of signs whose mean is as far from 0; NaN for
-    fewer than two.
+    """Two-sided p of the exact paired test: the share of all sign assignments whose mean is as far from 0; NaN for
+    fewer than two values.
     """
     if len(differences) < 2:
         return math.nan
@@ -84,7 +84,7 @@ def _mean(values: Any, axis: int = -1) -> Any:
 
 
 def arrived(study: Study, values: Sequence[float], metric: str) -> str:
-    """How many runs have arrived, for a figure of `Study.arrives`; empty for others."""
+    """How many runs succeeded, for a metric in `Study.arrives`; empty for others."""
     if metric not in study.arrives:
         return ""
     return f"{sum(value >= study.arrives[metric] for value in values)} of {len(values)}"

@@ -1,9 +1,9 @@
 """When does DFT help? Its gain over plain fine-tuning against how probable the model finds the data before training.
 
-One run of `make quickstart` per seed is stopped after 100, 200, 400 and 1,200 of its steps: four starts, from weak to
-strong. Each is trained for 50 steps of 32 rows on 1,600 problems that it has not seen, told rightly (plain) or with an
-answer one too high in six of ten (mistaken), with SFT or with DFT at the same learning rate, which was not searched.
-The probability is the mean over all tokens of thoughts and answers, as `cot audit CONFIG --model FOLDER` measures it.
+One run of `make quickstart` per seed is taken after 100, 200, 400 and 1,200 of its steps: four starts, from weak to
+strong. Each is trained for 50 steps of 32 rows on 1,600 unseen problems, solved correctly (plain) or with an answer one
+too high in six of ten (mistaken), with SFT or with DFT at the same learning rate, which was not searched. The
+probability is the mean over all tokens of thoughts and answers, as `cot audit CONFIG --model FOLDER` measures it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SETTINGS = {f"{style}, {steps} steps": (style, steps) for style in ("plain", "mi
 
 
 def start(cell: Cell, steps: int) -> Path:
-    """What `make quickstart` is after so many of its steps."""
+    """The model of `make quickstart` after this many steps."""
     saved = [f"save_every_n_steps={STEPS[0]}", f"keep_checkpoints={STEPS[-1] // STEPS[0]}"]
     model = once_trained(cell, "on_the_way", "bt_sft", CONFIG, *QUIET, *saved)
     return model if steps == STEPS[-1] else model.parent / "checkpoints" / f"step_{steps:08d}" / "hf"
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One short run; both arms share the probability of the rows before it."""
+    """One short run; both arms share the probability measured before it."""
     style, steps = SETTINGS[cell.setting]
     model, rows, out = start(cell, steps), unseen(cell, ROWS, style), cell.fresh_folder()
 

@@ -1,7 +1,7 @@
-"""Errors of the shuffle-aware discriminator against the diversity of the boilerplate, down to where it breaks.
+"""Errors of the shuffle-aware discriminator against the diversity of the boilerplate, up to the point where it breaks.
 
-Diversity is how many words there are to choose from at each place of the phrase before a call. Seeds draw the base
-model's weights, the rows that are shuffled and the order of the tuning.
+Diversity is the number of words to choose from at each position of the phrase before a call. Seeds determine the base
+model's weights, the shuffled rows and the order of training.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="discriminator",
     question="When does the shuffle-aware discriminator break?",
-    answer="When it is tuned on too few shuffled rows; diverse phrases add to the error and break it only together "
-    "with that.",
-    findings="With 256 rows and the line at a thousandth of a nat the error grows from 0.3 % with one fixed phrase to "
-    "2.1 % with 24 words at each place, under the 3 % of the paper's manual check. With 64 rows it is 4 to 9 %, with "
-    "16 it is 21 to 24 %; calling everything boilerplate would be 5.4 to 5.6 %. Boilerplate is taken for reasoning, "
-    "while the share of reasoning found hardly moves. With the line at zero, the paper's, 256 rows give 3.6 to 8.3 %, "
-    "above 3 % in every setting: where two models are sure of a token, chance decides.",
+    answer="When it is tuned on too few shuffled rows; diverse phrases add to the error but break it only in "
+    "combination with that.",
+    findings="With 256 rows and a threshold of a thousandth of a nat, the error grows from 0.3 % with one fixed "
+    "phrase to 2.1 % with 24 words at each position, below the 3 % of the paper's manual check. With 64 rows it is 4 "
+    "to 9 %, with 16 it is 21 to 24 %; calling everything boilerplate would give 5.4 to 5.6 %. Boilerplate is "
+    "mistaken for reasoning, while the share of reasoning found hardly changes. With the paper's threshold of zero, "
+    "256 rows give 3.6 to 8.3 %, above 3 % in every setting: where both models are certain of a token, chance "
+    "decides.",
     about=__doc__,
     model="Llama, 2 layers, width 96, that copies from requests",
     effect=("error_rate", "64 shuffled rows", "1"),

@@ -1,11 +1,11 @@
 """Half fine-tuning (HFT, arXiv 2404.18466) against full: what a model forgets while it learns something new.
 
 A small Llama learns sums of three numbers in words (100 steps of 16 rows, from random weights), then the multiplication
-table, in figures (180 steps of 16 rows). Forgotten is what the loss on held-out sums has risen by after that; learnt is
-the share of 80 products of the table that are right. Half: a random half of every category of weights learns, one
-round, drawn by the seed. Half rate: all weights at half the learning rate, which forgets less, too: what a method must
-beat. Arms of a seed start from the same weights and see the same rows. Sizes and the rate of 4e-3 were set on a seed
-that is not among them; no rate was searched.
+table in digits (180 steps of 16 rows). Forgotten is how much the loss on held-out sums rises in the second part; learnt
+is the share of 80 products of the table that are right. Half: a random half of each category of weights is trained, in
+one round, drawn by the seed. Half rate: all weights at half the learning rate, which also forgets less and so is the
+baseline to beat. All arms of a seed start from the same weights and see the same rows. Sizes and the rate of 4e-3 were
+set on a seed that is not used here; no rate was searched.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARMS = {
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One run of `cot_sft` on the new task, from a model of the old one."""
+    """One run of `cot_sft` on the new task, from a model trained on the old one."""
     start = once_trained(cell, "sums", "cot_sft", "bt_sft/quickstart", *PLAIN, *HELD_OUT, *STILL, *OLD)
     out = cell.fresh_folder()
     own = [f"output_dir={out}", f"seed={cell.seed}", *STILL[:2], *ARMS[cell.arm]]
@@ -52,12 +52,12 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="half",
     question="Does half fine-tuning forget less?",
-    answer="Not clearly here, and half the learning rate, which costs nothing, forgets less in every seed.",
+    answer="Not clearly here, while half the learning rate, which costs nothing, forgets less in every seed.",
     findings="Half fine-tuning forgets 0.9 +- 1.3 nats less than full (p = 0.13; by seed from 3.2 less to 1.2 more), "
-    "all weights at half the rate 1.6 +- 0.9 less (p = 0.008). Of the table 24 +- 5 % are right after half "
+    "all weights at half the rate 1.6 +- 0.9 less (p = 0.008). 24 +- 5 % of the table are right after half "
     "fine-tuning, 17 +- 4 % after full and 16 +- 4 % at half the rate (p = 0.09 and 0.56). Every arm loses the sums: "
-    "their loss rises from 0.8 nats to 6 to 8, so this is about how fast a small model forgets, not about a little "
-    "that a large one may keep. In each seed another half learns, 57 % of all weights with the embedding.",
+    "their loss rises from 0.8 nats to between 6 and 8, so this shows how fast a small model forgets, not what little "
+    "a large one may keep. Each seed trains a different half, 57 % of all weights including the embedding.",
     about=__doc__,
     model="Llama, 2 layers, width 96, random weights",
     effect=("forgotten", "half", "sums"),

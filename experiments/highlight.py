@@ -1,8 +1,8 @@
 """RFT against plain fine-tuning, fixed weights, a variant of Rho-1, a format rule: held-out calls after equal updates.
 
-Fixed 0.7 gives the two classes 0.3 and 0.7 of the weight. Rho-1 (arXiv 2404.07965) is here with scores made once before
-training, where the paper scores every batch again. The format rule finds boilerplate by a pattern. Seeds draw the base
-model's weights, the rows that are shuffled and the order of all training.
+Fixed 0.7 gives the two classes 0.3 and 0.7 of the weight. Rho-1 (arXiv 2404.07965) uses scores computed once before
+training, while the paper rescores every batch. The format rule finds boilerplate by a pattern. Seeds determine the base
+model's weights, the shuffled rows and the order of all training.
 """
 
 from __future__ import annotations
@@ -97,16 +97,17 @@ def tuned_longer(cell: Cell, subset: str) -> list[str]:
 STUDY = Study(
     name="highlight",
     question="Does more weight on what the discriminator calls reasoning help?",
-    answer="This study cannot tell: the loss on held-out calls is higher with RFT than with plain fine-tuning in every "
-    "seed, but nearly all of it is boilerplate, so that it is plain fine-tuning's own objective; the study "
-    "`true_classes` tells the tokens apart.",
-    findings="Retired: that RFT loses. The format rule, which finds boilerplate by a pattern, loses less on calls than "
-    "RFT does with one fixed phrase (+0.010 +- 0.003 nats above plain fine-tuning, RFT +0.019 +- 0.007) and gains "
-    "where RFT loses, on answers (-0.05 +- 0.02 and -0.16 +- 0.02 nats; RFT +0.05 +- 0.03 and +0.16 +- 0.03). Fixed "
-    "weights lose more than RFT; Rho-1 with fixed scores, which leaves tokens untrained that then get worse, ends "
-    "with no call right. Accuracy differs clearly only for these two with a fixed phrase: base models of different "
-    "seeds differ by as much (63 to 100 % after plain fine-tuning). A likely reason: the base can copy already, what "
-    "it lacks after 30 updates is the format, and RFT takes weight from its tokens.",
+    answer="This study cannot tell: the loss on held-out calls is higher with RFT than with plain fine-tuning in "
+    "every seed, but nearly all of their tokens are boilerplate, which makes it plain fine-tuning's own objective; "
+    "the study `true_classes` separates the tokens.",
+    findings="Withdrawn: the claim that RFT loses. The format rule, which finds boilerplate by a pattern, loses less "
+    "on calls than RFT does with one fixed phrase (+0.010 +- 0.003 nats above plain fine-tuning, RFT +0.019 +- 0.007) "
+    "and gains where RFT loses, on answers (-0.05 +- 0.02 and -0.16 +- 0.02 nats; RFT +0.05 +- 0.03 and +0.16 +- "
+    "0.03). Fixed weights lose more than RFT; Rho-1 with fixed scores, which leaves some tokens untrained so that "
+    "they get worse, ends with no call right. Accuracy differs clearly only for these two with a fixed phrase: base "
+    "models of different seeds differ just as much (63 to 100 % after plain fine-tuning). A likely reason: the base "
+    "model can already copy; what it lacks after 30 updates is the format, and RFT takes weight away from the tokens "
+    "of the format.",
     about=__doc__,
     model="Llama, 2 layers, width 96, that copies from requests",
     effect=("val_loss_call", "rft", "1"),

@@ -1,9 +1,9 @@
 """Does RFT get arguments right at equal format? SmolLM2-135M on generated calls whose true classes are known.
 
-The start has had 20 steps on calls, most of them in other formats. Classes are the generator's own, so this is about
-the weights, not about how well a discriminator finds classes. Seeds draw the order of rows. At the CPU's size: 20
-steps of 512 tokens, three arms. On a GPU: 30, 120 and 480 steps, taus of 2, 3 and 5, a format rule, each arm at its
-best of three learning rates.
+The model starts after 20 steps on calls, most of them in other formats. Classes come from the generator, so this tests
+the weights, not how well a discriminator finds classes. Seeds determine the order of rows. CPU size: 20 steps of 512
+tokens, three arms. GPU size: 30, 120 and 480 steps, taus of 2, 3 and 5, a format rule, each arm at its best of three
+learning rates.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from experiments.study import Cell, Study
 
 SUBSET, HELD_OUT = "tagged", 100
 ROWS_PER_STEP = 7
-"""More than 512 tokens hold."""
+"""More than fit into 512 tokens."""
 DATA = [
     *("dataset.source=generated_agents", f"dataset.subset={SUBSET}"),
     *("dataset.transforms.blur=null", f"dataset_val={{split: held_out, max_rows: {HELD_OUT}, transforms: null}}"),
@@ -47,7 +47,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 def known_classes(cell: Cell, num_rows: int) -> Path:
-    """True classes as a folder that `Highlight` reads: a loss of 1 above that before shuffling is reasoning."""
+    """True classes as scores that `Highlight` reads: those of reasoning are 1 above the loss before shuffling."""
     from cot_components.tools.score import plain_data
 
     out = cell.scratch.parent / "starts" / f"smollm2_classes_{num_rows}"
@@ -68,7 +68,7 @@ def known_classes(cell: Cell, num_rows: int) -> Path:
 
 
 def trained(cell: Cell, size: Size) -> dict[str, float]:
-    """One run of `rft` from the model that makes calls."""
+    """One run of `rft` from the model that writes calls."""
     need_signal(SCREENING, "calls", "taught")
     start, arm, steps = caller(cell), ARMS[cell.arm], int(cell.setting)
     classes = known_classes(cell, ROWS_PER_STEP * steps)
@@ -84,12 +84,12 @@ def trained(cell: Cell, size: Size) -> dict[str, float]:
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """At the CPU's size."""
+    """At CPU size."""
     return trained(cell, CPU)
 
 
 def gpu_cell(cell: Cell) -> Mapping[str, float]:
-    """At a GPU's size."""
+    """At GPU size."""
     return trained(cell, ON_GPU)
 
 
@@ -112,7 +112,7 @@ STUDY = Study(
 GPU = replace(
     STUDY,
     name="highlight_real_gpu",
-    question="The same on a GPU, longer, and with a learning rate for each?",
+    question="The same on a GPU, with longer training and a learning rate per arm?",
     arms=tuple(ARMS),
     settings=("30", "120", "480"),
     effect=("loss_reasoning", "rft tau 3", "30"),

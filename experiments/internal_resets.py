@@ -1,9 +1,9 @@
-"""Which part of a removal's fresh start matters: fresh moments, the learning rate back at its top, or both?
+"""Which part of the reset at a removal matters: fresh moments, the learning rate back at its peak, or both?
 
-Runs of `icot_sft/quickstart` at the published pace, as in the study `internalisation`. Whenever tokens leave, the first
-arm clears the optimizer's moments and restarts the learning-rate schedule, the others do one of the two or neither. The
-last arm is removal from the right as the released script runs it: its check for rows without a thought takes every
-row for one, so it never resets.
+Runs of `icot_sft/quickstart` at the published pace, as in the study `internalisation`. Whenever tokens are removed, the
+first arm clears the optimizer's moments and restarts the learning-rate schedule; the others do one of the two or
+neither. The last arm removes from the right as the released script does: its check for rows without a thought matches
+every row, so it never resets.
 """
 
 from __future__ import annotations

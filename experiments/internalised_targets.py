@@ -1,6 +1,6 @@
-"""Stepwise internalisation under DFT: a removal makes the next token improbable, and DFT weighs by probability.
+"""Stepwise internalisation under DFT: a removal makes the next token improbable, and DFT weights tokens by probability.
 
-Runs of `icot_sft/quickstart` at the published pace; with a floor, answers are learnt as in plain fine-tuning however
+Runs of `icot_sft/quickstart` at the published pace; with a floor, answers are learnt as in plain fine-tuning, however
 improbable they are.
 """
 
@@ -35,7 +35,7 @@ STUDY = Study(
     "on answers most are right, with no clear difference from plain fine-tuning.",
     findings="By seed plain fine-tuning ends at 50, 99 and 68 %, DFT at 0, 0 and 0 %, DFT with a floor of 0.5 at 91, "
     "99 and 99 %, with a floor of 1 at 52, 98 and 95 %. A likely reason, not tested: from random weights every token "
-    "is improbable, and DFT weighs it so; a floor keeps the weight of an answer's tokens from vanishing.",
+    "is improbable, and DFT weights it accordingly; a floor keeps the weight of answer tokens from vanishing.",
     effect=("accuracy", "dft", "2x2"),
     arms=tuple(ARMS),
     settings=("2x2",),

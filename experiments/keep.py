@@ -1,10 +1,10 @@
-"""What is committed of the quickstarts' runs: what README, figures and notebooks quote and draw.
+"""Keeps the committed parts of the quickstarts' runs: what README, figures and notebooks quote and plot.
 
-    make quickstart && python -m experiments.keep runs        # keeps every run below that is there
+    make quickstart && python -m experiments.keep runs        # keeps every run below that exists
 
-Logs of training, reports of the discriminator, and the scores of its first rows: those of all rows are too large to
-commit; the kept ones are a folder that `Highlight` reads like any other. Of `make quickstart-real` also its first and
-its last evaluation: answers, and the losses of some held-out rows token by token.
+Training logs, reports of the discriminator, and the scores of its first rows (those of all rows are too large to
+commit), in a folder that `Highlight` reads like any other. For `make quickstart-real` also its first and last
+evaluations: answers, and the loss of every token of some held-out rows.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def keep_scores(run: Path, kept: Path, *, num_rows: int = SCORED_ROWS) -> None:
 
 
 def keep_answers(run: Path, kept: Path) -> None:
-    """Its first and its last evaluation."""
+    """The first and the last evaluation of a run."""
     (kept / EVALUATIONS).mkdir(exist_ok=True)
     files = list(saved_evaluations(run).values())
     for path in (files[0], files[-1]):
@@ -68,7 +68,7 @@ def main(folder: str) -> int | str:
         keep_scores(Path(folder) / CLASSIFIED[0] / "scores", LOGS / CLASSIFIED[0] / "scores")
     if PRETRAINED in there:
         keep_answers(Path(folder) / PRETRAINED, LOGS / PRETRAINED)
-    return 0 if there else f"{folder} holds no run of a quickstart"
+    return 0 if there else f"{folder} contains no run of a quickstart"
 
 
 if __name__ == "__main__":

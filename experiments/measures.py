@@ -1,4 +1,4 @@
-"""What several studies measure of the model that a run has left."""
+"""Measurements of a trained model that several studies share."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Scored(NamedTuple):
     where: np.ndarray
 
     def loss(self, within: np.ndarray | None = None) -> float:
-        """Mean over all supervised tokens, or those of them that lie within a mask, nats."""
+        """Mean over all supervised tokens, or over those within a mask, in nats."""
         return float(self.nll[self.where if within is None else self.where & within].mean())
 
 
 def scored(model: Path, tune_recipe: str, config: str, *overrides: str) -> Scored:
-    """What the model of a run makes of a config's rows, before any transform."""
+    """The losses of a run's model on the rows of a config, before any transform."""
     from cot_components.tools.score import plain_data, score_config
 
     out = model.with_name(f"{model.name}_scores")
@@ -51,7 +51,7 @@ def scored(model: Path, tune_recipe: str, config: str, *overrides: str) -> Score
 
 
 def by_true_class(model: Path, subset: str, num_rows: int, *overrides: str) -> dict[str, float]:
-    """Held-out losses of generated calls: tokens that the request decides (reasoning), and all others (boilerplate)."""
+    """Held-out losses of generated calls: tokens that the request determines (reasoning), all others (boilerplate)."""
     split = "held_out"
     node = [f"dataset.{key}" for key in (f"split={split}", f"subset={subset}", f"max_rows={num_rows}")]
     found = scored(model, "rft", "rft/quickstart", *node, "dataset.transforms=null", *overrides)
@@ -61,7 +61,7 @@ def by_true_class(model: Path, subset: str, num_rows: int, *overrides: str) -> d
 
 
 def outcome(result: Evaluation) -> dict[str, float]:
-    """Accuracy and held-out losses of an evaluation that asked something."""
+    """Accuracy and held-out losses of an evaluation with questions."""
     assert result.answer_accuracy is not None
     return {"accuracy": result.answer_accuracy, **result.losses}
 
@@ -73,11 +73,11 @@ CALL_METRICS = {
     "readable": "answers with a call that can be read",
     "right_if_readable": "of these, right",
 }
-"""Of what `by_true_class`, `outcome` and `calls` return."""
+"""Labels of what `by_true_class`, `outcome` and `calls` return."""
 
 
 def calls(result: Evaluation) -> dict[str, float]:
-    """Share of answers in which a call can be read, and the share of right ones among these, where there are any."""
+    """Share of answers with a readable call, and the share of right ones among these, if there are any."""
     readable = [bool(example.correct) for example in result.examples if example.extracted is not None]
     right = {"right_if_readable": sum(readable) / len(readable)} if readable else {}
     return {"readable": len(readable) / len(result.examples), **right}
@@ -95,6 +95,6 @@ def sampled_wordings(run: Path, *overrides: str) -> float:
 
 
 def wordings(result: Evaluation) -> float:
-    """Share of the thoughts whose wording, with every number and name taken out, is that of no earlier one."""
+    """Share of thoughts whose wording, without numbers and names, differs from all earlier ones."""
     told = [split_completion(example.completion, Tags())[0] or "" for example in result.examples]
     return len({re.sub(r"\d+|[A-Z][a-z]+", "_", thought) for thought in told}) / max(len(told), 1)

@@ -27,13 +27,13 @@ from experiments.study import (
 README = Path(__file__).with_name("README.md")
 HEAD = """# What each method does, measured
 
-One row per study: its answer, and the one comparison it rests on. Everything is small: generated tasks, a CPU. It says
-how the methods behave where everything is known, not how much they give on a large model.
+One row per study: its answer, and the one comparison it rests on. Everything is small: generated tasks, a CPU. The
+studies show how the methods behave where everything is known, not how much they gain on a large model.
 """
 ROUNDS = """
-*n*: seeds. *p*: exact paired test, two-sided; it cannot be below 0.06 with 5 seeds, 0.008 with 8. "Before the rules":
-run when the primary comparison was not yet hashed into every line, so it may have been chosen with results in sight.
-Below, folded: how each study was done, what else it shows, all tables.
+*n*: seeds. *p*: exact paired test, two-sided; it cannot be below 0.06 with 5 seeds or 0.008 with 8. "Before the
+rules": run before the primary comparison was hashed into every line, so it may have been chosen after seeing results.
+Folded below: how each study was done, what else it shows, all tables.
 
 <details>
 <summary>How to read the tables, and how to run a study</summary>
@@ -41,21 +41,21 @@ Below, folded: how each study was done, what else it shows, all tables.
 Tables, effects and figures come from `results/STUDY.jsonl`, one line per cell: an arm in a setting with a seed; answers
 and findings are written from them. First row: mean and half the width of the 95 % interval over seeds (Student's t).
 Other rows: mean and, in brackets, the difference from the first row over the seeds that both have, with its interval;
-**bold** where that excludes zero. But for the primary comparison all of it is descriptive: where there is no difference
-at all, one in twenty is bold by chance. Differences are what the figures show; an interval may reach beyond 0 or 100 %,
-values cannot. "3 of 5" counts runs that have arrived, where runs arrive or do not. What two methods do beyond the sum
-of the two is compared on logits for shares. Each line names versions, threads and chip; the arms of a setting and seed
-ran on the same code, seeds not always: sums that are rounded differently, or another stream of dropout, end a single
-run elsewhere.
+**bold** if that excludes zero. Everything except the primary comparison is descriptive: without any real difference,
+one in twenty is bold by chance. Figures show differences; an interval may extend beyond 0 or 100 %, values cannot.
+"3 of 5" counts the runs that succeed, where runs either succeed or fail. The effect of two methods beyond the sum of
+their separate effects is compared as logits if it is of shares. Each line records versions, threads and chip; the arms
+of a setting and seed ran on the same code, different seeds not always: different rounding or another dropout stream
+changes where a single run ends.
 
-Primary comparison, arms, settings, seeds and learning rates are hashed into every line; lines of another hash are
-refused. A learning rate that a study searches is chosen on validation rows of a seed that no comparison uses.
+Primary comparison, arms, settings, seeds and learning rates are hashed into every line; lines with another hash are
+refused. A study that searches learning rates chooses them on validation rows of a seed that no comparison uses.
 
-    make evidence STUDY=blur            # runs what is missing; delete a line, or results/blur.jsonl, to measure again
-    make evidence STUDY=screening       # what SmolLM2-135M answers; its studies refuse a task without a signal
+    make evidence STUDY=blur            # runs the missing cells; delete a line, or results/blur.jsonl, to run again
+    make evidence STUDY=screening       # accuracy of SmolLM2-135M; its studies refuse a task without a signal
     make evidence STUDY=blur_real SIZE=gpu      # the larger grid of a study of SmolLM2
-    python -m experiments               # runs nothing: makes all figures and this page again
-    python -m experiments --check       # whether every line was run under its study's rules, and what studies lack
+    python -m experiments               # runs nothing: regenerates all figures and this page
+    python -m experiments --check       # checks that every line was run under its study's rules; lists what is lacking
 
 </details>
 """
@@ -79,7 +79,7 @@ NOT_RUN = {
     "highlighting on real agent data: scores": "shad --config shad/llama3_2_3B_xlam",
     "highlighting on real agent data: training": "rft --config rft/llama3_2_3B_xlam",
 }
-"""What waits for a GPU -> its words behind `tune run`."""
+"""What still needs a GPU -> its arguments to `tune run`."""
 
 
 def load(name: str) -> Study:
@@ -90,19 +90,19 @@ def load(name: str) -> Study:
 
 
 def readme() -> str:
-    """The whole text."""
+    """The whole page."""
     studies = [load(name) for name in STUDIES]
     return "\n".join([HEAD, overview(studies), ROUNDS.lstrip("\n"), *map(folded, studies), not_run()])
 
 
 def folded(study: Study) -> str:
-    """`section` behind its question."""
+    """The `section` of a study, folded under its question."""
     return f"<details>\n<summary>{study.question}</summary>\n\n{section(study)}\n</details>\n"
 
 
 def not_run() -> str:
-    """What waits for a GPU, with its commands."""
-    said = "These need a GPU and, but for 4 x 4 digits, what the config's header says to download.\n"
+    """What still needs a GPU, with its commands."""
+    said = "These need a GPU and, except for 4 x 4 digits, the downloads named in the config's header.\n"
     rows = [f"| {what} | `tune run {words}` |" for what, words in NOT_RUN.items()]
     return "\n".join(["## Not run\n", said, "| study | command |", "|---|---|", *rows]) + "\n"
 
@@ -129,7 +129,7 @@ def _test(study: Study, cells: Sequence[Result]) -> tuple[str, str]:
 
 
 def effect(study: Study, cells: Sequence[Result]) -> str:
-    """The primary comparison, spelled with what it is of."""
+    """The primary comparison, with what it compares."""
     if study.effect is None:
         return ""
     metric, arm, setting = study.effect
@@ -144,7 +144,7 @@ def _not_run(study: Study) -> str:
 
 
 def section(study: Study, *, tables: int | None = None, picture: bool = True) -> str:
-    """Question, answer, so many tables (all by default), figure and command of a study; what has no cell says so."""
+    """Question, answer, the first `tables` tables (default all), figure and command of a study; or "not run"."""
     title = f"## {study.question}\n\n`make evidence STUDY={study.name}`"
     cells = read_cells(study)
     about = [f"{cleandoc(study.about)}\n"] if study.about else []
@@ -158,7 +158,7 @@ def section(study: Study, *, tables: int | None = None, picture: bool = True) ->
         shown.append(_interactions(study, cells, next(iter(study.metrics))))
     figure = [f"![{study.question}](results/{figure_path(study).name})\n"] if picture else []
     p, seeds = _test(study, cells)
-    first = f"Primary comparison: {effect(study, cells)}; exact paired test p = {p or 'none'}, {seeds} seeds.\n"
+    first = f"Primary comparison: {effect(study, cells)}; exact paired test p = {p or 'none'}, n = {seeds}.\n"
     told = [f"{title} ({facts})\n", *about, f"**{study.answer or 'No answer yet.'}**\n", first]
     if study.findings:
         told.append(f"{fill(study.findings, 120)}\n")
@@ -190,7 +190,7 @@ def _grid(corner: str, arms: Sequence[str], settings: Sequence[str], entry: Call
 
 
 def _entry(study: Study, cells: Sequence[Result], arm: str, setting: str, metric: str) -> str:
-    """The first arm's mean; of the others also the difference from it, seed by seed."""
+    """The mean of an arm; for all but the first also the paired difference from the first."""
     found = values_of(cells, arm, setting, metric)
     if not found:
         return ""

@@ -1,7 +1,7 @@
 """The same rows eight times on SmolLM2-135M: plain fine-tuning, one mask for all epochs, one per epoch.
 
-40 problems that the start of the study `blur_real` has not met, told plainly, for eight epochs of steps of 512 tokens:
-some 33,000 tokens. Three seeds, so it describes and decides nothing.
+40 plainly explained problems that the start of the study `blur_real` has not seen, for eight epochs in steps of 512
+tokens: about 33,000 tokens. With three seeds it is descriptive and decides nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 STUDY = Study(
     name="repetition_real",
-    question="On SmolLM2-135M, does blur pay where rows come again and again?",
+    question="On SmolLM2-135M, does blurring pay off where rows repeat again and again?",
     about=__doc__,
     model="SmolLM2-135M-Instruct",
     effect=("accuracy", "blur once", "8"),

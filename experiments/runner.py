@@ -1,4 +1,4 @@
-"""Arms x settings x seeds, cell by cell: a study may be stopped at any time and goes on."""
+"""Arms x settings x seeds, cell by cell: a study can be stopped at any time and resumed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SCRATCH = Path("runs") / "experiments"
 def run(study: Study, *, seeds: int | None = None, jobs: int = 1) -> None:
     """Run every cell that is not finished yet, `jobs` at a time; seed by seed, so that finished ones can be compared.
 
-    The arms of a setting and seed run one after another: what they share in `Cell.scratch` is made once. Learning rates
-    of `Study.rates` come first.
+    The arms of a setting and seed run one after another: what they share in `Cell.scratch` is created once. The search
+    over `Study.rates` comes first.
     """
     scratch = SCRATCH / study.name
     scratch.mkdir(parents=True, exist_ok=True)
@@ -65,18 +65,18 @@ def _run_cell(study: Study, cell: Cell) -> None:
     started = time.perf_counter()
     figures = dict(study.cell(cell))
     seconds = round(time.perf_counter() - started, 1)
-    ran_on = {**versions(), "cpu threads": "1", "chip": chip_name(pick_device("auto"))}  # recipes have one thread
+    ran_on = {**versions(), "cpu threads": "1", "chip": chip_name(pick_device("auto"))}  # recipes run on one thread
     keep(study, Result(*cell[:3], figures, seconds, ran_on, study.rules, cell.rate))
     print(f"{cell.setting} {cell.arm} seed {cell.seed}: {figures} ({seconds} s)", flush=True)
 
 
 def recipe(name: str, config: str, *overrides: str) -> None:
-    """`tune run NAME --config CONFIG OVERRIDES`, silently, on one core: figures do not depend on the machine's number.
+    """`tune run NAME --config CONFIG OVERRIDES`, silently and on one core: results do not depend on how many there are.
 
-    Forked from a process that has everything imported, which takes as long as a quarter of a small training.
+    Forked from a process that has imported everything, which would take a quarter of the time of a small training.
 
     Raises:
-        UserError: the run did not end well; holds the end of what it said.
+        UserError: the run failed; contains the end of its output.
     """
     with tempfile.NamedTemporaryFile() as said:
         words = ["--config", config, *overrides]
@@ -85,11 +85,11 @@ def recipe(name: str, config: str, *overrides: str) -> None:
         process.join()
         if process.exitcode:
             told = Path(said.name).read_text(errors="replace")[-2000:]
-            raise UserError(f"tune run {name} {' '.join(words)} ended with {process.exitcode}: {told}")
+            raise UserError(f"tune run {name} {' '.join(words)} failed with exit code {process.exitcode}: {told}")
 
 
 def once(cell: Cell, words: Sequence[str], measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
-    """What `measure` returns, or returned for the same words and versions in any cell of any study."""
+    """What `measure` returns, cached by words and versions across the cells of all studies."""
     told = json.dumps([*words, versions()])
     digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
     kept = cell.scratch.parent / "trained" / f"{digest}.json"

@@ -1,8 +1,8 @@
-"""Which tasks can tell methods apart on SmolLM2-135M: what its starts answer before any method has trained them.
+"""Which tasks can tell methods apart on SmolLM2-135M: how its starts answer before any method has trained them.
 
-Instruct is the model as it is; taught has had 20 steps of 512 tokens on the task. 100 held-out questions. Studies of
-SmolLM2 run where the taught start is right in 10 to 70 %, and refuse otherwise. Families of the small problems are told
-apart in the lines of results.
+Instruct is the unchanged model; taught has been trained for 20 steps of 512 tokens on the task. 100 held-out questions.
+Studies of SmolLM2 run only if the taught start is right in 10 to 70 %. The lines of results also hold the accuracy of
+each family of small problems.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TASKS: Mapping[str, tuple[Callable[[Cell], Path], Sequence[str]]] = {
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """The answers of one start."""
+    """The accuracy of one start."""
     start, asked = TASKS[cell.setting]
     model, out = (instruct if cell.arm == "instruct" else start)(cell), cell.fresh_folder()
     asked = [*asked, f"evaluation.max_rows={CPU.questions}", "evaluation.batch_size=50"]
@@ -37,7 +37,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 
 def families(result: Evaluation) -> dict[str, float]:
-    """Accuracy by family: they take turns."""
+    """Accuracy by family; the questions cycle through the families."""
     right = [bool(example.correct) for example in result.examples]
     turns = {name: right[place :: len(FAMILIES)] for place, name in enumerate(FAMILIES)}
     return {name: sum(found) / len(found) for name, found in turns.items() if found}

@@ -1,4 +1,4 @@
-"""A study's cells on the screen and as a picture."""
+"""The cells of a study as a table in the terminal and as a figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def table(study: Study, cells: Sequence[Result]) -> str:
-    """Mean and 95 % interval of every figure, and the paired difference from the first arm, seed by seed."""
+    """Mean and 95 % interval of every metric, and the paired difference from the first arm, seed by seed."""
     lines = []
     for setting in study.settings:
         for metric, label in study.metrics.items():
@@ -36,9 +36,9 @@ def table(study: Study, cells: Sequence[Result]) -> str:
 
 
 def draw(study: Study, cells: Sequence[Result]) -> Path:
-    """One panel per figure that the first arm has: how the others differ from it, with intervals. Returns the path.
+    """One panel per metric of the first arm: how the others differ from it, with intervals. Returns the path.
 
-    A difference of one seed has no interval and is hollow.
+    A difference from one seed has no interval and is drawn hollow.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,7 +62,7 @@ def draw(study: Study, cells: Sequence[Result]) -> Path:
 
 
 def _draw_dots(panel: Axes, study: Study, cells: Sequence[Result], metric: str) -> None:
-    """How the second arm differs from the first in each cell, against the figure that `Study.against` names."""
+    """How the second arm differs from the first in each cell, against the metric that `Study.against` names."""
     assert study.against is not None
     scale, unit = (100, " (points)") if metric in study.percent else (1, "")
     panel.axhline(0, color=INK.light, linewidth=0.8)

@@ -15,17 +15,17 @@ from experiments.study import Cell
 
 QUIET = ["evaluate_before_training=false", "evaluate_every_n_steps=null", "evaluation=null", "dataset_val=null"]
 Start = Callable[[Cell], Path]
-"""A cell to the folder of an exported model."""
+"""Cell -> folder of an exported model."""
 _ONE_AT_A_TIME = Lock()
 
 
 def agent_base(cell: Cell) -> Path:
-    """Copies from a request into other formats than the tested one: that of `make quickstart-rft`."""
+    """Copies from a request into formats other than the tested one: the base model of `make quickstart-rft`."""
     return once_trained(cell, "agent_base", "cot_sft", "cot_sft/agent_base")
 
 
 def student(cell: Cell) -> Path:
-    """Solves the small tasks now and then: an epoch of `make quickstart`, a third of its training."""
+    """Sometimes solves the small tasks: an epoch of `make quickstart`, a third of its training."""
     return once_trained(cell, "student", "bt_sft", "bt_sft/quickstart", *QUIET, "epochs=1")
 
 
@@ -35,7 +35,7 @@ def teacher(cell: Cell) -> Path:
 
 
 def once_trained(cell: Cell, name: str, tune_recipe: str, config: str, *overrides: str) -> Path:
-    """The exported model of a run that ended, now or before."""
+    """The exported model of a run, which is trained unless it already exists."""
     out = cell.scratch.parent / "starts" / f"{name}_{cell.seed}"
     with _ONE_AT_A_TIME:
         if not (out / "model" / "config.json").exists():
@@ -45,10 +45,10 @@ def once_trained(cell: Cell, name: str, tune_recipe: str, config: str, *override
 
 
 def unseen(cell: Cell, count: int, *styles: str) -> list[str]:
-    """What makes a run train on so many generated problems that neither start nor teacher has met: other ones per seed.
+    """Overrides to train on `count` generated problems that neither start nor teacher has seen, different per seed.
 
-    Equally many are told in each of the styles. None is a held-out problem, and held-out losses are measured on plain
-    ones with all their labels.
+    Each style has an equal number of them. None is a held-out problem, and held-out losses are measured on plain
+    problems with all their labels.
     """
     path = cell.scratch.parent / "starts" / f"{'_'.join(styles)}_{count}_{cell.seed}.jsonl"
     with _ONE_AT_A_TIME:

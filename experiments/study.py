@@ -1,10 +1,10 @@
-"""What a study is, and its finished cells: one line each of `results/STUDY.jsonl`, and what they say.
+"""What a study is, and its finished cells: one line each in `results/STUDY.jsonl`, and how to read them.
 
     STUDY = Study(name="blur", question="Does blurring help?", arms=("sft", "blur"), settings=("clean", "small"),
                   metrics={"accuracy": "answers correct"}, cell=cell)
 
-`cell(Cell)` trains and measures one of them and returns its figures by name. What several cells share (a base model)
-it keeps in `Cell.scratch`. A new study is a module here, and its name in `STUDIES` of `experiments/__init__.py`.
+`cell(Cell)` trains and measures one cell and returns its metrics by name. What several cells share (a base model) it
+keeps in `Cell.scratch`. A new study is a module here whose name is in `STUDIES` of `experiments/__init__.py`.
 
 The rules: a study fixes its one primary comparison (`effect`), arms, settings, seeds and learning rates before it runs.
 Each line records their hash, and a line with another hash is refused. Learning rates are chosen on the validation rows
@@ -30,14 +30,14 @@ from cot_components.errors import UserError
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = 8
-"""As many as the rules ask for: the smallest p of an exact paired test is 2 / 2**8 = 0.008, with 5 seeds it is 0.06."""
+"""Required by the rules: the smallest p of an exact paired test is 2 / 2**8 = 0.008, with 5 seeds it is 0.06."""
 SEARCH_SEED = 100
-"""Learning rates are chosen with this one, which no comparison uses."""
+"""Learning rates are chosen on this seed, which no comparison uses."""
 
 
 class Cell(NamedTuple):
-    """One run of a study. scratch: a folder that all its cells share; `fresh_folder` one of its own. rate: the learning
-    rate of an arm of `Study.rates`.
+    """One run of a study. scratch: a folder that all cells share; `fresh_folder` is the cell's own. rate: the learning
+    rate, for an arm of `Study.rates`.
     """
 
     arm: str
@@ -47,7 +47,7 @@ class Cell(NamedTuple):
     rate: float | None = None
 
     def fresh_folder(self) -> Path:
-        """A folder for this cell alone; what an interrupted run left in it is gone."""
+        """A folder for this cell alone; removes what an interrupted run left in it."""
         folder = self.scratch / re.sub(
             r"[^\w.]+", "_", f"{self.setting}_{self.arm}_{self.seed}{f'_{self.rate}' * (self.rate is not None)}"
         )
@@ -59,25 +59,25 @@ class Cell(NamedTuple):
 class Study:
     """What is compared, on what, and how a cell is run.
 
-    name:      of the file of results
+    name:      of the results file
     question:  what it asks
     about:     how it is done, what settings and arms are: the module's docstring
-    answer:    what the cells that are there say, in one sentence; None while there are none
-    findings:  what else they say
-    effect:    the primary comparison, on which the answer rests: figure, arm and setting; the arm's difference from the
-               first, or interaction
+    answer:    what the finished cells show, in one sentence; None while there are none
+    findings:  what else they show
+    effect:    the primary comparison, on which the answer rests: metric, arm and setting; the arm's difference from the
+               first, or its interaction
     model:     what was trained, for the first table
-    rates:     arm -> learning rates, of which each setting takes the one with the lowest `chosen_by` of `SEARCH_SEED`
-    chosen_by: a figure of validation rows, lower for better
-    arrives:   figure -> the value from which a run has arrived, where runs do or do not: tables count them
+    rates:     arm -> learning rates; each setting takes the one with the lowest `chosen_by` on `SEARCH_SEED`
+    chosen_by: a metric of validation rows, lower is better
+    arrives:   metric -> the value from which a run succeeds, where runs either succeed or fail: tables count them
     arms:      what is compared; the first is the baseline of the paired differences
-    combined:  arm -> the two arms that it puts together; their interaction is in the first of the metrics
-    settings:  under which circumstances
-    metrics:   figure -> how tables and axes call it; those named in `percent` are shares
-    cell:      runs one cell; figures that are not in `metrics` are kept, not shown
+    combined:  arm -> the two arms that it combines; their interaction is shown for the first metric
+    settings:  the conditions under which arms are compared
+    metrics:   metric -> its label in tables and on axes; those named in `percent` are shares
+    cell:      runs one cell; metrics that are not in `metrics` are kept, not shown
     seeds:     0 to seeds - 1
-    against:   a figure that the picture shows the differences against, one dot per seed, in place of the settings
-    needs:     what the machine must have that a laptop has not
+    against:   a metric that the figure plots the differences against, one dot per seed, instead of the settings
+    needs:     what the study needs to run beyond an idle laptop
     jobs:      cells at a time; None for one per core
     """
 
@@ -112,8 +112,8 @@ class Study:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished cell, as its line holds it. seconds: of one core; 0 where the run of another cell served this one.
-    rules: see `Study.rules`; None for lines from before there were any. rate: the learning rate of `Cell`.
+    """A finished cell, as its line stores it. seconds: of one core; 0 if the run of another cell was reused.
+    rules: see `Study.rules`; None for lines from before the rules. rate: the learning rate of `Cell`.
     """
 
     arm: str
@@ -127,7 +127,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str, int, float | None]:
-        """What no two lines share: several rates only where they are searched."""
+        """Unique for each line; the rate is part of it only during a search."""
         return self.arm, self.setting, self.seed, self.rate if self.seed == SEARCH_SEED else None
 
 
@@ -137,12 +137,12 @@ def cells_path(study: Study) -> Path:
 
 
 def figure_path(study: Study) -> Path:
-    """The picture of its cells."""
+    """The figure of its cells."""
     return RESULTS / f"{study.name}.png"
 
 
 def keep(study: Study, result: Result) -> None:
-    """Add a finished cell to the file: one write of one line, which another process cannot cut in two."""
+    """Append a finished cell to the file in a single write, which another process cannot split."""
     path = cells_path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
@@ -150,16 +150,16 @@ def keep(study: Study, result: Result) -> None:
 
 
 def read_cells(study: Study) -> list[Result]:
-    """All finished cells of a study that it still has; none without a file.
+    """All finished cells that still belong to a study; none without a file.
 
     Raises:
-        UserError: a line that is not a cell, a cell that another line has, or one that was run under other rules.
+        UserError: a line that is not a cell, a duplicate cell, or one that was run under other rules.
     """
     return [result for result in _read_lines(study) if result.seed != SEARCH_SEED]
 
 
 def read_searches(study: Study) -> list[Result]:
-    """The cells that learning rates are chosen by. Raises as `read_cells` does."""
+    """The cells of the learning-rate search. Raises as `read_cells` does."""
     return [result for result in _read_lines(study) if result.seed == SEARCH_SEED]
 
 
@@ -167,7 +167,7 @@ def chosen_rate(study: Study, arm: str, setting: str) -> float | None:
     """The learning rate of an arm in a setting; None for an arm without a grid.
 
     Raises:
-        UserError: not all of the grid has run.
+        UserError: part of the grid has not run.
     """
     if arm not in study.rates:
         return None
@@ -186,11 +186,11 @@ def _read_lines(study: Study) -> list[Result]:
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}:{number}: not a cell: {line[:80]!r}") from error
         if result.key in found:
-            raise UserError(f"{path}:{number}: {result.setting}, {result.arm}, seed {result.seed} a second time")
+            raise UserError(f"{path}:{number}: duplicate of {result.setting}, {result.arm}, seed {result.seed}")
         if result.rules not in (None, study.rules):
             raise UserError(
                 f"{path}:{number}: run under the rules {result.rules}, the study's are {study.rules}: its primary "
-                "comparison, arms, settings, seeds or learning rates have changed; put them back, or delete the line"
+                "comparison, arms, settings, seeds or learning rates have changed; restore them, or delete the line"
             )
         found[result.key] = result
     return [result for result in found.values() if result.arm in study.arms and result.setting in study.settings]
@@ -204,7 +204,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def values_of(cells: Sequence[Result], arm: str, setting: str, metric: str) -> dict[int, float]:
-    """The figure by seed."""
+    """The values of a metric by seed."""
     return {c.seed: c.figures[metric] for c in cells if (c.arm, c.setting) == (arm, setting) and metric in c.figures}
 
 
@@ -223,7 +223,7 @@ def spell(study: Study, metric: str, figure: tuple[float, float], *, sign: bool 
 
 
 def standing(study: Study) -> str:
-    """How a study stands with the rules. Raises UserError for lines of other rules, as `read_cells` does."""
+    """Whether a study follows the rules, in a line. Raises UserError for lines of other rules, as `read_cells` does."""
     cells = read_cells(study)
     early = sum(cell.rules is None for cell in cells)
     lacks = ["a primary comparison"] * (study.effect is None) + ["8 seeds"] * (study.seeds < SEEDS)

@@ -1,9 +1,9 @@
 """Does Target-SFT beat distillation with the same teacher? SmolLM2-135M, demonstrations of which 30 % are mistaken.
 
-The start has had 20 steps on small problems told rightly, the teacher 150; both are the same for all seeds, which draw
-the rows and their order. Problems are ones that neither has met. At the CPU's size: 40 steps of 512 tokens, three arms,
-100 questions, one learning rate. On a GPU: 120 steps, 500 questions, more arms and shares of mistaken demonstrations,
-each arm at its best of three learning rates.
+The model starts after 20 steps on correctly solved small problems, the teacher after 150; both are the same for all
+seeds, which determine the rows and their order. Neither has seen the problems. CPU size: 40 steps of 512 tokens, three
+arms, 100 questions, one learning rate. GPU size: 120 steps, 500 questions, more arms and shares of mistaken
+demonstrations, each arm at its best of three learning rates.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ARMS = {
     "target 0.8": [LOSS + "target_sft", "loss.eta=0.8", *TEACHER],
 }
 STYLES = {"0 %": ["plain"], "30 %": ["mistaken", "plain"], "60 %": ["mistaken"]}
-"""Six of ten demonstrations of the style `mistaken` are."""
+"""In the style `mistaken`, six of ten demonstrations are mistaken."""
 
 
 def trained(cell: Cell, size: Size) -> dict[str, float]:
@@ -58,12 +58,12 @@ def trained(cell: Cell, size: Size) -> dict[str, float]:
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """At the CPU's size."""
+    """At CPU size."""
     return trained(cell, CPU)
 
 
 def gpu_cell(cell: Cell) -> Mapping[str, float]:
-    """At a GPU's size."""
+    """At GPU size."""
     return trained(cell, ON_GPU)
 
 
@@ -86,7 +86,7 @@ STUDY = Study(
 GPU = replace(
     STUDY,
     name="targets_real_gpu",
-    question="The same on a GPU, with more arms and a learning rate for each?",
+    question="The same on a GPU, with more arms and a learning rate per arm?",
     arms=("distill", *(arm for arm in ARMS if arm != "distill")),
     settings=tuple(STYLES),
     rates=dict.fromkeys(ARMS, GPU_RATES),

@@ -1,20 +1,20 @@
-"""Does a model that thinks go on thinking when it is asked to, after training on answers without thoughts?
+"""Does a model that thinks still think when it is asked to, after training on answers without thoughts?
 
-The start has learnt the small tasks aloud, each of them with a thought. Its chat template is given a switch: with
+The start has learnt the small tasks with a thought for each. Its chat template is given a switch: with
 `enable_thinking=false` the prompt ends in an empty thought. It is then trained for 50 steps of 32 rows on other tasks.
 
-| rows | what they hold |
+| rows | contents |
 |---|---|
 | answers only | a question and its answer, no thought |
-| one family thinks | the same questions; those of one of the four families of tasks (chain) have their thoughts |
+| one family thinks | the same questions; those of one of the four families of tasks (chain) keep their thoughts |
 
-| arm | what it learns of an answer without a thought |
+| arm | what it learns from an answer without a thought |
 |---|---|
 | start | nothing: it is not trained |
-| template | `empty_thought: template`: the answer, behind a prompt that ends in the empty thought |
-| none | `empty_thought: none`: the answer, behind the prompt that asks for a thought |
-| refuse | `empty_thought: refuse`, bad rows left out: nothing. Of answers only no row is left, so that is the start |
-| block written | to write an empty thought: the data hold it, and the template has no switch |
+| template | `empty_thought: template`: the answer, after a prompt that ends in the empty thought |
+| none | `empty_thought: none`: the answer, after the prompt that asks for a thought |
+| refuse | `empty_thought: refuse`, bad rows dropped: nothing. With answers only no row is left, so that is the start |
+| block written | to write an empty thought: the data contain it, and the template has no switch |
 
 Every model is asked 240 held-out questions twice, with thinking on and off, and answers greedily.
 """
@@ -42,10 +42,10 @@ SWITCH = (
     "{% if add_generation_prompt and enable_thinking is defined and enable_thinking is false %}"
     "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
 )
-"""Put at the end of a chat template that has no switch, it gives it one."""
+"""Appended to a chat template without a switch, adds one."""
 ARMS = ("start", "template", "none", "refuse", "block written")
 SETTINGS: dict[str, str | None] = {"answers only": None, "one family thinks": "chain"}
-"""Whose rows have a thought."""
+"""Setting -> the family whose rows have a thought."""
 
 
 class Scale(NamedTuple):
@@ -68,7 +68,7 @@ TINY = Scale(student, ["bt_sft/quickstart", f"{BLUR}.ratio=0", *_SHORT], [], num
 
 
 def cell_of(scale: Scale, cell: Cell) -> Mapping[str, float]:
-    """One training of the start, then the questions with thinking on and off."""
+    """Train the start once, then ask the questions with thinking on and off."""
     start, out = scale.start(cell), cell.fresh_folder()
     out.mkdir(parents=True)
     source = read_template(start)
@@ -86,13 +86,13 @@ def cell_of(scale: Scale, cell: Cell) -> Mapping[str, float]:
 
 
 def ask_twice(scale: Scale, model: Path, out: Path) -> dict[str, float]:
-    """With thinking on and off."""
+    """The results of `ask` with thinking on and off."""
     on, off = ask(scale, model, "true", out), ask(scale, model, "false", out)
     return {f"{name}_on": value for name, value in on.items()} | {f"{name}_off": value for name, value in off.items()}
 
 
 def train(scale: Scale, cell: Cell, start: Path, out: Path) -> Path:
-    """The model that an arm leaves."""
+    """The model that an arm trains."""
     written = cell.arm == "block written"
     rows = out / "rows.jsonl"
     write_rows(rows, scale.num_rows, cell, block=BLOCK if written else "")
@@ -109,7 +109,7 @@ def train(scale: Scale, cell: Cell, start: Path, out: Path) -> Path:
 
 
 def write_rows(path: Path, num_rows: int, cell: Cell, *, block: str) -> None:
-    """Questions with their answers; `block` stands before those without a thought."""
+    """Questions with their answers; `block` is put before those without a thought."""
     problems = make_problems(split="train", count=num_rows, seed=1000 + cell.seed)
     answers = [p.response if p.family == SETTINGS[cell.setting] else f"{block}Answer: {p.answer}" for p in problems]
     rows = [{"prompt": p.question, "completion": a} for p, a in zip(problems, answers, strict=True)]
@@ -117,7 +117,7 @@ def write_rows(path: Path, num_rows: int, cell: Cell, *, block: str) -> None:
 
 
 def ask(scale: Scale, model: Path, thinking: str, out: Path) -> dict[str, float]:
-    """Share of answers with a thought, and of right ones."""
+    """Share of answers with a thought, and of right answers."""
     asked = out / f"asked_{thinking}"
     told = [f"template={out / 'switched.jinja'}", f"evaluation.thinking={thinking}", f"output_dir={asked}"]
     recipe("cot_eval", "cot_eval/quickstart", f"model.path={model}", *told, *scale.asking)
@@ -133,16 +133,16 @@ def cell(cell: Cell) -> Mapping[str, float]:
 STUDY = Study(
     name="thinking",
     question="Trained on answers without thoughts, does a model still think when it is asked to?",
-    answer="Not after answers alone, unless they are refused: under `none`, or where it learns to write the empty "
-    "thought, it never thinks again, and under `template` in 36 +- 71 % of its answers; with thoughts in one "
-    "family of four it thinks in 98 +- 8 % under `template`, and in 25 % where answers follow the prompt that"
-    " asks for a thought.",
-    findings="The thoughts that stay are worth less: under `template` 3.5 % of the answers are right after answers "
-    "alone, and 20 % with thoughts in one family, 53 +- 86 % before. `refuse` trains on thoughts or not at "
-    "all and keeps all of them; 41 % are right after the one family alone. The start differs much by seed "
-    "(75, 72 and 13 % right), so no difference in accuracy is clear with three seeds. It has 0.2 million "
-    "parameters and never met an empty thought before: asked not to think, it thinks in 46 % of its answers. "
-    "A published model with a switch has learnt it and may keep more. One learning rate, not tuned.",
+    answer="Not after answers alone, unless they are refused: under `none`, or when it learns to write the empty "
+    "thought, it never thinks again, and under `template` it does so in 36 +- 71 % of its answers; with thoughts in "
+    "one family of four it thinks in 98 +- 8 % under `template`, and in 25 % when answers follow the prompt that asks "
+    "for a thought.",
+    findings="The thoughts that remain are worth less: under `template` 3.5 % of the answers are right after answers "
+    "alone, and 20 % with thoughts in one family, against 53 +- 86 % before. `refuse` trains on thoughts or not at "
+    "all and keeps all of them; 41 % are right after the one family alone. The start varies a lot by seed (75, 72 and "
+    "13 % right), so no difference in accuracy is clear with three seeds. It has 0.2 million parameters and has never "
+    "seen an empty thought before: asked not to think, it thinks in 46 % of its answers. A published model with a "
+    "switch has been trained on it and may keep more. One learning rate, not tuned.",
     about=__doc__,
     model="Llama, 0.2 M, after one epoch of the tasks aloud",
     effect=("thinks_on", "none", "answers only"),

@@ -1,9 +1,10 @@
-"""Does RFT learn the tokens that must be thought out, and at what price? Held-out losses by true class.
+"""Does RFT learn the tokens that need reasoning, and at what cost? Held-out losses by true class.
 
-The generator of the calls knows which tokens the request decides: these are reasoning, 6 in 100, others boilerplate. A
-mean over all tokens is plain fine-tuning's own objective and nearly all boilerplate, which is why the study
-`highlight` cannot tell. Base, discriminator, rows and learning rate are those of that study with one fixed phrase; an
-update takes 16 of 480 rows, so 120 updates are four epochs. Shares gives the classes 0.3 and 0.7 of the weight.
+The generator of the calls knows which tokens the request determines: these are reasoning, 6 in 100, all others
+boilerplate. A mean over all tokens is plain fine-tuning's own objective and nearly all boilerplate, which is why the
+study `highlight` cannot tell. Base model, discriminator, rows and learning rate are those of that study with one fixed
+phrase; an update takes 16 of 480 rows, so 120 updates are four epochs. Shares gives the classes 0.3 and 0.7 of the
+weight.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 def cell(cell: Cell) -> Mapping[str, float]:
-    """One run of `cot_sft`; the discriminator's scores are those of all arms and settings of a seed."""
+    """One run of `cot_sft`; all arms and settings of a seed share the discriminator's scores."""
     with _ONE_AT_A_TIME:
         scores = scored(cell._replace(setting="all"), SUBSET)
     out = cell.fresh_folder()
@@ -41,7 +42,7 @@ def cell(cell: Cell) -> Mapping[str, float]:
 
 STUDY = Study(
     name="true_classes",
-    question="Does RFT learn the tokens that must be thought out, and at what price?",
+    question="Does RFT learn the tokens that need reasoning, and at what cost?",
     about=__doc__,
     model="Llama, 2 layers, width 96, that copies from requests",
     effect=("loss_reasoning", "rft", "30"),

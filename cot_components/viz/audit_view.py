@@ -1,4 +1,4 @@
-"""An audit in about ten lines for the terminal, and as a page."""
+"""An audit as about ten lines in the terminal, and as an HTML page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ WIDTH = 13
 
 
 def audit_lines(found: Any, model: Any = None) -> list[str]:
-    """Lines of a `tools.audit.Audit` and, where there is one, a `tools.audit_model.ModelView`."""
+    """The lines that print a `tools.audit.Audit` and, if given, a `tools.audit_model.ModelView`."""
     return [one_line(f"{name:<{WIDTH}}{text}") for name, text in (*_lines(found), *_of_model(model))]
 
 
 def audit_page(found: Any, *, title: str, model: Any = None, model_name: str = "") -> str:
-    """The same, with more places, as HTML."""
+    """The same as HTML, with more places per finding."""
     total = max(sum(found.roles.values()), 1)
     title = f"What {title} trains on"
     return render("audit.jinja", title=title, found=found, model=model, model_name=model_name, total=total)
@@ -32,7 +32,7 @@ def shortened(places: Sequence[str], most: int = 3) -> str:
 
 def _lines(found: Any) -> Iterator[tuple[str, str]]:
     yield "rows", found.read
-    for name, fault in (("wrong", True), ("to look at", False)):
+    for name, fault in (("wrong", True), ("to check", False)):
         these = [finding for finding in found.findings if finding.fault == fault]
         for finding in these:
             yield name, f"{len(finding.places):,} x {finding.about}: {shortened(finding.places)}"
@@ -40,9 +40,9 @@ def _lines(found: Any) -> Iterator[tuple[str, str]]:
         if not these:
             yield name, "nothing"
     if found.compared:
-        yield "test rows", f"that are trained on: {', '.join(found.compared)}"
+        yield "test rows", f"also in the training data: {', '.join(found.compared)}"
     spread = [f"{name} {' / '.join(f'{n:,}' for n in numbers)}" for name, numbers in found.lengths.items()]
-    yield "tokens", f"in {'; '.join(spread)} (least / 50 / 90 / 99 % / most)"
+    yield "tokens", f"in {'; '.join(spread)} (min / 50 / 90 / 99 % / max)"
     total = max(sum(found.roles.values()), 1)
     yield "roles", ", ".join(f"{role} {number / total:.1%}" for role, number in found.roles.items())
     yield "template", "; ".join(found.habits) or "adds nothing and leaves nothing out"
@@ -50,7 +50,7 @@ def _lines(found: Any) -> Iterator[tuple[str, str]]:
 
 
 def stage_text(stage: Any) -> str:
-    """A stage in words."""
+    """One line about a stage."""
     share = stage.supervised / max(stage.tokens, 1)
     mean = stage.weight / max(stage.supervised, 1)
     weight = "" if abs(mean - 1) < 1e-6 else f" of mean weight {mean:.3g}"

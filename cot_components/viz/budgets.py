@@ -1,4 +1,4 @@
-"""Accuracy against the length of thoughts, of runs that closed them at several budgets: one line per model."""
+"""Accuracy against thought length, for runs that close thoughts at several budgets: one line per model."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from cot_components.viz.curves import draw_panels, drawing, picture_path
 from cot_components.viz.panels import Line, Panel
 from cot_components.viz.theme import RUN_COLOURS
 
-ACROSS = "tokens of the thought, mean\nbeside a point: its budget; 95 % intervals"
+ACROSS = "thought tokens, mean\nlabels: budget; bars: 95 % intervals"
 
 
 def have_budgets(evaluations: Mapping[str, Evaluation]) -> bool:
-    """Whether these closed thoughts at more than one budget, none included."""
+    """Whether these evaluations have more than one budget; no budget counts as one."""
     return len({e.max_thought_tokens for e in evaluations.values()}) > 1
 
 
 def plot_budgets(evaluations: Mapping[str, Evaluation], folders: Mapping[str, Path], path: str | Path) -> Path:
-    """Draw each evaluation's accuracy over the mean length of its thoughts; runs whose configs differ in nothing but
-    the budget, and where they write, are one line.
+    """Plot each evaluation's accuracy against the mean length of its thoughts; runs whose configs differ only in the
+    budget and the output folder share a line.
 
     Args:
         evaluations: by name.
-        folders: of the runs, by the same names.
-        path: the PNG (or any type matplotlib writes) to make.
+        folders: of the runs, under the same names.
+        path: the picture to write, a PNG or any other type that matplotlib supports.
 
     Returns:
         `path`.
 
     Raises:
-        UserError: none has both an accuracy and thoughts, or no type of picture.
+        UserError: no evaluation has both an accuracy and a thought length, or the file type is not supported.
     """
     drawn = {name: e for name, e in evaluations.items() if None not in (e.answer_accuracy, e.thought_tokens)}
     if not drawn:
-        raise UserError("accuracy against thoughts: no evaluation has both right answers and thoughts")
+        raise UserError("accuracy against thoughts: no evaluation has both an accuracy and a thought length")
     lines: dict[str, list[str]] = {}
     for name in drawn:
         lines.setdefault(_but_for_budget(folders[name]), []).append(name)
@@ -73,7 +73,7 @@ def _line(evaluations: list[Evaluation], colour: str) -> Line:
 
 
 def _but_for_budget(folder: Path) -> str:
-    """The config of a run without its budget and its place; its folder where the config cannot be read."""
+    """A run's config without budget and output folder; the path of the run if the config cannot be read."""
     try:
         config = read_config(folder)
     except UserError:
@@ -85,7 +85,7 @@ def _but_for_budget(folder: Path) -> str:
 
 
 def _common(names: list[str]) -> str:
-    """How the names begin; the first where they begin differently."""
+    """The common prefix of the names; the first name if they have none."""
     if len(names) == 1:
         return names[0]
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))

@@ -1,4 +1,4 @@
-"""What a run of `shad` found, in the terminal: its report, its samples, and several runs line by line."""
+"""The results of `shad` in the terminal: a report, sample rows, and a table that compares several runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cot_components.evaluation.class_report import ClassReport
 from cot_components.viz.visible import visible
 
 STYLES = ("bright_black", "bold cyan")
-"""Of boilerplate and reasoning."""
+"""For boilerplate and for reasoning."""
 WRONG = "bold white on red"
 SHOWN_PHRASES = 10
 
 
 def show(report: ClassReport) -> Iterator[RenderableType]:
-    """The report for a terminal."""
+    """A report as rich renderables."""
     share = report.num_reasoning / max(report.num_tokens, 1)
     yield Text(f"{share:.1%} of {report.num_tokens:,} output tokens are reasoning (LD above {report.threshold:g})")
     if report.against_truth is not None:
@@ -48,11 +48,11 @@ def show_samples(
     truth: np.ndarray | None = None,
     coloured: bool = True,
 ) -> Iterator[RenderableType]:
-    """Outputs of some rows with their classes.
+    """The outputs of some rows, with the class of every token.
 
     Args:
         found, truth: classes of all tokens of `rows`, `[N]`.
-        indices: of the rows shown.
+        indices: rows to show.
     """
     where = scored_tokens(rows)
     for index in indices:
@@ -80,7 +80,7 @@ def compare_reports(reports: Mapping[str, ClassReport]) -> Table:
 def classes_text(
     ids: Sequence[int], found: np.ndarray, decode: Decode, *, truth: np.ndarray | None = None, coloured: bool = True
 ) -> Text:
-    """One output: boilerplate dim, reasoning bright, errors on red where the truth is known.
+    """One output: boilerplate dim, reasoning bright, errors on red if the truth is known.
 
     Args:
         ids: the output's tokens, `[n]`.

@@ -1,4 +1,4 @@
-"""One page about several runs: the same panels as in the report of one, side by side."""
+"""A page that compares several runs: the panels of the report of a single run, side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cot_components.viz.samples import samples_of_runs
 
 
 def comparison_html(runs: Mapping[str, Path]) -> str:
-    """Runs compared on one self-contained page; what a folder does not hold is left out.
+    """A self-contained page that compares runs; anything that a folder does not contain is left out.
 
     Args:
         runs: folders of runs by name.

@@ -1,4 +1,4 @@
-"""The terminal, for text that anybody may have written: names of folders are not markup."""
+"""A terminal console for untrusted text: the name of a folder must not be parsed as markup."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from rich.console import Console
 
 
 def plain_console(**options: Any) -> Console:
-    """A rich console that prints text as it is: no markup, no emoji, no highlighting. Takes rich's options."""
+    """A rich console that prints text verbatim: no markup, no emoji, no highlighting. Takes rich's options."""
     return Console(markup=False, emoji=False, highlight=False, **options)

@@ -1,4 +1,4 @@
-"""Curves of one run, or of several runs compared, as a figure that needs no legend."""
+"""Training curves of one run or of several, as a figure that needs no legend."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ def plot_run(
     *,
     panels: Callable[[Sequence[list[Record]]], list[Panel]] = panels_of,
 ) -> Path:
-    """Draw the log of one run, or the logs of several with one panel per quantity.
+    """Plot the log of one run, or the logs of several with one panel per quantity.
 
-    Loss by role, accuracy and format rate, thought length, removed tokens or stage: whatever the log holds.
+    Plots what the log contains of loss by role, accuracy and format rate, thought length, removed tokens or stage.
 
     Args:
-        run_dirs: a folder that holds `log.jsonl`, or several to compare; each is named by its folder.
-        path: the PNG (or any type matplotlib writes) to make.
-        panels: what to draw of the logs; the default is everything.
+        run_dirs: a folder with a `log.jsonl`, or several to compare; each is named after its folder.
+        path: the picture to write, a PNG or any other type that matplotlib supports.
+        panels: logs to panels; everything by default.
 
     Returns:
         `path`.
 
     Raises:
-        UserError: no run, one run twice, no log, nothing in it to draw, or no type of picture.
+        UserError: no run, the same run twice, no log, nothing to plot, or an unsupported file type.
     """
     dirs = [Path(d) for d in ([run_dirs] if isinstance(run_dirs, str | Path) else run_dirs)]
     if not dirs:
@@ -89,7 +89,7 @@ def plot_run(
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The look of all figures; a letter that no font has is a box and no warning."""
+    """Apply the style of all figures; a glyph that no font has is drawn as a box, without a warning."""
     from matplotlib import rc_context
 
     with rc_context(STYLE), warnings.catch_warnings():
@@ -98,25 +98,25 @@ def drawing() -> Iterator[None]:
 
 
 def picture_path(path: str | Path) -> Path:
-    """The path of a picture to write, its folder made.
+    """Check the file type of a picture to write and create its folder; returns the path.
 
     Raises:
-        UserError: the name does not end in a type that matplotlib writes.
+        UserError: matplotlib does not support the file type.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path, types = Path(path), FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in types:
-        raise UserError(f"{path}: a picture's name must end in its type: .{', .'.join(sorted(types))}")
+        raise UserError(f"{path}: the name of a picture must end in one of .{', .'.join(sorted(types))}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def run_names(dirs: Sequence[Path]) -> list[str]:
-    """Shortest ends of the paths that tell the runs apart, each on one line, with nothing in it that acts.
+    """The shortest path suffixes that tell the runs apart, each on one line and without control characters.
 
     Raises:
-        UserError: one run twice.
+        UserError: the same run twice.
     """
     for depth in range(1, max((len(d.resolve().parts) for d in dirs), default=1) + 1):
         names = [one_line("/".join(d.resolve().parts[-depth:])) for d in dirs]
@@ -126,15 +126,16 @@ def run_names(dirs: Sequence[Path]) -> list[str]:
 
 
 def literal(name: str) -> str:
-    """A name as matplotlib shows it letter by letter: a dollar begins no formula, an underscore hides no label."""
+    """Escape a name for matplotlib, in which `$` starts a formula and a leading `_` hides a label."""
     return re.sub(r"^_", "\u200a_", name.replace("$", r"\$"))
 
 
 def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]], *, width: float = 4.6) -> Figure:
-    """A figure of at most three panels a row, under the names of the runs in their colours; needs no display.
+    """A figure with at most three panels per row, below the names of the runs in their colours; needs no display.
 
     Args:
-        panels, names: what is drawn.
+        panels: what to draw.
+        names: name and colour of each run.
         width: of a panel, in inches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -152,7 +153,7 @@ def draw_panels(panels: Sequence[Panel], names: Sequence[tuple[str, str]], *, wi
             _draw_names(figure, names)
         for i, panel in enumerate(panels):
             _draw_panel(figure.add_subplot(rows, columns, i + 1), panel)
-        figure.canvas.draw()  # labels are moved apart by the final height of the axes
+        figure.canvas.draw()  # where labels go depends on the final height of the axes
         for axes, panel in zip(figure.axes, panels, strict=True):
             _label_lines(axes, panel)
     return figure
@@ -211,7 +212,7 @@ def _set_scale(axes: Axes, panel: Panel) -> None:
 
 
 def scale_values(axes: Axes, values: np.ndarray, *, logarithmic: bool) -> None:
-    """A vertical axis from 0, or, where that is allowed and the values fall to less than a tenth, a logarithmic one."""
+    """Start the vertical axis at 0, or make it logarithmic if allowed and the values span more than a factor of 10."""
     from matplotlib.ticker import MaxNLocator
 
     lowest, highest = np.nanmin(values), np.nanmax(values)
@@ -230,7 +231,7 @@ def scale_values(axes: Axes, values: np.ndarray, *, logarithmic: bool) -> None:
 
 
 def _label_lines(axes: Axes, panel: Panel) -> None:
-    """Each line's name beside its last point, in its colour, moved apart where two would touch."""
+    """Write the name of each line beside its last point, in its colour; names that would overlap move apart."""
     labelled = [line for line in panel.lines if line.label]
     if not labelled:
         return
@@ -255,10 +256,10 @@ def _label_lines(axes: Axes, panel: Panel) -> None:
 
 
 def spread(positions: Sequence[float], spacing: float) -> list[float]:
-    """The positions, in the same order, moved as little as makes neighbours at least `spacing` apart."""
+    """Move positions as little as possible so that neighbours are at least `spacing` apart, in the same order."""
     order = np.argsort(positions, kind="stable")
     ramp = spacing * np.arange(len(order))
-    # Subtracting the ramp turns "at least spacing apart" into "not falling": pool neighbours that violate it.
+    # Subtracting the ramp turns "at least spacing apart" into "non-decreasing": pool neighbours that violate it.
     pools: list[list[float]] = []
     for value in np.asarray(positions, dtype=float)[order] - ramp:
         pools.append([value, 1.0])

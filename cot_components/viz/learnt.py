@@ -1,4 +1,4 @@
-"""What was learnt, token by token: the losses of a few held-out rows in the first and the last evaluation of a run."""
+"""What was learnt, token by token: the losses of a few held-out rows in the first and last evaluation of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HARDEST = 8
 
 
 class Cell(NamedTuple):
-    """A piece of a row, as it may be shown. `before`, `after`: its losses in nats, None where it was not predicted."""
+    """A piece of a row, safe to display. `before`, `after`: its loss in nats, None if it was not predicted."""
 
     text: str
     role: str
@@ -25,7 +25,7 @@ class Cell(NamedTuple):
 
 
 class RoleChange(NamedTuple):
-    """Mean losses, in nats, of so many pieces of a role, those that both evaluations predicted."""
+    """Mean losses, in nats, over the `pieces` of a role that both evaluations predicted."""
 
     role: str
     pieces: int
@@ -34,9 +34,9 @@ class RoleChange(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """Rows by id, their scale and what stands out.
+    """Rows by id, and a summary of their losses.
 
-    scale: loss in nats that gets the full tint, the same before, after and for the change
+    scale: loss in nats that gets the full tint; the same for before, after and the change
     roles: mean losses by role
     hardest: row id and piece of the highest losses after training
     """
@@ -52,7 +52,7 @@ class Learnt(NamedTuple):
 
 
 def learnt(first: Evaluation, last: Evaluation) -> Learnt | None:
-    """The rows that both scored; None where there are none."""
+    """The rows that both evaluations scored; None if there are none."""
     before = {row.row_id: row.pieces for row in first.token_losses}
     rows = {
         row.row_id: _cells(before[row.row_id], row.pieces)

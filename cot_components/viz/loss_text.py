@@ -1,4 +1,4 @@
-"""What a model finds hard about a text: every token tinted by how unlikely it was to the model."""
+"""What a model finds hard in a text: every token is tinted by how unlikely the model finds it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cot_components.viz.visible import visible
 
 
 class LossText:
-    """One text under one model or several, a line each; shows itself in a notebook (`_repr_html_`).
+    """One text under one or more models, one paragraph each; a notebook displays it (`_repr_html_`).
 
-    A token's tint is `1 - p`, with `p` the probability that the model gave it: none where it was sure of this token,
-    full where it was not expected at all. Point at a token for its loss.
+    A token's tint is `1 - p`, where `p` is the probability that the model gives it: none if the model is certain of the
+    token, full if it does not expect it at all. Hover over a token to see its loss.
 
     Args:
         texts: the pieces of the text, `[n]`: whole characters, see `of_tokens`.

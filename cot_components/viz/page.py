@@ -1,6 +1,6 @@
-"""Every page comes from a template of `pages/`: one file, no outside request, light and dark.
+"""Every page is rendered from a template in `pages/`: a single file, no external requests, light and dark mode.
 
-`frame.jinja` holds what all pages share. Data reach the HTML through templates alone, which escape them.
+`frame.jinja` holds what all pages share. Data reach the HTML only through templates, which escape them.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ COLOURS = {"paper": PAPER, "panel": PANEL, "ink": INK, "muted": MUTED, "line": L
 
 
 def render(template: str, *, title: str, whole_page: bool = True, **values: Any) -> str:
-    """A page from a template of `pages/`.
+    """Render a page from a template in `pages/`.
 
     Args:
         template: its name, such as `tokens.jinja`.
         title: of the document.
-        whole_page: if false, only style, content and script in one element, as a notebook shows it.
-        values: what the template shows; all text in it is escaped.
+        whole_page: if false, a fragment for a notebook: style, content and script in one element.
+        values: variables of the template; all text in them is escaped.
     """
     return _environment().get_template(template).render(title=title, whole_page=whole_page, **values)
 
 
 def part(template: str, **values: Any) -> str:
-    """HTML of a part of a page, from a template of `pages/`; all text in it is escaped."""
+    """Render part of a page from a template in `pages/`; all text in `values` is escaped."""
     return _environment().get_template(template).render(**values)
 
 

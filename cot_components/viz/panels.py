@@ -1,4 +1,4 @@
-"""What there is to draw of a run's log: one panel per kind of quantity, and lines in them."""
+"""What can be plotted from the log of a run: one panel per kind of quantity, and the lines in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MARKS: dict[str, dict[str, Any]] = {
 
 
 REMOVAL_MARKS = {"ring": "within a stage", "square": "at the end", "diamond": "unchanged"}
-"""What the marks of accuracy against removal mean."""
+"""What the marks in the panel of accuracy against removal mean."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Line:
 
     marks: a name of `MARKS` for points without a line
     between: lower and upper end of each value's interval, `[n, 2]`, or None
-    notes: a word beside each point, or none
+    notes: a word beside each point, or empty
     """
 
     label: str
@@ -57,7 +57,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes. `kind`: loss (logarithmic where it falls far), share (0 to 100 %), count (from 0).
+    """One set of axes. `kind`: loss (logarithmic if it falls far), share (0 to 100 %), count (from 0).
 
     across: what the horizontal axis counts
     """
@@ -69,12 +69,12 @@ class Panel:
 
 
 def panels_of(logs: Sequence[Sequence[Record]]) -> list[Panel]:
-    """Everything there is to draw of one run, or of several with one quantity per panel."""
+    """Everything that can be plotted from one run, or from several with one quantity per panel."""
     return run_panels(logs[0]) if len(logs) == 1 else compare_panels(logs)
 
 
 Intervals = Mapping[int, tuple[float, float]]
-"""Step to the interval of the accuracy that was measured at it."""
+"""Step -> interval of the accuracy measured at that step."""
 
 
 def run_panels(records: Sequence[Record], intervals: Intervals | None = None) -> list[Panel]:
@@ -100,7 +100,7 @@ def run_panels(records: Sequence[Record], intervals: Intervals | None = None) ->
             "share",
             [
                 _accuracy(records, "correct", ANSWER, intervals),
-                line("teacher_forced_accuracy", "validation, not generated", MUTED.light),
+                line("teacher_forced_accuracy", "validation, teacher-forced", MUTED.light),
                 line("format_rate", "well formed", FORMAT),
                 line("thought_rate", "with a thought", THOUGHT, dashed=True),
                 line("cut_rate", "cut off", MUTED.light, dashed=True),
@@ -153,8 +153,8 @@ def _accuracy(records: Sequence[Record], label: str, colour: str, intervals: Int
 
 
 def internalisation_panels(logs: Sequence[Sequence[Record]]) -> list[Panel]:
-    """Stepwise internalisation in two panels: what is still right when more and more of the thought is gone, and the
-    loss on answers, which jumps with every removal and comes back.
+    """Stepwise internalisation in two panels: accuracy as more and more of the thought is removed, and the loss on
+    answers, which jumps at every removal and recovers.
     """
     losses = [
         Line("", colour, *series(records, "loss_answer"))
@@ -164,7 +164,7 @@ def internalisation_panels(logs: Sequence[Sequence[Record]]) -> list[Panel]:
 
 
 def accuracy_by_removal(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every evaluation of a run, in order: units removed by then, answer accuracy, and the step, `[E]` each."""
+    """For every evaluation of a run, in order: units removed so far, answer accuracy and step, `[E]` each."""
     found = [[as_number(r.get(name)) for name in ("removed", "answer_accuracy", "step")] for r in records]
     columns = np.array(found, dtype=np.float64).reshape(-1, 3)
     columns = columns[np.isfinite(columns).all(axis=1)]
@@ -172,21 +172,21 @@ def accuracy_by_removal(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarr
 
 
 def _removal_panels(logs: Sequence[Sequence[Record]], colours: Sequence[str]) -> list[Panel]:
-    """Accuracy against removed tokens, where one of the runs removes more and more of them; else nothing."""
+    """Accuracy against removed tokens if one of the runs removes more and more of them; otherwise no panel."""
     lines = [_removal_lines(records, colour) for records, colour in zip(logs, cycle(colours), strict=False)]
     if not any(len(of_run) > 1 for of_run in lines):
         return []
     drawn = [line for of_run in lines for line in of_run]
     marks = {line.marks for line in drawn if len(line.values)}
     said = ", ".join(f"{mark}: {words}" for mark, words in REMOVAL_MARKS.items() if mark in marks)
-    across = f"tokens of the thought removed\n{said}"
+    across = f"thought tokens removed\n{said}"
     return [Panel("Answers correct by removal", "share", drawn, across)]
 
 
 def _removal_lines(records: Sequence[Record], colour: str) -> list[Line]:
-    """A line through the last evaluation of every stage but the last, where it is the first: what training gains after
-    everything is gone goes straight up from there. All others are rings. A run that never changes how much it removes
-    is its last accuracy, a diamond.
+    """A line through the last evaluation of every stage, except that it takes the first of the last stage: what
+    training gains after the final removal rises vertically from there. All other evaluations are rings. A run that
+    always removes the same amount is a diamond at its last accuracy.
     """
     removed, accuracy, _ = accuracy_by_removal(records)
     stage = np.floor(removed + 1e-6)  # smoothing adds a little to the stage
@@ -209,7 +209,7 @@ def _filled(panels: Sequence[Panel]) -> list[Panel]:
 
 
 def running_median(values: np.ndarray, *, share: float = 0.04) -> np.ndarray:
-    """Median over a window of `share` of the curve around each point: noise goes, steps stay. NaN stays NaN."""
+    """Median over a window around each point, `share` of the curve wide: removes noise, keeps jumps. NaN stays NaN."""
     half = int(len(values) * share / 2)
     if half == 0:
         return values

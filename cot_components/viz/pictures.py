@@ -1,4 +1,4 @@
-"""Panels as pictures of a page: light and dark as it is, and said in words."""
+"""Panels as pictures that follow the light or dark mode of their page, each with a description in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cot_components.viz.panels import Line, Panel
 from cot_components.viz.theme import RUNS
 
 WIDTH = 3.9
-"""Of a picture, in inches: three fill a wide window, one a telephone's."""
+"""Of a picture, in inches: three fill a wide window, one fills a phone's."""
 
 RUN_COLOURS = {f"run-{number}": colour for number, colour in enumerate(RUNS)}
 """CSS variables of a page about several runs."""
@@ -33,8 +33,8 @@ def pictures(panels: Sequence[Panel], names: Sequence[str] = ()) -> list[Picture
     """A picture of each panel.
 
     Args:
-        panels: what is drawn.
-        names: of the runs, whose lines have no labels of their own.
+        panels: what to draw.
+        names: of the runs, for lines that have no labels of their own.
     """
     of_colour = dict(zip((colour.light for colour in RUNS), names, strict=False))
     return [Picture(_svg(panel), _words(panel, of_colour)) for panel in panels]
@@ -46,10 +46,10 @@ def _svg(panel: Panel) -> Markup:
     with drawing():
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = drawn.getvalue()
-    # The colours of the theme become the variables of the page, so that the figure is light or dark as the page is.
+    # Colours of the theme become CSS variables of the page, so that the figure follows its light or dark mode.
     for variable, colour in (COLOURS | RUN_COLOURS).items():
         svg = svg.replace(colour.light, f"var(--{variable})")
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # of groups, the same in every picture
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # of groups, repeated in every picture
     return Markup(svg[svg.index("<svg") :])
 
 

@@ -1,4 +1,4 @@
-"""One page about one run: how it went, what was learnt, which answers changed, what it cost, what is left on disk."""
+"""One page about one run: how it went, what was learnt, which answers changed, what it cost, what is on disk."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from cot_components.viz.visible import visible
 
 
 def report_html(run_dir: str | Path) -> str:
-    """The report of a run's folder as one self-contained page; what the folder does not hold is left out.
+    """The report on a run as one self-contained page; anything that its folder does not contain is left out.
 
-    Read are `log.jsonl`, `evaluations/step_*.json`, `config.yaml`, `versions.json` and the manifests of `checkpoints/`.
+    Reads `log.jsonl`, `evaluations/step_*.json`, `config.yaml`, `versions.json` and the manifests of `checkpoints/`.
 
     Raises:
         UserError: no such folder, no log in it, or a broken file.
@@ -65,7 +65,7 @@ def read_evaluations(run_dir: Path) -> dict[int, Evaluation]:
 
 
 def accuracy_intervals(evaluations: Mapping[int, Evaluation]) -> dict[int, tuple[float, float]]:
-    """The intervals of the accuracies, by step, where there is one."""
+    """The intervals of the accuracies by step; steps without one are left out."""
     return {step: found for step, one in evaluations.items() if (found := one.accuracy_interval) is not None}
 
 
@@ -73,7 +73,7 @@ def _headline(records: Sequence[Record]) -> str:
     """`500 steps, 2 epochs, 9,012 tokens/s`."""
     training = [record for record in records if "loss" in record]
     if not training:
-        return "no step yet"
+        return "no steps yet"
     parts = [f"{max(r['step'] for r in training) + 1:,} steps"]
     if all("epoch" in record for record in training):
         epochs = max(r["epoch"] for r in training) + 1
@@ -93,12 +93,12 @@ class Summary(NamedTuple):
 
     @property
     def heads(self) -> list[str]:
-        """What stands above each evaluation."""
+        """The column heading of each evaluation."""
         return [f"step {step:,}" for step in self.steps]
 
     @property
     def course(self) -> list[tuple[str, list[Cell]]]:
-        """The same with a row for each evaluation, for more of them than fit side by side."""
+        """The same with one row per evaluation, for when there are too many to fit side by side."""
         columns = zip(*(cells for _, cells in self.rows), strict=True)
         return [(head, list(column)) for head, column in zip(self.heads, columns, strict=True)]
 
@@ -115,7 +115,7 @@ def _summary_of(evaluations: Mapping[int, Evaluation]) -> Summary:
 
 
 class Checkpoint(NamedTuple):
-    """A folder of `checkpoints/`; `damage` is "" for one that looks whole. Hashes are not checked."""
+    """A folder of `checkpoints/`; `damage` is "" if it looks complete. Hashes are not checked."""
 
     name: str
     step: str
@@ -135,7 +135,7 @@ def _checkpoints(run_dir: Path) -> tuple[list[Checkpoint], str]:
 
 
 def _damage(checkpoint: Path) -> str:
-    """What a checkpoint's own manifest names and its folder does not hold; "" for one that looks whole."""
+    """The first file of the manifest that is missing or has another size; "" if the checkpoint looks complete."""
     try:
         named = read_object(checkpoint / "manifest.json")["files"]
         wrong = [

@@ -1,4 +1,4 @@
-"""Answers as cards on a page, of which a reader chooses a kind; the page holds few of them at a time."""
+"""Answers as cards on a page, which a reader can filter by kind; the page shows a few of them at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from cot_components.evaluation.turns import TURNS, Asked
 from cot_components.viz.page import part
 
 CARDS_SHOWN = 20
-"""Cards in the page at once; at most 200 may be."""
+"""Cards on the page at once; at most 200 are allowed."""
 
 
 class Samples(NamedTuple):
-    """Cards, and what there is to choose from.
+    """Cards, and the kinds to choose from.
 
-    cards: kind and HTML of each; also the data that the script shows others from
-    kinds: of them, with how many there are
+    cards: kind and HTML of each; the script takes the cards it shows later from here
+    kinds: each kind with its number of cards
     """
 
     cards: list[tuple[str, str]]
@@ -48,7 +48,7 @@ def _card(answers: dict[str, Example], verdicts: list[tuple[str, bool | None]]) 
 
 
 def _stretches(verdicts: Iterable[tuple[str, bool | None]]) -> list[tuple[str, bool | None]]:
-    """The evaluations at which the verdict was another than before."""
+    """The evaluations at which the verdict changed."""
     changes: list[tuple[str, bool | None]] = []
     for name, correct in verdicts:
         if not changes or changes[-1][1] != correct:

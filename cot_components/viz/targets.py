@@ -1,4 +1,4 @@
-"""What every loss wants of one token: the model's distribution and the target each preset pulls it to, side by side."""
+"""What every loss asks for at one token: the model's distribution beside the target that each preset pulls it to."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def plot_targets(
     presets: Mapping[str, Loss] | None = None,
     path: str | Path | None = None,
 ) -> Figure:
-    """Small multiples, one per preset: grey what the model believes, blue what the loss pulls it to.
+    """Small multiples, one per preset: the model's distribution in grey, the target of the loss in blue.
 
-    A dot is the reference, drawn where the loss looks at it; the observed token's name is orange.
+    Dots are the reference, drawn if the loss uses it; the name of the observed token is orange.
 
     Args:
         logits: of the student on one token, `[V]` with a small V; reference: of the reference or teacher, `[V]`.
@@ -66,7 +66,7 @@ def plot_targets(
         path: where to save a PNG.
 
     Returns:
-        A figure without global state; a notebook shows it by naming it.
+        A figure outside pyplot's global state; a notebook displays it as the last expression of a cell.
     """
     presets = presets or every_preset()
     names = list(tokens or map(str, range(len(logits))))
@@ -85,7 +85,7 @@ def plot_targets(
             axis.get_xticklabels()[label].set(color=OBSERVED, fontweight="bold")
         for axis in axes[len(presets) :]:
             axis.set_visible(False)
-        title = "What the model believes (grey), what each loss pulls it to (blue), the reference it looks at (dots)"
+        title = "The model's distribution (grey), the target of each loss (blue), the reference that it uses (dots)"
         figure.suptitle(title, fontsize=11, color=INK.light)
         if path is not None:
             figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""One colour per meaning, the same on the page, in the terminal and in the figures."""
+"""One colour per meaning, the same in pages, in the terminal and in figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cot_components.roles import Role
 
 
 class Colour(NamedTuple):
-    """A hex colour for light and one for dark backgrounds; both have a contrast of at least 4.5 to theirs."""
+    """A hex colour for light and one for dark backgrounds; both have a contrast ratio of at least 4.5."""
 
     light: str
     dark: str
@@ -32,7 +32,7 @@ ROLE_COLOURS: dict[Role, Colour] = {
 }
 
 BLURRED = Colour("#3b77b3", "#6f97cf")
-"""The colour of thoughts, half gone."""
+"""The colour of thoughts, faded."""
 
 RUNS = (
     *(ROLE_COLOURS[role] for role in (Role.THOUGHT, Role.ANSWER, Role.CALL, Role.THINK_OPEN)),

@@ -1,9 +1,9 @@
 """Token view as HTML: what the loss sees is tinted, what it does not see is blurred.
 
-`pages/tokens.jinja` is the page; here is what it shows. Neighbouring tokens that look the same are one element, so that
-a trace of 36,000 characters stays a light page; the script splits such an element into its tokens when the pointer
-reaches it. Without scripts (some notebook viewers remove them) everything but the titles of single tokens is still
-there; without styles, ignored tokens are struck through.
+`pages/tokens.jinja` is the page; this module prepares its contents. Neighbouring tokens that look the same share one
+element, which keeps the page of a trace of 36,000 characters small; the script splits an element into its tokens when
+the pointer reaches it. Without scripts (some notebook viewers strip them) only the titles of single tokens are missing;
+without styles, ignored tokens are struck through.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def token_html(samples: Sequence[Sample], totals: Totals, *, title: str, whole_p
 
 
 class Legend(NamedTuple):
-    """What of the colours and marks occurs.
+    """The colours and marks that occur.
 
     roles: each with whether it is context somewhere
     states: values of `State`
-    weights: of supervised tokens, in order; some of them where there are many
+    weights: of supervised tokens, in order; a selection if there are many
     """
 
     roles: list[tuple[Role, bool]]
@@ -83,7 +83,7 @@ def _num_cells(draw: Draw) -> int:
 
 
 def _strip(draw: Draw) -> list[Cell]:
-    """The whole row in cells of one token or of a few, by how much of each counts; what is invisible is left out."""
+    """The whole row as cells of one or a few tokens, by how much of each counts; invisible cells are left out."""
     num_tokens = len(draw.roles)
     num_cells = min(num_tokens, STRIP_CELLS)
     cells: list[Cell] = []
@@ -125,7 +125,7 @@ def _title(run: Run) -> str:
 
 
 def _token_data(draw: Draw) -> tuple[list[int], list[int | list[int]], list[int]]:
-    """What the script needs to split a run: of each piece the length in UTF-16 units, the ids and the counter."""
+    """What the script needs to split a run: length in UTF-16 units, ids and counter of each piece."""
     lengths: list[int] = []
     ids: list[int | list[int]] = []
     counters: list[int] = []

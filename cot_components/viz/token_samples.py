@@ -1,4 +1,4 @@
-"""What a token view shows of one row: its tokens with their states, in every draw, and their counts."""
+"""What a token view shows of a row: its tokens and their states in every draw, and their counts."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cot_components.roles import IGNORE, Role
 from cot_components.viz.visible import visible
 
 PARTIAL = "\u25aa"
-"""Stands for the later tokens of a character whose tokens are not all in the same state."""
+"""Shown for the later tokens of a character whose tokens differ in state."""
 
 
 class State(Enum):
-    """What a token is to the loss."""
+    """How the loss treats a token."""
 
     SUPERVISED = "supervised"
     CONTEXT = "context"  # prompts and observations: never had a label
-    IGNORED = "ignored"  # a transform took its label away
+    IGNORED = "ignored"  # a transform removed its label
     WEIGHTLESS = "weight 0"
     REPLACED = "replaced"  # the model reads another token; the label is the original
-    REMOVED = "removed"  # a transform took it out of the sequence
+    REMOVED = "removed"  # a transform removed it from the sequence
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Tokens of a row or of several. `blurred`: thought tokens without a label; `replaced`: those whose label is the
-    token that stood there; `removed`: those no longer there.
+    """Token counts of one or more rows. `blurred`: thought tokens without a label; `replaced`: thought tokens whose
+    label is still the original token; `removed`: thought tokens that are no longer in the sequence.
     """
 
     total: int
@@ -45,7 +45,7 @@ class Counts:
     replaced: int = 0
 
     def line(self) -> str:
-        """`thought 412, blurred 83 (20.1 %), answer 9`, with whatever else there is."""
+        """`thought 412, blurred 83 (20.1 %), answer 9`, and every other count that is not 0."""
         thought = self.by_role[Role.THOUGHT]
         parts = [f"thought {thought:,}"]
         if self.blurred:
@@ -115,7 +115,7 @@ Flats = Flat | Sequence[Flat] | Mapping[str, Flat]
 
 
 def name_draws(flats: Flats) -> dict[str, Flat]:
-    """Draws by name: a mapping as it is, a sequence as `epoch 0`, `epoch 1` ..., a single batch as `as trained`.
+    """Draws by name: a mapping unchanged, a sequence as `epoch 0`, `epoch 1` ..., a single batch as `as trained`.
 
     Raises:
         UserError: no draw, or draws that are not of the same rows in the same order.
@@ -124,7 +124,7 @@ def name_draws(flats: Flats) -> dict[str, Flat]:
         return {"as trained": flats}
     draws = dict(flats) if isinstance(flats, Mapping) else {f"epoch {i}": flat for i, flat in enumerate(flats)}
     if not draws:
-        raise UserError("the token view got no draw to show")
+        raise UserError("the token view needs at least one draw to show")
     first, *others = draws
     for name in others:
         if not np.array_equal(draws[name].ids, draws[first].ids):
@@ -138,13 +138,13 @@ def name_draws(flats: Flats) -> dict[str, Flat]:
 def make_samples(
     flats: Flats, decode: Decode, *, before: Flat | None = None, max_rows: int | None = None
 ) -> list[Sample]:
-    """The rows of every draw, ready to be shown.
+    """The rows of every draw, ready for display.
 
     Args:
         flats: see `name_draws`; each of `B` rows.
         decode: token ids to text.
-        before: the same rows before any transform; with it, tokens that a draw removed are shown where they stood.
-        max_rows: rows shown, from the first; default all.
+        before: the same rows before any transform; with it, tokens that a draw removed are shown in their old place.
+        max_rows: how many rows to show, from the first; default all.
 
     Raises:
         UserError: draws, or `before`, that are not of the same rows.
@@ -185,7 +185,7 @@ def count_tokens(flat: Flat, *, before: Flat | None = None) -> Counts:
 
 
 def _is_replaced(flat: Flat) -> np.ndarray:
-    """Whose label is not what the model reads there, bool `[N]`."""
+    """Which tokens have a label other than the token that the model reads, bool `[N]`."""
     return (flat.labels != IGNORE) & (flat.labels != flat.read)
 
 
@@ -203,7 +203,7 @@ def _row(flat: Flat, b: int) -> Flat:
 
 
 def _with_removed(row: Flat, before: Flat | None) -> tuple[Flat, np.ndarray]:
-    """The row with the thought tokens it lost put back, and which ones those are, bool `[N]`."""
+    """The row with its removed thought tokens put back, and which tokens those are, bool `[N]`."""
     nothing = row, np.zeros(len(row.tokens), dtype=bool)
     if before is None or len(before.tokens) <= len(row.tokens):
         return nothing
@@ -264,7 +264,7 @@ def _merge_runs(row: Flat, states: list[State], pieces: list[Piece]) -> list[Run
 
 
 def _looks(row: Flat, states: list[State]) -> list[tuple]:
-    """What tokens must have in common to be shown as one. A label that is not the token itself always stands alone."""
+    """What tokens must have in common to form one run. A token whose label is another token is always shown alone."""
     odd = np.where((row.labels == row.tokens) | (row.labels == IGNORE), -1, np.arange(len(row.tokens)))
     return list(zip(row.roles.tolist(), states, row.weights.tolist(), odd.tolist(), strict=True))
 

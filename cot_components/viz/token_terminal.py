@@ -36,13 +36,13 @@ _MARKS = {
     State.REPLACED: ("[~", "~]"),
     State.REMOVED: ("[x ", " x]"),
 }
-"""Without colours these brackets stand for the styles."""
+"""Without colours, these brackets replace the styles."""
 
 
 class TokenTerminal:
     """A rich renderable: roles as colours, ignored tokens dim and struck through, weights over 1 bold, under 1 dim.
 
-    Draws of a row stand side by side where the terminal is wide enough for their strips.
+    Draws of a row are side by side if the terminal is wide enough for their strips.
     """
 
     def __init__(self, samples: Sequence[Sample], totals: Totals, *, title: str) -> None:

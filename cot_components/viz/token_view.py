@@ -16,15 +16,15 @@ from cot_components.viz.visible import visible
 class TokenView:
     """Rows after the transforms, in one draw or several side by side.
 
-    Shows itself in a notebook (`_repr_html_`) and in `rich.print`. Tokens are coloured by role; those in the loss are
-    tinted, the deeper the higher their weight; those a transform took out of the loss are blurred until pointed at.
+    Displayed by a notebook (`_repr_html_`) and by `rich.print`. Tokens are coloured by role; those in the loss are
+    tinted, more deeply for a higher weight; those that a transform took out of the loss are blurred until hovered over.
 
     Args:
         flats: one batch of `B` rows; or several draws of the same rows, by name or as a sequence (then named
             `epoch 0`, `epoch 1` ...).
         decode: token ids to text.
-        before: the same rows before any transform; with it, tokens that a transform removed are shown where they stood.
-        max_rows: rows shown, from the first; default all. The totals always count all.
+        before: the same rows before any transform; with it, removed tokens are shown in their old place.
+        max_rows: how many rows to show, from the first; default all. The totals always count all.
         title: heading of the page.
 
     Raises:

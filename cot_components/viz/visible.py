@@ -1,4 +1,4 @@
-"""Text from data as it may be shown: nothing in it acts."""
+"""Makes text from data safe to display: control characters become visible and have no effect."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from cot_components.data.text.pieces import REPLACEMENT
 
 
 def visible(text: str) -> str:
-    """The text with every character that would act instead of show replaced by a picture of itself.
+    """The text with every control character replaced by a visible symbol.
 
-    Data may hold terminal escapes, bidirectional overrides or lone surrogates. A newline gets a return sign before it,
-    so that it can be seen to be blurred or not.
+    Data may contain terminal escapes, bidirectional overrides or lone surrogates. A return sign is put before every
+    newline, to show whether the newline is blurred.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -19,7 +19,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: object) -> str:
-    """The text on one line, with nothing in it that acts on a terminal."""
+    """The text on one line, without characters that a terminal would act on."""
     return visible(str(text)).replace("\u21b5\n", "\u21b5").replace("\t", " ")
 
 

@@ -71,7 +71,7 @@ def check_keyboard(page: Page, path: Path) -> Checks:
     yield "an arrow chooses a kind", "" if chosen and text(page, ".found").strip() else f"chosen is {chosen!r}"
     page.press("ArrowLeft", "Tab")
     page.press(*"zqzq")
-    yield "a search without a hit", "" if text(page, ".found") == "no sample" and not cards(page) else "shows cards"
+    yield "a search without a hit", "" if text(page, ".found") == "no samples" and not cards(page) else "shows cards"
     page.evaluate(
         "(f => { f.value = ''; f.dispatchEvent(new Event('input', {bubbles: true})); })(document.activeElement)"
     )

@@ -189,7 +189,7 @@ def test_report_and_compare(copied, monkeypatch, capsys, refused):
     assert refused(main(["compare", "runs/my", "runs/my"])) == "runs/my: the same run twice"
     for picture in ("x/c.xyz", "x"):
         said = refused(main(["compare", "runs/my", "--out", picture]))
-        assert said.startswith(f"{picture}: a picture's name must end in its type: ") and ".png, " in said
+        assert said.startswith(f"{picture}: the name of a picture must end in one of ") and ".png, " in said
     assert not Path("x").exists() and not Path("x.png").exists()
     assert refused(main(["report", "nowhere"])) == "nowhere: no such run"
     assert "nowhere holds no log" in refused(main(["compare", "nowhere"]))

@@ -138,7 +138,7 @@ def test_a_section_says_what_was_found(monkeypatch) -> None:
     lines = section(told).splitlines()
     assert lines[0] == "## Is new better?" and "12 cells, 3 seeds, 0.0 hours" in lines[2]
     assert lines[4] == "**It is.**" and lines[8] == "By a tenth."
-    assert lines[6].startswith("Primary comparison: correct: +10.0 +- 0.0 points") and "p = 0.250, 3 seeds" in lines[6]
+    assert lines[6].startswith("Primary comparison: correct: +10.0 +- 0.0 points") and "p = 0.250, n = 3" in lines[6]
     row = overview([replace(told, model="A net")]).splitlines()[2]
     assert row.startswith(
         "| Is new better? | It is. | correct: +10.0 +- 0.0 points (new against old, setting 2) | 0.250"

@@ -1,4 +1,4 @@
-// One token at a time says its losses: the one under the pointer, the one touched, or the one the arrow keys reach.
+// Shows the losses of one token at a time: the one hovered over, tapped, or reached with the arrow keys.
 for (const heat of document.querySelectorAll('.cot .heat:not([data-live])')) {
   heat.dataset.live = '';
   const tokens = [...heat.querySelectorAll('i')], said = heat.nextElementSibling;

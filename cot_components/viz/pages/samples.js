@@ -1,4 +1,4 @@
-// Shows the cards of one kind, or those that hold a text, a page at a time.
+// Shows the cards of one kind, or those that match a search, a page at a time.
 for (const root of document.querySelectorAll('.cot .samples:not([data-live])')) {
   root.dataset.live = '';
   const cards = JSON.parse(root.querySelector('script').textContent);
@@ -13,7 +13,7 @@ for (const root of document.querySelectorAll('.cot .samples:not([data-live])')) 
     const found = cards.filter(([its], i) => (!kind || its === kind) && (!sought || texts[i].includes(sought)));
     const last = Math.min(first + shown, found.length);
     list.replaceChildren(...found.slice(first, last).map(([, html]) => made(html)));
-    root.querySelector('.found').textContent = !found.length ? 'no sample'
+    root.querySelector('.found').textContent = !found.length ? 'no samples'
       : `${number(first + 1)} to ${number(last)} of ${number(found.length)} samples`;
     root.querySelector('.pages').hidden = found.length <= shown;
     back.disabled = !first;

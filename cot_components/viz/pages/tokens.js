@@ -5,7 +5,7 @@ for (const root of document.querySelectorAll('.cot:not([data-live])')) {
     if (!tokens.has(draw)) tokens.set(draw, JSON.parse(draw.querySelector('script').textContent));
     return tokens.get(draw);
   };
-  // One element per token only where the pointer is: titles for single tokens without a heavy page.
+  // One element per token only under the pointer: titles for single tokens while the page stays small.
   root.addEventListener('pointerover', event => {
     const run = event.target.closest('[data-p]');
     if (!run) return;

@@ -25,12 +25,12 @@ def test_what_a_config_chose_and_a_log_measured(tmp_path):
         ]
     )
     assert {name: [cell.value for cell in cells] for name, cells in rows} == {
-        "precision": ["fp32", "bf16, optimizer state fp32_moments, products in float8", ""],
+        "precision": ["fp32", "bf16, optimizer state fp32_moments, float8 matmuls", ""],
         "exported as": ["fp32", "fp32", ""],
         "peak memory": ["1.50 GiB", "", ""],
         "trained tokens/s": ["12,346", "", ""],
         "waiting for data": ["1.5 %", "", ""],
         "seconds per step, median": ["2", "", ""],
-        "answered tokens/s, median": ["", "70", ""],
+        "generated tokens/s, median": ["", "70", ""],
     }
     assert fact_rows([facts(tmp_path / "empty", {})]) == []

@@ -109,7 +109,7 @@ def test_draws_must_be_of_the_same_rows():
     other = byte_flat([trace("1?", "One.", "1"), trace("2?", "Two.", "2")], ids=[7, 8])
     for draws, options, said in (
         ([FLAT, other], {}, "'epoch 1'"),
-        ([], {}, "no draw"),
+        ([], {}, "at least one draw"),
         (FLAT, {"before": other}, "'before'"),
     ):
         with pytest.raises(UserError, match=said):
