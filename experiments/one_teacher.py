@@ -29,8 +29,9 @@ STUDY = Study(
     question="GRAPE takes nearly every response from one teacher: is it the teacher?",
     answer="Yes, and it is the wrong one: with every problem told from the end, which is nearly what GRAPE chooses, "
     "the model ends 18 +- 10 points below the same problems told plainly, in all of eight seeds.",
-    findings="Told from the end 38 % are right, as with GRAPE (39 %); told plainly 57 %, in bare steps 52 %, in three "
-    "ways at random 33 % (study `grape`). The mean loss of a response's tokens did not say what it teaches.",
+    findings="Told from the end 38 % are right, as with GRAPE (37 %); told plainly 56 %, in bare steps 52 %, in three "
+    "ways at random 33 % (study `grape`). Each arm has its best of three learning rates: 1e-3 from the end, 3e-3 for "
+    "the other two. The mean loss of a response's tokens did not say what it teaches.",
     about=__doc__,
     model="Llama, 2 layers, width 96, that has seen such problems four times",
     effect=("accuracy", "backwards", "one for all problems"),
