@@ -108,7 +108,7 @@ def test_runs_with_several_budgets_are_drawn_over_their_thoughts(tmp_path, compa
     ]
     picture = (tmp_path / "x.svg").read_text()
     texts = re.findall(r">([^<>\n]+)</text>", picture)
-    assert {"sft", "truncated_16", "none", "8", "16", "95 % intervals"} <= {t.rpartition("; ")[2] for t in texts}
+    assert {"sft", "truncated_16", "none", "8", "16", "bars: 95 % intervals"} <= {t.rpartition("; ")[2] for t in texts}
     assert texts.count("16") == 2 and not {"sft_8", "sft_None"} & set(texts)
     for folder in folders:
         evaluation_of("rr", thought_tokens=None).save(folder / "evaluation.json")
