@@ -31,9 +31,11 @@ def undisturbed(hub, tmp_path_factory) -> Callable[[str], Undisturbed]:
     return of
 
 
-@pytest.fixture(scope="session", params=["cot_sft", "icot_sft", "target_sft"])
+@pytest.fixture(scope="session", params=["cot_sft", "icot_sft"])
 def reference(request, undisturbed) -> Undisturbed:
-    """Methods combined, a GPT-2 with dropout whose optimizer is reset, a frozen teacher: all that a run can lose."""
+    """Methods combined with a frozen teacher, a GPT-2 with dropout whose optimizer is reset: all that a run can lose.
+    The soak breaks every recipe.
+    """
     return undisturbed(request.param)
 
 
