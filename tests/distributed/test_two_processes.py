@@ -26,10 +26,7 @@ HALF += ["trainable.seed=2"]  # the last norm, all that learns outside of layers
 SELECTED = "dataset.select={some: {_component_: cot_components.selectors.AtRandom, keep: 0.8}}"  # 26 rows of 32
 
 
-ALONE = [name for name in training_recipes() if name not in ("bt_sft", "rft")]  # those two: below, and within `cot_sft`
-
-
-NAMES = [*ALONE, "packed", "paced", "half", "selected"]
+NAMES = [*training_recipes(), "packed", "paced", "half", "selected"]
 RECIPE = {"packed": "bt_sft", "selected": "bt_sft", "paced": "icot_sft", "half": "bt_sft"}
 
 

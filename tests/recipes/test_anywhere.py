@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from commands import CONFIGS, ROOT, must, run, tune, user_error
@@ -10,7 +11,7 @@ SAID = "unknown key 'batch_sise'; did you mean 'batch_size'?"
 STOCK = "full_finetune_single_device --config"
 
 
-@pytest.mark.parametrize("folder", [ROOT / "recipes", None], ids=str)
+@pytest.mark.parametrize("folder", [Path("/"), ROOT / "recipes", None], ids=str)
 def test_tune_run_from_any_folder(folder, tmp_path):
     """And as a script; a wrong key is said before anything is written."""
     typed = "bt_sft --config bt_sft/quickstart batch_sise=4"
